@@ -30,4 +30,4 @@ pub const SAGA_POINTS: &[&str] = &["locks-taken", "child-voted", "child-ended"];
 /// passes each of them once.
 #[cfg(feature = "failpoints")]
 pub const ADOPTION_POINTS: &[&str] =
-    &["birth-after-fence", "birth-after-birth", "adoption-after-claim"];
+    &["birth-after-fence", "birth-after-birth", "adoption-while-parking", "adoption-after-claim"];

@@ -37,6 +37,7 @@ pub(crate) mod rows;
 mod sagas;
 mod schema;
 mod sessions;
+mod sizes;
 mod sleepers;
 mod standbys;
 mod told;

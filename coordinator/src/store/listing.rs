@@ -3,14 +3,20 @@
 use unanimo_core::{Timestamp, TxId};
 use uuid::Uuid;
 
-use super::rows::Read;
+use super::rows::{Read, fitting};
 use super::{Filter, Page, PhaseName};
 
 /// Identifiers that are read at once.
 pub(super) const CHUNK_MAX: i64 = 256;
 
+/// Bytes of rows that are read at once, unless one transaction has more.
+const CHUNK_BYTES_MAX: i64 = 4 << 20;
+
 /// Transactions that are looked at for one page: some tens of milliseconds of work, however few of them match.
 const LOOKED_MAX: usize = 4_096;
+
+/// Bytes of rows that are read for one page.
+const LOOKED_BYTES_MAX: i64 = 32 << 20;
 
 /// Places in which the transactions of a page are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +48,7 @@ pub(super) struct Search<'a> {
     /// Older than this one; `None` at the end.
     before: Option<Uuid>,
     looked_at: usize,
+    looked_at_bytes: i64,
     page: Page,
 }
 
@@ -58,17 +65,39 @@ impl<'a> Search<'a> {
         let until = filter.created_until.map_or(Uuid::max(), first_of);
         let from = filter.created_from.map_or(Uuid::nil(), first_of);
         let before = Some(last.min(until));
-        Self { filter, source, from, before, looked_at: 0, page: Page::default() }
+        Self {
+            filter,
+            source,
+            from,
+            before,
+            looked_at: 0,
+            looked_at_bytes: 0,
+            page: Page::default(),
+        }
     }
 
     /// Returns where to look next; `None` once the page is full, there are no more, or enough were looked at.
     pub(super) fn next(&self) -> Option<Range> {
         let (source, from) = (self.source, self.from);
-        let goes_on = !self.is_full() && self.looked_at < LOOKED_MAX;
+        let goes_on = !self.is_full()
+            && self.looked_at < LOOKED_MAX
+            && self.looked_at_bytes < LOOKED_BYTES_MAX;
         self.before.filter(|_| goes_on).map(|before| Range { source, from, before })
     }
 
-    /// Adds the transactions of these identifiers.
+    /// Takes the identifiers of the range and the bytes of each one's rows, and returns those to read: the rest is of
+    /// the next range.
+    pub(super) fn take(&mut self, sized: &[(Uuid, i64)]) -> Vec<Uuid> {
+        let ids = fitting(sized, CHUNK_BYTES_MAX);
+        let is_last =
+            ids.len() == sized.len() && i64::try_from(ids.len()).is_ok_and(|len| len < CHUNK_MAX);
+        self.before = ids.last().copied().filter(|_| !is_last);
+        self.looked_at += ids.len();
+        self.looked_at_bytes += sized[..ids.len()].iter().map(|(_, bytes)| bytes).sum::<i64>();
+        ids
+    }
+
+    /// Adds the transactions that were read of these.
     pub(super) fn add(&mut self, ids: &[Uuid], mut read: Vec<Read>) {
         if self.source == Source::Attention {
             // Nothing but a gid is stored of it, and a person has to know.
@@ -77,9 +106,6 @@ impl<'a> Search<'a> {
             read.extend(missing.into_iter().map(Read::without_rows));
             read.sort_by_key(|read| std::cmp::Reverse(read.tx_id));
         }
-        let is_last = i64::try_from(ids.len()).is_ok_and(|len| len < CHUNK_MAX);
-        self.before = ids.last().copied().filter(|_| !is_last);
-        self.looked_at += ids.len();
         for read in read {
             if self.is_full() {
                 return;

@@ -13,6 +13,9 @@ use super::rows::{Encoded, Read};
 /// hold up the journal.
 pub(super) const PURGE_ROWS_MAX: i64 = 500;
 
+/// Bytes of their rows, unless one transaction has more: a payload or a recorded history may have megabytes.
+pub(super) const PURGE_BYTES_MAX: i64 = 8 << 20;
+
 /// Longest pause after which a participant asks about a step of a saga again. The pause is half of what the
 /// step has lived, so that of a saga half of its life is long enough. A saga is kept for so long after its end,
 /// whatever the retention: a participant that finds it purged has to raise an alarm.

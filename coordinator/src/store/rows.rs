@@ -6,6 +6,7 @@ mod bytes;
 mod earlier;
 mod endpoint;
 mod event;
+mod history;
 mod identity;
 mod kind;
 mod lock;
@@ -14,6 +15,7 @@ mod state;
 mod transaction;
 
 use unanimo_core::{BranchNumber, Digest, Timestamp};
+use uuid::Uuid;
 
 pub(super) use self::body::{Encoded, gid_key};
 pub(super) use self::branch::{BranchRow, OutputRow, enlistment_name, step_to_column};
@@ -23,6 +25,7 @@ pub(super) use self::earlier::{
 };
 pub(super) use self::endpoint::{SELECT_REGISTRATIONS, registrations};
 pub(super) use self::event::{SELECT_EVENTS, acts, events};
+pub(super) use self::history::{HISTORY_BYTES_MAX, SELECT_HISTORY, history};
 pub(super) use self::identity::IdentityColumns;
 pub(super) use self::kind::{COUNT_ATTENTION, phase_of};
 pub(super) use self::lock::TakenRow;
@@ -43,13 +46,18 @@ pub(super) fn ms_from_column(ms: i64) -> Timestamp {
     Timestamp(u64::try_from(ms).unwrap_or(0))
 }
 
-/// The column of one entry of a transaction's recorded history.
-pub(super) fn history_to_column(entry: &unanimo_core::history::Entry) -> String {
-    to_json(entry)
-}
-
 fn to_json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("the core's types have string keys and no failing parts")
+}
+
+/// Returns the first of these transactions whose bytes fit, and the first one in any case.
+pub(super) fn fitting(sized: &[(Uuid, i64)], bytes_max: i64) -> Vec<Uuid> {
+    let mut bytes = 0_i64;
+    let fits = sized.iter().enumerate().take_while(|(index, (_, size))| {
+        bytes = bytes.saturating_add(*size);
+        *index == 0 || bytes <= bytes_max
+    });
+    fits.map(|(_, (tx_id, _))| *tx_id).collect()
 }
 
 /// Bytes of a stored value that an error shows.

@@ -20,8 +20,10 @@ CREATE TABLE log (
     stripped_ms bigint,
     -- Names, state and events; empty where a new owner has only taken it over.
     body        bytea    NOT NULL,
-    -- Payloads, outputs, recorded history. NULL: none are new.
+    -- Payloads and outputs. NULL: none are new.
     data        bytea,
+    -- Recorded history. NULL: none is new.
+    history     bytea,
     PRIMARY KEY (tx_id, follows)
 );
 CREATE INDEX log_ended ON log (ended_ms) WHERE ended_ms IS NOT NULL AND stripped_ms IS NULL;
@@ -55,8 +57,10 @@ CREATE TABLE aside (
 ALTER TABLE fences
     -- A batch parks what it begins under an identifier from before this one.
     ADD COLUMN parks_before  uuid    NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
+    -- It also parks what it begins under this one or a later one.
+    ADD COLUMN parks_from    uuid    NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
     -- Whatever of it is open, and has an identifier from before this one, is parked.
     ADD COLUMN parked_before uuid    NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
     -- It is fenced, and all that it left open is parked.
-    ADD COLUMN all_parked       boolean NOT NULL DEFAULT false;
+    ADD COLUMN all_parked    boolean NOT NULL DEFAULT false;
 UPDATE fences SET all_parked = true;

@@ -14,6 +14,7 @@ CREATE TABLE log (
     stripped_ms integer,
     body        blob    NOT NULL,
     data        blob,
+    history     blob,
     PRIMARY KEY (tx_id, follows)
 ) STRICT;
 CREATE INDEX log_ended ON log (ended_ms) WHERE ended_ms IS NOT NULL AND stripped_ms IS NULL;
@@ -40,6 +41,7 @@ CREATE TABLE aside (
 ) STRICT, WITHOUT ROWID;
 
 ALTER TABLE fences ADD COLUMN parks_before  blob    NOT NULL DEFAULT x'00000000000000000000000000000000';
+ALTER TABLE fences ADD COLUMN parks_from    blob    NOT NULL DEFAULT x'00000000000000000000000000000000';
 ALTER TABLE fences ADD COLUMN parked_before blob    NOT NULL DEFAULT x'00000000000000000000000000000000';
-ALTER TABLE fences ADD COLUMN all_parked       integer NOT NULL DEFAULT 0;
+ALTER TABLE fences ADD COLUMN all_parked    integer NOT NULL DEFAULT 0;
 UPDATE fences SET all_parked = 1;

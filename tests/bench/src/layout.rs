@@ -39,8 +39,8 @@ WITH sample AS (SELECT * FROM log WHERE tx_id = $1), names AS (
         (lpad(to_hex($2 + i * 3600000 / $3), 12, '0') || lpad(to_hex(i), 20, '0'))::uuid
     FROM generate_series(1, $3) AS i
     RETURNING tx_id)
-INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, body, data)
-SELECT names.tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, body, data
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, body, data, history)
+SELECT names.tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, body, data, history
 FROM names CROSS JOIN sample";
 
 /// Takes the figures, empty and beside so many.

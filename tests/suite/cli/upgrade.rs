@@ -17,14 +17,14 @@ const COUNT: i64 = 8_000;
 const PAYLOAD_BYTES: usize = 500;
 
 async fn one(url: &str, query: &str) -> i64 {
-    let query = sqlx::query_scalar(AssertSqlSafe(query.to_owned()));
+    let query = AssertSqlSafe(query.to_owned());
     if let Some(path) = url.strip_prefix("sqlite:") {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
         let mut raw = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-        query.fetch_one(&mut raw).await.unwrap()
+        sqlx::query_scalar(query).fetch_one(&mut raw).await.unwrap()
     } else {
         let mut raw = sqlx::PgConnection::connect(url).await.unwrap();
-        query.fetch_one(&mut raw).await.unwrap()
+        sqlx::query_scalar(query).fetch_one(&mut raw).await.unwrap()
     }
 }
 

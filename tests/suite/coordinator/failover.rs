@@ -140,7 +140,7 @@ async fn s9_s10_s11_whole_transactions_that_a_failover_has_lost_are_remembered()
     proxy.switch_to(standby.socket());
     until("the alarm", async || (!alarms.named("database_went_back").is_empty()).then_some(()))
         .await;
-    let stored = "SELECT count(*) FROM unanimo.transactions";
+    let stored = "SELECT count(DISTINCT tx_id) FROM unanimo.log";
     assert_eq!(one(&there, stored).await, 1, "the database has lost all but one");
 
     let calls = |n: usize| ["a", "b"].map(|id| world.p.calls(&told[n].tx_id, id));
@@ -185,10 +185,10 @@ async fn s3_after_a_promotion_answers_wait_until_the_rows_are_written_again() {
     apart(&standby, Server::launch).await;
     promote(&there).await;
     let mut rival = PgConnection::connect(&there).await.unwrap();
-    rival.execute("BEGIN; LOCK TABLE unanimo.transactions IN SHARE MODE").await.unwrap();
+    rival.execute("BEGIN; LOCK TABLE unanimo.log IN SHARE MODE").await.unwrap();
     proxy.switch_to(standby.socket());
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted
-        AND relation = 'unanimo.transactions'::regclass";
+        AND relation = 'unanimo.log'::regclass";
     until("its row to be written again", async || (one(&there, waiting).await > 0).then_some(()))
         .await;
     let ask = |seconds: u64| {

@@ -3,35 +3,53 @@
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
-use unanimo_core::{PhaseTwoAnswer, PhaseTwoOperation};
+use unanimo_coordinator::store::{
+    Claim, Filter, Key, LockTake, LockTaken, PhaseName, PostgresOptions, Retention, Written, open,
+};
+use unanimo_core::{LockMode, LockName, PhaseTwoAnswer, PhaseTwoOperation, Timestamp, Version};
 
-use super::{Fixture, a_write};
-use crate::fixtures::{Live, new_gid};
+use super::{Fixture, a_write, create, execute};
+use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
 /// Transactions in a batch.
 const BATCH: i64 = 1_024;
 
-/// Counts of this database since it was made: commits; rows that were inserted, updated and deleted.
-const COUNTS: &str = "SELECT xact_commit, tup_inserted, tup_updated, tup_deleted
-    FROM pg_stat_database WHERE datname = current_database()";
+/// Counts of a table since it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+struct Counts {
+    /// Rows that were looked at, whether they were wanted or not.
+    read: i64,
+    inserted: i64,
+    updated: i64,
+    deleted: i64,
+    /// Pages of long values that were looked at.
+    long: i64,
+}
 
-/// A TCC of two branches costs a name and three rows, and nothing is ever updated; a batch costs one commit.
-#[tokio::test]
-async fn a_transaction_is_four_rows_that_are_inserted() {
-    let fixture = Fixture::postgres().await;
-    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
-    let counts = async |raw: &mut PgConnection| -> (i64, i64, i64, i64) {
-        // Each session tells its own once it ends, or now.
-        sqlx::query("SELECT pg_stat_force_next_flush()").execute(&mut *raw).await.unwrap();
-        sqlx::query_as(COUNTS).fetch_one(raw).await.unwrap()
-    };
+/// Reads the counts once every other session has ended: that is when it tells what it did.
+async fn counts(raw: &mut PgConnection, table: &str) -> Counts {
+    const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    const COUNTS: &str = "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) AS read,
+            n_tup_ins AS inserted, n_tup_upd AS updated, n_tup_del AS deleted,
+            coalesce(toast_blks_read, 0) + coalesce(toast_blks_hit, 0) AS long
+        FROM pg_stat_user_tables JOIN pg_statio_user_tables USING (relid)
+        WHERE pg_stat_user_tables.relname = $1";
+    loop {
+        let others: i64 = sqlx::query_scalar(OTHERS).fetch_one(&mut *raw).await.unwrap();
+        if others == 0 {
+            return sqlx::query_as(COUNTS).bind(table).fetch_one(raw).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Writes the begins, decisions and ends of as many transactions, each in a batch.
+async fn finished(fixture: &Fixture, count: i64, at: Timestamp) {
     let mut writer = fixture.writer().await;
-    // What the connection and the store cost is counted by then.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = counts(&mut raw).await;
     let (mut begins, mut decisions, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..BATCH {
-        let (mut live, begin) = Live::begin(&new_gid());
+    for _ in 0..count {
+        let (mut live, begin) = Live::begin_with(definition(&new_gid()), at);
         begins.push(a_write(begin));
         decisions.push(a_write(live.commit()));
         let mut done = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done);
@@ -43,25 +61,116 @@ async fn a_transaction_is_four_rows_that_are_inserted() {
     }
     for batch in [begins, decisions, ends] {
         let written = writer.write(&batch).await.unwrap();
-        assert!(
-            written.iter().all(|written| *written == unanimo_coordinator::store::Written::Applied)
-        );
+        assert!(written.iter().all(|written| *written == Written::Applied));
     }
-    drop(writer);
-    // The session that wrote tells what it did when it ends.
-    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
-    let after = loop {
-        let after = counts(&mut raw).await;
-        if after.1 - before.1 >= 4 * BATCH {
-            break after;
-        }
-        assert!(tokio::time::Instant::now() < patience, "{before:?} {after:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// A TCC of two branches costs a name and three rows, and nothing is ever updated; a batch costs one commit.
+#[tokio::test]
+async fn a_transaction_is_four_rows_that_are_inserted() {
+    let fixture = Fixture::postgres().await;
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    finished(&fixture, BATCH, now()).await;
+    fixture.store.close().await;
+    let nothing = Counts { read: 0, inserted: 0, updated: 0, deleted: 0, long: 0 };
+    for (table, rows) in [
+        ("log", 3 * BATCH),
+        ("gids", BATCH),
+        ("parked", 0),
+        ("events", 0),
+        ("locks", 0),
+        ("aside", 0),
+    ] {
+        let found = counts(&mut raw, table).await;
+        let written = Counts { read: 0, long: 0, ..found };
+        assert_eq!(written, Counts { inserted: rows, ..nothing }, "{table}");
+        // A move looks for the row before it, and no more.
+        assert!(found.read <= 2 * BATCH, "{table}: {found:?}");
+    }
+    let commits: i64 = sqlx::query_scalar("SELECT count(DISTINCT xmin::text) FROM log")
+        .fetch_one(&mut raw)
+        .await
+        .unwrap();
+    assert_eq!(commits, 3, "one for each batch");
+}
+
+/// Counts grow with what is open, and with what has ended in the time that is asked for.
+#[tokio::test]
+async fn a_count_reads_nothing_of_what_ended_before() {
+    const OLD: i64 = 2_000;
+    let fixture = Fixture::postgres().await;
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    finished(&fixture, OLD, LONG_AGO).await;
+    finished(&fixture, 2, now()).await;
+    for _ in 0..3 {
+        let begin = Live::begin(&new_gid()).1;
+        fixture.write([begin]).await;
+    }
+    let day = Duration::from_secs(86_400);
+    let retention = Retention { details: day, gids: day * 2 };
+    let stripped = fixture.store.purge().strip(fixture.me, retention, now()).await.unwrap();
+    assert!(stripped > 0, "some of them have no details");
+    fixture.store.close().await;
+    sqlx::query("ANALYZE").execute(&mut raw).await.unwrap();
+    let before = counts(&mut raw, "log").await;
+    let store = open(&fixture.url, &PostgresOptions::default()).await.unwrap();
+    let from = Timestamp(now().0 - 3_600_000);
+    let counted = store.transactions().count(from).await.unwrap();
+    let of = |phase| counted.iter().find(|count| count.phase == phase).unwrap().count;
+    assert_eq!((of(PhaseName::Committed), of(PhaseName::Active)), (2, 3));
+    store.close().await;
+    let after = counts(&mut raw, "log").await;
+    assert!(after.read - before.read <= 100, "{} rows were read", after.read - before.read);
+    // All of them count if all are asked for.
+    let store = open(&fixture.url, &PostgresOptions::default()).await.unwrap();
+    let counted = store.transactions().count(LONG_AGO).await.unwrap();
+    let committed = counted.iter().find(|count| count.phase == PhaseName::Committed).unwrap();
+    assert_eq!(committed.count, OLD + 2);
+    store.close().await;
+}
+
+/// Recorded history may be longer than all the rest: only who asks for it reads it.
+#[tokio::test]
+async fn history_is_read_by_its_readers_alone() {
+    let fixture = Fixture::postgres().await;
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    let (live, begin) = Live::begin(&new_gid());
+    let (_, other) = Live::begin(&new_gid());
+    let other_id = other.tx_id;
+    fixture.write([begin, other]).await;
+    let name = LockName::new("account-1").unwrap();
+    let lock = |tx_id| {
+        let locks = vec![(name.clone(), LockMode::Exclusive)];
+        LockTake { tx_id, family: tx_id, locks }
     };
-    let (inserted, updated, deleted) = (after.1 - before.1, after.2 - before.2, after.3 - before.3);
-    // Heartbeats and the like may come between.
-    assert!(inserted <= 4 * BATCH + 10, "{inserted} rows for {BATCH} transactions");
-    assert!(updated <= 10 && deleted <= 10, "{updated} updated, {deleted} deleted");
-    let commits = after.0 - before.0;
-    assert!(commits <= 60, "{commits} commits for three batches, and for asking");
+    fixture.store.locks().take(fixture.me, &lock(live.id())).await.unwrap();
+    // As incompressible as a history of many words.
+    execute(
+        &fixture.url,
+        "UPDATE log SET history = (
+            SELECT '\\x0102'::bytea || string_agg(sha256(i::text::bytea), '') FROM generate_series(1, 10000) AS i)",
+    )
+    .await;
+    fixture.store.close().await;
+    let before = counts(&mut raw, "log").await;
+    let store = open(&fixture.url, &PostgresOptions::default()).await.unwrap();
+    let me = create(&store, "reader").await;
+    store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
+    let gid = live.tx.identity().gid.clone();
+    store.transactions().find(&Key::Gid(gid)).await.unwrap().unwrap();
+    store.transactions().events(live.id()).await.unwrap();
+    let filter = Filter { limit: 10, ..Filter::default() };
+    assert_eq!(store.transactions().list(&filter).await.unwrap().found.len(), 2);
+    store.incarnations().fence(fixture.me, "a test").await.unwrap();
+    let claimed = store.transactions().claim(me, Claim::OfFenced(10)).await.unwrap();
+    assert_eq!(claimed.records.len(), 2);
+    let held = store.locks().take(me, &lock(other_id)).await.unwrap();
+    assert!(matches!(held, LockTaken::Held { .. }), "{held:?}");
+    store.close().await;
+    let after = counts(&mut raw, "log").await;
+    assert_eq!(after.long, before.long, "pages of long values were read");
+    let store = open(&fixture.url, &PostgresOptions::default()).await.unwrap();
+    store.transactions().history(live.id(), Version(0)).await.unwrap_err();
+    store.close().await;
+    assert!(counts(&mut raw, "log").await.long > after.long, "its readers do");
 }

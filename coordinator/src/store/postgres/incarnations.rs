@@ -13,6 +13,7 @@ use super::super::incarnations::{
     FenceRow, HAS_DISPLACED, NOTE_DISPLACED, SELECT_FENCE, lease_to_column, rival,
 };
 use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation, latest};
+use super::transactions::identifier_at;
 use super::{Postgres, SessionError};
 
 /// One statement and so one snapshot. With two, a birth between them would show the number from
@@ -31,22 +32,26 @@ ORDER BY live.incarnation";
 /// It has nothing open yet, so all of that before now is parked.
 /// A change of them counts a birth, so what this statement sees of them is not older than the
 /// number that it compares.
-const CREATE: &str = "
+const CREATE: &str = concat!(
+    "
 WITH birth AS (
     UPDATE cluster SET incarnations = incarnations + 1
     WHERE incarnations = $1 AND cluster_id = $4
         AND (SELECT max(version) FROM unanimo_migrations WHERE success) = $5
     RETURNING incarnations AS incarnation
 ), fence AS (
-    INSERT INTO fences (incarnation, node, nonce, parks_before, parked_before)
-    SELECT incarnation, $2, gen_random_uuid(), mark, mark FROM birth CROSS JOIN (
-        SELECT (lpad(to_hex(((extract(epoch FROM clock_timestamp()) - 5) * 1000)::int8), 12, '0')
-            || repeat('0', 20))::uuid) AS now (mark)
+    INSERT INTO fences (incarnation, node, nonce, parks_before, parked_before, parks_from)
+    SELECT incarnation, $2, gen_random_uuid(), mark, mark, until FROM birth CROSS JOIN (SELECT ",
+    identifier_at!("-5"),
+    ", ",
+    identifier_at!("60"),
+    ") AS now (mark, until)
     RETURNING nonce
 ), heartbeat AS (
     INSERT INTO heartbeats (incarnation, lease_ms) SELECT incarnation, $3 FROM birth
 )
-SELECT incarnation, nonce FROM birth CROSS JOIN fence";
+SELECT incarnation, nonce FROM birth CROSS JOIN fence"
+);
 
 /// The heartbeat's row is changed first: a renewal that comes before it moves the counter, and there is
 /// nothing to fence; one that comes after it finds the mark. Both rows or none.

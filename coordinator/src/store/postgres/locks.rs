@@ -6,7 +6,7 @@ use sqlx::postgres::{PgConnection, PgDatabaseError};
 use unanimo_core::{Incarnation, TxId};
 use uuid::Uuid;
 
-use super::super::rows::TakenRow;
+use super::super::rows::{self, TakenRow, select_log};
 use super::super::{Error, LockTake, LockTaken, Locks};
 use super::Postgres;
 
@@ -128,8 +128,9 @@ async fn decide(
     // It is only told: it may have ended, or have gone, meanwhile.
     let gid = match row.holder() {
         Some(holder) => {
-            let found = super::transactions::of_ids(connection, &[holder]).await?;
-            found.first().map(|read| read.gid().to_owned())
+            let first = select_log!("WHERE tx_id = $1 ORDER BY follows LIMIT 1");
+            let rows = sqlx::query(first).bind(holder).fetch_all(connection).await?;
+            rows::read(&rows).first().map(|read| read.gid().to_owned())
         }
         None => None,
     };

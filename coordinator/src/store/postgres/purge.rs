@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::super::Error;
 use super::super::purge::{
-    DELETING, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
-    STEPS_SWEPT_MS, STRIPPING, Stripped,
+    DELETING, PURGE_BYTES_MAX, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention,
+    STEPS_ASKED_MS, STEPS_SWEPT_MS, STRIPPING, Stripped,
 };
 use super::super::rows::{self, gid_key};
 use super::Postgres;
@@ -22,7 +22,10 @@ const OLD: &str = concat!(
 WITH ",
     fence!("$7"),
     "
-SELECT ended.tx_id FROM log AS ended
+SELECT ended.tx_id, (
+    SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))::int8
+    FROM log AS entry WHERE entry.tx_id = ended.tx_id)
+FROM log AS ended
 CROSS JOIN LATERAL (
     SELECT kind, created_ms FROM log AS entry WHERE entry.tx_id = ended.tx_id ORDER BY follows LIMIT 1) AS first
 CROSS JOIN LATERAL (
@@ -135,7 +138,7 @@ impl Purge for Postgres {
         let (cutoffs, nonce) = (retention.cutoffs(now), self.nonces.nonce(me));
         let strip = self.run(STRIPPING, move |connection| {
             Box::pin(async move {
-                let old: Vec<Uuid> = sqlx::query_scalar(OLD)
+                let old: Vec<(Uuid, i64)> = sqlx::query_as(OLD)
                     .bind(me.0)
                     .bind(cutoffs.details_ms)
                     .bind(PURGE_ROWS_MAX)
@@ -148,6 +151,7 @@ impl Purge for Postgres {
                 if old.is_empty() {
                     return Ok(0);
                 }
+                let old = rows::fitting(&old, PURGE_BYTES_MAX);
                 let found = of_ids_without_data(connection, &old).await?;
                 let (kept, unreadable) = Stripped::of(found);
                 set_aside(connection, me, nonce, unreadable).await?;

@@ -1,5 +1,6 @@
 //! Transactions on PostgreSQL: read and adopted.
 
+mod listed;
 mod parked;
 mod read;
 
@@ -9,13 +10,18 @@ use sqlx::postgres::PgRow;
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
+use self::listed::{COUNT_PHASES, PAGE_OF_ALL, PAGE_OF_ATTENTION, PAGE_OF_OPEN};
+pub(super) use self::parked::identifier_at;
 use self::parked::{park_fenced, park_own};
 pub(super) use self::read::{of_ids, of_ids_without_data};
 use super::super::listing::{CHUNK_MAX, Search, Source};
-use super::super::rows::{self, COUNT_ATTENTION, Read, SELECT_EVENTS, ms_to_column, select_log};
+use super::super::rows::{
+    self, COUNT_ATTENTION, HISTORY_BYTES_MAX, Read, SELECT_EVENTS, SELECT_HISTORY, ms_to_column,
+    select_log,
+};
 use super::super::{
     AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored,
-    Transactions,
+    Transactions, in_full,
 };
 use super::Postgres;
 
@@ -50,6 +56,7 @@ macro_rules! last_row {
         )
     };
 }
+use last_row;
 
 /// All that a fenced incarnation left is parked. What somebody holds is left for the next round.
 const CLAIM_OF_FENCED: &str = concat!(
@@ -64,7 +71,7 @@ WITH ",
     WHERE parked.wake_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
         AND parked.owner IN (SELECT incarnation FROM fences WHERE fenced)
         AND last.owner IN (SELECT incarnation FROM fences WHERE fenced)
-        AND last.kind & 15 < 5 AND last.kind & 16 = 0
+        AND last.kind & 15 < 5
     LIMIT $2
     FOR UPDATE OF parked SKIP LOCKED",
     adopt!()
@@ -141,61 +148,13 @@ SELECT tx_id, version FROM (
     SELECT * FROM (
         SELECT DISTINCT ON (tx_id) tx_id, version, owner, kind FROM log
         WHERE tx_id >= (SELECT parked_before FROM fences WHERE incarnation = $1)
+            AND tx_id < (SELECT parks_from FROM fences WHERE incarnation = $1)
         ORDER BY tx_id, follows DESC) AS young
+    WHERE kind & 16 = 0
 ) AS known
-WHERE owner = $1 AND kind & 15 < 5 AND kind & 16 = 0
+WHERE owner = $1 AND kind & 15 < 5
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = known.tx_id AND incarnation = $1)"
 );
-
-/// Each part ends at its limit, and reads what is open, or one index.
-const COUNT_PHASES: &str = concat!(
-    "
-SELECT part, kind, count(*) FROM (
-    SELECT * FROM (SELECT 'awake' AS part, kind & 15 AS kind FROM (
-        SELECT parked.tx_id, last.kind FROM parked
-        CROSS JOIN LATERAL ",
-    last_row!("parked.tx_id"),
-    " AS last
-        UNION
-        SELECT * FROM (
-            SELECT DISTINCT ON (tx_id) tx_id, kind FROM log
-            WHERE tx_id >= (
-                SELECT parked_before FROM fences WHERE NOT all_parked ORDER BY parked_before LIMIT 1)
-            ORDER BY tx_id, follows DESC) AS young) AS known
-        WHERE kind & 15 < 5 AND kind & 16 = 0 LIMIT $1) AS awake
-    UNION ALL
-    SELECT * FROM (SELECT 'asleep' AS part, last.kind & 15 FROM parked
-        CROSS JOIN LATERAL ",
-    last_row!("parked.tx_id"),
-    " AS last
-        WHERE wake_ms IS NOT NULL AND last.kind & 15 < 5 AND last.kind & 16 <> 0 LIMIT $1) AS asleep
-    UNION ALL
-    SELECT * FROM (SELECT 'ended' AS part, kind & 15 FROM log
-        WHERE ended_ms >= $2 AND NOT EXISTS (
-            SELECT 1 FROM log AS later
-            WHERE later.tx_id = log.tx_id AND later.follows >= log.version) LIMIT $1) AS ended
-) AS counted
-GROUP BY part, kind"
-);
-
-/// Identifiers for a page, newest first: of all transactions, each of which has one row with the time of its
-/// begin; of those that need a person; and of those that are open.
-const PAGE_OF_ALL: &str = "
-SELECT tx_id FROM log
-WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL
-ORDER BY tx_id DESC LIMIT $2";
-const PAGE_OF_ATTENTION: &str = "
-SELECT tx_id FROM (
-    SELECT tx_id FROM parked WHERE reasons <> 0 UNION SELECT tx_id FROM aside) AS known
-WHERE tx_id < $1 AND tx_id >= $3 ORDER BY tx_id DESC LIMIT $2";
-const PAGE_OF_OPEN: &str = "
-SELECT tx_id FROM (
-    SELECT tx_id FROM parked
-    UNION
-    SELECT tx_id FROM log WHERE tx_id >= (
-        SELECT parked_before FROM fences WHERE NOT all_parked ORDER BY parked_before LIMIT 1)
-) AS known
-WHERE tx_id < $1 AND tx_id >= $3 ORDER BY tx_id DESC LIMIT $2";
 
 #[async_trait]
 impl Transactions for Postgres {
@@ -204,9 +163,10 @@ impl Transactions for Postgres {
         let found = self
             .run("adopt transactions", move |connection| {
                 Box::pin(async move {
+                    let mut parked = Ok(());
                     let query = match claim {
                         Claim::OfFenced(limit) => {
-                            park_fenced(connection, me, nonce).await?;
+                            parked = park_fenced(connection, me, nonce).await;
                             sqlx::query_scalar(CLAIM_OF_FENCED).bind(me.0).bind(i64::from(limit))
                         }
                         Claim::Due { until, limit } => sqlx::query_scalar(CLAIM_DUE)
@@ -220,6 +180,10 @@ impl Transactions for Postgres {
                             .bind(version.0),
                     };
                     let claimed: Vec<Uuid> = query.bind(nonce).fetch_all(&mut *connection).await?;
+                    // What was parked is adopted before somebody hears what was not.
+                    if claimed.is_empty() {
+                        parked?;
+                    }
                     // These rows are mine now: nobody adds others between the two statements.
                     of_ids(connection, &claimed).await
                 })
@@ -253,7 +217,13 @@ impl Transactions for Postgres {
         let nonce = self.nonces.nonce(owner);
         let open = self.run("list open transactions", move |connection| {
             Box::pin(async move {
-                park_own(connection, owner, nonce).await?;
+                if let Err(error) = park_own(connection, owner, nonce).await {
+                    let error = in_full(&error);
+                    tracing::warn!(
+                        error,
+                        "failed to park open transactions; they are found without that"
+                    );
+                }
                 sqlx::query_as(SELECT_OPEN).bind(owner.0).fetch_all(connection).await
             })
         });
@@ -279,8 +249,9 @@ impl Transactions for Postgres {
     }
 
     async fn history(&self, tx_id: TxId, after: Version) -> Result<Vec<String>, Error> {
-        let rows = self.rows_of("read a transaction's history", tx_id).await?;
-        Ok(rows::read(&rows).pop().map(|read| read.into_history(after)).unwrap_or_default())
+        let query =
+            sqlx::query_as(SELECT_HISTORY).bind(tx_id.0).bind(after.0).bind(HISTORY_BYTES_MAX);
+        rows::history(self.rows("read a transaction's history", query).await?, after)
     }
 
     async fn list(&self, filter: &Filter) -> Result<Page, Error> {
@@ -293,8 +264,7 @@ impl Transactions for Postgres {
                 Source::Open => PAGE_OF_OPEN,
             });
             let query = query.bind(range.before).bind(CHUNK_MAX).bind(range.from);
-            let ids: Vec<(Uuid,)> = self.rows(DOING, query).await?;
-            let ids: Vec<Uuid> = ids.into_iter().map(|(id,)| id).collect();
+            let ids = search.take(&self.rows(DOING, query).await?);
             let wanted = ids.clone();
             let found = self.run(DOING, move |connection| {
                 Box::pin(async move { read::for_list(connection, &wanted).await })
@@ -319,9 +289,9 @@ impl Transactions for Postgres {
 }
 
 impl Postgres {
-    /// Reads all rows of a transaction.
+    /// Reads all rows of a transaction, without its payloads and outputs.
     async fn rows_of(&self, doing: &'static str, tx_id: TxId) -> Result<Vec<PgRow>, Error> {
-        let query = sqlx::query(select_log!("data", "WHERE tx_id = $1 ORDER BY follows"));
+        let query = sqlx::query(select_log!("WHERE tx_id = $1 ORDER BY follows"));
         self.told(doing, query.bind(tx_id.0)).await
     }
 }

@@ -1,4 +1,4 @@
-//! Binary columns of the log: `body` has names, state and events; `data` what may be large.
+//! Binary columns of the log: `body` has names, state and events; `data` payloads and outputs.
 //!
 //! A column is a list of parts, each with a byte for its kind in front. A part that this version does not know
 //! makes the transaction unreadable, and no other one.
@@ -10,8 +10,8 @@ use super::super::Error;
 use super::bytes::{Maker, Reader};
 use super::event::EventRow;
 use super::{
-    BranchRow, IdentityColumns, OutputRow, StateColumns, TransactionRow, enlistment_name,
-    history_to_column, ms_to_column, number_to_column, step_to_column,
+    BranchRow, IdentityColumns, OutputRow, StateColumns, TransactionRow, enlistment_name, history,
+    ms_to_column, number_to_column, step_to_column,
 };
 
 const MODES: &[&str] = &["none", "2pc", "tcc", "saga"];
@@ -47,7 +47,6 @@ const BROKEN: u8 = 255;
 // Parts of `data`.
 const PAYLOAD: u8 = 1;
 const OUTPUT: u8 = 2;
-const HISTORY: u8 = 3;
 
 const NOT_BROUGHT: &str =
     "some part of it could not be read in the tables of an earlier version, and is not here";
@@ -69,6 +68,7 @@ pub(in crate::store) struct Encoded {
     pub(in crate::store) gid_key: Option<Vec<u8>>,
     pub(in crate::store) body: Vec<u8>,
     pub(in crate::store) data: Option<Vec<u8>>,
+    pub(in crate::store) history: Option<Vec<u8>>,
 }
 
 impl Encoded {
@@ -110,9 +110,6 @@ impl Encoded {
             let number = number_to_column(*number);
             put_data(&mut data, OUTPUT, number, &output.media_type, &output.data);
         }
-        for entry in &transition.history {
-            data.byte(HISTORY).int(entry.version.0).text(&history_to_column(entry));
-        }
         let is_saga = begins.is_some_and(|begins| begins.mode() == Some(Mode::Saga));
         Self {
             kind: state.kind(is_saga),
@@ -123,6 +120,7 @@ impl Encoded {
             gid_key: identity.map(|identity| gid_key(identity.gid)),
             body: body.finish(),
             data: (!data.is_empty()).then(|| data.finish()),
+            history: history::column_of(&transition.history),
         }
     }
 
@@ -143,6 +141,7 @@ impl Encoded {
         let (mut body, mut data) = (Maker::new(), Maker::new());
         put_identity(&mut body, &row.identity_columns());
         let state = row.state_columns();
+        let entries = history.iter().map(|(version, entry)| (*version, entry.as_str().into()));
         put_state(&mut body, &state);
         for branch in branches {
             put_branch(&mut body, &branch.named());
@@ -157,9 +156,6 @@ impl Encoded {
         for output in outputs {
             put_data(&mut data, OUTPUT, output.number, &output.output_type, &output.output);
         }
-        for (version, entry) in history {
-            data.byte(HISTORY).int(*version).text(entry);
-        }
         Self {
             kind: state.kind(row.mode == "saga"),
             created_ms: Some(row.created_ms),
@@ -169,6 +165,7 @@ impl Encoded {
             gid_key: Some(gid_key(&row.gid)),
             body: body.finish(),
             data: (!data.is_empty()).then(|| data.finish()),
+            history: history::column(entries),
         }
     }
 }
@@ -294,7 +291,6 @@ impl Content {
                     output_type: reader.text()?,
                     output: reader.bytes()?.to_vec(),
                 }),
-                HISTORY => self.history.push((reader.int()?, reader.text()?)),
                 part => return Err(reader.corrupt(format!("part {part}"))),
             }
         }

@@ -9,14 +9,18 @@ use super::super::{Claimed, Earlier, Error, Stored, Unreadable};
 use super::body::Content;
 use super::{corrupt, digest_from_columns, ms_from_column};
 
-/// Completes a SELECT of all rows of transactions, each one's together. With `NULL` for their data, if that
-/// is not wanted.
+/// Completes a SELECT of all rows of transactions, each one's together; with `data`, if their payloads and outputs
+/// are wanted. Recorded history is never read with them.
 macro_rules! select_log {
-    ($data:literal, $rest:literal) => {
+    ($rest:literal) => {
         concat!(
-            "SELECT tx_id, follows, version, owner, stripped_ms, body, ",
-            $data,
-            " AS data FROM log AS entry ",
+            "SELECT tx_id, follows, version, owner, stripped_ms, body FROM log AS entry ",
+            $rest
+        )
+    };
+    (data, $rest:literal) => {
+        concat!(
+            "SELECT tx_id, follows, version, owner, stripped_ms, body, data FROM log AS entry ",
             $rest
         )
     };
@@ -31,6 +35,7 @@ struct LogRow {
     owner: i64,
     stripped_ms: Option<i64>,
     body: Vec<u8>,
+    #[sqlx(default)]
     data: Option<Vec<u8>>,
 }
 
@@ -203,24 +208,7 @@ pub(in crate::store) fn one(found: Option<Read>) -> Result<Option<Stored>, Error
     }
 }
 
-/// Bytes of recorded history in an answer.
-const HISTORY_BYTES_MAX: usize = 4 << 20;
-
 impl Read {
-    /// Returns its recorded history after a version, oldest first. Entries beyond what fits into an answer are
-    /// empty: they are counted.
-    pub(in crate::store) fn into_history(self, after: Version) -> Vec<String> {
-        let mut history = self.content.history;
-        history.retain(|(version, _)| *version > after.0);
-        history.sort_by_key(|(version, _)| *version);
-        let mut bytes = 0;
-        let fitting = history.into_iter().map(|(_, entry)| {
-            bytes += entry.len();
-            if bytes <= HISTORY_BYTES_MAX { entry } else { String::new() }
-        });
-        fitting.collect()
-    }
-
     /// Returns its events.
     pub(in crate::store) fn into_events(self) -> Vec<super::event::EventRow> {
         self.content.events

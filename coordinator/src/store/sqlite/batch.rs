@@ -20,22 +20,22 @@ use super::{Right, earlier, is_unfenced, log};
 const NAME: &str = "INSERT INTO gids (key, tx_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
 const BEGIN: &str = "
-INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, created_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history, created_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT DO NOTHING";
 
 /// A move goes only after the row that it follows, which must be this incarnation's.
 const MOVE: &str = "
-INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
 WHERE EXISTS (
-    SELECT 1 FROM log WHERE tx_id = $1 AND follows < $2 AND version = $2 AND owner = $10)
+    SELECT 1 FROM log WHERE tx_id = $1 AND follows < $2 AND version = $2 AND owner = $11)
 ON CONFLICT DO NOTHING";
 
-/// Parks a transaction that begins under an identifier from before the mark: nobody looks for it elsewhere.
+/// Parks a transaction that begins under an identifier outside the marks: nobody looks for it elsewhere.
 const PARK_OLD: &str = "
 INSERT INTO parked (tx_id, owner)
-SELECT $1, $2 FROM fences WHERE incarnation = $2 AND parks_before > $1
+SELECT $1, $2 FROM fences WHERE incarnation = $2 AND (parks_before > $1 OR parks_from <= $1)
 ON CONFLICT DO NOTHING";
 
 const PARK: &str = "
@@ -157,7 +157,8 @@ impl Writer {
             .bind(row.kind)
             .bind(row.ended_ms)
             .bind(row.body.as_slice())
-            .bind(row.data.as_deref());
+            .bind(row.data.as_deref())
+            .bind(row.history.as_deref());
         let former = former.unwrap_or(self.right.me);
         let query = match row.gid_key.is_some() {
             true => query.bind(row.created_ms),
@@ -167,14 +168,16 @@ impl Writer {
         if done.rows_affected() == 0 {
             return self.explain(write).await;
         }
-        self.park(tx_id, &row).await.map_err(classify)?;
+        // The owner of one that is not its writer's, or was lost, may not have parked it.
+        let parks = write.former.is_some() && row.ended_ms.is_none();
+        self.park(tx_id, &row, parks).await.map_err(classify)?;
         self.write_details(transition).await.map_err(classify)?;
         Ok(Written::Applied)
     }
 
-    async fn park(&mut self, tx_id: Uuid, row: &Encoded) -> Result<(), sqlx::Error> {
+    async fn park(&mut self, tx_id: Uuid, row: &Encoded, parks: bool) -> Result<(), sqlx::Error> {
         let me = self.right.me.0;
-        let query = if row.reasons != 0 || row.wake_ms.is_some() {
+        let query = if parks || row.reasons != 0 || row.wake_ms.is_some() {
             sqlx::query(PARK).bind(tx_id).bind(me).bind(row.wake_ms).bind(row.reasons)
         } else if row.ended_ms.is_some() {
             sqlx::query("DELETE FROM parked WHERE tx_id = $1").bind(tx_id)

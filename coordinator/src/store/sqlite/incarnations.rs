@@ -72,14 +72,15 @@ impl Incarnations for Sqlite {
                         return Ok(None);
                     };
                     // It has nothing open yet.
-                    let mark = super::transactions::mark(connection).await?;
+                    let (mark, until) = super::transactions::marks(connection).await?;
                     let nonce = sqlx::query_scalar(
-                        "INSERT INTO fences (incarnation, node, nonce, parks_before, parked_before)
-                         VALUES ($1, $2, randomblob(16), $3, $3) RETURNING nonce",
+                        "INSERT INTO fences (incarnation, node, nonce, parks_before, parked_before, parks_from)
+                         VALUES ($1, $2, randomblob(16), $3, $3, $4) RETURNING nonce",
                     )
                     .bind(incarnation)
                     .bind(node)
                     .bind(mark)
+                    .bind(until)
                     .fetch_one(&mut *connection)
                     .await?;
                     sqlx::query("INSERT INTO heartbeats (incarnation, lease_ms) VALUES ($1, $2)")

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 use unanimo_core::{Incarnation, TxId};
 
-use super::super::rows::TakenRow;
+use super::super::rows::{self, TakenRow, select_log};
 use super::super::{Error, LockTake, LockTaken, Locks};
 use super::Sqlite;
 
@@ -100,8 +100,9 @@ async fn decide(
         .await?;
     let gid = match row.holder() {
         Some(holder) => {
-            let found = super::transactions::of_ids(connection, &[holder]).await?;
-            found.first().map(|read| read.gid().to_owned())
+            let first = select_log!("WHERE tx_id = $1 ORDER BY follows LIMIT 1");
+            let rows = sqlx::query(first).bind(holder).fetch_all(connection).await?;
+            rows::read(&rows).first().map(|read| read.gid().to_owned())
         }
         None => None,
     };

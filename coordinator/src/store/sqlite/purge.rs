@@ -7,15 +7,18 @@ use uuid::Uuid;
 
 use super::super::Error;
 use super::super::purge::{
-    DELETING, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
-    STEPS_SWEPT_MS, STRIPPING, Stripped,
+    DELETING, PURGE_BYTES_MAX, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention,
+    STEPS_ASKED_MS, STEPS_SWEPT_MS, STRIPPING, Stripped,
 };
 use super::super::rows::{self, gid_key};
 use super::Sqlite;
 use super::transactions::{SET_ASIDE, of_ids_without_data};
 
 const OLD: &str = "
-SELECT ended.tx_id FROM log AS ended
+SELECT ended.tx_id, (
+    SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))
+    FROM log AS entry WHERE entry.tx_id = ended.tx_id)
+FROM log AS ended
 WHERE ended.ended_ms < $1 AND ended.stripped_ms IS NULL AND ended.kind & 64 = 0
     AND length(ended.tx_id) = 16
     AND NOT EXISTS (
@@ -69,7 +72,7 @@ impl Purge for Sqlite {
         let cutoffs = retention.cutoffs(now);
         self.write(STRIPPING, Some(me), move |connection| {
             Box::pin(async move {
-                let old: Vec<Uuid> = sqlx::query_scalar(OLD)
+                let old: Vec<(Uuid, i64)> = sqlx::query_as(OLD)
                     .bind(cutoffs.details_ms)
                     .bind(PURGE_ROWS_MAX)
                     .bind(cutoffs.now_ms)
@@ -77,6 +80,7 @@ impl Purge for Sqlite {
                     .bind(STEPS_SWEPT_MS)
                     .fetch_all(&mut *connection)
                     .await?;
+                let old = rows::fitting(&old, PURGE_BYTES_MAX);
                 let found = of_ids_without_data(connection, &old).await?;
                 let (kept, unreadable) = Stripped::of(found);
                 // What cannot be read is set aside, and no longer in the way of what can be.

@@ -1,24 +1,32 @@
 //! Transactions on SQLite: read and adopted. One writer at a time writes, so nothing comes between the
 //! statements of a claim.
 
+mod parked;
+#[cfg(test)]
+mod plans;
 mod read;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
+pub(super) use self::parked::marks;
 pub(super) use self::read::{of_holder, of_ids, of_ids_without_data};
 use super::super::listing::{CHUNK_MAX, Search, Source};
-use super::super::rows::{self, COUNT_ATTENTION, Read, SELECT_EVENTS, ms_to_column, select_log};
+use super::super::rows::{
+    self, COUNT_ATTENTION, HISTORY_BYTES_MAX, Read, SELECT_EVENTS, SELECT_HISTORY, ms_to_column,
+    select_log,
+};
 use super::super::{
     AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored,
-    Transactions,
+    Transactions, in_full,
 };
-use super::{Sqlite, is_unfenced};
+use super::Sqlite;
 
-/// Rows of the log that are the last ones of their transactions.
+/// Rows of the log that are the last ones of their transactions. SQLite reads the tables of a CROSS JOIN in this order:
+/// what is parked comes first, and history is never read.
 macro_rules! is_last {
     ($row:literal) => {
         concat!(
@@ -30,20 +38,21 @@ macro_rules! is_last {
         )
     };
 }
+use is_last;
 
 const CLAIM_OF_FENCED: &str = concat!(
     "
-SELECT parked.tx_id FROM parked JOIN log AS last ON last.tx_id = parked.tx_id
+SELECT parked.tx_id FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
 WHERE parked.wake_ms IS NULL AND parked.owner IN (SELECT incarnation FROM fences WHERE fenced)
     AND last.owner IN (SELECT incarnation FROM fences WHERE fenced)
-    AND last.kind & 15 < 5 AND last.kind & 16 = 0 AND ",
+    AND last.kind & 15 < 5 AND ",
     is_last!("last"),
     " LIMIT $2"
 );
 
 const CLAIM_DUE: &str = concat!(
     "
-SELECT parked.tx_id FROM parked JOIN log AS last ON last.tx_id = parked.tx_id
+SELECT parked.tx_id FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
 WHERE parked.wake_ms <= $2
     AND (last.owner = $1 OR last.owner IN (SELECT incarnation FROM fences WHERE fenced))
     AND last.kind & 15 < 5 AND last.kind & 16 <> 0 AND ",
@@ -87,25 +96,31 @@ const SELECT_SET_ASIDE: &str = "SELECT tx_id FROM aside WHERE tx_id > $1 ORDER B
 
 const SELECT_OPEN: &str = concat!(
     "
-SELECT last.tx_id, last.version FROM parked JOIN log AS last ON last.tx_id = parked.tx_id
+SELECT last.tx_id, last.version FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
 WHERE parked.owner = $1 AND parked.wake_ms IS NULL
-    AND last.owner = $1 AND last.kind & 15 < 5 AND last.kind & 16 = 0 AND ",
+    AND last.owner = $1 AND last.kind & 15 < 5 AND ",
     is_last!("last"),
     "
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = last.tx_id AND incarnation = $1)
 UNION
 SELECT last.tx_id, last.version FROM log AS last
 WHERE last.tx_id >= (SELECT parked_before FROM fences WHERE incarnation = $1)
+    AND last.tx_id < (SELECT parks_from FROM fences WHERE incarnation = $1)
     AND last.owner = $1 AND last.kind & 15 < 5 AND last.kind & 16 = 0 AND ",
     is_last!("last"),
     "
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = last.tx_id AND incarnation = $1)"
 );
 
-/// The number of the first incarnation's mark that counts.
-macro_rules! young {
+/// Ends of the range of identifiers in which what is open may not be parked.
+macro_rules! young_from {
     () => {
         "(SELECT min(parked_before) FROM fences WHERE NOT all_parked)"
+    };
+}
+macro_rules! young_until {
+    () => {
+        "(SELECT max(parks_from) FROM fences WHERE NOT all_parked)"
     };
 }
 
@@ -113,79 +128,91 @@ const COUNT_PHASES: &str = concat!(
     "
 SELECT part, kind, count(*) FROM (
     SELECT * FROM (SELECT 'awake' AS part, kind & 15 AS kind FROM (
-        SELECT last.tx_id, last.kind FROM parked JOIN log AS last ON last.tx_id = parked.tx_id
+        SELECT last.tx_id, last.kind FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
         WHERE ",
     is_last!("last"),
     "
         UNION
         SELECT last.tx_id, last.kind FROM log AS last WHERE last.tx_id >= ",
-    young!(),
+    young_from!(),
+    " AND last.tx_id < ",
+    young_until!(),
     " AND ",
     is_last!("last"),
     ")
         WHERE kind & 15 < 5 AND kind & 16 = 0 LIMIT $1)
     UNION ALL
     SELECT * FROM (SELECT 'asleep' AS part, last.kind & 15
-        FROM parked JOIN log AS last ON last.tx_id = parked.tx_id
+        FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
         WHERE wake_ms IS NOT NULL AND last.kind & 15 < 5 AND last.kind & 16 <> 0 AND ",
     is_last!("last"),
     " LIMIT $1)
     UNION ALL
-    SELECT * FROM (SELECT 'ended' AS part, kind & 15 FROM log AS last
-        WHERE ended_ms >= $2 AND ",
+    SELECT * FROM (SELECT 'ended' AS part, kind & 15 FROM (
+            SELECT tx_id, follows, kind FROM log WHERE ended_ms >= $2 AND stripped_ms IS NULL
+            UNION ALL
+            SELECT tx_id, follows, kind FROM log WHERE ended_ms >= $2 AND stripped_ms IS NOT NULL
+        ) AS last
+        WHERE ",
     is_last!("last"),
     " LIMIT $1)
 ) AS counted
 GROUP BY part, kind"
 );
 
-const PAGE_OF_ALL: &str = "
+/// Completes a SELECT of identifiers for a page, newest first, with the bytes of each one's rows.
+macro_rules! page_of {
+    ($($ids:expr),*) => {
+        concat!(
+            "
+SELECT tx_id, (SELECT coalesce(sum(length(body)), 0) FROM log WHERE log.tx_id = page.tx_id) FROM (",
+            $($ids,)*
+            "
+ORDER BY tx_id DESC LIMIT $2) AS page ORDER BY tx_id DESC"
+        )
+    };
+}
+
+const PAGE_OF_ALL: &str = page_of!(
+    "
 SELECT tx_id FROM log
-WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL AND length(tx_id) = 16
-ORDER BY tx_id DESC LIMIT $2";
-const PAGE_OF_ATTENTION: &str = "
+WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL AND length(tx_id) = 16"
+);
+const PAGE_OF_ATTENTION: &str = page_of!(
+    "
 SELECT tx_id FROM (
     SELECT tx_id FROM parked WHERE reasons <> 0 UNION SELECT tx_id FROM aside) AS known
-WHERE tx_id < $1 AND tx_id >= $3 ORDER BY tx_id DESC LIMIT $2";
-const PAGE_OF_OPEN: &str = concat!(
+WHERE tx_id < $1 AND tx_id >= $3"
+);
+const PAGE_OF_OPEN: &str = page_of!(
     "
 SELECT tx_id FROM (
-    SELECT tx_id FROM parked UNION SELECT tx_id FROM log WHERE tx_id >= ",
-    young!(),
-    ") AS known
-WHERE tx_id < $1 AND tx_id >= $3 ORDER BY tx_id DESC LIMIT $2"
+    SELECT * FROM (
+        SELECT tx_id FROM parked WHERE tx_id < $1 AND tx_id >= $3 ORDER BY tx_id DESC LIMIT $2)
+    UNION
+    SELECT * FROM (
+        SELECT tx_id FROM log
+        WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL AND tx_id >= ",
+    young_from!(),
+    " AND tx_id < ",
+    young_until!(),
+    " ORDER BY tx_id DESC LIMIT $2)
+) AS known"
 );
-
-const IS_ANY_YOUNG: &str = "
-SELECT EXISTS (
-    SELECT 1 FROM log WHERE tx_id >= (SELECT parked_before FROM fences WHERE incarnation = $1))";
-
-/// Marks of an incarnation. What is open and has an identifier from before this is parked.
-const RAISE: &str = "
-UPDATE fences SET parks_before = max(parks_before, $2) WHERE incarnation = $1
-RETURNING parked_before, parks_before";
-
-const PARK: &str = concat!(
-    "
-INSERT INTO parked (tx_id, owner)
-SELECT tx_id, owner FROM log AS last
-WHERE tx_id >= $2 AND tx_id < $3 AND owner = $1 AND kind & 15 < 5 AND ",
-    is_last!("last"),
-    "
-ON CONFLICT DO NOTHING"
-);
-
-const SET_PARKED: &str = "UPDATE fences SET parked_before = $2 WHERE incarnation = $1";
 
 #[async_trait]
 impl Transactions for Sqlite {
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error> {
+        // What was parked is adopted before somebody hears what was not.
+        let parked = match claim {
+            Claim::OfFenced(_) => self.park_fenced(me).await,
+            Claim::Due { .. } | Claim::One(..) => Ok(()),
+        };
         let found = self
             .write("adopt transactions", Some(me), move |connection| {
                 Box::pin(async move {
                     let query = match claim {
                         Claim::OfFenced(limit) => {
-                            park_fenced(connection).await?;
                             sqlx::query(CLAIM_OF_FENCED).bind(me.0).bind(i64::from(limit))
                         }
                         Claim::Due { until, limit } => sqlx::query(CLAIM_DUE)
@@ -211,6 +238,9 @@ impl Transactions for Sqlite {
                 })
             })
             .await?;
+        if found.is_empty() {
+            parked?;
+        }
         Ok(rows::claimed(found))
     }
 
@@ -240,21 +270,9 @@ impl Transactions for Sqlite {
     }
 
     async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
-        const DOING: &str = "park open transactions";
-        // Where nothing was begun there is nothing to write.
-        let (is_any,): (bool,) =
-            self.row(DOING, sqlx::query_as(IS_ANY_YOUNG).bind(owner.0)).await?;
-        let right = self.right(owner);
-        if is_any {
-            let parking = self.write(DOING, None, move |connection| {
-                Box::pin(async move {
-                    if is_unfenced(connection, right).await? {
-                        park_own(connection, owner).await?;
-                    }
-                    Ok(())
-                })
-            });
-            parking.await?;
+        if let Err(error) = self.park_own(owner).await {
+            let error = in_full(&error);
+            tracing::warn!(error, "failed to park open transactions; they are found without that");
         }
         let query = sqlx::query_as(SELECT_OPEN).bind(owner.0);
         let rows: Vec<(Uuid, i64)> = self.rows("list open transactions", query).await?;
@@ -279,8 +297,9 @@ impl Transactions for Sqlite {
     }
 
     async fn history(&self, tx_id: TxId, after: Version) -> Result<Vec<String>, Error> {
-        let rows = self.rows_of("read a transaction's history", tx_id).await?;
-        Ok(rows::read(&rows).pop().map(|read| read.into_history(after)).unwrap_or_default())
+        let query =
+            sqlx::query_as(SELECT_HISTORY).bind(tx_id.0).bind(after.0).bind(HISTORY_BYTES_MAX);
+        rows::history(self.rows("read a transaction's history", query).await?, after)
     }
 
     async fn list(&self, filter: &Filter) -> Result<Page, Error> {
@@ -293,8 +312,7 @@ impl Transactions for Sqlite {
                 Source::Open => PAGE_OF_OPEN,
             });
             let query = query.bind(range.before).bind(CHUNK_MAX).bind(range.from);
-            let ids: Vec<(Uuid,)> = self.rows(DOING, query).await?;
-            let ids: Vec<Uuid> = ids.into_iter().map(|(id,)| id).collect();
+            let ids = search.take(&self.rows(DOING, query).await?);
             let wanted = ids.clone();
             let found = self.read(DOING, move |connection| {
                 Box::pin(async move { read::of_ids_without_data(connection, &wanted).await })
@@ -319,44 +337,9 @@ impl Transactions for Sqlite {
 }
 
 impl Sqlite {
-    /// Reads all rows of a transaction.
+    /// Reads all rows of a transaction, without its payloads and outputs.
     async fn rows_of(&self, doing: &'static str, tx_id: TxId) -> Result<Vec<SqliteRow>, Error> {
-        let query = sqlx::query(select_log!("data", "WHERE tx_id = $1 ORDER BY follows"));
+        let query = sqlx::query(select_log!("WHERE tx_id = $1 ORDER BY follows"));
         self.look(doing, query.bind(tx_id.0)).await
     }
-}
-
-/// Identifier before which are those that were made more than some seconds ago, by the database's clock.
-pub(super) async fn mark(connection: &mut SqliteConnection) -> Result<Uuid, sqlx::Error> {
-    let ms: i64 = sqlx::query_scalar("SELECT CAST((unixepoch('subsec') - 5) * 1000 AS integer)")
-        .fetch_one(connection)
-        .await?;
-    Ok(Uuid::from_u128(u128::from(ms.cast_unsigned()) << 80))
-}
-
-/// Parks what an incarnation of this process has open for some seconds. The rules are explained beside the same
-/// statements for PostgreSQL.
-async fn park_own(connection: &mut SqliteConnection, me: Incarnation) -> Result<(), sqlx::Error> {
-    let mark = mark(connection).await?;
-    let (from, to): (Uuid, Uuid) =
-        sqlx::query_as(RAISE).bind(me.0).bind(mark).fetch_one(&mut *connection).await?;
-    sqlx::query(PARK).bind(me.0).bind(from).bind(to).execute(&mut *connection).await?;
-    sqlx::query(SET_PARKED).bind(me.0).bind(to).execute(connection).await?;
-    Ok(())
-}
-
-/// Parks what fenced incarnations left open.
-async fn park_fenced(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let left: Vec<(i64, Uuid)> = sqlx::query_as(
-        "SELECT incarnation, parked_before FROM fences WHERE fenced AND NOT all_parked",
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    for (incarnation, from) in left {
-        let park = sqlx::query(PARK).bind(incarnation).bind(from).bind(Uuid::max());
-        park.execute(&mut *connection).await?;
-        let all = sqlx::query("UPDATE fences SET all_parked = true WHERE incarnation = $1");
-        all.bind(incarnation).execute(&mut *connection).await?;
-    }
-    Ok(())
 }

@@ -27,10 +27,8 @@ const NAMES: &str = "SELECT key, tx_id FROM gids WHERE key = ANY($1)";
 
 /// Reads the transactions that have these gids. A gid without one answers with a row, too: both are written in
 /// one statement, and so a gid alone is damage.
-const HOLDERS: &str = select_log!(
-    "NULL::bytea",
-    "RIGHT JOIN gids USING (tx_id) WHERE key = ANY($1) ORDER BY tx_id, follows"
-);
+const HOLDERS: &str =
+    select_log!("RIGHT JOIN gids USING (tx_id) WHERE key = ANY($1) ORDER BY tx_id, follows");
 
 /// Last row of a transaction.
 #[derive(Debug, sqlx::FromRow)]

@@ -22,7 +22,7 @@ macro_rules! batch {
         concat!(
             "
 WITH fence AS MATERIALIZED (
-    SELECT parks_before FROM fences
+    SELECT parks_before, parks_from FROM fences
     WHERE incarnation = $1 AND nonce = $30 AND NOT fenced AND tableoid = ($29::text)::oid
     FOR SHARE
 ), named AS MATERIALIZED (
@@ -32,19 +32,21 @@ WITH fence AS MATERIALIZED (
     ON CONFLICT DO NOTHING
     RETURNING tx_id
 ), begun AS (
-    INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, body, data)
-    SELECT new.tx_id, 0, version, $1, write_id, kind, created_ms, ended_ms, body, data
+    INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, body, data,
+        history)
+    SELECT new.tx_id, 0, version, $1, write_id, kind, created_ms, ended_ms, body, data, history
     FROM UNNEST($3::uuid[], $4::int8[], $5::uuid[], $6::int2[], $7::int8[], $8::int8[], $9::bytea[],
-        $10::bytea[]) AS new (tx_id, version, write_id, kind, created_ms, ended_ms, body, data)
+        $10::bytea[], $36::bytea[])
+        AS new (tx_id, version, write_id, kind, created_ms, ended_ms, body, data, history)
     JOIN named USING (tx_id) WHERE true ",
             $conflict,
             " RETURNING tx_id
 ), moved AS (
-    INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data)
-    SELECT tx_id, follows, version, $1, write_id, kind, ended_ms, body, data
+    INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history)
+    SELECT tx_id, follows, version, $1, write_id, kind, ended_ms, body, data, history
     FROM UNNEST($11::uuid[], $12::int8[], $13::int8[], $14::uuid[], $15::int2[], $16::int8[],
-        $17::bytea[], $18::bytea[], $35::int8[])
-        AS new (tx_id, follows, version, write_id, kind, ended_ms, body, data, former)
+        $17::bytea[], $18::bytea[], $35::int8[], $37::bytea[])
+        AS new (tx_id, follows, version, write_id, kind, ended_ms, body, data, former, history)
     WHERE EXISTS (SELECT 1 FROM fence) AND (
         SELECT before.version = new.follows AND before.owner = new.former FROM log AS before
         WHERE before.tx_id = new.tx_id AND before.follows < new.follows
@@ -62,7 +64,7 @@ WITH fence AS MATERIALIZED (
     SELECT new.tx_id, $1, NULL, 0 FROM UNNEST($22::uuid[]) AS new (tx_id)
     JOIN begun ON begun.tx_id = new.tx_id
     JOIN fence ON true
-    WHERE new.tx_id < fence.parks_before
+    WHERE new.tx_id < fence.parks_before OR new.tx_id >= fence.parks_from
     ON CONFLICT (tx_id) DO UPDATE
     SET owner = excluded.owner, wake_ms = excluded.wake_ms, reasons = excluded.reasons
 ), unparks AS (
@@ -123,7 +125,7 @@ struct New {
 pub(super) struct Columns<'a> {
     begun: Vec<New>,
     moved: Vec<New>,
-    /// Those that sleep, or need a person.
+    /// Those that sleep, need a person, or follow a row that their owner may not have parked.
     parks: Vec<(Uuid, Option<i64>, i16)>,
     /// Those that begin and stay open, and are not among them.
     opened: Vec<Uuid>,
@@ -142,9 +144,11 @@ impl<'a> Columns<'a> {
             let (tx_id, version) = (transition.tx_id.0, transition.version.0);
             let row = Encoded::of(transition);
             let begins = row.gid_key.is_some();
-            if row.reasons != 0 || row.wake_ms.is_some() {
+            let is_open = row.ended_ms.is_none();
+            // The owner of one that is not its writer's, or was lost, may not have parked it.
+            if row.reasons != 0 || row.wake_ms.is_some() || (is_open && former.is_some()) {
                 columns.parks.push((tx_id, row.wake_ms, row.reasons));
-            } else if row.ended_ms.is_some() {
+            } else if !is_open {
                 columns.unparks.push(tx_id);
             } else if begins {
                 columns.opened.push(tx_id);
@@ -168,6 +172,7 @@ impl<'a> Columns<'a> {
         columns.begun.sort_by(|a, b| a.row.gid_key.cmp(&b.row.gid_key));
         columns.moved.sort_by_key(|new| new.tx_id);
         columns.parks.sort_unstable();
+        columns.opened.sort_unstable();
         columns
     }
 
@@ -216,6 +221,8 @@ impl<'a> Columns<'a> {
             .bind(column(acts, |row| row.3.number.map(number_to_column)))
             .bind(column(acts, |row| row.3.detail.as_str()))
             .bind(column(moved, |new| new.former.unwrap_or(me).0))
+            .bind(column(begun, |new| new.row.history.as_deref()))
+            .bind(column(moved, |new| new.row.history.as_deref()))
     }
 }
 

@@ -20,10 +20,12 @@ SELECT (coalesce((SELECT sum(octet_length(payload)) FROM branches WHERE tx_id BE
     + coalesce((SELECT sum(octet_length(entry)) FROM history WHERE tx_id BETWEEN $1 AND $2), 0))::int8";
 
 const INSERT: &str = "
-INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, stripped_ms, body, data)
-SELECT tx_id, 0, version, owner, gen_random_uuid(), kind, created_ms, ended_ms, stripped_ms, body, data
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, stripped_ms, body, data,
+    history)
+SELECT tx_id, 0, version, owner, gen_random_uuid(), kind, created_ms, ended_ms, stripped_ms, body, data, history
 FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int2[], $5::int8[], $6::int8[], $7::int8[], $8::bytea[],
-    $9::bytea[]) AS new (tx_id, version, owner, kind, created_ms, ended_ms, stripped_ms, body, data)";
+    $9::bytea[], $10::bytea[])
+    AS new (tx_id, version, owner, kind, created_ms, ended_ms, stripped_ms, body, data, history)";
 const NAME: &str = "
 INSERT INTO gids (key, tx_id) SELECT * FROM UNNEST($1::bytea[], $2::uuid[])";
 const PARK: &str = "
@@ -149,7 +151,10 @@ async fn read_one(
             break;
         }
     }
-    let Some(transaction) = transaction else { return Ok(None) };
+    let Some(transaction) = transaction else {
+        // Nothing is left out silently: the migration fails, and nothing is changed.
+        return Err(sqlx::Error::Protocol(format!("transaction {tx_id} cannot be read at all")));
+    };
     let mut details: [Vec<PgRow>; 4] = Default::default();
     for (kind, statement) in SELECT_EARLIER_DETAILS.into_iter().enumerate() {
         match try_read(connection, statement, tx_id).await? {
@@ -196,6 +201,7 @@ async fn insert(connection: &mut PgConnection, chunk: &[Earlier]) -> Result<(), 
         .bind(column(&all, |earlier| earlier.stripped_ms))
         .bind(column(&all, |earlier| earlier.row.body.as_slice()))
         .bind(column(&all, |earlier| earlier.row.data.as_deref()))
+        .bind(column(&all, |earlier| earlier.row.history.as_deref()))
         .execute(&mut *connection)
         .await?;
     let named: Vec<&Earlier> = chunk.iter().filter(|e| e.row.gid_key.is_some()).collect();

@@ -8,15 +8,13 @@ use super::super::super::Key;
 use super::super::super::error::is_of_data;
 use super::super::super::rows::{self, Read, gid_key, select_log};
 
-const WHOLE: &str = select_log!("data", "WHERE tx_id = ANY($1) ORDER BY tx_id, follows");
-const WITHOUT_DATA: &str =
-    select_log!("NULL::bytea", "WHERE tx_id = ANY($1) ORDER BY tx_id, follows");
-const NEWEST_FIRST: &str =
-    select_log!("NULL::bytea", "WHERE tx_id = ANY($1) ORDER BY tx_id DESC, follows");
-const BY_TX_ID: &str = select_log!("data", "WHERE tx_id = $1 ORDER BY follows");
+const WHOLE: &str = select_log!(data, "WHERE tx_id = ANY($1) ORDER BY tx_id, follows");
+const WITHOUT_DATA: &str = select_log!("WHERE tx_id = ANY($1) ORDER BY tx_id, follows");
+const NEWEST_FIRST: &str = select_log!("WHERE tx_id = ANY($1) ORDER BY tx_id DESC, follows");
+const BY_TX_ID: &str = select_log!(data, "WHERE tx_id = $1 ORDER BY follows");
 /// Answers with a row though the log has none.
 const BY_GID: &str =
-    select_log!("data", "RIGHT JOIN gids USING (tx_id) WHERE key = $1 ORDER BY follows");
+    select_log!(data, "RIGHT JOIN gids USING (tx_id) WHERE key = $1 ORDER BY follows");
 const ID_OF_GID: &str = "SELECT tx_id FROM gids WHERE key = $1";
 
 /// Reads all rows of these transactions.

@@ -20,8 +20,8 @@ SELECT coalesce((SELECT sum(length(payload)) FROM branches WHERE tx_id BETWEEN $
     + coalesce((SELECT sum(length(entry)) FROM history WHERE tx_id BETWEEN $1 AND $2), 0)";
 
 const INSERT: &str = "
-INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, stripped_ms, body, data)
-VALUES ($1, 0, $2, $3, randomblob(16), $4, coalesce($5, 0), $6, $7, $8, $9)";
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, stripped_ms, body, data, history)
+VALUES ($1, 0, $2, $3, randomblob(16), $4, coalesce($5, 0), $6, $7, $8, $9, $10)";
 
 /// Names that are none belong to transactions that nobody can ask for.
 const NAMELESS: &str = "SELECT count(*) FROM transactions WHERE length(tx_id) <> 16";
@@ -124,7 +124,10 @@ async fn read_one(
             break;
         }
     }
-    let Some(transaction) = transaction else { return Ok(None) };
+    let Some(transaction) = transaction else {
+        // Nothing is left out silently: the migration fails, and nothing is changed.
+        return Err(sqlx::Error::Protocol(format!("transaction {tx_id} cannot be read at all")));
+    };
     let mut details: [Vec<SqliteRow>; 4] = Default::default();
     for (kind, statement) in SELECT_EARLIER_DETAILS.into_iter().enumerate() {
         match try_read(connection, statement, tx_id).await? {
@@ -163,6 +166,7 @@ async fn insert(connection: &mut SqliteConnection, earlier: &Earlier) -> Result<
         .bind(stripped_ms)
         .bind(row.body.as_slice())
         .bind(row.data.as_deref())
+        .bind(row.history.as_deref())
         .execute(&mut *connection)
         .await?;
     if let Some(key) = &row.gid_key {

@@ -9,8 +9,8 @@ use super::super::super::Key;
 use super::super::super::error::is_of_data;
 use super::super::super::rows::{self, Read, gid_key, select_log};
 
-const WHOLE: &str = select_log!("data", "WHERE tx_id = $1 ORDER BY follows");
-const WITHOUT_DATA: &str = select_log!("NULL", "WHERE tx_id = $1 ORDER BY follows");
+const WHOLE: &str = select_log!(data, "WHERE tx_id = $1 ORDER BY follows");
+const WITHOUT_DATA: &str = select_log!("WHERE tx_id = $1 ORDER BY follows");
 
 /// Reads all rows of these transactions.
 pub(in crate::store::sqlite) async fn of_ids(
