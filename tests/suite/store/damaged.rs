@@ -2,7 +2,6 @@
 //! transaction, and no other.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use sqlx::Connection;
@@ -11,7 +10,6 @@ use unanimo_coordinator::store::{
 };
 use unanimo_core::{Gid, Identity, PhaseTwoAnswer, PhaseTwoOperation, TxId};
 use unanimo_tests::postgres::Server;
-use unanimo_tests::reaper::run_folder;
 use uuid::Uuid;
 
 use super::migration::up_to;
@@ -29,59 +27,33 @@ fn noise() -> String {
     (0..500).map(|_| Uuid::new_v4().simple().to_string()).collect()
 }
 
-/// A database whose large values can be damaged.
-enum Disk {
-    /// A server of its own, which keeps them in a file beside the table.
-    Postgres(Server),
-    /// A file, which has them on pages of their own.
-    Sqlite,
-}
+/// A server of its own, which keeps large values in a file beside the table.
+struct Disk(Server);
 
 impl Disk {
-    async fn postgres() -> (Self, String) {
+    async fn start() -> (Self, String) {
         let server = Server::start();
         let url = server.database().await;
-        (Self::Postgres(server), url)
+        (Self(server), url)
     }
 
-    fn sqlite() -> (Self, String) {
-        let file = run_folder().join(format!("{}.db", Uuid::new_v4()));
-        (Self::Sqlite, format!("sqlite:{}", file.display()))
-    }
-
-    /// Damages the large values of a table, each of which is one of these. Nobody is connected.
-    async fn damage(&self, url: &str, table: &str, values: &[&str]) {
-        match self {
-            Self::Postgres(server) => {
-                let toast = format!(
-                    "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class
-                     WHERE oid = '{table}'::regclass"
-                );
-                let mut raw = sqlx::PgConnection::connect(url).await.unwrap();
-                let query = sqlx::query_scalar(sqlx::AssertSqlSafe(toast));
-                let path: String = query.fetch_one(&mut raw).await.unwrap();
-                raw.close().await.unwrap();
-                let path = server.socket().with_file_name("data").join(path);
-                execute(url, "CHECKPOINT").await;
-                server.kill();
-                assert!(std::fs::metadata(&path).unwrap().len() > 0, "they are stored apart");
-                File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
-                server.launch();
-            }
-            Self::Sqlite => {
-                execute(url, "PRAGMA wal_checkpoint(TRUNCATE)").await;
-                let path = url.strip_prefix("sqlite:").unwrap();
-                let content = std::fs::read(path).unwrap();
-                let file = File::options().write(true).open(path).unwrap();
-                for value in values {
-                    // The page of its middle says that the next one is far behind the end.
-                    let middle = &value.as_bytes()[8_000..8_032];
-                    let place = content.windows(32).position(|window| window == middle).unwrap();
-                    let page = u64::try_from(place).unwrap() / 4_096 * 4_096;
-                    file.write_all_at(&[0x7f, 0xff, 0xff, 0xff], page).unwrap();
-                }
-            }
-        }
+    /// Damages the large values of a table. Nobody is connected.
+    async fn damage(&self, url: &str, table: &str) {
+        let Self(server) = self;
+        let toast = format!(
+            "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class
+             WHERE oid = '{table}'::regclass"
+        );
+        let mut raw = sqlx::PgConnection::connect(url).await.unwrap();
+        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(toast));
+        let path: String = query.fetch_one(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+        let path = server.socket().with_file_name("data").join(path);
+        execute(url, "CHECKPOINT").await;
+        server.kill();
+        assert!(std::fs::metadata(&path).unwrap().len() > 0, "they are stored apart");
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        server.launch();
     }
 }
 
@@ -144,17 +116,7 @@ fn identity(live: &Live) -> &Identity {
 /// L3, S9: values on which the database gives up.
 #[tokio::test]
 async fn l3_what_postgres_cannot_read_back_harms_itself_alone() {
-    let (disk, url) = Disk::postgres().await;
-    what_cannot_be_read_back_harms_itself_alone(disk, url).await;
-}
-
-#[tokio::test]
-async fn l3_what_sqlite_cannot_read_back_harms_itself_alone() {
-    let (disk, url) = Disk::sqlite();
-    what_cannot_be_read_back_harms_itself_alone(disk, url).await;
-}
-
-async fn what_cannot_be_read_back_harms_itself_alone(disk: Disk, url: String) {
+    let (disk, url) = Disk::start().await;
     let values = [noise(), noise(), noise()];
     let fixture = Fixture::open(url.clone()).await;
     let stripped = [write(&fixture, &values[0], true).await, write(&fixture, "", true).await];
@@ -164,7 +126,7 @@ async fn what_cannot_be_read_back_harms_itself_alone(disk: Disk, url: String) {
     let open = [write(&fixture, &values[2], false).await, write(&fixture, "", false).await];
     fixture.store.close().await;
     drop(fixture);
-    disk.damage(&url, "unanimo.log", &values.each_ref().map(String::as_str)).await;
+    disk.damage(&url, "unanimo.log").await;
 
     let store = super::store::open(&url, &PostgresOptions::default()).await.unwrap();
     let me = create(&store, "two").await;
@@ -219,82 +181,62 @@ async fn what_cannot_be_read_back_harms_itself_alone(disk: Disk, url: String) {
 /// The same, with nobody but the purge to meet them.
 #[tokio::test]
 async fn l3_the_purge_goes_on_beside_what_cannot_be_read_back() {
-    for (disk, url) in [Disk::postgres().await, Disk::sqlite()] {
-        let values = [noise(), noise()];
-        let fixture = Fixture::open(url.clone()).await;
-        let stripped = [write(&fixture, &values[0], true).await, write(&fixture, "", true).await];
-        fixture.store.purge().run(fixture.me, RETENTION, now()).await.unwrap();
-        let ended = [write(&fixture, &values[1], true).await, write(&fixture, "", true).await];
-        fixture.store.close().await;
-        drop(fixture);
-        disk.damage(&url, "unanimo.log", &values.each_ref().map(String::as_str)).await;
-        let store = super::store::open(&url, &PostgresOptions::default()).await.unwrap();
-        let me = create(&store, "two").await;
-        let fixture = Fixture { store, url, me };
-        let purged = fixture.store.purge().run(me, RETENTION, now().after(DAY)).await.unwrap();
-        assert_eq!(purged, Purged { stripped: 1, deleted: 1 });
-        check_aside(&fixture, &[stripped[0].id(), ended[0].id()]).await;
-    }
+    let (disk, url) = Disk::start().await;
+    let values = [noise(), noise()];
+    let fixture = Fixture::open(url.clone()).await;
+    let stripped = [write(&fixture, &values[0], true).await, write(&fixture, "", true).await];
+    fixture.store.purge().run(fixture.me, RETENTION, now()).await.unwrap();
+    let ended = [write(&fixture, &values[1], true).await, write(&fixture, "", true).await];
+    fixture.store.close().await;
+    drop(fixture);
+    disk.damage(&url, "unanimo.log").await;
+    let store = super::store::open(&url, &PostgresOptions::default()).await.unwrap();
+    let me = create(&store, "two").await;
+    let fixture = Fixture { store, url, me };
+    let purged = fixture.store.purge().run(me, RETENTION, now().after(DAY)).await.unwrap();
+    assert_eq!(purged, Purged { stripped: 1, deleted: 1 });
+    check_aside(&fixture, &[stripped[0].id(), ended[0].id()]).await;
 }
 
 /// S9: tables of an earlier version of which one value is damaged. Its transaction keeps its name and its digest, the
 /// others come over whole, and nothing is dropped.
 #[tokio::test]
 async fn s9_what_an_earlier_version_left_damaged_keeps_its_name() {
-    use sqlx::{PgConnection, SqliteConnection};
-    use unanimo_migrations::coordinator::{POSTGRES, SQLITE};
-    for (disk, url) in [Disk::postgres().await, Disk::sqlite()] {
-        let value = noise();
-        let as_id = |n: u32| match &disk {
-            Disk::Postgres(_) => format!("'{}'", Uuid::from_u128(n.into())),
-            Disk::Sqlite => format!("x'{n:032x}'"),
-        };
-        let digest = match &disk {
-            Disk::Postgres(_) => "decode(repeat('ab', 32), 'hex')".to_owned(),
-            Disk::Sqlite => format!("x'{}'", "ab".repeat(32)),
-        };
-        let mut script = String::new();
-        for (n, gid, metadata) in [(1, "bad", value.as_str()), (2, "good", "v")] {
-            let id = as_id(n);
-            script.push_str(&format!(
-                "INSERT INTO transactions (tx_id, gid, owner, version, write_id, mode, drive, digest,
-                     digest_version, created_ms, deadline_ms, phase, decided_ms, ended_ms, metadata)
-                 VALUES ({id}, '{gid}', 1, 3, {id}, 'tcc', 'declarative', {digest}, 1, 5, 6,
-                     'committed', 7, 8, '{{\"k\":\"{metadata}\"}}');"
-            ));
-        }
-        if let Some(path) = url.strip_prefix("sqlite:") {
-            let options = sqlx::sqlite::SqliteConnectOptions::new();
-            let options = options.filename(path).create_if_missing(true);
-            let mut raw = SqliteConnection::connect_with(&options).await.unwrap();
-            up_to(15, &SQLITE).run(&mut raw).await.unwrap();
-            raw.close().await.unwrap();
-        } else {
-            let mut raw = PgConnection::connect(&url).await.unwrap();
-            up_to(15, &POSTGRES).run(&mut raw).await.unwrap();
-            raw.close().await.unwrap();
-        }
-        execute(&url, &script).await;
-        disk.damage(&url, "transactions", &[&value]).await;
-
-        let store = super::store::open(&url, &PostgresOptions::default()).await.unwrap();
-        let me = create(&store, "two").await;
-        let fixture = Fixture { store, url, me };
-        let find = async |gid: &str| {
-            fixture.store.transactions().find(&Key::Gid(Gid::new(gid).unwrap())).await
-        };
-        assert_eq!(find("good").await.unwrap().unwrap().record.identity.metadata["k"], "v");
-        let error = find("bad").await.unwrap_err();
-        assert!(matches!(error, Error::Unreadable(_)), "{error:?}");
-        let told = begin(&fixture, &[Gid::new("bad").unwrap()]).await;
-        let [(_, Written::GidHeld(holder))] = &told[..] else { panic!("{told:?}") };
-        assert_eq!((holder.tx_id.0.as_u128(), holder.digest.hash), (1, [0xab; 32]));
-        check_aside(&fixture, &[TxId(Uuid::from_u128(1))]).await;
-        // It is due, and is not purged.
-        let purged = fixture.store.purge().run(me, RETENTION, now()).await.unwrap();
-        assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
-        assert_eq!(count(&fixture, "earlier_transactions").await, 2);
+    let (disk, url) = Disk::start().await;
+    let mut script = String::new();
+    for (n, gid, metadata) in [(1_u128, "bad", noise()), (2, "good", "v".to_owned())] {
+        let id = Uuid::from_u128(n);
+        script.push_str(&format!(
+            "INSERT INTO transactions (tx_id, gid, owner, version, write_id, mode, drive, digest,
+                 digest_version, created_ms, deadline_ms, phase, decided_ms, ended_ms, metadata)
+             VALUES ('{id}', '{gid}', 1, 3, '{id}', 'tcc', 'declarative',
+                 decode(repeat('ab', 32), 'hex'), 1, 5, 6, 'committed', 7, 8,
+                 '{{\"k\":\"{metadata}\"}}');"
+        ));
     }
+    let mut raw = sqlx::PgConnection::connect(&url).await.unwrap();
+    up_to(15, &unanimo_migrations::coordinator::POSTGRES).run(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    execute(&url, &script).await;
+    disk.damage(&url, "transactions").await;
+
+    let store = super::store::open(&url, &PostgresOptions::default()).await.unwrap();
+    let me = create(&store, "two").await;
+    let fixture = Fixture { store, url, me };
+    let find = async |gid: &str| {
+        fixture.store.transactions().find(&Key::Gid(Gid::new(gid).unwrap())).await
+    };
+    assert_eq!(find("good").await.unwrap().unwrap().record.identity.metadata["k"], "v");
+    let error = find("bad").await.unwrap_err();
+    assert!(matches!(error, Error::Unreadable(_)), "{error:?}");
+    let told = begin(&fixture, &[Gid::new("bad").unwrap()]).await;
+    let [(_, Written::GidHeld(holder))] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((holder.tx_id.0.as_u128(), holder.digest.hash), (1, [0xab; 32]));
+    check_aside(&fixture, &[TxId(Uuid::from_u128(1))]).await;
+    // It is due, and is not purged.
+    let purged = fixture.store.purge().run(me, RETENTION, now()).await.unwrap();
+    assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
+    assert_eq!(count(&fixture, "earlier_transactions").await, 2);
 }
 
 /// S9: whatever has become of the transaction, it may have run: nothing else begins under its gid, and whoever tries is

@@ -151,7 +151,10 @@ async fn read_one(
             break;
         }
     }
-    let Some(transaction) = transaction else { return Ok(None) };
+    let Some(transaction) = transaction else {
+        // Nothing is left out silently: the migration fails, and nothing is changed.
+        return Err(sqlx::Error::Protocol(format!("transaction {tx_id} cannot be read at all")));
+    };
     let mut details: [Vec<PgRow>; 4] = Default::default();
     for (kind, statement) in SELECT_EARLIER_DETAILS.into_iter().enumerate() {
         match try_read(connection, statement, tx_id).await? {
