@@ -40,7 +40,7 @@ fn many_rows_that_went_back_are_one_alarm() {
     assert!(known.tells(start + TELL_WINDOW));
 }
 
-/// What a promoted server lacks.
+/// Batches that a promoted server lacks.
 #[derive(Clone, Copy, Debug)]
 enum Lacks {
     /// The batch of this number, from 0, in the middle of which the server before was replaced. It was acknowledged all
@@ -330,7 +330,7 @@ async fn s4_s9_ends_are_written_again_unasked_and_at_once_where_they_are_asked_f
     }
 }
 
-/// What no other server can lack takes no memory.
+/// Ends that no other server can lack take no memory.
 #[test]
 fn ends_are_remembered_only_where_they_can_be_lost() {
     let (gid, policy) = (Gid::new("g").expect("a gid"), unanimo_core::Policy::default());
