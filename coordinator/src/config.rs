@@ -257,8 +257,8 @@ settings! {
     /// Most calls a second of one identity, on average; as many may come at once after a pause. One more is refused
     /// before it is read, with the time after which to come back. 0 is no bound; without `identities` there is none.
     identity_rate: u32 = 0, "UNANIMO_IDENTITY_RATE";
-    /// Most calls of one identity under way at a time, open streams included. 0 is no bound; without `identities`
-    /// there is none.
+    /// Most calls of one identity under way at a time, open streams included, whose callers still wait. 0 is no bound;
+    /// without `identities` there is none.
     identity_calls: usize = 0, "UNANIMO_IDENTITY_CALLS";
     /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
     /// for others, however slow that participant is: once a participant's branches of a transaction have ended, or

@@ -1,7 +1,8 @@
 //! Crash points, at which a test can kill the process as `kill -9` does.
 //!
 //! There is one between any two durable steps of the coordinator and a participant, so that a test
-//! can loop over [`POINTS`], [`SAGA_POINTS`] and [`ADOPTION_POINTS`] and check the state after a crash at each. They
+//! can loop over [`POINTS`], [`SAGA_POINTS`] and [`ADOPTION_POINTS`] and check the state after a crash at each;
+//! `conversion-after-chunk` is passed by a start that brings tables of an earlier version to this one. They
 //! exist only with the feature `failpoints`; without it `crash_point!` expands to nothing.
 
 /// Marks a crash point.

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use unanimo_core::{
-    BranchNumber, Decision, Enlistment, Outcome, Phase, Rejection, Transaction, TxId, Version,
-    Violation,
+    BranchNumber, Decision, Enlistment, Input, Outcome, Phase, Rejection, Transaction, TxId,
+    Version, Violation,
 };
 
 pub use self::admission::{Bounds, Overloaded};
@@ -45,6 +45,8 @@ pub struct Options {
     pub bounds: Bounds,
     /// Time to wait for a participant's answer before the call is sent again.
     pub call_timeout: Duration,
+    /// Time after its end at which a transaction is deleted.
+    pub gid_retention: Duration,
 }
 
 /// State that a caller waits for.
@@ -181,6 +183,14 @@ pub enum Error {
     /// The engine has ended.
     #[error("the coordinator has stopped")]
     Stopped,
+}
+
+/// Judges an input to a transaction that has ended and whose details are gone: its end answers what asks for the decision.
+fn on_stripped(input: &Input) -> Result<(), Error> {
+    match input {
+        Input::CommitAsked { .. } | Input::RollbackAsked | Input::ParentDecided { .. } => Ok(()),
+        _ => Err(Error::Stripped),
+    }
 }
 
 impl From<store::Error> for Error {

@@ -39,7 +39,9 @@ def channel(url, of=Files(), options=()):
     elif of.token and not is_loopback(address.rpartition(":")[0]):
         raise ValueError(f"a token would be read on the way to {url}: use https://")
     else:
-        made = grpc.insecure_channel(address, options=options)
+        # A proxy of the environment would read the token.
+        direct = [("grpc.enable_http_proxy", 0)] if of.token else []
+        made = grpc.insecure_channel(address, options=[*options, *direct])
     return grpc.intercept_channel(made, Token(of.token)) if of.token else made
 
 

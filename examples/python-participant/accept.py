@@ -30,6 +30,10 @@ def credentials(cert, key, client_ca):
     return grpc.dynamic_ssl_server_credentials(read(), again, require_client_authentication=bool(client_ca))
 
 
+def refuse(requests, call):
+    call.abort(grpc.StatusCode.UNIMPLEMENTED, "only methods with one message in each direction are served")
+
+
 class Accept(grpc.ServerInterceptor):
     """Accepts those with one of these names in their certificate, and those with a token of which the file has the
     hash, in lines ID:HASH as `unanimo token coordinator` prints them. The file is read for each call."""
@@ -40,8 +44,11 @@ class Accept(grpc.ServerInterceptor):
 
     def intercept_service(self, continuation, details):
         handler = continuation(details)
-        if handler is None or handler.unary_unary is None:
-            return handler
+        if handler is None:
+            return None
+        if handler.unary_unary is None:
+            # Nobody would be judged.
+            return grpc.stream_stream_rpc_method_handler(refuse)
 
         def judged(request, call):
             self.judge(call)

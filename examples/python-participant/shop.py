@@ -114,7 +114,14 @@ def arguments():
     )
     parser.add_argument("--accept-tokens", metavar="FILE", help="hear callers with a token of which it has the hash")
     secure.add_arguments(parser, prefix="coordinator-")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if bool(args.tls_cert) != bool(args.tls_key):
+        raise SystemExit("a certificate and its key belong together: give --tls-cert and --tls-key")
+    if args.tls_client_ca and not args.tls_cert:
+        raise SystemExit("--tls-client-ca is for a server with TLS: give --tls-cert and --tls-key")
+    if args.accept and not args.tls_client_ca:
+        raise SystemExit("--accept compares names in verified certificates: give --tls-client-ca")
+    return args
 
 
 def main():
@@ -131,8 +138,6 @@ def main():
             ("grpc.max_receive_message_length", 8 << 20),
         ],
     )
-    if args.accept and not (args.tls_client_ca or args.accept_tokens):
-        raise SystemExit("--accept compares names in verified certificates: give --tls-client-ca")
     service = Participant(args.name, barrier, stock.ACTIONS, PREPARES_MAX, args.overtime)
     participant_pb2_grpc.add_ParticipantServiceServicer_to_server(service, server)
     host = args.listen.rpartition(":")[0]

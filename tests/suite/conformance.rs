@@ -3,11 +3,20 @@
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use unanimo_conformance::{GUARANTEES, Options, Report, Verdict};
-use unanimo_proto::v1::Mode;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+use unanimo_conformance::{GUARANTEES, Options, Remote, Report, Session, Verdict};
+use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
+use unanimo_proto::v1::{
+    CancelRequest, CancelResponse, CommitRequest, CommitResponse, Mode, PrepareRequest,
+    PrepareResponse,
+};
 use unanimo_tests::faulty::{ACTION, Fault, Faulty, INPUT, NAME};
 
 fn options() -> Options {
@@ -409,6 +418,49 @@ async fn what_is_prepared_is_cancelled_when_it_is_stopped() {
         assert!(report.to_string().contains("commit-races-cancel: it was interrupted"), "{report}");
         assert_eq!(target.counts().0, 0, "{report}");
     }
+}
+
+/// Participant that counts what it is asked, and answers nothing.
+#[derive(Clone, Default)]
+struct Counts(Arc<AtomicU32>);
+
+#[tonic::async_trait]
+impl ParticipantService for Counts {
+    async fn prepare(
+        &self,
+        _: Request<PrepareRequest>,
+    ) -> Result<Response<PrepareResponse>, Status> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        pending().await
+    }
+
+    async fn commit(&self, _: Request<CommitRequest>) -> Result<Response<CommitResponse>, Status> {
+        pending().await
+    }
+
+    async fn cancel(&self, _: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
+        pending().await
+    }
+}
+
+/// A caller that goes away at once has sent its request all the same: otherwise nothing is checked.
+#[tokio::test]
+async fn a_caller_that_leaves_at_once_has_sent_its_prepare() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let (target, incoming) = (Counts::default(), TcpIncoming::from(listener));
+    let service = ParticipantServiceServer::new(target.clone());
+    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+    let remote = Remote::connect(&endpoint).await.unwrap();
+    let session = Session::new(Arc::new(remote), options());
+    // On a busy machine one or the other does not come through.
+    for _ in 0..200 {
+        session.prepare_and_leave(&session.branch(), Duration::ZERO).await;
+        if target.0.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+    }
+    panic!("none has arrived");
 }
 
 /// Names of guarantees are used in scripts and in the guide.

@@ -36,7 +36,7 @@ mod failover;
 mod features;
 mod held;
 mod histories;
-mod http;
+pub(crate) mod http;
 mod interactive;
 mod late_votes;
 mod lives;

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::coordinator::{config, sqlite_url};
 
+mod asleep;
 mod database;
 mod greedy;
 mod handshakes;

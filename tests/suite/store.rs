@@ -114,13 +114,18 @@ pub(crate) async fn execute(url: &str, sql: &str) {
 
 /// Counts the rows of a table, past the store.
 pub(crate) async fn count(fixture: &Fixture, table: &str) -> i64 {
+    count_at(&fixture.url, table).await
+}
+
+/// Counts the rows of a table of the database that a URL names.
+pub(crate) async fn count_at(url: &str, table: &str) -> i64 {
     let query = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-    if let Some(path) = fixture.url.strip_prefix("sqlite:") {
+    if let Some(path) = url.strip_prefix("sqlite:") {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
         let mut raw = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
         sqlx::query_scalar(query).fetch_one(&mut raw).await.unwrap()
     } else {
-        let mut raw = sqlx::PgConnection::connect(&fixture.url).await.unwrap();
+        let mut raw = sqlx::PgConnection::connect(url).await.unwrap();
         sqlx::query_scalar(query).fetch_one(&mut raw).await.unwrap()
     }
 }

@@ -74,21 +74,20 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> Error {
 /// Tells whether the coordinator can use a file with this text.
 type Check = fn(&Path, &str) -> Result<(), unanimo_tls::Error>;
 
-/// Appends the entry, unless the coordinator could not use the file then. A new file is for its owner alone.
+/// Appends the entry, unless the coordinator could not use the file then. A new file is for its owner alone. Nothing is
+/// ever removed: a file that was not there a moment ago may be somebody else's now.
 fn append(path: &Path, entry: &str, check: Check) -> Result<(), Error> {
-    let is_new = !path.exists();
     let bad = system("append to the file");
+    if !path.exists() {
+        // So that none is made for an entry that is of no use.
+        check(path, entry).map_err(|error| Error::Identities(error.to_string()))?;
+    }
     let mut options = OpenOptions::new();
     let opened = options.create(true).read(true).append(true).mode(0o600).open(path);
     let mut file = opened.map_err(&bad)?;
     // Another one that appends now would not be checked together with this one.
     file.lock().map_err(&bad)?;
-    let appended = append_checked(&mut file, path, entry, check);
-    if appended.is_err() && is_new {
-        // It is empty, and of no use. The error to tell is the first one.
-        let _ = std::fs::remove_file(path);
-    }
-    appended
+    append_checked(&mut file, path, entry, check)
 }
 
 fn append_checked(file: &mut File, path: &Path, entry: &str, check: Check) -> Result<(), Error> {
@@ -160,4 +159,31 @@ fn new(args: NewArgs) -> Result<ExitCode, Error> {
     }
     output::print(&format!("{}\n", token.text()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Somebody else makes the file, and the entry is of no use together with what is in it.
+    #[test]
+    fn a_file_that_another_one_makes_meanwhile_stays() {
+        fn check(path: &Path, text: &str) -> Result<(), unanimo_tls::Error> {
+            match text {
+                "ours" => {
+                    fs::write(path, "theirs ").expect("a file");
+                    Ok(())
+                }
+                _ => Err(unanimo_tls::Error::Settings("both")),
+            }
+        }
+        let path = std::env::temp_dir().join(format!("unanimo-token-{}", std::process::id()));
+        let appended = append(&path, "ours", check);
+        let found = fs::read_to_string(&path);
+        fs::remove_file(&path).expect("the file is there");
+        appended.expect_err("both");
+        assert_eq!(found.expect("the file is there"), "theirs ");
+    }
 }

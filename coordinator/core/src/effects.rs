@@ -109,6 +109,8 @@ pub struct Transition {
     pub history: Vec<history::Entry>,
     /// The transaction has ended, and held locks: they are given back with this write.
     pub releases_locks: bool,
+    /// The time from which on its details are gone, if they are: what is written has none.
+    pub stripped_at: Option<Timestamp>,
     /// Something waits until it is durable. If not, it may be written whenever it suits.
     pub awaited: bool,
 }
@@ -125,6 +127,7 @@ impl Transition {
         self.events.extend(later.events);
         self.history.extend(later.history);
         self.releases_locks |= later.releases_locks;
+        self.stripped_at = self.stripped_at.or(later.stripped_at);
         self.awaited |= later.awaited;
     }
 

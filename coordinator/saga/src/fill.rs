@@ -12,8 +12,8 @@ use crate::tree::{Node, Value};
 /// text can name a large value many times.
 const VALUES_BYTES_MAX: usize = 8 << 20;
 
-/// Numbers that stand for one that is not known, each as long as a part of a time may have to be.
-const NUMBER_SAMPLES: [&str; 3] = ["1", "10", "2026"];
+/// Numbers that stand for one that is not known, each as long as a part of a time may have to be, and the least.
+const NUMBER_SAMPLES: [&str; 4] = ["0", "1", "10", "2026"];
 
 /// Most numbers in one text for which all lengths are tried: the parts of a time.
 const NUMBERS_MAX: usize = 6;

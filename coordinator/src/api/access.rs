@@ -9,7 +9,7 @@ use unanimo_tls::Peer;
 use super::Api;
 use super::error::{denied, from_engine, gid_of_another, one_too_many, unauthenticated};
 use super::rpc::Rpc;
-use crate::engine::{self, Answer, Until, View};
+use crate::engine::{self, Answer, View};
 use crate::identity::{Caller, Place, Role, Unknown};
 use crate::store::{Filter, Key};
 
@@ -81,7 +81,7 @@ impl Api {
         if access.all {
             return Ok(());
         }
-        match self.engine.wait(key.clone(), Until::Durable, by).await.map_err(from_engine)? {
+        match self.engine.look(key.clone(), by).await.map_err(from_engine)? {
             Answer::View(view) if access.sees(&view) => Ok(()),
             Answer::View(_) => {
                 self.known.denials.note(access.caller.name(), access.rpc.name(), "of another one");
@@ -104,7 +104,7 @@ impl Api {
         if access.all {
             return Ok(());
         }
-        match self.engine.wait(key.clone(), Until::Durable, by).await {
+        match self.engine.look(key.clone(), by).await {
             Err(engine::Error::UnknownGid) => Ok(()),
             _ => self.check_own(access, key, by).await,
         }
@@ -128,7 +128,7 @@ impl Api {
             // Nobody knows yet whose it is.
             Ok(Answer::NotYet(_)) => return Ok(Answer::NotYet(None)),
             Err(engine::Error::GidReused { tx_id, outcome }) => {
-                let known = self.engine.wait(Key::Tx(tx_id), Until::Durable, by).await;
+                let known = self.engine.look(Key::Tx(tx_id), by).await;
                 match known.map_err(from_engine)? {
                     Answer::View(view) if began(&view) => {
                         return Err(from_engine(engine::Error::GidReused { tx_id, outcome }));
@@ -151,6 +151,7 @@ impl Api {
     /// the filter. Otherwise it is one of what it began.
     pub(super) fn check_list(&self, access: &Access, filter: &mut Filter) -> Result<bool, Status> {
         let of_own = filter.participant.as_ref().is_some_and(|name| access.is(name));
+        filter.confined = !access.all;
         if access.all || of_own {
             return Ok(of_own);
         }

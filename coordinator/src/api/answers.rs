@@ -18,12 +18,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
+use tonic::{Code, Status};
 use tower_layer::Layer;
 
-use super::connections::{Own, Readers, UNREAD_MAX, connection_of};
+use super::connections::{Call, Readers, Reserved, UNREAD_MAX, connection_of};
 use super::error::{for_operators_only, too_many_unread};
 use super::rpc;
 use super::uploads::{Counts, SPARED_BYTES, parts};
@@ -71,20 +71,34 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let (readers, answers) = match connection_of(&mut request) {
-            Some(Own { is_for_operators: true, .. })
-                if !rpc::is_for_operators(request.uri().path()) =>
-            {
+        let (answers, own) = (self.answers.clone(), connection_of(&mut request));
+        let (readers, reserved) = own.map_or((None, None), |own| (Some(own.readers), own.reserved));
+        let call = match reserved {
+            Some(reserved) if !rpc::is_for_operators(request.uri().path()) => {
+                reserved.refuse();
                 return Box::pin(async { Ok(for_operators_only().into_http()) });
             }
-            connection => (connection.map(|own| own.readers), self.answers.clone()),
+            reserved => reserved.map(Reserved::begin),
         };
         let answering = self.inner.call(request);
         Box::pin(async move {
             let response = answering.await?;
-            Ok(response.map(|body| Body::new(Answer::new(body, answers, readers))))
+            let call = match call {
+                Some(call) if was_not_admitted(response.headers()) => {
+                    call.refuse();
+                    None
+                }
+                call => call,
+            };
+            Ok(response.map(|body| Body::new(Answer::new(body, answers, readers, call))))
         })
     }
+}
+
+/// Tells whether an answer is that to somebody who is not known, or has no role for the call.
+fn was_not_admitted(headers: &http::HeaderMap) -> bool {
+    let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
+    matches!(code, Some(Code::Unauthenticated | Code::PermissionDenied))
 }
 
 /// Body of an answer.
@@ -93,6 +107,8 @@ struct Answer {
     body: Body,
     answers: Answers,
     readers: Option<Arc<Readers>>,
+    /// The call, on a connection for those of operators.
+    _call: Option<Call>,
     /// Bytes that were handed over last, if they are of some size: whether they are sent, and the time for that.
     handed: Option<(Arc<Sent>, Pin<Box<Sleep>>)>,
     is_over: bool,
@@ -149,8 +165,13 @@ impl Drop for Handed {
 }
 
 impl Answer {
-    fn new(body: Body, answers: Answers, readers: Option<Arc<Readers>>) -> Self {
-        Self { body, answers, readers, handed: None, is_over: false }
+    fn new(
+        body: Body,
+        answers: Answers,
+        readers: Option<Arc<Readers>>,
+        call: Option<Call>,
+    ) -> Self {
+        Self { body, answers, readers, _call: call, handed: None, is_over: false }
     }
 
     /// Hands bytes over, which are counted from now on.

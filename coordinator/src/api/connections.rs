@@ -1,11 +1,12 @@
 //! Connections of callers (promise L5).
 //!
 //! Each holds a descriptor and some memory before anything is asked on it. So they are bounded, together and from one
-//! address: one more is closed at once, behind its handshake where there is TLS. One on which nothing comes is closed soon: it would keep its place from
-//! others. One on which an answer is not read for long, though that is given up, is closed, too: HTTP/2 has no other way
+//! address: one more is closed at once, behind its handshake where there is TLS. One on which HTTP/2 does not begin is closed soon: it would keep its place
+//! from others. One on which an answer is not read for long, though that is given up, is closed, too: HTTP/2 has no other way
 //! to let go of what was handed over for it.
 
 mod places;
+mod reserved;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,6 +24,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use unanimo_tls::{Peer, TlsStream};
 
 use self::places::{Kind, Place, Places};
+pub(super) use self::reserved::{Call, Reserved};
 use crate::metrics::Metrics;
 
 /// Longest time for which an answer of some size is not read. As long as a request may take to come.
@@ -31,14 +33,17 @@ pub(super) const UNREAD_MAX: Duration = Duration::from_secs(60);
 /// Longest time for which it is not let go of after that.
 const GIVEN_UP_MAX: Duration = Duration::from_secs(15);
 
+/// Bytes with which HTTP/2 begins (RFC 9113, 3.4). From then on a connection is asked whether anybody is there.
+const FIRST_BYTES: usize = 24;
+
 /// Longest time for the first bytes of a connection.
 const FIRST_BYTES_MAX: Duration = Duration::from_secs(20);
 
-/// Longest time of a connection on which only calls of operators are served: commands are short, and others wait.
-const RESERVED_TIME_MAX: Duration = Duration::from_secs(60);
-
 /// Interval between two looks at that.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Interval between two looks at a connection on which only calls of operators are served.
+const RESERVED_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pause between two log lines about connections that are too many.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
@@ -160,8 +165,8 @@ pub(super) struct Info<C> {
 #[derive(Clone, Debug)]
 pub(super) struct Own {
     pub(super) readers: Arc<Readers>,
-    /// Only calls of operators are served.
-    pub(super) is_for_operators: bool,
+    /// Use of a connection on which only calls of operators are served.
+    pub(super) reserved: Option<Arc<Reserved>>,
 }
 
 /// Takes what a request carries of its connection, and leaves what it is of in its place.
@@ -184,33 +189,44 @@ pub(super) struct Connection<IO> {
     look: Pin<Box<Sleep>>,
     /// Until when its first bytes have to come; nothing once they have.
     first_until: Option<Instant>,
-    /// Until when it may last, if it may not for ever.
-    lasts_until: Option<Instant>,
-    place: Place,
+    /// Those that are still to come.
+    first_bytes: usize,
+    /// Its use, if it may not last for ever.
+    reserved: Option<Arc<Reserved>>,
+    _place: Place,
 }
 
 impl<IO> Connection<IO> {
     fn new(io: IO, place: Place) -> Self {
-        let look = Box::pin(tokio::time::sleep(LOOK_INTERVAL));
         let now = Instant::now();
-        let first_until = Some(now + FIRST_BYTES_MAX);
         let is_reserved = place.kind() == Kind::Reserved;
-        let lasts_until = is_reserved.then(|| now + RESERVED_TIME_MAX);
-        Self { io, readers: Arc::default(), look, first_until, lasts_until, place }
+        let reserved = is_reserved.then(|| Arc::new(Reserved::new(now)));
+        let mut connection = Self {
+            io,
+            readers: Arc::default(),
+            look: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            first_until: Some(now + FIRST_BYTES_MAX),
+            first_bytes: FIRST_BYTES,
+            reserved,
+            _place: place,
+        };
+        connection.look_later(now);
+        connection
     }
 
-    /// Looks whether something comes, and whether answers are read, when it is time for that.
-    fn poll_look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+    fn look_later(&mut self, now: Instant) {
+        let interval = self.reserved.as_ref().map_or(LOOK_INTERVAL, |_| RESERVED_LOOK_INTERVAL);
+        self.look.as_mut().reset(now + interval);
+    }
+
+    /// Looks whether something comes, and whether answers are read, when it is time for that. Tells whether it is over
+    /// without a fault of the caller's.
+    fn poll_look(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
         while self.look.as_mut().poll(context).is_ready() {
             let now = Instant::now();
-            self.look.as_mut().reset(now + LOOK_INTERVAL);
+            self.look_later(now);
             if self.first_until.is_some_and(|until| now >= until) {
-                let why = format!("nothing came on it within {FIRST_BYTES_MAX:?}");
-                tracing::debug!(why, "a connection is closed");
-                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
-            }
-            if self.lasts_until.is_some_and(|until| now >= until) {
-                let why = format!("it was open for {RESERVED_TIME_MAX:?} where few may be");
+                let why = format!("HTTP/2 did not begin on it within {FIRST_BYTES_MAX:?}");
                 tracing::debug!(why, "a connection is closed");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
@@ -219,8 +235,12 @@ impl<IO> Connection<IO> {
                 tracing::warn!(why, "a connection is closed");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
+            if let Some(why) = self.reserved.as_ref().and_then(|reserved| reserved.is_over(now)) {
+                tracing::debug!(why, "a connection is closed");
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -228,8 +248,7 @@ impl<IO: Connected> Connected for Connection<IO> {
     type ConnectInfo = Info<IO::ConnectInfo>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        let is_for_operators = self.place.kind() == Kind::Reserved;
-        let own = Own { readers: Arc::clone(&self.readers), is_for_operators };
+        let own = Own { readers: Arc::clone(&self.readers), reserved: self.reserved.clone() };
         Info { of: self.io.connect_info(), own }
     }
 }
@@ -240,12 +259,14 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.poll_look(context)?;
+        if self.poll_look(context)? {
+            // As if the caller had closed it: what is to be sent is sent, and nothing more is read.
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.first_until = None;
-        }
+        self.first_bytes = self.first_bytes.saturating_sub(buffer.filled().len() - before);
+        self.first_until = self.first_until.filter(|_| self.first_bytes > 0);
         read
     }
 }
@@ -273,7 +294,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Where it cannot be written to, it may not be read from either.
-        self.poll_look(context)?;
+        if self.poll_look(context)? {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.io).poll_flush(context)
     }
 
@@ -284,55 +307,65 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
-    /// Reads from a connection whose answer was handed over at this time, until the first look at it is over.
-    fn read_after(unread_for: Duration, first_for: Duration) -> Option<io::ErrorKind> {
-        read_with(unread_for, first_for, None)
-    }
-
-    fn read_with(
-        unread_for: Duration,
-        first_for: Duration,
-        lasts_for: Option<Duration>,
-    ) -> Option<io::ErrorKind> {
+    /// Reads after these bytes from a connection whose answer was handed over so long ago, until the first look at it
+    /// is over.
+    fn read_after(unread_for: Duration, first_for: Duration, sent: &[u8]) -> Option<io::ErrorKind> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.expect("a runtime").block_on(async {
-            let (_far, near) = tokio::io::duplex(64);
+            let (mut far, near) = tokio::io::duplex(64);
             let place = Places::new(1, Arc::default()).take(None).expect("a place");
             let mut connection = Connection::new(near, place);
+            far.write_all(sent).await.expect("room");
+            connection.read_exact(&mut vec![0; sent.len()]).await.expect("what was sent");
             connection.look = Box::pin(tokio::time::sleep(Duration::ZERO));
             let at = Instant::now().checked_sub(unread_for).expect("a time");
             connection.readers.begin(at);
-            connection.first_until = Some(Instant::now() + first_for);
-            connection.lasts_until = lasts_for.map(|time| Instant::now() + time);
+            let until = Instant::now() + first_for;
+            connection.first_until = connection.first_until.map(|_| until);
             let reading = connection.read_u8();
             let read = tokio::time::timeout(Duration::from_millis(200), reading).await.ok()?;
-            Some(read.expect_err("nothing was sent").kind())
+            Some(read.expect_err("nothing more was sent").kind())
         })
     }
 
     #[test]
     fn l5_a_connection_whose_answers_are_not_read_is_closed() {
-        assert_eq!(read_after(Duration::ZERO, FIRST_BYTES_MAX), None);
+        assert_eq!(read_after(Duration::ZERO, FIRST_BYTES_MAX, b""), None);
         let long = UNREAD_MAX + GIVEN_UP_MAX;
-        assert_eq!(read_after(long, FIRST_BYTES_MAX), Some(io::ErrorKind::TimedOut));
+        assert_eq!(read_after(long, FIRST_BYTES_MAX, b""), Some(io::ErrorKind::TimedOut));
     }
 
     #[test]
     fn l5_a_connection_on_which_nothing_comes_is_closed() {
-        assert_eq!(read_after(Duration::ZERO, Duration::ZERO), Some(io::ErrorKind::TimedOut));
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let (most, all) = (&preface[..FIRST_BYTES - 1], &preface[..]);
+        for (sent, expected) in [
+            (&b""[..], Some(io::ErrorKind::TimedOut)),
+            (b"P", Some(io::ErrorKind::TimedOut)),
+            (most, Some(io::ErrorKind::TimedOut)),
+            (all, None),
+        ] {
+            assert_eq!(read_after(Duration::ZERO, Duration::ZERO, sent), expected, "{sent:?}");
+        }
     }
 
     #[test]
-    fn l5_a_connection_for_operators_does_not_last() {
-        for (time, expected) in
-            [(RESERVED_TIME_MAX, None), (Duration::ZERO, Some(io::ErrorKind::TimedOut))]
-        {
-            assert_eq!(read_with(Duration::ZERO, FIRST_BYTES_MAX, Some(time)), expected);
-        }
+    fn l5_a_connection_for_operators_ends_after_a_refused_call() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let read = runtime.expect("a runtime").block_on(async {
+            let (_far, near) = tokio::io::duplex(64);
+            let place = Places::new(0, Arc::default()).take(None).expect("a place");
+            let mut connection = Connection::new(near, place);
+            connection.reserved.as_ref().expect("a reserved place").refuse();
+            let reading = connection.read_u8();
+            tokio::time::timeout(FIRST_BYTES_MAX / 2, reading).await
+        });
+        let error = read.expect("it is closed").expect_err("nothing was sent");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -34,7 +34,11 @@ impl Api {
             None => return Err(no_key()),
         };
         self.check_own(&access, &key, by).await?;
-        let answer = self.engine.wait(key, until, by).await.map_err(from_engine)?;
+        let answer = match until {
+            Until::Durable => self.engine.look(key, by).await,
+            until => self.engine.wait(key, until, by).await,
+        };
+        let answer = answer.map_err(from_engine)?;
         let view = durable_view(answer)?;
         let events = match request.include_timeline {
             true => Some(self.engine.events(view.tx.tx_id()).await.map_err(from_engine)?),
@@ -53,7 +57,7 @@ impl Api {
     /// Returns the id of the branch that a child is, as its parent knows it; nothing if the parent
     /// cannot be read.
     async fn parents_branch(&self, parent: Parent, by: Instant) -> String {
-        let parents = self.engine.wait(Key::Tx(parent.tx_id), Until::Durable, by).await;
+        let parents = self.engine.look(Key::Tx(parent.tx_id), by).await;
         let Ok(Answer::View(view)) = parents else { return String::new() };
         let branch = view.tx.branch(parent.number);
         branch.map(|branch| branch.spec.branch_id.to_string()).unwrap_or_default()
@@ -73,7 +77,7 @@ impl Api {
         };
         let page = history::Page::new(parse::version_token(&page_token)?, page_size);
         self.check_own(&access, &key, by).await?;
-        let answer = self.engine.wait(key, Until::Durable, by).await.map_err(from_engine)?;
+        let answer = self.engine.look(key, by).await.map_err(from_engine)?;
         let view = durable_view(answer)?;
         if view.stripped {
             return Err(from_engine(crate::engine::Error::Stripped));
@@ -219,6 +223,7 @@ fn filter(request: &v1::ListTransactionsRequest) -> Result<Filter, Status> {
         created_from: parse::time("created_from", request.created_from)?,
         created_until: parse::time("created_until", request.created_until)?,
         before,
+        confined: false,
         limit: page::size(request.page_size),
     })
 }

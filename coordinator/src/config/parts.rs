@@ -45,7 +45,12 @@ impl Config {
             bytes_max: self.live_bytes_max,
             share_percent: self.participant_share,
         };
-        engine::Options { policy, bounds, call_timeout: self.call_timeout.0 }
+        engine::Options {
+            policy,
+            bounds,
+            call_timeout: self.call_timeout.0,
+            gid_retention: self.gid_retention.0,
+        }
     }
 
     pub(crate) fn directory(&self) -> directory::Options {

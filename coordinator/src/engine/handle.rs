@@ -20,6 +20,7 @@ use unanimo_core::{
 
 pub use self::operator::Word;
 pub use self::query::{BranchKey, Inquired, Verdict, Watched};
+use self::waits::Asleep;
 use super::admission::Admission;
 use super::clock::Clock;
 use super::message::{Failure, Message, Reply};
@@ -31,7 +32,7 @@ use super::timers::Timers;
 use super::unread::AllUnread;
 use super::unreadable;
 use super::waiting::Waiting;
-use super::{Answer, Error, Options, Until, View};
+use super::{Answer, Error, Options, Until, View, on_stripped};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
 use crate::metrics::Metrics;
@@ -115,6 +116,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         parts;
     let (sender, inbox) = mpsc::unbounded_channel();
     let admission = Arc::new(Admission::new(options.bounds));
+    let gid_retention = options.gid_retention;
     let options = Arc::new(options);
     let clock = Arc::new(Clock::new(Arc::clone(&env)));
     let service = Service {
@@ -152,7 +154,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         unread: AllUnread::default(),
         writes: 0,
         ends: Default::default(),
-        went_back: Known::new(store.generation()),
+        went_back: Known::new(store.generation(), gid_retention),
     };
     let shared = Shared {
         inbox: sender,
@@ -178,8 +180,8 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
 enum Reached {
     /// Given by the engine's loop, or because the caller's time is up.
     Live(Answer),
-    /// The transaction is in the store only: it has ended.
-    Ended(Box<Stored>),
+    /// The transaction is in the store only: it has ended, or is left asleep.
+    AtRest(Box<Stored>),
 }
 
 impl Handle {
@@ -228,18 +230,6 @@ impl Handle {
         Ok(answer)
     }
 
-    /// Waits for a transaction, wherever it is.
-    ///
-    /// # Errors
-    /// There is none, or the store does not answer.
-    pub async fn wait(&self, key: Key, until: Until, deadline: Instant) -> Result<Answer, Error> {
-        let observe = |reply| Ok(Message::Observe { key: key.clone(), until, reply });
-        match self.reach(&key, deadline, observe).await? {
-            Reached::Live(answer) => Ok(answer),
-            Reached::Ended(stored) => Ok(Answer::View(Box::new(stored.into_view()))),
-        }
-    }
-
     async fn input(
         &self,
         key: Key,
@@ -251,18 +241,19 @@ impl Handle {
             let (key, input) = (key.clone(), input.clone());
             Ok(Message::Input { key, input, adopt: None, until, reply })
         };
-        match self.reach(&key, deadline, message).await? {
+        match self.reach(&key, Asleep::Woken, deadline, message).await? {
             Reached::Live(answer) => Ok(answer),
-            Reached::Ended(stored) => self.on_ended(*stored, input),
+            Reached::AtRest(stored) => self.on_ended(*stored, input),
         }
     }
 
     /// Asks the loop for a transaction. If that is not in memory, brings it there and asks again,
-    /// with a new message, or answers with what is stored if it has ended. A search that outlives the
-    /// deadline is given up.
+    /// with a new message, or answers with what is stored if it has ended or is left asleep. A search that
+    /// outlives the deadline is given up.
     async fn reach(
         &self,
         key: &Key,
+        asleep: Asleep,
         deadline: Instant,
         mut message: impl FnMut(Reply) -> Result<Message, Error>,
     ) -> Result<Reached, Error> {
@@ -276,7 +267,7 @@ impl Handle {
                     Err(Failure::Error(error)) => return Err(error),
                     Err(Failure::NotLive | Failure::Elsewhere(_)) => {}
                 }
-                Ok(self.locate(key).await?.map(Reached::Ended))
+                Ok(self.locate(key, asleep).await?.map(Reached::AtRest))
             }
         });
         // Everything that must go to its end does so in tasks of its own.
@@ -314,11 +305,8 @@ impl Handle {
         if !stripped {
             let at = tx.identity().created_at;
             tx.apply(input, at, &self.shared.options.policy)?;
-        } else if !matches!(
-            input,
-            Input::CommitAsked { .. } | Input::RollbackAsked | Input::ParentDecided { .. }
-        ) {
-            return Err(Error::Stripped);
+        } else {
+            on_stripped(&input)?;
         }
         Ok(Answer::View(Box::new(View { tx, revision, stripped, is_asleep: false })))
     }
@@ -368,13 +356,14 @@ impl Handle {
         self.shared.inbox.send(message).map_err(|_| Error::Stopped)
     }
 
-    /// Reads a transaction that is not in memory. One that has not ended is adopted, and is in
-    /// memory then: the answer is `None`.
-    async fn locate(&self, key: &Key) -> Result<Option<Box<Stored>>, Error> {
+    /// Reads a transaction that is not in memory. One that has not ended, and is not left asleep, is adopted,
+    /// and is in memory then: the answer is `None`.
+    async fn locate(&self, key: &Key, asleep: Asleep) -> Result<Option<Box<Stored>>, Error> {
         let Some(stored) = self.read(key).await? else {
             return Err(self.missing(key).await?);
         };
-        if matches!(stored.record.state.phase, Phase::Ended { .. }) {
+        let has_ended = matches!(stored.record.state.phase, Phase::Ended { .. });
+        if has_ended || (asleep == Asleep::Left && self.sleeps(&stored).await?) {
             return Ok(Some(Box::new(stored)));
         }
         let Stored { record, owner, .. } = stored;

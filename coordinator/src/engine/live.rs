@@ -86,6 +86,8 @@ pub(super) struct Live {
     pub(super) rests_in_doubt: bool,
     /// It came to its end here, and not before it was brought to memory.
     pub(super) ends_here: bool,
+    /// It has ended, and no more is known of it than that: its details are gone since then.
+    pub(super) stripped_at: Option<Timestamp>,
     /// It stays in memory until then: somebody who asked for it is about to look at it.
     pub(super) stays_until: Option<Instant>,
     /// Outputs for which there was no room.
@@ -124,6 +126,7 @@ impl Live {
             stays_until: None,
             unread: Unread::default(),
             ends_here: false,
+            stripped_at: None,
         }
     }
 
@@ -244,8 +247,8 @@ impl Live {
     }
 
     pub(super) fn view(&self) -> Box<View> {
-        let is_asleep = self.asleep_until.is_some();
-        Box::new(View { tx: self.tx.clone(), revision: self.durable, stripped: false, is_asleep })
+        let (is_asleep, stripped) = (self.asleep_until.is_some(), self.stripped_at.is_some());
+        Box::new(View { tx: self.tx.clone(), revision: self.durable, stripped, is_asleep })
     }
 
     /// Has a caller wait for a state.

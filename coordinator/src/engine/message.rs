@@ -93,6 +93,8 @@ pub(super) enum Message {
     Adopt { records: Vec<Record>, generation: Option<u64>, done: oneshot::Sender<()> },
     /// Asks for those of these transactions that are not in memory.
     NotLive { transactions: Vec<(TxId, Version)>, reply: oneshot::Sender<Vec<(TxId, Version)>> },
+    /// Asks whether nothing more is known of a transaction than its row, which says that it sleeps.
+    Sleeps { tx_id: TxId, reply: oneshot::Sender<bool> },
     /// Follows a live transaction.
     Watch { key: Key, reply: oneshot::Sender<Option<watch::Receiver<Watching>>> },
     /// Counts the transactions that wait for something other than time.
@@ -126,6 +128,7 @@ impl Message {
             | Self::Input { adopt: None, reply, .. } => !reply.is_closed(),
             Self::Peek { reply, .. } => !reply.is_closed(),
             Self::NotLive { reply, .. } => !reply.is_closed(),
+            Self::Sleeps { reply, .. } => !reply.is_closed(),
             Self::Watch { reply, .. } => !reply.is_closed(),
             Self::AtWork { reply } => !reply.is_closed(),
             Self::Survey { reply } => !reply.is_closed(),

@@ -36,7 +36,7 @@ use super::message::{Failure, Message, Reply};
 use super::timers::Timers;
 use super::unread::{AllUnread, Unread};
 use super::waiting::Waiting;
-use super::{Error, Options, Until};
+use super::{Error, Options, Until, on_stripped};
 use crate::cluster::lease::Lease;
 use crate::env::Env;
 use crate::metrics::Metrics;
@@ -128,6 +128,7 @@ impl Service {
             // How each ended it has reported itself.
             while self.calls.try_join_next().is_some() {}
             self.rest().await;
+            self.after_promotion();
             self.take_rested();
             self.tick();
             self.send_waiting();
@@ -187,10 +188,10 @@ impl Service {
                 records.into_iter().for_each(|record| self.adopt(record, generation));
                 let _ = done.send(());
             }
-            Message::NotLive { mut transactions, reply } => {
-                transactions.retain(|(tx_id, _)| !self.live.contains_key(tx_id));
-                let _ = reply.send(transactions);
+            Message::NotLive { transactions, reply } => {
+                let _ = reply.send(self.not_live(transactions));
             }
+            Message::Sleeps { tx_id, reply } => drop(reply.send(self.sleeps_in_store(tx_id))),
             Message::Watch { key, reply } => {
                 let live = self.find(&key).and_then(|tx_id| self.live.get_mut(&tx_id));
                 // What is not durable is not shown: a watcher begins at the next moment that is.
@@ -267,6 +268,9 @@ impl Service {
 
     fn apply_at(&mut self, tx_id: TxId, input: Input, clock: Anchor) -> Result<(), Failure> {
         let live = self.live.get_mut(&tx_id).ok_or(Failure::NotLive)?;
+        if live.stripped_at.is_some() {
+            return on_stripped(&input).map_err(Failure::Error);
+        }
         live.clock = clock;
         let now = clock.now();
         let (was_decided, had_ended) = (live.tx.phase().decision().is_some(), live.has_ended());

@@ -152,6 +152,16 @@ impl Waiting {
         due
     }
 
+    /// Takes all calls, whatever they wait for.
+    pub(super) fn take_all(&mut self) -> Vec<WaitingCall> {
+        let mut taken = Vec::new();
+        for ((_, kind), lane) in &mut self.lanes {
+            taken.extend(lane.good.drain(..).chain(lane.failing.drain(..)));
+            lane.tell(*kind);
+        }
+        taken
+    }
+
     /// Takes the calls of one transaction, whatever they wait for.
     pub(super) fn take_of(&mut self, tx_id: TxId) -> Vec<Call> {
         let mut taken = Vec::new();

@@ -4,7 +4,7 @@ use unanimo_core::{Timestamp, TxId};
 use uuid::Uuid;
 
 use super::rows::{Read, fitting};
-use super::{Filter, Page, PhaseName};
+use super::{Filter, Found, Page, PhaseName};
 
 /// Identifiers that are read at once.
 pub(super) const CHUNK_MAX: i64 = 256;
@@ -45,6 +45,8 @@ pub(super) struct Search<'a> {
     filter: &'a Filter,
     source: Source,
     from: Uuid,
+    /// Older than this one, at first.
+    start: Uuid,
     /// Older than this one; `None` at the end.
     before: Option<Uuid>,
     looked_at: usize,
@@ -61,15 +63,21 @@ impl<'a> Search<'a> {
             false if is_open => Source::Open,
             false => Source::All,
         };
-        let last = filter.before.map_or(Uuid::max(), |TxId(before)| before);
+        let last = match filter.before {
+            // All of that millisecond are looked at, so that where a page ends says nothing of a single one.
+            Some(TxId(before)) if filter.confined => last_of_same_ms(before),
+            Some(TxId(before)) => before,
+            None => Uuid::max(),
+        };
         let until = filter.created_until.map_or(Uuid::max(), first_of);
         let from = filter.created_from.map_or(Uuid::nil(), first_of);
-        let before = Some(last.min(until));
+        let start = last.min(until);
         Self {
             filter,
             source,
             from,
-            before,
+            start,
+            before: Some(start),
             looked_at: 0,
             looked_at_bytes: 0,
             page: Page::default(),
@@ -79,9 +87,11 @@ impl<'a> Search<'a> {
     /// Returns where to look next; `None` once the page is full, there are no more, or enough were looked at.
     pub(super) fn next(&self) -> Option<Range> {
         let (source, from) = (self.source, self.from);
-        let goes_on = !self.is_full()
-            && self.looked_at < LOOKED_MAX
-            && self.looked_at_bytes < LOOKED_BYTES_MAX;
+        let is_enough = self.looked_at >= LOOKED_MAX || self.looked_at_bytes >= LOOKED_BYTES_MAX;
+        // The next page of a confined list begins with a whole millisecond, and has to be another one.
+        let is_stuck =
+            self.filter.confined && self.before.is_some_and(|before| ms(before) == ms(self.start));
+        let goes_on = !self.is_full() && (!is_enough || is_stuck);
         self.before.filter(|_| goes_on).map(|before| Range { source, from, before })
     }
 
@@ -122,11 +132,15 @@ impl<'a> Search<'a> {
     }
 
     pub(super) fn finish(mut self) -> Page {
-        let last = self.page.found.last().map(|found| match found {
-            Ok(stored) => stored.record.identity.tx_id,
-            Err(unreadable) => unreadable.tx_id,
-        });
-        self.page.next = if self.is_full() { last } else { self.before.map(TxId) };
+        self.page.next = match self.before {
+            _ if self.is_full() => self.page.found.last().map(tx_id),
+            // This identifier may be of a transaction that the reader does not see.
+            Some(before) if self.filter.confined => {
+                self.page.found.retain(|found| ms(tx_id(found).0) != ms(before));
+                Some(TxId(last_of_same_ms(before)))
+            }
+            before => before.map(TxId),
+        };
         self.page
     }
 
@@ -136,7 +150,14 @@ impl<'a> Search<'a> {
 
     fn is_wanted(&self, read: &Read) -> bool {
         let Filter {
-            phases, gid_prefix, participant, initiator, created_from, created_until, ..
+            phases,
+            gid_prefix,
+            participant,
+            initiator,
+            created_from,
+            created_until,
+            before,
+            ..
         } = self.filter;
         let is_phase = |phase: &PhaseName| phase.as_str() == read.phase();
         let created = read.created_at();
@@ -144,12 +165,96 @@ impl<'a> Search<'a> {
             && read.gid().starts_with(gid_prefix.as_str())
             && participant.as_ref().is_none_or(|participant| read.has_branch_of(participant))
             && initiator.as_ref().is_none_or(|initiator| initiator == read.initiator())
+            && before.is_none_or(|TxId(before)| read.tx_id < before)
             && created_from.is_none_or(|from| created >= from)
             && created_until.is_none_or(|until| created < until)
     }
 }
 
+fn tx_id(found: &Found) -> TxId {
+    match found {
+        Ok(stored) => stored.record.identity.tx_id,
+        Err(unreadable) => unreadable.tx_id,
+    }
+}
+
+/// Bits of an identifier behind those of its time.
+const RANDOM_BITS: u32 = 80;
+
+/// Millisecond in which an identifier is made.
+fn ms(id: Uuid) -> u128 {
+    id.as_u128() >> RANDOM_BITS
+}
+
+/// Last identifier of the same millisecond, which is nobody's.
+fn last_of_same_ms(id: Uuid) -> Uuid {
+    Uuid::from_u128(id.as_u128() | ((1 << RANDOM_BITS) - 1))
+}
+
 /// First identifier that is made at a time, which is that of the transaction's begin.
 fn first_of(at: Timestamp) -> Uuid {
-    Uuid::from_u128(u128::from(at.0.min((1 << 48) - 1)) << 80)
+    Uuid::from_u128(u128::from(at.0.min((1 << 48) - 1)) << RANDOM_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const COUNT: u128 = 12_000;
+
+    /// Identifier of the nth transaction: there are seven hundred in each millisecond.
+    fn nth(n: u128) -> Uuid {
+        Uuid::from_u128((n / 700) << RANDOM_BITS | (n % 700) << 8)
+    }
+
+    fn is_own(n: u128) -> bool {
+        n.is_multiple_of(2_000) || n == 7_800
+    }
+
+    /// Reads the page that begins here.
+    fn page(before: Option<Uuid>) -> (Vec<Uuid>, Option<Uuid>) {
+        let (before, initiator) = (before.map(TxId), Some("web".to_owned()));
+        let filter = Filter { before, initiator, confined: true, limit: 4, ..Filter::default() };
+        let mut search = Search::new(&filter);
+        while let Some(range) = search.next() {
+            let older = (0..COUNT).rev().filter(|n| nth(*n) < range.before);
+            let chunk: Vec<_> = older.take(usize::try_from(CHUNK_MAX).expect("few")).collect();
+            let sized: Vec<_> = chunk.iter().map(|n| (nth(*n), 100)).collect();
+            let ids = search.take(&sized);
+            let read = chunk.into_iter().take(ids.len()).map(|n| {
+                let mut read = Read::without_rows(nth(n));
+                read.content.row.initiator = if is_own(n) { "web" } else { "eve" }.to_owned();
+                read
+            });
+            search.add(&ids, read.collect());
+        }
+        let Page { found, next } = search.finish();
+        (found.iter().map(|found| tx_id(found).0).collect(), next.map(|TxId(next)| next))
+    }
+
+    #[test]
+    fn a_confined_list_loses_and_repeats_nothing_and_names_no_other() {
+        let others: BTreeSet<_> = (0..COUNT).filter(|n| !is_own(*n)).map(nth).collect();
+        let own: Vec<_> = (0..COUNT).rev().filter(|n| is_own(*n)).map(nth).collect();
+        let (mut all, mut before, mut cut) = (Vec::new(), None, 0);
+        loop {
+            let (found, next) = page(before);
+            all.extend(found);
+            let Some(next) = next else { break };
+            assert!(!others.contains(&next), "it names one of others: {next}");
+            assert!(before.is_none_or(|before| next < before), "it does not go on");
+            (before, cut) = (Some(next), cut + 1);
+        }
+        assert_eq!((all, cut), (own, 3));
+    }
+
+    #[test]
+    fn a_confined_list_tells_nothing_of_the_identifier_where_it_begins() {
+        // Were the next page counted from there, it would begin in another millisecond.
+        assert_eq!(page(Some(nth(11_095))), page(Some(nth(11_096))));
+        let (found, _) = page(Some(nth(8_000)));
+        assert_eq!(found.first(), Some(&nth(7_800)), "older than what was shown last");
+    }
 }

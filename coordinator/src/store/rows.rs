@@ -20,8 +20,8 @@ use uuid::Uuid;
 pub(super) use self::body::{Encoded, gid_key};
 pub(super) use self::branch::{BranchRow, OutputRow, enlistment_name, step_to_column};
 pub(super) use self::earlier::{
-    CHUNK_BYTES_MAX, CHUNK_MAX, DROP_EARLIER, Details, Earlier, KEEP_EARLIER, SELECT_EARLIER,
-    SELECT_EARLIER_DETAILS, SELECT_EARLIER_IDS, SELECT_EARLIER_ONE, add_details, tell_broken,
+    Brought, CHUNK_BYTES_MAX, CHUNK_MAX, Details, Earlier, EarlierRow, Lost, SELECT_EARLIER,
+    SELECT_EARLIER_DETAILS, SELECT_EARLIER_ONE, add_details,
 };
 pub(super) use self::endpoint::{SELECT_REGISTRATIONS, registrations};
 pub(super) use self::event::{SELECT_EVENTS, acts, events};

@@ -110,6 +110,8 @@ pub struct Filter {
     pub created_until: Option<Timestamp>,
     /// Older than this one: the last of the page before.
     pub before: Option<TxId>,
+    /// For a reader that may see some alone: where to go on names no other one, and tells of none.
+    pub confined: bool,
     /// At most so many.
     pub limit: u32,
 }

@@ -1,6 +1,7 @@
 //! One run: branches of its own, operations that are asked again as a coordinator would, and the
 //! end of what was left prepared.
 
+mod asking;
 mod branch;
 mod leaving;
 mod unimplemented;
@@ -14,6 +15,7 @@ use tonic::{Code, Request, Status};
 use unanimo_proto::v1::{BranchContext, HeuristicKind, Mode, Payload};
 use uuid::Uuid;
 
+use self::asking::Asking;
 pub use self::branch::Branch;
 use self::branch::{cancel, commit, prepare};
 use super::answer::{self, End, Reply, Vote};
@@ -352,7 +354,8 @@ impl Session {
             return Err(Stop::Failed(format!("the endpoint serves no participant: {why}")));
         }
         self.lock().has_answered |= sent.is_ok();
-        let is_silent = matches!(&sent, Err(status) if status.code() == Code::DeadlineExceeded);
+        let timeout = self.call_timeout();
+        let is_silent = sent.as_ref().is_err_and(|status| asking.is_silent(status, timeout));
         let (why, pause) = match sent {
             Ok(Reply::Answer(answer)) => return Ok(Some(answer)),
             Ok(Reply::Working(pause)) => ("WORKING".to_owned(), pause),
@@ -364,8 +367,8 @@ impl Session {
         if has_had_its_time && asking.started.elapsed() > self.options().patience {
             return Err(self.no_answer(asking.operation, &why));
         }
-        asking.attempt += 1;
         tokio::time::sleep(if pause.is_zero() { PAUSE } else { pause.min(PAUSE_MAX) }).await;
+        asking.again();
         Ok(None)
     }
 
@@ -375,19 +378,6 @@ impl Session {
             "{operation} was not answered within {patience:?}, asked again and again; the last \
              reply was {why}"
         ))
-    }
-}
-
-/// An operation that is sent until it is answered.
-struct Asking {
-    operation: &'static str,
-    started: Instant,
-    attempt: u32,
-}
-
-impl Asking {
-    fn new(operation: &'static str) -> Self {
-        Self { operation, started: Instant::now(), attempt: 1 }
     }
 }
 

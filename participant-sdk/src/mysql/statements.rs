@@ -85,7 +85,8 @@ SELECT CONCAT_WS(' ', @@autocommit = 0, @@time_zone, @@foreign_key_checks = 1,
     @@sql_mode LIKE '%STRICT_ALL_TABLES%', DATABASE())";
 
 /// Writes a row of nobody, which nobody else sees, and takes it back: its commit is behind everything that was read
-/// before.
+/// before. Its key sorts behind those of all branches: in front of one it could fall into a gap that others have locked
+/// who have found that one, and wait for one another.
 const NOTHING: &str = "
 INSERT INTO {table}
     (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, output, reason, message,
@@ -172,7 +173,8 @@ impl Statements {
 
     /// Returns statements that write something and change nothing.
     pub(super) fn nothing(&self) -> String {
-        self.nothing.replace("{tx_id}", &Uuid::now_v7().to_string())
+        let (last, random) = ("ffffffff-ffff-", Uuid::now_v7().to_string());
+        self.nothing.replace("{tx_id}", &format!("{last}{}", &random[last.len()..]))
     }
 }
 
@@ -199,6 +201,24 @@ fn whole_secs(timeout: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_row_of_nobody_comes_behind_those_of_all_branches() {
+        let statements = Statements::new("it", &MySqlOptions::default());
+        let keys = [(); 2].map(|()| {
+            let nothing = statements.nothing();
+            let key = nothing.split("VALUES ('").nth(1).and_then(|rest| rest.get(..36));
+            let key = key.expect("a key").to_owned();
+            assert!(nothing.contains(&format!("WHERE tx_id = '{key}'")), "it is undone: {nothing}");
+            key
+        });
+        let latest = Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 99_999_999_999, 0));
+        for key in &keys {
+            assert!(*key > latest.to_string(), "{key}");
+            assert!(Uuid::parse_str(key).is_ok(), "{key}");
+        }
+        assert_ne!(keys[0], keys[1], "two at once do not meet");
+    }
 
     #[test]
     fn timeouts_are_rounded_up_and_bounded() {

@@ -29,7 +29,8 @@ impl Accept {
     }
 
     /// Accepts those with this name in their certificate, which an accepted authority has signed: a URI, such as a
-    /// SPIFFE id, or a DNS name, as it is. May be called again.
+    /// SPIFFE id, or a DNS name, as it is. May be called again. A participant that is served without
+    /// [`ServerFiles::client_ca`] cannot know it, and ends with an error.
     #[must_use]
     pub fn subject(mut self, name: impl Into<String>) -> Self {
         self.subjects.push(name.into());
@@ -88,10 +89,10 @@ struct Known {
 }
 
 impl Accepted {
-    /// Checks that somebody can be known, where callers are served with this TLS.
+    /// Checks that all of them can be known, where callers are served with this TLS.
     pub(super) fn check(&self, tls: Option<&ServerFiles>) -> Result<(), Error> {
         let Some(known) = &self.0 else { return Ok(()) };
-        match known.hashes.is_some() || tls.is_some_and(ServerFiles::has_client_ca) {
+        match known.subjects.is_empty() || tls.is_some_and(ServerFiles::has_client_ca) {
             true => Ok(()),
             false => Err(Error::Tls(unanimo_tls::Error::Settings(
                 "Participant::accept compares names in verified certificates: give Serve::tls files with \

@@ -75,6 +75,26 @@ async fn s10_a_proxys_no_is_no_failure_of_a_submission() {
     served.stop().await.check(0);
 }
 
+/// S10: a rollback whose answer got lost may have taken effect, and the command says so by its exit code.
+#[tokio::test]
+async fn s10_a_proxys_no_is_no_failure_of_a_rollback() {
+    let served = Served::start(&[]).await;
+    for (number, (name, answer)) in ANSWERS.iter().enumerate() {
+        let gid = format!("g-{number}");
+        served.submit(&gid, &["hang"], &["--wait", "accepted"]).await.check(5);
+        let lost = |called: &Called| match &*called.method {
+            "RollbackTransaction" => Way::After(answer()),
+            _ => Way::Pass,
+        };
+        let guard = Guard::before(served.endpoint.clone(), lost).await;
+        let ran: Ran = run(&["tx", "rollback", &gid, "--endpoint", guard.address()]).await;
+        assert_eq!(ran.code, 5, "{name}: {}{}", ran.out, ran.err);
+        ran.says(&["not decided yet"]).complains(&["no answer:"]);
+        served.tx(&["rollback", &gid]).await.check(0).says(&["aborted"]);
+    }
+    served.stop().await.check(0);
+}
+
 /// S10: that there is no such transaction is the coordinator's to say.
 #[tokio::test]
 async fn s10_a_proxys_not_found_is_no_word_about_a_transaction() {

@@ -9,7 +9,7 @@ use unanimo_tests::wait::until;
 
 use super::{World, tcc};
 
-pub(super) async fn http_get(world: &World, path: &str) -> (u16, String) {
+pub(crate) async fn http_get(world: &World, path: &str) -> (u16, String) {
     let address = world.running.admin_address().unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");

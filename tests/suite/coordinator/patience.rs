@@ -254,7 +254,8 @@ async fn s10_forget_waits_for_no_store_beyond_its_callers_patience() {
     let told = world.running.engine().forget(tx_id, ann, note, deadline).await;
     assert!(matches!(told, Ok(Answer::NotYet(None))), "{told:?}");
     let took = started.elapsed();
-    assert!(took < patience + Duration::from_secs(1), "{took:?}");
+    // It took five where the store was awaited without the call's deadline.
+    assert!(took < Duration::from_secs(4), "{took:?}");
     proxy.hold(false);
     world.running.stop().await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! Callers that ask and do not read, and callers that are too many, take no memory beyond a bound (promise L5).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 use http_body_util::BodyExt;
@@ -10,11 +10,13 @@ use tokio::net::TcpStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
     GetServerInfoRequest, GetTransactionRequest, Outcome, get_transaction_request,
 };
-use unanimo_tests::wait::until;
+use unanimo_tests::wait::{PATIENCE, until};
 
 use super::http::http_get;
 use super::process::Process;
@@ -121,7 +123,8 @@ async fn within_the_bound(of_each: u32, of_all: u32) {
 }
 
 /// One address has its share of the connections, and a few more on which only calls of operators are served. One too many
-/// is closed at once, those that are there go on, others have places, and there is one again once one has ended.
+/// is closed at once, those that are there go on, others have places, and there is one again once one has ended. Whoever
+/// is no operator gets it with its next attempt, on a connection for operators, too.
 #[tokio::test]
 async fn l5_connections_are_bounded() {
     let mut config = config(&sqlite_url());
@@ -135,10 +138,13 @@ async fn l5_connections_are_bounded() {
         let mut client = CoordinatorServiceClient::new(channel.clone());
         client.submit_transaction(tcc(gid, &["ok"])).await.map(|_| ())
     };
-    let mut held = Vec::new();
+    let (mut held, mut watched) = (Vec::new(), Vec::new());
     for n in 0..14 {
         let channel = channel(&world.running);
         ask(&channel).await.unwrap_or_else(|error| panic!("connection {n}: {error}"));
+        // One for operators lasts for as long as something is served on it.
+        let mut health = HealthClient::new(channel.clone());
+        watched.push(health.watch(HealthCheckRequest::default()).await.unwrap());
         match work(&channel, &format!("g-{n}")).await {
             Ok(()) => assert!(n < 6, "L5: connection {n} is one more than the share of an address"),
             Err(status) => {
@@ -163,8 +169,15 @@ async fn l5_connections_are_bounded() {
         metrics.lines().find_map(|l| l.strip_prefix("unanimo_connections_refused_total "));
     assert!(refused.unwrap().parse::<u64>().unwrap() >= 3, "{metrics}");
     // The other address leaves less, of which one address gets its share.
+    watched.drain(..2);
     held.drain(..2);
     until("a place", async || work(&further, "later").await.ok()).await;
+    // One of those that were refused, once nothing else is served on it.
+    held.drain(..1);
+    watched.clear();
+    let began = Instant::now();
+    until("a usual place", async || work(&held[3], "refused-before").await.ok()).await;
+    assert!(began.elapsed() < PATIENCE / 2, "L5: {:?}", began.elapsed());
 }
 
 /// Connections of probes are bounded, too: the earliest is closed, and a new one is answered.

@@ -98,10 +98,15 @@ async fn names_that_no_caller_can_have_are_refused() {
     let (cert, key) = authority.server();
     let without_ca = unanimo_tls::ServerFiles::new(cert, key);
     let named = || Accept::new().subject("coordinator");
+    let hashes = unanimo_tests::reaper::run_folder().join(uuid::Uuid::new_v4().to_string());
+    std::fs::write(&hashes, "").unwrap();
+    let either = || named().token_hashes(&hashes);
     for (serve, accept, rule) in [
         (on().tls(authority.serves()), Accept::new(), "has nobody"),
-        (on().tls(without_ca), named(), "ServerFiles::client_ca"),
+        (on().tls(without_ca.clone()), named(), "ServerFiles::client_ca"),
         (on(), named(), "ServerFiles::client_ca"),
+        (on().tls(without_ca), either(), "ServerFiles::client_ca"),
+        (on(), either(), "ServerFiles::client_ca"),
     ] {
         let participant = bank().await.accept(accept);
         let error = participant.serve(serve).await.expect_err(rule).to_string();

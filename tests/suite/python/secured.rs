@@ -134,6 +134,73 @@ async fn the_examples_in_python_know_whom_they_talk_to() {
     assert!(![Code::InvalidArgument, Code::PermissionDenied].contains(&stranger), "{stranger:?}");
 }
 
+/// Options that would leave the port open, or make an error of Python's.
+#[test]
+fn a_shop_with_half_of_its_files_ends_with_a_sentence() {
+    for (options, rule) in [
+        (&["--tls-cert", "x"][..], "--tls-cert and --tls-key"),
+        (&["--tls-key", "x"], "--tls-cert and --tls-key"),
+        (&["--tls-client-ca", "x"], "--tls-client-ca is for a server with TLS"),
+        (&["--accept", "c", "--accept-tokens", "x"], "give --tls-client-ca"),
+    ] {
+        let mut command = python();
+        command.arg(root().join("examples/python-participant/shop.py")).args(options);
+        let ended = command.env("PYTHONPATH", stubs()).current_dir(run_folder()).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(said.contains(rule) && !said.contains("Traceback"), "{options:?}: {said}");
+        assert!(!ended.status.success());
+    }
+}
+
+/// Runs statements beside the files of the example participant.
+#[track_caller]
+fn runs(statements: &str) {
+    let folder = root().join("examples/python-participant");
+    let ran = python().args(["-c", statements]).env("PYTHONPATH", folder).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// A method of another kind would be served to everybody.
+#[test]
+fn a_method_whose_callers_are_not_judged_is_refused() {
+    runs(
+        "import grpc, accept
+class Call:
+    def abort(self, code, text):
+        raise PermissionError(text)
+served = lambda request, call: iter(())
+for made in (grpc.unary_stream_rpc_method_handler, grpc.stream_unary_rpc_method_handler,
+             grpc.stream_stream_rpc_method_handler):
+    handler = accept.Accept(['c'], None).intercept_service(lambda _: made(served), None)
+    kinds = handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream
+    for kind in filter(None, kinds):
+        try:
+            kind(iter(()), Call())
+        except PermissionError:
+            continue
+        raise AssertionError(f'{made} is served')
+assert accept.Accept(['c'], None).intercept_service(lambda _: None, None) is None
+",
+    );
+}
+
+/// A proxy that the environment names would read the token.
+#[test]
+fn a_token_without_tls_goes_through_no_proxy() {
+    runs(
+        "import grpc, secure
+given = []
+make = grpc.insecure_channel
+grpc.insecure_channel = lambda address, options: given.append(options) or make(address, options)
+secure.channel('http://127.0.0.1:1', secure.Files(token='x'), [('a', 1)])
+secure.channel('http://127.0.0.1:1', secure.Files(), [('a', 1)])
+direct = ('grpc.enable_http_proxy', 0)
+assert [direct in options for options in given] == [True, False], given
+assert all(('a', 1) in options for options in given), given
+",
+    );
+}
+
 /// Both examples have the same file.
 #[test]
 fn both_examples_secure_their_channels_alike() {

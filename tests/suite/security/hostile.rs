@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use unanimo_tests::wait::until;
+use unanimo_tests::wait::{PATIENCE, until};
 
 use crate::coordinator::process::Process;
 use crate::coordinator::{sqlite_url, tcc};
@@ -141,6 +141,9 @@ async fn l5_connections_that_say_nothing_cost_little_and_are_closed() {
     let before = process.resident();
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let many = limit.map_or(10_000, |limit| (limit / 2).min(10_000));
+    // One that has begun to say something keeps its place no longer.
+    let mut begun = TcpStream::connect(process.address()).await.unwrap();
+    begun.write_all(b"P").await.unwrap();
     let mut silent = Vec::new();
     for number in 0..many {
         // The listener's queue may be full.
@@ -162,5 +165,7 @@ async fn l5_connections_that_say_nothing_cost_little_and_are_closed() {
         client.submit_transaction(tcc("after", &["ok"])).await.ok()
     })
     .await;
+    let closed = tokio::time::timeout(PATIENCE, begun.read_to_end(&mut Vec::new())).await;
+    assert!(closed.is_ok(), "it is closed, too");
     drop(silent);
 }

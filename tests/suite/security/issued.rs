@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -28,12 +28,16 @@ use uuid::Uuid;
 
 use super::roles::Signing;
 use super::setting;
+use crate::coordinator::http::http_get;
 use crate::coordinator::{World, config, sqlite_url, tcc};
 
 /// Made for these tests, and used nowhere else.
 const RSA: &str = include_str!("rsa-2048.pem");
 
 const ISSUER: &str = "https://login.example";
+
+/// Key set with a key that is too weak.
+const WEAK: &str = r#"{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}]}"#;
 
 /// Key of an issuer, of one of the three kinds.
 pub(crate) enum Signer {
@@ -381,21 +385,61 @@ async fn keys_are_replaced_while_it_runs_and_bad_ones_change_nothing() {
     write(&key_set(&[new.public("new")]));
     until("the old key to go", async || (!accepted(&by_old).await).then_some(())).await;
     assert!(accepted(&by_new).await);
-    for bad in [
-        "",
-        "{}",
-        "{\"keys\": []}",
-        "{\"keys\": [{\"kty\": \"RSA\", \"n\": \"AQAB\", \"e\": \"AQAB\"}]}",
-    ] {
+    let good = fs::read(&issued.set).unwrap();
+    let stale = "unanimo_alarms{alarm=\"files_not_used\"} ";
+    let alarms = async |number: &str| {
+        let expected = format!("{stale}{number}");
+        let (_, text) = http_get(&issued.world, "/metrics").await;
+        text.lines().any(|line| line == expected).then_some(())
+    };
+    for bad in ["", "{}", "{\"keys\": [7]}", WEAK] {
         write(bad);
-        // Twice the time after which it is looked at.
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        until("the alarm", async || alarms("1").await).await;
         assert!(accepted(&by_new).await, "the former keys stay: {bad}");
+        fs::write(&issued.set, &good).unwrap();
+        until("its end", async || alarms("0").await).await;
     }
+    write(WEAK);
     let mut config = config(&sqlite_url());
     config.identities = issued.world.config.identities.clone();
     config.jwt_keys = setting(&issued.set);
     (config.jwt_issuer, config.jwt_audience) = (ISSUER.to_owned(), "unanimo".to_owned());
     let error = unanimo_coordinator::Builder::new(config).start().await.expect_err("a weak key");
     assert!(error.to_string().contains("keys[0] is too weak"), "{error}");
+}
+
+/// A set of which no key can be used is no bad one: its issuer has revoked what it had.
+#[tokio::test]
+async fn keys_that_are_revoked_are_accepted_no_more() {
+    let signer = Signer::ed25519();
+    let issued = Issued::of(&[signer.public("k")]).await;
+    let token = signer.good("k", &claims());
+    let other = |name: &str, value: Value| {
+        let mut key = signer.public("k");
+        key[name] = value;
+        key
+    };
+    let passed_over = [
+        other("use", json!("enc")),
+        other("use", json!(7)),
+        other("alg", json!("ECDH-ES")),
+        other("kty", json!(7)),
+        other("kid", json!(7)),
+        json!({ "kty": "oct", "kid": null, "k": encoded("a secret") }),
+        json!({ "kty": "RSA", "kid": "k", "alg": "RSA-OAEP", "n": "AQAB", "e": "AQAB" }),
+        json!({ "kty": "RSA", "kid": "k", "use": "enc" }),
+        json!({}),
+    ];
+    for set in [vec![], passed_over.to_vec()] {
+        fs::write(&issued.set, key_set(&[signer.public("k")])).unwrap();
+        until("the key", async || issued.submit(&token, "g").await.ok()).await;
+        fs::write(&issued.set, key_set(&set)).unwrap();
+        until("its end", async || issued.submit(&token, "g").await.err()).await;
+        issued.refused(&token, "the token is signed with a key that is not known").await;
+    }
+    // Without a name it is the only key that can be used.
+    let unnamed = [&passed_over[..], &[other("kid", Value::Null)]].concat();
+    fs::write(&issued.set, key_set(&unnamed)).unwrap();
+    let by_only = signer.token(&json!({ "alg": "EdDSA" }), &claims());
+    until("the only key", async || issued.submit(&by_only, "g").await.ok()).await;
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
@@ -57,6 +58,40 @@ async fn lists_and_the_tokens_of_their_pages_are_of_what_the_caller_sees() {
     let page = list(file.link(&world, 2), "p", "").await.unwrap();
     assert_eq!(page.next_page_token, page.transactions[0].tx_id);
     assert!(list(file.link(&world, 3), "q", "").await.unwrap().transactions.is_empty());
+}
+
+/// A page that is cut, because so many others were looked at, does not name the last of them.
+#[tokio::test]
+async fn a_page_that_is_cut_among_others_names_none_of_them() {
+    const OTHERS: usize = 4_200;
+    let file = File::new();
+    let world = file.world().await;
+    let own = begin(file.link(&world, 1)).await.tx_id;
+    let mut beginning = JoinSet::new();
+    for first in 0..40 {
+        let mut client = CoordinatorServiceClient::new(file.link(&world, 0));
+        beginning.spawn(async move {
+            let mut begun = Vec::new();
+            for number in (first..OTHERS).step_by(40) {
+                let (gid, mode) = (format!("other-{number}"), v1::Mode::Tcc.into());
+                let request = v1::BeginTransactionRequest { gid, mode, ..Default::default() };
+                begun.push(client.begin_transaction(request).await.unwrap().into_inner().tx_id);
+            }
+            begun
+        });
+    }
+    let others: BTreeSet<_> = beginning.join_all().await.into_iter().flatten().collect();
+    assert_eq!(others.len(), OTHERS);
+    for participant in ["", "p"] {
+        // The second one is of a participant whose branch is in `own` alone.
+        let column = if participant.is_empty() { 1 } else { 2 };
+        let cut = list(file.link(&world, column), participant, "").await.unwrap();
+        assert!(cut.transactions.is_empty() && !cut.next_page_token.is_empty(), "{cut:?}");
+        assert!(!others.contains(&cut.next_page_token), "it names one: {cut:?}");
+        let rest = list(file.link(&world, column), participant, &cut.next_page_token).await;
+        let rest = rest.unwrap().transactions;
+        assert_eq!(rest.iter().map(|listed| &listed.tx_id).collect::<Vec<_>>(), [&own]);
+    }
 }
 
 /// A participant joins with branches of its names, whatever else it has in the transaction.

@@ -156,7 +156,7 @@ async fn l3_what_postgres_cannot_read_back_harms_itself_alone() {
         match written {
             Written::Applied => assert_eq!(gid, new),
             Written::GidHeld(holder) => {
-                assert_eq!((gid, holder.tx_id), (held.clone(), ended[1].id()))
+                assert_eq!((gid, holder.tx_id), (held.clone(), ended[1].id()));
             }
             Written::Refused(_) => assert!(bad.contains(&gid)),
             written => panic!("{gid}: {written:?}"),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sqlx::Connection;
 use sqlx::migrate::Migrator;
 use unanimo_coordinator::store::{self, Claim, Filter, Key, PostgresOptions, Written};
-use unanimo_core::{Gid, Mode, Record, StepSpec, Timestamp, TxId, Vote};
+use unanimo_core::{Gid, Mode, Record, StepSpec, Timestamp, TxId, Version, Vote};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::reaper::run_folder;
 use uuid::Uuid;
@@ -311,4 +311,195 @@ async fn a_held_table_is_met_before_the_work() {
     assert!(text.contains("lock the tables of an earlier version"), "{text}");
     sqlx::raw_sql("COMMIT").execute(&mut raw).await.unwrap();
     store::open(&url, &PostgresOptions::default()).await.unwrap();
+}
+
+/// Makes tables of version 15 in a database of each kind, with so many transactions.
+async fn both(count: usize) -> [String; 2] {
+    let url = Server::shared().database().await;
+    let mut raw = sqlx::PgConnection::connect(&url).await.unwrap();
+    up_to(15, &unanimo_migrations::coordinator::POSTGRES).run(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    super::execute(&url, &many(count, 5, 0, false)).await;
+    [url, file(count).await]
+}
+
+/// Makes tables of version 15 in an SQLite file, with so many transactions.
+async fn file(count: usize) -> String {
+    let file = run_folder().join(format!("{}.db", Uuid::new_v4()));
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+    let mut raw = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    up_to(15, &unanimo_migrations::coordinator::SQLITE).run(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    let url = format!("sqlite:{}", file.display());
+    super::execute(&url, &many(count, 5, 0, true)).await;
+    url
+}
+
+async fn opened(url: String) -> Fixture {
+    let store = store::open(&url, &PostgresOptions::default()).await.unwrap();
+    let me = create(&store, "two").await;
+    Fixture { store, url, me }
+}
+
+/// L5, S4: a history of 20 MiB comes in rows of which an answer reads a few, and its transaction still sleeps.
+#[tokio::test]
+async fn l5_a_long_history_comes_to_the_log_in_several_rows() {
+    const ENTRIES: usize = 40;
+    const BYTES: usize = 512 << 10;
+    for url in both(2).await {
+        let (id, text) = match url.starts_with("sqlite:") {
+            true => {
+                ("x'00000000000000000000000000000001'", format!("printf('%.*c', {BYTES}, 'x')"))
+            }
+            false => {
+                ("'00000000-0000-0000-0000-000000000001'::uuid", format!("repeat('x', {BYTES})"))
+            }
+        };
+        let script = format!(
+            "UPDATE transactions SET version = 50, phase = 'scheduled', wake_ms = 99, decided_ms = NULL,
+                 ended_ms = NULL WHERE tx_id = {id};
+             INSERT INTO history (tx_id, version, entry)
+             WITH RECURSIVE all_n (n) AS (SELECT 4 UNION ALL SELECT n + 1 FROM all_n WHERE n < {})
+             SELECT {id}, n, {text} FROM all_n;",
+            3 + ENTRIES
+        );
+        super::execute(&url, &script).await;
+        let fixture = opened(url).await;
+        assert_eq!(count(&fixture, "log WHERE length(history) > 1200000").await, 0);
+        assert_eq!(count(&fixture, "log WHERE created_ms IS NOT NULL").await, 2);
+        let (transactions, tx_id) = (fixture.store.transactions(), TxId(Uuid::from_u128(1)));
+        // The first entry has version 3, and each one after it the next.
+        let (mut read, mut pages) = (Vec::new(), 0);
+        loop {
+            let after = Version(2 + i64::try_from(read.len()).unwrap());
+            let page = transactions.history(tx_id, after).await.unwrap();
+            assert_eq!(page.len(), 1 + ENTRIES - read.len(), "each is counted");
+            if page.is_empty() {
+                break;
+            }
+            let full = page.into_iter().take_while(|entry| !entry.is_empty());
+            let before = read.len();
+            read.extend(full.map(|entry| entry.len()));
+            assert!(read.len() > before, "it does not go on");
+            pages += 1;
+        }
+        assert!((5..=7).contains(&pages), "{pages}");
+        assert_eq!(read[1..], [BYTES; ENTRIES]);
+
+        let stored = transactions.find(&Key::Tx(tx_id)).await.unwrap().unwrap().record;
+        assert_eq!((stored.version, stored.state.wake_at), (Version(50), Some(Timestamp(99))));
+        assert_eq!((stored.branches.len(), stored.outputs.len()), (2, 1));
+        let due = Claim::Due { until: Timestamp(100), limit: 10 };
+        let due = transactions.claim(fixture.me, due).await.unwrap().records;
+        assert_eq!(due.iter().map(|record| record.identity.tx_id).collect::<Vec<_>>(), [tx_id]);
+    }
+}
+
+/// S9: rows whose name is none do not hide those after them, and their gids begin nothing else.
+#[tokio::test]
+async fn s9_rows_without_a_name_leave_no_other_behind() {
+    let url = file(600).await;
+    // More than a chunk, before all others.
+    let longer = "UPDATE transactions SET tx_id = unhex(hex(tx_id) || '00')
+        WHERE tx_id <= unhex(printf('%032x', 550))";
+    super::execute(&url, longer).await;
+    let fixture = opened(url).await;
+    assert_eq!(count(&fixture, "log").await, 50);
+    let transactions = fixture.store.transactions();
+    let find = async |gid: &str| transactions.find(&Key::Gid(Gid::new(gid).unwrap())).await;
+    assert_eq!(find("gid-600").await.unwrap().unwrap().record.branches.len(), 2);
+    let error = find("gid-1").await.unwrap_err();
+    assert!(matches!(error, store::Error::Unreadable(_)), "{error:?}");
+    let (_, again) = Live::begin(&Gid::new("gid-1").unwrap());
+    let written = fixture.writer().await.write(&[a_write(again)]).await.unwrap();
+    assert!(matches!(written[..], [Written::Refused(_)]), "{written:?}");
+    assert_eq!(transactions.attention().await.unwrap().unreadable, 550);
+    assert_eq!(count(&fixture, "earlier_transactions").await, 600);
+}
+
+/// An event that cannot be read is missing, and is not lost; its transaction is as it was.
+#[tokio::test]
+async fn an_event_that_cannot_be_read_is_kept() {
+    let url = file(2).await;
+    let events = "INSERT INTO events VALUES (unhex(printf('%032x', 1)), 2, 0, 6, 'started', 1, '', 0);
+        INSERT INTO events VALUES (unhex(printf('%032x', 1)), 2, 1, 6, 'started', 1, CAST(x'ff' AS text), 0)";
+    super::execute(&url, events).await;
+    let fixture = opened(url).await;
+    let (transactions, tx_id) = (fixture.store.transactions(), TxId(Uuid::from_u128(1)));
+    let stored = transactions.find(&Key::Tx(tx_id)).await.unwrap().unwrap();
+    assert_eq!(stored.record.branches.len(), 2);
+    assert_eq!(transactions.events(tx_id).await.unwrap().len(), 1);
+    assert_eq!(transactions.attention().await.unwrap().unreadable, 0);
+    assert_eq!(count(&fixture, "earlier_transactions").await, 2);
+    assert_eq!(count(&fixture, "events WHERE NOT audit").await, 2);
+}
+
+/// Makes tables of version 15 on PostgreSQL, of which the steps of branches are read through a function with this
+/// body: `n` is the number of the transaction, and `step` what it returns.
+async fn read_through(count: usize, body: &str) -> String {
+    let url = Server::shared().database().await;
+    let mut raw = sqlx::PgConnection::connect(&url).await.unwrap();
+    let schema = "CREATE SCHEMA unanimo; SET search_path = unanimo";
+    sqlx::raw_sql(schema).execute(&mut raw).await.unwrap();
+    let mut migrator = up_to(15, &unanimo_migrations::coordinator::POSTGRES);
+    migrator.dangerous_set_table_name("unanimo_migrations");
+    migrator.run(&mut raw).await.unwrap();
+    let script = format!(
+        "{}
+         CREATE SEQUENCE reads;
+         CREATE FUNCTION read_step(n int, step text) RETURNS text STABLE LANGUAGE plpgsql AS
+         $$ BEGIN {body} RETURN step; END $$;
+         ALTER TABLE branches RENAME TO kept_branches;
+         CREATE VIEW branches AS
+         SELECT tx_id, number, branch_id, participant, action, enlisted_by, payload, payload_type, mode,
+             unanimo.read_step(('x' || right(tx_id::text, 8))::bit(32)::int, step) AS step
+         FROM kept_branches",
+        many(count, 5, 0, false)
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&mut raw).await.unwrap();
+    url
+}
+
+/// L1: the error that the server gave is the one that counts, so that a start waits for space; met while many are
+/// read, and while one is.
+#[tokio::test]
+async fn l1_a_full_disk_in_the_middle_of_the_work_is_told_as_such() {
+    for first in ["53100", "XX001"] {
+        let body = format!(
+            "IF nextval('unanimo.reads') = 1 THEN RAISE 'first' USING ERRCODE = '{first}'; END IF;
+             RAISE 'no space left' USING ERRCODE = '53100';"
+        );
+        let url = read_through(10, &body).await;
+        let error = store::open(&url, &PostgresOptions::default()).await.unwrap_err();
+        assert!(error.is_full(), "{error:?}");
+        // There is space again.
+        let back =
+            "DROP VIEW unanimo.branches; ALTER TABLE unanimo.kept_branches RENAME TO branches";
+        super::execute(&url, back).await;
+        let fixture = opened(url).await;
+        assert_eq!(count(&fixture, "unanimo.log").await, 10);
+        assert_eq!(fixture.store.transactions().attention().await.unwrap().unreadable, 0);
+    }
+}
+
+/// L5: where one value cannot be read, no more is held at once than elsewhere.
+#[tokio::test]
+async fn l5_beside_a_damaged_value_few_bytes_are_read_at_once() {
+    // What is read, and is not in the log yet, is held.
+    let body = "IF n = 1 THEN RAISE 'damaged' USING ERRCODE = 'XX001'; END IF;
+        IF n - (SELECT count(*) FROM unanimo.log) > 5 THEN
+            RAISE 'too much is held' USING ERRCODE = '54000';
+        END IF;";
+    let url = read_through(12, body).await;
+    let large =
+        "UPDATE unanimo.kept_branches SET payload = convert_to(repeat('p', 6291456), 'UTF8')
+        WHERE number = 1";
+    super::execute(&url, large).await;
+    let fixture = opened(url).await;
+    assert_eq!(count(&fixture, "unanimo.log").await, 12);
+    let transactions = fixture.store.transactions();
+    assert_eq!(transactions.attention().await.unwrap().unreadable, 1);
+    let key = Key::Gid(Gid::new("gid-12").unwrap());
+    let stored = transactions.find(&key).await.unwrap().unwrap().record;
+    assert_eq!(stored.branches[0].1.payload.data.len(), 6 << 20);
 }

@@ -18,6 +18,7 @@ on_both_stores!(
     l2_what_is_written_over_the_row_of_a_dead_owner_is_adopted,
     l2_what_begins_by_a_clock_that_is_ahead_is_parked,
     l2_parking_goes_part_by_part_and_past_what_fails,
+    l2_where_parking_fell_behind_nobody_looks_through_that_time,
     what_ends_is_parked_no_longer,
 );
 
@@ -220,19 +221,199 @@ async fn l2_parking_goes_part_by_part_and_past_what_fails(fixture: Fixture) {
     let nil = literal(&other, Uuid::nil());
     let marks = format!("fences WHERE incarnation = {} AND parked_before > {nil}", fixture.me.0);
     assert_eq!(count(&other, &marks).await, 1, "the first part is not looked at again");
-    execute(
-        &other.url,
-        match other.url.starts_with("sqlite:") {
-            true => "DROP TRIGGER refuse",
-            false => "DROP TRIGGER refuse ON parked",
-        },
-    )
-    .await;
+    park_again(&other).await;
     let (rest, all) = adopted(&other, heir).await;
     all.unwrap();
     open.extend([later, of_other]);
     assert_eq!(found.len() + rest.len(), open.len(), "each once");
     assert_eq!(found.into_iter().chain(rest).collect::<BTreeSet<_>>(), open);
+}
+
+/// Makes the identifier of this time that comes before all others.
+fn first_at(at: Timestamp) -> Uuid {
+    Uuid::from_u128(u128::from(at.0) << 80)
+}
+
+/// Fills a part with rows of what has ended, one in each millisecond after this time.
+async fn fill_a_part(fixture: &Fixture, after: Timestamp) {
+    let (id, nothing) = match fixture.url.starts_with("sqlite:") {
+        true => {
+            (format!("unhex(printf('%012x', {} + n) || '00000000000000000000')", after.0), "x''")
+        }
+        false => {
+            (format!("(lpad(to_hex({} + n), 12, '0') || repeat('0', 20))::uuid", after.0), "''")
+        }
+    };
+    let fill = format!(
+        "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {PART})
+         INSERT INTO log (tx_id, follows, version, owner, write_id, kind, body)
+         SELECT {id}, 0, 1, {}, {id}, 5, {nothing} FROM number",
+        fixture.me.0
+    );
+    execute(&fixture.url, &fill).await;
+}
+
+async fn park_again(fixture: &Fixture) {
+    let again = match fixture.url.starts_with("sqlite:") {
+        true => "DROP TRIGGER refuse",
+        false => "DROP TRIGGER refuse ON parked",
+    };
+    execute(&fixture.url, again).await;
+}
+
+/// A transaction that begins while the marks are behind is parked at once: the range stays as short as it was.
+async fn l2_where_parking_fell_behind_nobody_looks_through_that_time(fixture: Fixture) {
+    let parked = async || count(&fixture, "parked").await;
+    let hour_ago = now().0 - 3_600_000;
+    let at = |seconds: u64| Timestamp(hour_ago + seconds * 1_000);
+    let mark = |at: Timestamp| literal(&fixture, first_at(at));
+    let (before, until) = (mark(at(0)), mark(at(65)));
+    let behind = format!(
+        "UPDATE fences SET parks_before = {before}, parked_before = {before}, parks_from = {until}"
+    );
+    execute(&fixture.url, &behind).await;
+    let mut open = BTreeSet::new();
+    open.insert(begin(&fixture, at(1)).await.id());
+    fill_a_part(&fixture, at(2)).await;
+    let last = begin(&fixture, at(30)).await.id();
+    open.insert(last);
+    assert_eq!(parked().await, 0, "they are nowhere but in the log");
+    open.insert(begin(&fixture, at(1_800)).await.id());
+    open.insert(begin(&fixture, now()).await.id());
+    assert_eq!(parked().await, 2);
+    let listed = async || {
+        let listed = fixture.store.transactions().open_of(fixture.me).await.unwrap();
+        listed.into_iter().map(|(tx_id, _)| tx_id).collect::<BTreeSet<_>>()
+    };
+    refuse_to_park(&fixture, last).await;
+    for _ in 0..2 {
+        assert_eq!(listed().await, open);
+        let noted = format!("fences WHERE parked_before > {}", mark(at(1)));
+        assert_eq!(count(&fixture, &noted).await, 1, "the first part is parked");
+        let short = format!("fences WHERE parks_before <= {until} AND parks_from = {until}");
+        assert_eq!(count(&fixture, &short).await, 1, "nobody looks at what was parked at once");
+    }
+    park_again(&fixture).await;
+    assert_eq!(listed().await, open);
+    assert_eq!(parked().await, 4);
+    let present = format!(
+        "fences WHERE parked_before = parks_before AND parked_before > {} AND parks_from > {}",
+        mark(some_time_ago()),
+        mark(now())
+    );
+    assert_eq!(count(&fixture, &present).await, 1, "the marks come to the present at once");
+    open.insert(begin(&fixture, now()).await.id());
+    assert_eq!(parked().await, 4, "it is young");
+    assert_eq!(listed().await, open);
+    let heir = create(&fixture.store, "heir").await;
+    fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
+    let (found, all) = adopted(&fixture, heir).await;
+    all.unwrap();
+    assert_eq!((found.len(), found.into_iter().collect::<BTreeSet<_>>()), (5, open));
+}
+
+/// A run of parking that is cut off, as by the limit of an answer's time, keeps what it has come to.
+#[tokio::test]
+async fn l1_parking_that_is_cut_off_goes_on_where_it_was() {
+    let fixture = Fixture::postgres().await;
+    set_marks_back(&fixture).await;
+    let start = some_time_ago().0;
+    let at = |seconds: u64| Timestamp(start + seconds * 1_000);
+    let first = begin(&fixture, at(0)).await.id();
+    fill_a_part(&fixture, at(10)).await;
+    let last = begin(&fixture, at(30)).await.id();
+    let cut_off = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(1); RETURN NEW; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON parked FOR EACH ROW
+             WHEN (NEW.tx_id = '{}') EXECUTE FUNCTION refuse()",
+        last.0
+    );
+    execute(&fixture.url, &cut_off).await;
+    fixture.store.transactions().open_of(fixture.me).await.unwrap_err();
+    let noted = format!("fences WHERE parked_before > '{}'", first.0);
+    assert_eq!(count(&fixture, &noted).await, 1, "the first part is not looked at again");
+    park_again(&fixture).await;
+    let listed = fixture.store.transactions().open_of(fixture.me).await.unwrap();
+    let listed: BTreeSet<TxId> = listed.into_iter().map(|(tx_id, _)| tx_id).collect();
+    assert_eq!(listed, BTreeSet::from([first, last]));
+    assert_eq!(count(&fixture, "parked").await, 2);
+}
+
+/// The wait of a commit would hold the fence, which batches lock.
+#[tokio::test]
+async fn l5_marks_are_raised_without_a_wait_for_the_disk_or_a_standby() {
+    let fixture = Fixture::postgres().await;
+    set_marks_back(&fixture).await;
+    let open = begin(&fixture, some_time_ago()).await.id();
+    let note = "CREATE TABLE seen (number bigserial, written text, commits text);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN INSERT INTO seen (written, commits)
+                VALUES (TG_TABLE_NAME, current_setting('synchronous_commit')); RETURN NULL; END $$;
+        CREATE TRIGGER note AFTER UPDATE ON fences FOR EACH ROW EXECUTE FUNCTION note();
+        CREATE TRIGGER note AFTER INSERT ON parked FOR EACH ROW EXECUTE FUNCTION note()";
+    execute(&fixture.url, note).await;
+    let listed = fixture.store.transactions().open_of(fixture.me).await.unwrap();
+    assert_eq!(listed.into_iter().map(|(tx_id, _)| tx_id).collect::<Vec<_>>(), [open]);
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    let seen: Vec<(String, String)> =
+        sqlx::query_as("SELECT written, commits FROM seen ORDER BY number")
+            .fetch_all(&mut raw)
+            .await
+            .unwrap();
+    let seen: Vec<_> =
+        seen.iter().map(|(written, commits)| (written.as_str(), commits.as_str())).collect();
+    assert_eq!(seen, [("fences", "off"), ("parked", "on"), ("fences", "off")]);
+}
+
+/// Fences an incarnation with the next part that is parked, so that whatever its process does after that is late.
+async fn fence_with_a_part(fixture: &Fixture, incarnation: Incarnation) {
+    let fence = format!(
+        "CREATE OR REPLACE FUNCTION fence() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN UPDATE fences SET fenced = true WHERE incarnation = {}; RETURN NULL; END $$;
+         CREATE OR REPLACE TRIGGER fence AFTER INSERT ON parked FOR EACH STATEMENT EXECUTE FUNCTION fence()",
+        incarnation.0
+    );
+    execute(&fixture.url, &fence).await;
+}
+
+#[tokio::test]
+async fn s5_a_fenced_incarnation_parks_nothing() {
+    let fixture = Fixture::postgres().await;
+    set_marks_back(&fixture).await;
+    let start = some_time_ago().0;
+    let at = |seconds: u64| Timestamp(start + seconds * 1_000);
+    let first = begin(&fixture, at(0)).await.id();
+    fill_a_part(&fixture, at(10)).await;
+    let last = begin(&fixture, at(30)).await.id();
+    let ended = first_at(Timestamp(at(10).0 + 1));
+    let park_ended =
+        format!("INSERT INTO parked (tx_id, owner) VALUES ('{ended}', {})", fixture.me.0);
+    execute(&fixture.url, &park_ended).await;
+    fence_with_a_part(&fixture, fixture.me).await;
+    fixture.store.transactions().open_of(fixture.me).await.unwrap();
+    let is_parked =
+        async |id: Uuid| count(&fixture, &format!("parked WHERE tx_id = '{id}'")).await == 1;
+    assert!(is_parked(first.0).await, "it had the right to do that");
+    assert!(!is_parked(last.0).await, "its statement comes late");
+    assert!(is_parked(ended).await, "so does this one");
+
+    let late = create(&fixture.store, "late").await;
+    fence_with_a_part(&fixture, late).await;
+    fixture.store.transactions().claim(late, Claim::OfFenced(10)).await.unwrap();
+    let untouched = format!(
+        "fences WHERE incarnation = {} AND parked_before = '{}' AND NOT all_parked",
+        fixture.me.0,
+        Uuid::nil()
+    );
+    assert_eq!(count(&fixture, &untouched).await, 1, "it writes nothing of another one either");
+    assert!(!is_parked(last.0).await, "nor parks for it");
+
+    execute(&fixture.url, "DROP TRIGGER fence ON parked").await;
+    let heir = create(&fixture.store, "heir").await;
+    let (found, all) = adopted(&fixture, heir).await;
+    all.unwrap();
+    assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([first, last]));
 }
 
 /// A batch holds the fence for as long as its commit takes.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use unanimo_coordinator::store::journal::Ended;
 use unanimo_coordinator::store::{Earlier, Key, Life, Written};
-use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Version};
+use unanimo_core::{
+    Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Timestamp, Transaction, Transition, Version,
+};
 use uuid::Uuid;
 
 use super::journal::Journal;
@@ -17,6 +19,7 @@ on_both_stores!(
     s4_a_row_that_went_back_beyond_its_adoption_is_written_again,
     s1_a_row_that_is_claimed_before_it_is_written_again_went_back,
     s5_a_row_of_another_owner_is_never_taken_for_an_earlier_one,
+    s4_an_end_without_its_details_is_stored_as_stripped,
 );
 
 /// Sets a transaction back to its first row, and to nothing.
@@ -105,6 +108,25 @@ async fn s4_a_row_that_went_back_beyond_its_adoption_is_written_again(mut fixtur
     journal.handle.forget(live.id(), life);
     write_again(&fixture, &mut journal, &mut live, &earlier).await;
     journal.end().await.unwrap();
+}
+
+/// The row says that the details are gone: otherwise it would be read as a transaction that never had branches.
+async fn s4_an_end_without_its_details_is_stored_as_stripped(fixture: Fixture) {
+    let (mut live, _) = Live::begin(&new_gid());
+    live.commit();
+    live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done);
+    let mut record = live.tx.record();
+    (record.branches, record.outputs, record.state.branches) = Default::default();
+    let mut tx = Transaction::restore(record);
+    for is_stored in [false, true] {
+        tx.next_version();
+        let again = tx.written_again(is_stored, 0, &[]);
+        let stripped_at = Some(Timestamp(1));
+        fixture.write([Transition { stripped_at, ..again }]).await;
+        let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
+        assert!(stored.stripped, "{is_stored}");
+        assert_eq!((stored.record.version, stored.record.state.phase), (tx.version(), tx.phase()));
+    }
 }
 
 /// One that is not fenced may be writing it.

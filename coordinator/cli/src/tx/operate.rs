@@ -9,7 +9,7 @@ use unanimo_proto::v1;
 
 use super::client::{self, Client};
 use super::show::head;
-use super::submit::{DEVIATES, end, shown};
+use super::submit::{DEVIATES, end, not_known, shown};
 use super::target::Target;
 use super::{Server, json, words};
 use crate::error::Error;
@@ -23,7 +23,7 @@ use crate::output::{self, CAUTION, clean};
 JSON (--json): an object as `unanimo tx submit --help` describes it.
 
 Exit codes: 0 aborted; 1 the transaction is committed, or the command failed; 2 an argument is wrong;
-  5 it is not decided yet: run the same command again; 6 decided, and a branch ended otherwise, or
+  5 it is not decided yet, or nobody knows the outcome: run the same command again; 6 decided, and a branch ended otherwise, or
   nobody can tell how: an operator has to look at it.")]
 pub(super) struct RollbackArgs {
     #[command(flatten)]
@@ -125,8 +125,18 @@ pub(super) async fn rollback(server: &Server, args: RollbackArgs) -> Result<Exit
         ..Default::default()
     });
     let answer = client.coordinator.rollback_transaction(request).await;
-    let result = answer.map_err(client::Error::from)?.into_inner().result;
-    let result = result.ok_or(client::Error::Nonsense("it has no result"))?;
+    let result = answer.map_err(client::Error::from).and_then(|answer| {
+        answer.into_inner().result.ok_or(client::Error::Nonsense("it has no result"))
+    });
+    let result = match result {
+        Ok(result) => result,
+        Err(error) if error.is_indeterminate() => {
+            let error = error.at(&server.endpoint);
+            output::note(&format!("{CAUTION}no answer:{CAUTION:#} {error}"));
+            not_known()
+        }
+        Err(error) => return Err(error.into()),
+    };
     let code = match result.outcome() {
         v1::Outcome::NotDecided | v1::Outcome::Unspecified => ExitCode::from(5),
         _ if words::deviates(result.heuristic) => ExitCode::from(DEVIATES),

@@ -163,8 +163,8 @@ pub(crate) fn require_existing(request: &mut v1::SubmitTransactionRequest) {
     request.requires.push("require_existing".to_owned());
 }
 
-/// Result of a submission of which nobody knows whether it took effect.
-fn not_known() -> v1::TransactionResult {
+/// Result of a request of which nobody knows whether it took effect.
+pub(crate) fn not_known() -> v1::TransactionResult {
     v1::TransactionResult {
         outcome: v1::Outcome::NotDecided.into(),
         heuristic: v1::Heuristic::None.into(),

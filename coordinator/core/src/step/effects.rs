@@ -77,6 +77,7 @@ impl Transaction {
             events: Vec::new(),
             history: Vec::new(),
             releases_locks: self.takes_locks() && matches!(self.phase, Phase::Ended { .. }),
+            stripped_at: None,
             awaited: true,
         }
     }
@@ -122,6 +123,7 @@ impl Step<'_> {
             events,
             history: history.into_iter().collect(),
             releases_locks,
+            stripped_at: None,
             awaited,
         };
         Effects { transition: Some(transition), calls, locks }

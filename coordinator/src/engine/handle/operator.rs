@@ -10,7 +10,7 @@ use super::super::children::gid_of_child;
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Until, View};
 use super::Handle;
-use super::waits::in_time;
+use super::waits::{Asleep, in_time};
 use crate::store::Key;
 
 /// An operator's word for the end of a branch.
@@ -155,7 +155,7 @@ impl Handle {
         note: &str,
         deadline: Instant,
     ) -> Result<Option<Answer>, Error> {
-        let (turn, adopt) = match self.locate(&Key::Tx(tx_id)).await? {
+        let (turn, adopt) = match self.locate(&Key::Tx(tx_id), Asleep::Woken).await? {
             None => (None, None),
             Some(stored) if stored.record.state.forgotten => {
                 return Ok(Some(Answer::View(Box::new(stored.into_view()))));

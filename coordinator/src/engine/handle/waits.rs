@@ -8,13 +8,64 @@ use unanimo_core::Digests;
 
 use super::super::message::{Failure, Message, Reply};
 use super::super::{Answer, Error, Until, View};
-use super::{Handle, PEEK_MAX};
-use crate::store::Key;
+use super::{Handle, PEEK_MAX, Reached};
+use crate::store::{Key, Stored};
 
 /// Time past a deadline that the look may take: its result is to come before the end of all.
 const LOOK_MAX: Duration = Duration::from_millis(40);
 
+/// Treatment of a transaction that sleeps in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asleep {
+    /// It is brought to memory.
+    Woken,
+    /// It is left where it is, and its row answers.
+    Left,
+}
+
 impl Handle {
+    /// Waits for a transaction, wherever it is.
+    ///
+    /// # Errors
+    /// There is none, or the store does not answer.
+    pub async fn wait(&self, key: Key, until: Until, deadline: Instant) -> Result<Answer, Error> {
+        self.observe(key, until, Asleep::Woken, deadline).await
+    }
+
+    /// Looks at a transaction, wherever it is: all that is known of it is durable. One that sleeps is left asleep.
+    /// Each time that it is woken writes two rows, which stay until it is purged.
+    ///
+    /// # Errors
+    /// There is none, or the store does not answer.
+    pub async fn look(&self, key: Key, deadline: Instant) -> Result<Answer, Error> {
+        self.observe(key, Until::Durable, Asleep::Left, deadline).await
+    }
+
+    async fn observe(
+        &self,
+        key: Key,
+        until: Until,
+        asleep: Asleep,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let observe = |reply| Ok(Message::Observe { key: key.clone(), until, reply });
+        match self.reach(&key, asleep, deadline, observe).await? {
+            Reached::Live(answer) => Ok(answer),
+            Reached::AtRest(stored) => Ok(Answer::View(Box::new(stored.into_view()))),
+        }
+    }
+
+    /// Tells whether what was read sleeps. The store has told nothing that a failover undoes; the loop is asked
+    /// after that, because the row may be of an earlier time than what it remembers.
+    pub(super) async fn sleeps(&self, stored: &Stored) -> Result<bool, Error> {
+        if stored.record.state.wake_at.is_none() {
+            return Ok(false);
+        }
+        let (reply, receiver) = oneshot::channel();
+        self.send(Message::Sleeps { tx_id: stored.record.identity.tx_id, reply })?;
+        receiver.await.map_err(|_| Error::Stopped)
+    }
+
     /// Asks the loop, and waits until it answers or the time is up: then looks at what is known of
     /// the transaction by then.
     pub(super) async fn ask(

@@ -12,7 +12,7 @@ use unanimo_core::{
 use super::super::admission::{Permit, Share, held_at, shares};
 use super::super::message::{Failure, Message};
 use super::super::{Answer, Error, Overloaded, Until};
-use super::waits::in_time;
+use super::waits::{Asleep, in_time};
 use super::{Handle, Reached};
 use crate::participants::directory::Invitation;
 use crate::store::{GidHolder, Key};
@@ -344,9 +344,9 @@ impl Handle {
             let permit = permit.with(invitation.clone());
             Ok(Message::Enlist { tx_id, branch: branch.clone(), enlistment, permit, reply })
         };
-        match self.reach(&Key::Tx(tx_id), deadline, message).await? {
+        match self.reach(&Key::Tx(tx_id), Asleep::Woken, deadline, message).await? {
             Reached::Live(answer) => Ok(answer),
-            Reached::Ended(stored) => {
+            Reached::AtRest(stored) => {
                 self.on_ended(*stored, Input::Enlist { branch: branch.clone(), enlistment })
             }
         }

@@ -204,6 +204,9 @@ impl Service {
             CallEnd::Deferred => {
                 let Some(branch) = live.tx.branch(number) else { return };
                 if branch.awaits(call.operation, attempt) {
+                    if !live.is_durable() {
+                        return live.hold(vec![call], Vec::new());
+                    }
                     let name = branch.spec.participant.clone();
                     match self.caller.find(&name) {
                         Some(entry) => self.keep(tx_id, call, &name, &entry),

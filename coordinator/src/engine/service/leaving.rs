@@ -16,6 +16,8 @@ impl Service {
             if live.ends_here {
                 self.ends.log(&live.tx);
                 self.went_back.ended(&live.tx);
+            } else {
+                self.went_back.rewritten(&live.tx);
             }
             self.wake_lock_waits(&live.tx);
         } else {

@@ -68,11 +68,21 @@ impl Service {
                 let alone = *mode == LockMode::Exclusive || takes_alone(&live.tx, name);
                 live.tx.phase() == Phase::Active && alone
             };
-            older.any(stands_before).then(|| name.clone())
+            let first = older.find(|live| stands_before(live))?;
+            Some((name.clone(), first.tx.identity().gid.clone()))
         };
-        let lock = take.locks.iter().find_map(conflicts)?;
-        let Holder { gid: holder, waits } = self.lock_waits.holder(&lock)?;
+        let (lock, first) = take.locks.iter().find_map(conflicts)?;
+        let known = self.lock_waits.holder(&lock);
+        let known = known.filter(|holder| !self.is_of_family(&holder.gid, take.family));
+        let behind = Holder { gid: first, waits: true };
+        let Holder { gid: holder, waits } = known.unwrap_or(behind);
         Some(LockAnswer::Held { lock, holder, older: true, waits })
+    }
+
+    /// Tells whether a transaction is of this family, as far as memory tells: its own locks stand in nobody's way there.
+    fn is_of_family(&self, gid: &Gid, family: TxId) -> bool {
+        let live = self.by_gid.get(gid).and_then(|tx_id| self.live.get(tx_id));
+        live.is_some_and(|live| self::family(&live.tx) == family)
     }
 
     /// Applies the answer of the store.

@@ -3,6 +3,9 @@
 //! A child in doubt sleeps, too, if its parent does not decide soon: it waits for nothing but the decision, and
 //! that finds it by its gid.
 //!
+//! Whoever looks at one that sleeps is answered from its row. It comes to memory for whoever waits for it, follows
+//! it or changes it.
+//!
 //! The row of one that may leave memory says until when it sleeps. Whatever stays, or is back, has a row
 //! that says nothing of it. So the [scan](super::super::sleepers) for what is due finds only what is not
 //! in memory.
@@ -10,7 +13,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use unanimo_core::{Input, Phase, Timestamp, Transition, TxId};
+use unanimo_core::{Input, Phase, Timestamp, Transition, TxId, Version};
 
 use super::super::sleepers::AHEAD;
 use super::Service;
@@ -47,6 +50,18 @@ impl Service {
         self.asleep.set(tx_id, &mut live.asleep_until, until);
         let doubted = (in_doubt && until.is_none()).then(|| Instant::now() + DOUBT);
         self.doubts.set(tx_id, &mut live.doubted_until, doubted);
+    }
+
+    /// Returns those of these transactions that are not in memory.
+    pub(super) fn not_live(&self, mut transactions: Vec<(TxId, Version)>) -> Vec<(TxId, Version)> {
+        transactions.retain(|(tx_id, _)| !self.live.contains_key(tx_id));
+        transactions
+    }
+
+    /// Tells whether nothing more is known of a transaction than its row, which says that it sleeps. Nothing sleeps
+    /// that has ended here: the row of such a one is of an earlier time.
+    pub(super) fn sleeps_in_store(&self, tx_id: TxId) -> bool {
+        !self.live.contains_key(&tx_id) && !self.went_back.remembers(tx_id)
     }
 
     /// Counts the transactions that wait for something other than time.

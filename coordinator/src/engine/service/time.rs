@@ -33,7 +33,6 @@ impl Service {
         // A jump is noticed while nothing begins, too.
         let clock = self.clock.anchor();
         self.after_suspension();
-        self.after_promotion();
         let moment = Instant::now();
         while let Some(tx_id) = self.timers.due(moment) {
             let ticked = self.apply(tx_id, Input::Tick);

@@ -12,10 +12,14 @@ mod tests;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use unanimo_core::{Gid, Input, Phase, Record, Transaction, Transition, TxId, Version};
+use unanimo_core::{
+    BranchNumber, Gid, Input, Phase, Record, Transaction, Transition, TxId, Version,
+};
 
 use self::backlog::Backlog;
 use self::remembered::{Ends, Remembered};
+use super::super::live::Live;
+use super::super::waiting::WaitingCall;
 use super::Service;
 use crate::alarm::DATABASE_WENT_BACK;
 use crate::store::{Earlier, Key};
@@ -38,9 +42,9 @@ pub(in crate::engine) struct Known {
 }
 
 impl Known {
-    /// Makes one that knows of these promoted servers.
-    pub(in crate::engine) fn new(generation: Option<u64>) -> Self {
-        Self { generation, ..Self::default() }
+    /// Makes one that knows of these promoted servers. An end is deleted when its gid has been kept for so long.
+    pub(in crate::engine) fn new(generation: Option<u64>, gid_retention: Duration) -> Self {
+        Self { generation, ends: Ends::kept_for(gid_retention), ..Self::default() }
     }
 
     fn tells(&mut self, now: Instant) -> bool {
@@ -58,6 +62,16 @@ impl Known {
         }
     }
 
+    /// Notes the version as which an end that is remembered stands in the database.
+    pub(super) fn rewritten(&mut self, tx: &Transaction) {
+        self.ends.rewritten(tx.tx_id(), tx.version(), self.generation);
+    }
+
+    /// Tells whether a transaction is known to have ended.
+    pub(super) fn remembers(&self, tx_id: TxId) -> bool {
+        self.ends.get(tx_id).is_some()
+    }
+
     /// Tells whether the database may lack this end.
     fn may_lack(&self, tx_id: TxId) -> bool {
         self.unproven(&Key::Tx(tx_id)).is_some()
@@ -70,7 +84,20 @@ impl Known {
             Key::Gid(gid) => self.ends.find(gid)?,
         };
         let end = self.ends.get(tx_id).filter(|end| end.generation < self.generation)?;
-        self.promoted_at.filter(|at| end.may_be_missed(*at)).map(|_| end)
+        self.promoted_at.filter(|at| self.ends.may_miss(end, *at)).map(|_| end)
+    }
+}
+
+impl Live {
+    /// Makes the transition from what is stored to the present state; of one without details it says so.
+    fn written_again(
+        &mut self,
+        is_stored: bool,
+        branches: usize,
+        outputs: &[BranchNumber],
+    ) -> Transition {
+        let transition = self.tx.written_again(is_stored, branches, outputs);
+        Transition { stripped_at: self.stripped_at, ..transition }
     }
 }
 
@@ -94,6 +121,12 @@ impl Service {
             // Never rejected, and nothing for what has ended: that is being written.
             let _ = self.apply(tx_id, Input::Rewrite);
         }
+        // What waits for its participant goes out after that.
+        for WaitingCall { tx_id, call, .. } in self.waiting.take_all() {
+            if let Some(live) = self.live.get_mut(&tx_id) {
+                live.hold(vec![call], Vec::new());
+            }
+        }
         self.look_at_ends();
     }
 
@@ -111,13 +144,22 @@ impl Service {
         }
         live.handed_over(version.next(), true);
         if !live.has_ended() {
+            self.hold_waiting(tx_id);
             // Never rejected.
             let _ = self.apply(tx_id, Input::Rewrite);
             return;
         }
         live.tx.next_version();
-        let transition = live.tx.written_again(false, 0, &[]);
+        let transition = live.written_again(false, 0, &[]);
         self.hand_over_end(transition);
+    }
+
+    /// Holds the calls of a transaction that wait for their participants, until what is awaited is durable.
+    fn hold_waiting(&mut self, tx_id: TxId) {
+        let calls = self.waiting.take_of(tx_id);
+        if let Some(live) = self.live.get_mut(&tx_id) {
+            live.hold(calls, Vec::new());
+        }
     }
 
     /// Hands over an end that the row has, or is found to be of an earlier time.
@@ -132,21 +174,19 @@ impl Service {
     /// of it once it is durable. One of which the branches are not remembered is left to its row.
     pub(super) fn recall(&mut self, key: &Key) {
         let is_whole = |end: &&Remembered| end.is_whole;
-        let Some(end) = self.went_back.unproven(key).filter(is_whole) else { return };
-        let record = end.record.clone();
-        if let Some(transition) = self.bring_back(record) {
+        let end = self.went_back.unproven(key).filter(is_whole).cloned();
+        if let Some(transition) = end.and_then(|end| self.bring_back(end)) {
             self.hand_over_end(transition);
         }
     }
 
-    /// The same for a request that would begin a transaction: of an end without branches the outcome is stored again,
-    /// unless the gid has a row.
+    /// The same for a request that would begin a transaction: an end of which the branches are not remembered is stored
+    /// again as the purge leaves it, without its details, unless the gid has a row.
     pub(super) fn recall_instead(&mut self, gid: &Gid) {
         let key = Key::Gid(gid.clone());
         self.recall(&key);
-        let Some(end) = self.went_back.unproven(&key) else { return };
-        let record = end.record.clone();
-        let Some(transition) = self.bring_back(record) else { return };
+        let end = self.went_back.unproven(&key).cloned();
+        let Some(transition) = end.and_then(|end| self.bring_back(end)) else { return };
         let tx_id = transition.tx_id;
         let write_id = self.write_id();
         let Some(live) = self.live.get(&tx_id) else { return };
@@ -154,7 +194,8 @@ impl Service {
     }
 
     /// Brings an end to memory. Returns all of it, as the next version.
-    fn bring_back(&mut self, record: Record) -> Option<Transition> {
+    fn bring_back(&mut self, end: Remembered) -> Option<Transition> {
+        let Remembered { record, is_whole, .. } = end;
         let (tx_id, generation) = (record.identity.tx_id, self.went_back.generation);
         if self.live.contains_key(&tx_id) {
             return None;
@@ -163,9 +204,10 @@ impl Service {
         self.went_back.ends.written_at(tx_id, generation);
         self.insert(record);
         let live = self.live.get_mut(&tx_id)?;
+        live.stripped_at = (!is_whole).then(|| live.clock.now());
         live.tx.next_version();
         live.handed_over(live.tx.version(), true);
-        Some(live.tx.written_again(false, 0, &[]))
+        Some(live.written_again(false, 0, &[]))
     }
 
     /// Brings a transaction to its end that had ended here, and that the database has as it was before. Its
@@ -234,9 +276,10 @@ impl Service {
         );
         live.went_back(found);
         let (branches, is_stored) = (earlier.branches, earlier.row.is_some());
-        let mut transition = live.tx.written_again(is_stored, branches, &earlier.outputs);
+        let mut transition = live.written_again(is_stored, branches, &earlier.outputs);
         live.handed_over(transition.version, true);
         let life = live.life;
+        self.hold_waiting(tx_id);
         self.note_a_sleep(&mut transition);
         let write_id = self.write_id();
         self.journal.submit_again(transition, write_id, life, earlier);

@@ -42,6 +42,23 @@ fn due(waiting: &mut Waiting, directory: &Directory, now: Instant) -> Vec<(u128,
     due.into_iter().map(|(waiting, probe)| (waiting.tx_id.0.as_u128(), probe)).collect()
 }
 
+/// S3: what waits while a server is replaced can be held back.
+#[tokio::test]
+async fn s3_all_that_waits_is_taken_at_once() {
+    let ((directory, bank), now) = (directory(), Instant::now());
+    let entry = directory.find(&bank).expect("it registered");
+    let (mut waiting, failing) = (Waiting::new(), Past::Failing { since: now });
+    open(&entry, now);
+    for (n, past) in [(1, failing), (2, Past::Good)] {
+        waiting.push(&bank, &entry, waiting_call(n, past), now);
+    }
+    let mut taken: Vec<_> = waiting.take_all().iter().map(|w| w.tx_id.0.as_u128()).collect();
+    taken.sort_unstable();
+    assert_eq!(taken, [1, 2]);
+    assert_eq!(entry.waiting(CallKind::Prepare), 0);
+    assert_eq!(due(&mut waiting, &directory, now + Duration::from_secs(9)), []);
+}
+
 #[tokio::test]
 async fn l3_probes_are_the_newest_that_does_not_fail_and_the_failing_in_turn() {
     let ((directory, bank), now) = (directory(), Instant::now());

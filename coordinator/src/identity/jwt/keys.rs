@@ -10,6 +10,7 @@ use ring::signature::{
     UnparsedPublicKey,
 };
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use unanimo_tls::{Error, File};
 
 /// Fewest bytes of an RSA modulus.
@@ -73,85 +74,85 @@ impl Key {
 
 #[derive(Deserialize)]
 struct Document {
-    keys: Vec<serde_json::Value>,
+    keys: Vec<Map<String, Value>>,
 }
 
-/// A key of any kind: what is missing for its kind makes it none that can be used.
-#[derive(Deserialize)]
-struct Entry {
-    kty: String,
-    #[serde(default)]
-    kid: String,
-    #[serde(default, rename = "use")]
-    purpose: Option<String>,
-    #[serde(default)]
-    alg: Option<String>,
-    #[serde(default)]
-    crv: String,
-    #[serde(default)]
-    n: String,
-    #[serde(default)]
-    e: String,
-    #[serde(default)]
-    x: String,
-    #[serde(default)]
-    y: String,
-}
-
-/// Reads the file. Keys of other kinds, which an issuer may have for other purposes, are passed over.
+/// Reads the file. Keys of other kinds, which an issuer may have for other purposes, are passed over. There may be none
+/// that can be used: an issuer may revoke all of its keys.
 ///
 /// # Errors
-/// It is malformed, has no key that can be used, or one that is too weak. The message repeats no value.
+/// It is malformed, or has a key that is too weak. The message repeats no value.
 pub(super) fn read(file: &File, content: &[u8]) -> Result<Keys, Error> {
-    let rule = "it must be a JSON Web Key Set: an object with a list keys";
+    let rule = "it must be a JSON Web Key Set: an object with a list keys, of objects";
     let document: Document = serde_json::from_slice(content).map_err(|_| file.breaks(rule))?;
     let mut keys = HashMap::new();
-    for (index, entry) in document.keys.into_iter().enumerate() {
+    for (index, entry) in document.keys.iter().enumerate() {
         let bad = |rule: &str| file.breaks(format!("keys[{index}] {rule}"));
-        let Ok(entry) = serde_json::from_value::<Entry>(entry) else {
-            return Err(bad("must be an object with kty and texts"));
-        };
-        if entry.purpose.as_deref().is_some_and(|purpose| purpose != "sig") {
-            continue;
-        }
-        let Some(key) = key(&entry).map_err(bad)? else { continue };
-        if entry.alg.as_deref().is_some_and(|alg| !key.is_for(alg)) {
-            continue;
-        }
-        if keys.insert(entry.kid, key).is_some() {
+        let Some(kid) = name(entry).filter(|_| may_sign(entry)) else { continue };
+        let Some(key) = key(entry).map_err(bad)? else { continue };
+        if keys.insert(kid, key).is_some() {
             return Err(bad("has the kid of another one"));
         }
     }
-    match keys.is_empty() {
-        true => Err(file.breaks("it must have a key for RS256, ES256 or EdDSA, and has none")),
-        false => Ok(Keys(keys)),
+    if keys.is_empty() {
+        tracing::warn!("the issuer has no key that can be used: none of its tokens is accepted");
     }
+    Ok(Keys(keys))
+}
+
+/// Returns the value of this name. What is null is not there.
+fn value<'a>(entry: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    entry.get(name).filter(|value| !value.is_null())
+}
+
+/// Returns the text of this name.
+fn text<'a>(entry: &'a Map<String, Value>, name: &str) -> &'a str {
+    value(entry, name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Returns the name of a key, empty if it has none; `None` if it is no text, which no token can have.
+fn name(entry: &Map<String, Value>) -> Option<String> {
+    value(entry, "kid").map_or(Some(""), Value::as_str).map(str::to_owned)
+}
+
+/// Tells whether the issuer has the key for signatures of the algorithms that are known.
+fn may_sign(entry: &Map<String, Value>) -> bool {
+    let algorithms = match (text(entry, "kty"), text(entry, "crv")) {
+        ("RSA", _) => &["RS256"][..],
+        ("EC", "P-256") => &["ES256"],
+        ("OKP", "Ed25519") => &["EdDSA", "Ed25519"],
+        _ => return false,
+    };
+    let is = |name: &str, known: &[&str]| {
+        value(entry, name).is_none_or(|value| value.as_str().is_some_and(|v| known.contains(&v)))
+    };
+    is("use", &["sig"]) && is("alg", algorithms)
 }
 
 /// Makes the key; `None` if it is of another kind.
-fn key(entry: &Entry) -> Result<Option<Key>, &'static str> {
-    let bytes = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).ok();
-    let of_curve = |text: &str| bytes(text).filter(|bytes| bytes.len() == CURVE_BYTES);
-    Ok(Some(match (entry.kty.as_str(), entry.crv.as_str()) {
+fn key(entry: &Map<String, Value>) -> Result<Option<Key>, &'static str> {
+    let bytes = |name: &str| BASE64_URL_SAFE_NO_PAD.decode(text(entry, name)).ok();
+    let of_curve = |name: &str| bytes(name).filter(|bytes| bytes.len() == CURVE_BYTES);
+    Ok(Some(match (text(entry, "kty"), text(entry, "crv")) {
         ("RSA", _) => {
-            let number = |text: &str| {
-                let bytes = bytes(text)?;
+            let number = |name: &str| {
+                let bytes = bytes(name)?;
                 let first = bytes.iter().position(|byte| *byte != 0)?;
                 Some(bytes[first..].to_vec())
             };
-            let (n, e) = number(&entry.n).zip(number(&entry.e)).ok_or("has no n and e")?;
+            let (n, e) = number("n").zip(number("e")).ok_or("has no n and e")?;
             if n.len() < RSA_BYTES_MIN {
                 return Err("is too weak: it must have 2048 bits at least");
             }
             Key::Rsa { n, e }
         }
         ("EC", "P-256") => {
-            let (x, y) = of_curve(&entry.x).zip(of_curve(&entry.y)).ok_or("has no x and y")?;
+            let (x, y) = of_curve("x").zip(of_curve("y")).ok_or("has no x and y")?;
             let point = [&[4], x.as_slice(), y.as_slice()].concat();
             Key::P256(UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point))
         }
         ("OKP", "Ed25519") => {
-            let x = of_curve(&entry.x).ok_or("has no x")?;
+            let x = of_curve("x").ok_or("has no x")?;
             Key::Ed25519(UnparsedPublicKey::new(&ED25519, x))
         }
         _ => return Ok(None),

@@ -62,6 +62,7 @@ pub(in crate::store) struct Encoded {
     pub(in crate::store) kind: i16,
     pub(in crate::store) created_ms: Option<i64>,
     pub(in crate::store) ended_ms: Option<i64>,
+    pub(in crate::store) stripped_ms: Option<i64>,
     pub(in crate::store) wake_ms: Option<i64>,
     pub(in crate::store) reasons: i16,
     /// Key of its gid, if it begins a transaction.
@@ -115,6 +116,7 @@ impl Encoded {
             kind: state.kind(is_saga),
             created_ms: identity.as_ref().map(|identity| identity.created_ms),
             ended_ms: state.ended_ms,
+            stripped_ms: transition.stripped_at.map(ms_to_column),
             wake_ms: state.wake_ms.filter(|_| state.ended_ms.is_none()),
             reasons: state.reasons(),
             gid_key: identity.map(|identity| gid_key(identity.gid)),
@@ -124,8 +126,8 @@ impl Encoded {
         }
     }
 
-    /// Makes the only row of a transaction whose rows were put together: for the purge, which leaves its
-    /// details out, and for rows of an earlier version of the program.
+    /// Makes the only row of a transaction whose rows were put together, but for its history: for the purge, which
+    /// leaves its details out, and for rows of an earlier version of the program.
     pub(in crate::store) fn whole(content: &Content) -> Self {
         Self::of_content(content, false)
     }
@@ -137,11 +139,10 @@ impl Encoded {
     }
 
     fn of_content(content: &Content, is_broken: bool) -> Self {
-        let Content { row, branches, outputs, history, .. } = content;
+        let Content { row, branches, outputs, .. } = content;
         let (mut body, mut data) = (Maker::new(), Maker::new());
         put_identity(&mut body, &row.identity_columns());
         let state = row.state_columns();
-        let entries = history.iter().map(|(version, entry)| (*version, entry.as_str().into()));
         put_state(&mut body, &state);
         for branch in branches {
             put_branch(&mut body, &branch.named());
@@ -160,12 +161,14 @@ impl Encoded {
             kind: state.kind(row.mode == "saga"),
             created_ms: Some(row.created_ms),
             ended_ms: row.ended_ms,
+            // Their writers have it.
+            stripped_ms: None,
             wake_ms: row.wake_ms.filter(|_| row.ended_ms.is_none()),
             reasons: state.reasons(),
             gid_key: Some(gid_key(&row.gid)),
             body: body.finish(),
             data: (!data.is_empty()).then(|| data.finish()),
-            history: history::column(entries),
+            history: None,
         }
     }
 }
@@ -197,7 +200,7 @@ fn put_identity(body: &mut Maker, identity: &IdentityColumns<'_>) {
         .word(COMMON, &identity.begun_with);
 }
 
-fn put_state(body: &mut Maker, state: &StateColumns) {
+pub(super) fn put_state(body: &mut Maker, state: &StateColumns) {
     let flags = u8::from(state.stalled) | u8::from(state.forgotten) << 1;
     body.byte(STATE)
         .word(PHASES, &state.phase)
@@ -248,7 +251,6 @@ pub(in crate::store) struct Content {
     pub(super) branches: Vec<BranchRow>,
     pub(super) outputs: Vec<OutputRow>,
     pub(super) events: Vec<EventRow>,
-    pub(super) history: Vec<(i64, String)>,
 }
 
 impl Content {
@@ -310,7 +312,6 @@ impl Content {
         self.branches.clear();
         self.outputs.clear();
         self.events.clear();
-        self.history.clear();
     }
 }
 

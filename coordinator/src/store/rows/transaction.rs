@@ -32,7 +32,7 @@ pub(in crate::store) struct TransactionRow {
     pub(super) stalled: bool,
     pub(super) forgotten: bool,
     pub(super) stripped: bool,
-    pub(super) initiator: String,
+    pub(in crate::store) initiator: String,
     pub(super) metadata: String,
     pub(super) trace: String,
     pub(super) progress: String,

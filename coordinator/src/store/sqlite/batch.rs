@@ -20,16 +20,17 @@ use super::{Right, earlier, is_unfenced, log};
 const NAME: &str = "INSERT INTO gids (key, tx_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
 const BEGIN: &str = "
-INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history, created_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history, stripped_ms,
+    created_ms)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT DO NOTHING";
 
 /// A move goes only after the row that it follows, which must be this incarnation's.
-const MOVE: &str = "
-INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
+pub(super) const MOVE: &str = "
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history, stripped_ms)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
 WHERE EXISTS (
-    SELECT 1 FROM log WHERE tx_id = $1 AND follows < $2 AND version = $2 AND owner = $11)
+    SELECT 1 FROM log WHERE tx_id = $1 AND follows < $2 AND version = $2 AND owner = $12)
 ON CONFLICT DO NOTHING";
 
 /// Parks a transaction that begins under an identifier outside the marks: nobody looks for it elsewhere.
@@ -158,7 +159,8 @@ impl Writer {
             .bind(row.ended_ms)
             .bind(row.body.as_slice())
             .bind(row.data.as_deref())
-            .bind(row.history.as_deref());
+            .bind(row.history.as_deref())
+            .bind(row.stripped_ms);
         let former = former.unwrap_or(self.right.me);
         let query = match row.gid_key.is_some() {
             true => query.bind(row.created_ms),

@@ -9,7 +9,7 @@ use super::super::rows::{self, TakenRow, select_log};
 use super::super::{Error, LockTake, LockTaken, Locks};
 use super::Sqlite;
 
-const IS_OPEN: &str = "
+pub(super) const IS_OPEN: &str = "
 SELECT EXISTS (
     SELECT 1 FROM (
         SELECT owner, kind FROM log WHERE tx_id = $2 ORDER BY follows DESC LIMIT 1) AS last
@@ -31,7 +31,7 @@ macro_rules! others {
     };
 }
 
-const OBSTACLE: &str = concat!(
+pub(super) const OBSTACLE: &str = concat!(
     "
 WITH ",
     others!("$2"),

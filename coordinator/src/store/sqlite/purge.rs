@@ -14,7 +14,7 @@ use super::super::rows::{self, gid_key};
 use super::Sqlite;
 use super::transactions::{SET_ASIDE, of_ids_without_data};
 
-const OLD: &str = "
+pub(super) const OLD: &str = "
 SELECT ended.tx_id, (
     SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))
     FROM log AS entry WHERE entry.tx_id = ended.tx_id)
@@ -39,7 +39,7 @@ UPDATE cluster
 SET purge_watermark_ms = max(purge_watermark_ms, $1), purge_clock_ms = $2
 RETURNING purge_watermark_ms";
 
-const STRIPPED: &str = "
+pub(super) const STRIPPED: &str = "
 SELECT tx_id FROM log
 WHERE ended_ms < $1 AND created_ms < $1 AND stripped_ms <= $3 AND length(tx_id) = 16
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = log.tx_id)

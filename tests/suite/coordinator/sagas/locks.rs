@@ -1,5 +1,6 @@
 //! Locks: names that transactions hold against each other.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use sqlx::Connection;
@@ -110,6 +111,37 @@ async fn a_younger_one_gives_up_and_is_told_the_holder() {
         world.p.hold(false);
         ended(&world, "third").await;
         assert_eq!(order(&world, &third, "cancel"), ["a"]);
+        assert_eq!(ended(&world, "first").await.outcome(), Outcome::Committed);
+    }
+}
+
+/// Two share a lock, and then each wants it alone: the younger one is told of the older one, and never of itself.
+#[tokio::test]
+async fn nobody_is_told_to_wait_for_itself() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        world.p.hold(true);
+        let alone = BranchSpec { locks: exclusive(1_500), ..step("b", "ok", &["a"]) };
+        let both = |gid: &str| {
+            let branches = vec![step("a", "gated", &[]), alone.clone()];
+            SubmitTransactionRequest { locks: lock(LockMode::Shared, 0), ..saga(gid, branches) }
+        };
+        for gid in ["first", "second"] {
+            let tx_id = accept(&world, both(gid)).await;
+            called(&world, &tx_id, "a", 1).await;
+        }
+        world.p.hold(false);
+        let told = std::cell::RefCell::new(BTreeSet::new());
+        let second = world
+            .get_until("second", "its decision", |tx| {
+                told.borrow_mut().extend(tx.locks.iter().map(|lock| lock.holder_gid.clone()));
+                tx.decided_at.is_some()
+            })
+            .await;
+        let told = told.into_inner();
+        assert!(!told.contains("second"), "{told:?}");
+        assert_eq!(second.abort_cause(), AbortCause::Locked);
+        let detail = &second.abort_detail;
+        assert!(detail.contains("transaction first"), "{detail}");
         assert_eq!(ended(&world, "first").await.outcome(), Outcome::Committed);
     }
 }

@@ -8,14 +8,16 @@ use unanimo_coordinator::env::{Env, SystemEnv};
 use unanimo_core::history::{self, Document};
 use unanimo_core::{Timestamp, TxId};
 use unanimo_proto::v1::{
-    AbortCause, BranchState, ChildTransaction, ExportTransactionRequest, InquireBranchesRequest,
-    InquiredBranch, Lock, Mode, Outcome, SubmitTransactionRequest, TransactionState, Verdict,
-    WaitFor, export_transaction_request, inquired_branch,
+    AbortCause, BranchState, ChildTransaction, ExportTransactionRequest, GetTransactionRequest,
+    InquireBranchesRequest, InquiredBranch, Lock, Mode, Outcome, SubmitTransactionRequest,
+    TransactionState, Verdict, WaitFor, export_transaction_request, get_transaction_request,
+    inquired_branch,
 };
 
 use super::super::{World, millis, tcc};
 use super::bad_input::child_step;
 use super::{accept, ended, order, saga, step};
+use crate::store::count_at;
 
 /// A TCC that starts so much later.
 fn later(gid: &str, delay_ms: i64) -> SubmitTransactionRequest {
@@ -279,6 +281,62 @@ async fn a_question_about_a_branch_wakes_no_sleeper() {
         let shown = world.get("g").await;
         let adopted = shown.timeline.iter().filter(|line| line.event == "adopted").count();
         assert!(adopted <= 2, "{:?}", shown.timeline);
+    }
+}
+
+/// L5: whoever looks at sleepers, however often, wakes none, and no row is written. They go on at their time.
+#[tokio::test]
+async fn l5_looks_at_sleepers_write_nothing() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let url = world.config.database_url.expose().to_owned();
+        accept(&world, later("later", DAY_MS / 2)).await;
+        let half = accept(&world, half_a_day("half")).await;
+        let steps = vec![child_step("b", sleeping_child(), &[])];
+        let family = SubmitTransactionRequest { timeout: millis(DAY_MS), ..saga("family", steps) };
+        accept(&world, family).await;
+        super::called(&world, &half, "a", 1).await;
+        nothing_in_memory(&world).await;
+        let rows = count_at(&url, "log").await;
+        let looks = async |world: &World| {
+            for _ in 0..25 {
+                let shown = world.get("later").await;
+                assert_eq!(shown.state(), TransactionState::Scheduled);
+                assert!(shown.start_at.is_some() && shown.started_at.is_none());
+                let shown = world.get("half").await;
+                assert!(shown.branches[0].voted_at.is_some(), "{shown:?}");
+                assert_eq!(shown.branches[1].state(), BranchState::Waiting);
+            }
+            let key = export_transaction_request::Key::TxId(half.clone());
+            let request = ExportTransactionRequest { key: Some(key), ..Default::default() };
+            let exported = world.client().export_transaction(request).await.unwrap().into_inner();
+            let document: Document = serde_json::from_str(&exported.history_json).unwrap();
+            assert!(document.cut.is_none(), "{}", exported.history_json);
+            // The child's answer names a branch of its parent.
+            let child = world.get("family.b").await;
+            assert_eq!(child.parent.unwrap().branch_id, "b");
+            assert_eq!(count_at(&url, "log").await, rows, "nothing is written");
+            assert_eq!(in_memory(world), 0);
+        };
+        looks(&world).await;
+        // So it is in another life than the one that has written the rows.
+        let world = world.crash_and_restart().await;
+        looks(&world).await;
+        // Whoever waits for something to happen has it in memory.
+        let key = Some(get_transaction_request::Key::Gid("later".into()));
+        let wait_for = WaitFor::Decided.into();
+        let mut waiting =
+            tonic::Request::new(GetTransactionRequest { key, wait_for, ..Default::default() });
+        waiting.set_timeout(Duration::from_secs(2));
+        let began = std::time::Instant::now();
+        let waited = world.client().get_transaction(waiting).await.unwrap().into_inner();
+        assert_eq!(waited.transaction.unwrap().state(), TransactionState::Scheduled);
+        assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
+        assert_eq!(in_memory(&world), 1);
+        let world = half_a_day_later(world).await;
+        for gid in ["later", "half", "family"] {
+            assert_eq!(ended(&world, gid).await.outcome(), Outcome::Committed, "{gid}");
+        }
+        assert_eq!(order(&world, &half, "prepare"), ["a", "b", "c"]);
     }
 }
 

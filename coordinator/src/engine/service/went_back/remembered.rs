@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use unanimo_core::{Gid, Record, Transaction, TxId};
+use unanimo_core::{Gid, Record, Transaction, TxId, Version};
 
 /// Ends that are remembered. A standby that is promoted is behind by less: seconds, at ten thousand in each.
 const ENDS_MAX: usize = 65_536;
@@ -36,13 +36,6 @@ pub(super) struct Remembered {
     bytes: usize,
 }
 
-impl Remembered {
-    /// Tells that a server which was promoted at this time may lack it.
-    pub(super) fn may_be_missed(&self, promoted_at: Instant) -> bool {
-        promoted_at.saturating_duration_since(self.left_at) < MAY_MISS
-    }
-}
-
 /// The ends. Of the earlier ones no more is remembered than their outcomes.
 #[derive(Debug, Default)]
 pub(super) struct Ends {
@@ -54,9 +47,21 @@ pub(super) struct Ends {
     whole: usize,
     bytes: usize,
     whole_bytes: usize,
+    /// Time for which one may be missing: it is not yet deleted.
+    may_miss: Duration,
 }
 
 impl Ends {
+    /// Makes none, where the rows of ends are kept for so long.
+    pub(super) fn kept_for(gid_retention: Duration) -> Self {
+        Self { may_miss: gid_retention.min(MAY_MISS), ..Self::default() }
+    }
+
+    /// Tells that a server which was promoted at this time may lack an end.
+    pub(super) fn may_miss(&self, end: &Remembered, promoted_at: Instant) -> bool {
+        promoted_at.saturating_duration_since(end.left_at) < self.may_miss
+    }
+
     /// Remembers an end. It stands in the database, as far as `generation` knows that.
     pub(super) fn insert(&mut self, tx: &Transaction, generation: Option<u64>) {
         let (tx_id, record) = (tx.tx_id(), tx.record());
@@ -95,6 +100,14 @@ impl Ends {
     /// Notes that it is being written again.
     pub(super) fn written_at(&mut self, tx_id: TxId, generation: Option<u64>) {
         if let Some(end) = self.ends.get_mut(&tx_id) {
+            end.generation = generation;
+        }
+    }
+
+    /// Notes the version as which it was written again.
+    pub(super) fn rewritten(&mut self, tx_id: TxId, version: Version, generation: Option<u64>) {
+        if let Some(end) = self.ends.get_mut(&tx_id) {
+            end.record.version = end.record.version.max(version);
             end.generation = generation;
         }
     }
@@ -178,10 +191,22 @@ mod tests {
 
     #[test]
     fn an_end_of_long_ago_is_not_taken_for_a_lost_one() {
-        let mut ends = Ends::default();
-        ends.insert(&tombstone(1, ""), Some(0));
-        let end = ends.get(TxId(Uuid::from_u128(1))).expect("it is remembered");
-        assert!(end.may_be_missed(end.left_at));
-        assert!(!end.may_be_missed(end.left_at + MAY_MISS), "its row was deleted");
+        for (kept_for, may_miss) in [(MAY_MISS * 2, MAY_MISS), (MAY_MISS / 2, MAY_MISS / 2)] {
+            let mut ends = Ends::kept_for(kept_for);
+            ends.insert(&tombstone(1, ""), Some(0));
+            let end = ends.get(TxId(Uuid::from_u128(1))).expect("it is remembered");
+            assert!(ends.may_miss(end, end.left_at));
+            assert!(!ends.may_miss(end, end.left_at + may_miss), "its row was deleted");
+        }
+    }
+
+    #[test]
+    fn an_end_that_was_written_again_is_remembered_as_it_stands() {
+        let (mut ends, mut tx) = (Ends::default(), tombstone(1, ""));
+        ends.insert(&tx, Some(0));
+        tx.next_version();
+        ends.rewritten(tx.tx_id(), tx.version(), Some(1));
+        let end = ends.get(tx.tx_id()).expect("it is remembered");
+        assert_eq!((end.record.version, end.generation), (tx.version(), Some(1)));
     }
 }

@@ -1,3 +1,6 @@
+mod again;
+mod looks;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -141,6 +144,9 @@ struct Looks {
 
 type Faults = Arc<Mutex<Vec<&'static str>>>;
 
+/// As long as this is among the faults each Commit fails.
+const DOWN: &str = "the participant is down";
+
 impl Looks {
     async fn stored(&self, context: Option<BranchContext>) -> Option<Phase> {
         let tx_id = context.expect("a context").tx_id.parse().expect("a tx_id");
@@ -170,6 +176,9 @@ impl ParticipantService for Looks {
         &self,
         request: Request<CommitRequest>,
     ) -> Result<Response<CommitResponse>, Status> {
+        if self.faults.lock().expect("no panic").contains(&DOWN) {
+            return Err(Status::unavailable(DOWN));
+        }
         let phase = self.stored(request.into_inner().context).await;
         if phase.and_then(|phase| phase.decision()) != Some(Decision::Commit) {
             self.note("S3: a Commit that is not stored");
@@ -208,12 +217,22 @@ fn definition(gid: &str) -> Definition {
     }
 }
 
-/// Starts an engine, its journal and a participant.
+/// Starts an engine, its journal and a participant. Its lease is not renewed.
 async fn start(store: &Arc<Replaced>, faults: &Faults, tasks: &mut JoinSet<()>) -> Handle {
+    start_for(HOUR, store, faults, tasks).await.0
+}
+
+/// Starts the same with a lease of this length, and returns what renews it.
+async fn start_for(
+    length: Duration,
+    store: &Arc<Replaced>,
+    faults: &Faults,
+    tasks: &mut JoinSet<()>,
+) -> (Handle, lease::Service) {
     let (config, env) = (Config::default(), Arc::new(SystemEnv));
     let store: &Arc<dyn Store> = &(Arc::clone(store) as _);
-    let me = store.incarnations().create("one", 0, HOUR).await.expect("an answer").expect("it");
-    let (lease, _) = lease::lease(Arc::clone(store), me, HOUR, Instant::now());
+    let me = store.incarnations().create("one", 0, length).await.expect("an answer").expect("it");
+    let (lease, renewals) = lease::lease(Arc::clone(store), me, length, Instant::now());
     let metrics = Arc::new(Metrics::default());
     let directory = Arc::new(Directory::new(config.directory()));
     let looks = Arc::new(Looks { store: Arc::clone(store), faults: Arc::clone(faults) });
@@ -234,7 +253,40 @@ async fn start(store: &Arc<Replaced>, faults: &Faults, tasks: &mut JoinSet<()>) 
         adoption_wanted: Arc::new(Notify::new()),
     });
     tasks.spawn(driving.run());
-    engine
+    (engine, renewals)
+}
+
+/// S3, S10: what is asked while the lease has run out is answered once the promoted server has it, however the engine came
+/// to rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_s10_what_is_asked_during_a_rest_is_told_once_it_is_stored_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite:{}/rest.db", folder.path().display());
+    let store = Replaced::open(&url, Lacks::All).await;
+    let (mut tasks, faults) = (JoinSet::new(), Faults::default());
+    let length = Duration::from_secs(4);
+    let (engine, renewals) = start_for(length, &store, &faults, &mut tasks).await;
+    let deadline = Instant::now() + HOUR;
+    let open = Definition { drive: Drive::Interactive, branches: Vec::new(), ..definition("g") };
+    let begun = engine.begin(open, Until::Durable, deadline).await.expect("an answer");
+    let Answer::View(view) = begun else { panic!("{begun:?}") };
+    let key = Key::Tx(view.tx.tx_id());
+    // The lease runs out, and the timer, which wakes the engine each second, brings it to rest.
+    tokio::time::sleep(length + Duration::from_secs(2)).await;
+    let asking = engine.wait(key.clone(), Until::Durable, deadline);
+    let mut asking = std::pin::pin!(asking);
+    let rests = tokio::time::timeout(Duration::from_millis(300), &mut asking).await;
+    assert!(rests.is_err(), "it rests: {rests:?}");
+    store.held.send_replace(true);
+    store.generation.fetch_add(1, Ordering::SeqCst);
+    tasks.spawn(async move { drop(renewals.run().await) });
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut asking).await;
+    assert!(early.is_err(), "S3: {early:?}");
+    assert!(store.transactions().find(&key).await.expect("an answer").is_none());
+    store.held.send_replace(false);
+    let told = asking.await;
+    assert!(matches!(told, Ok(Answer::View(_))), "{told:?}");
+    assert!(store.transactions().find(&key).await.expect("an answer").is_some(), "S10");
 }
 
 /// S3, S6: the acknowledgement of the begin, of the decision or of the end comes from a server that was replaced by
@@ -337,7 +389,7 @@ fn ends_are_remembered_only_where_they_can_be_lost() {
     let now = SystemEnv.now();
     let tx = Transaction::tombstone(SystemEnv.tx_id(now), gid, String::new(), now, &policy).0;
     for (generation, remembered) in [(None, false), (Some(0), true)] {
-        let mut known = Known::new(generation);
+        let mut known = Known::new(generation, HOUR);
         known.ended(&tx);
         assert_eq!(known.ends.get(tx.tx_id()).is_some(), remembered);
     }

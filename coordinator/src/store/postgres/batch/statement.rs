@@ -33,20 +33,20 @@ WITH fence AS MATERIALIZED (
     RETURNING tx_id
 ), begun AS (
     INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, body, data,
-        history)
-    SELECT new.tx_id, 0, version, $1, write_id, kind, created_ms, ended_ms, body, data, history
+        history, stripped_ms)
+    SELECT new.tx_id, 0, version, $1, write_id, kind, created_ms, ended_ms, body, data, history, stripped_ms
     FROM UNNEST($3::uuid[], $4::int8[], $5::uuid[], $6::int2[], $7::int8[], $8::int8[], $9::bytea[],
-        $10::bytea[], $36::bytea[])
-        AS new (tx_id, version, write_id, kind, created_ms, ended_ms, body, data, history)
+        $10::bytea[], $36::bytea[], $38::int8[])
+        AS new (tx_id, version, write_id, kind, created_ms, ended_ms, body, data, history, stripped_ms)
     JOIN named USING (tx_id) WHERE true ",
             $conflict,
             " RETURNING tx_id
 ), moved AS (
-    INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history)
-    SELECT tx_id, follows, version, $1, write_id, kind, ended_ms, body, data, history
+    INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history, stripped_ms)
+    SELECT tx_id, follows, version, $1, write_id, kind, ended_ms, body, data, history, stripped_ms
     FROM UNNEST($11::uuid[], $12::int8[], $13::int8[], $14::uuid[], $15::int2[], $16::int8[],
-        $17::bytea[], $18::bytea[], $35::int8[], $37::bytea[])
-        AS new (tx_id, follows, version, write_id, kind, ended_ms, body, data, former, history)
+        $17::bytea[], $18::bytea[], $35::int8[], $37::bytea[], $39::int8[])
+        AS new (tx_id, follows, version, write_id, kind, ended_ms, body, data, former, history, stripped_ms)
     WHERE EXISTS (SELECT 1 FROM fence) AND (
         SELECT before.version = new.follows AND before.owner = new.former FROM log AS before
         WHERE before.tx_id = new.tx_id AND before.follows < new.follows
@@ -223,6 +223,8 @@ impl<'a> Columns<'a> {
             .bind(column(moved, |new| new.former.unwrap_or(me).0))
             .bind(column(begun, |new| new.row.history.as_deref()))
             .bind(column(moved, |new| new.row.history.as_deref()))
+            .bind(column(begun, |new| new.row.stripped_ms))
+            .bind(column(moved, |new| new.row.stripped_ms))
     }
 }
 

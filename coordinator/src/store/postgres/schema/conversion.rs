@@ -10,10 +10,13 @@ use uuid::Uuid;
 use super::super::super::Error;
 use super::super::super::error::is_of_data;
 use super::super::super::rows::{
-    CHUNK_BYTES_MAX, CHUNK_MAX, DROP_EARLIER, Details, Earlier, KEEP_EARLIER, SELECT_EARLIER,
-    SELECT_EARLIER_DETAILS, SELECT_EARLIER_IDS, SELECT_EARLIER_ONE, add_details, tell_broken,
+    Brought, CHUNK_BYTES_MAX, CHUNK_MAX, Details, Earlier, EarlierRow, Lost, SELECT_EARLIER,
+    SELECT_EARLIER_DETAILS, SELECT_EARLIER_ONE, add_details,
 };
 
+const IDS: &str = "SELECT tx_id FROM transactions WHERE tx_id > $1 ORDER BY tx_id LIMIT $2";
+
+/// Reads no value, so that a damaged one is no hindrance.
 const BYTES: &str = "
 SELECT (coalesce((SELECT sum(octet_length(payload)) FROM branches WHERE tx_id BETWEEN $1 AND $2), 0)
     + coalesce((SELECT sum(octet_length(output)) FROM outputs WHERE tx_id BETWEEN $1 AND $2), 0)
@@ -22,10 +25,10 @@ SELECT (coalesce((SELECT sum(octet_length(payload)) FROM branches WHERE tx_id BE
 const INSERT: &str = "
 INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, stripped_ms, body, data,
     history)
-SELECT tx_id, 0, version, owner, gen_random_uuid(), kind, created_ms, ended_ms, stripped_ms, body, data, history
+SELECT tx_id, follows, version, owner, gen_random_uuid(), kind, created_ms, ended_ms, stripped_ms, body, data, history
 FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int2[], $5::int8[], $6::int8[], $7::int8[], $8::bytea[],
-    $9::bytea[], $10::bytea[])
-    AS new (tx_id, version, owner, kind, created_ms, ended_ms, stripped_ms, body, data, history)";
+    $9::bytea[], $10::bytea[], $11::int8[])
+    AS new (tx_id, version, owner, kind, created_ms, ended_ms, stripped_ms, body, data, history, follows)";
 const NAME: &str = "
 INSERT INTO gids (key, tx_id) SELECT * FROM UNNEST($1::bytea[], $2::uuid[])";
 const PARK: &str = "
@@ -69,83 +72,102 @@ async fn convert_all(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     if !is_there {
         return Ok(());
     }
-    let (mut after, mut count, mut broken) = (Uuid::nil(), 0, 0);
+    let (mut after, mut brought) = (Uuid::nil(), Brought::default());
     loop {
-        let chunk = read(connection, after).await?;
-        let Some(last) = chunk.last() else { break };
-        after = last.tx_id;
+        let ids = next(connection, after).await?;
+        let Some(last) = ids.last() else { break };
+        after = *last;
+        let chunk = read(connection, &ids).await?;
         insert(connection, &chunk).await?;
-        count += chunk.len();
-        broken += chunk.iter().filter(|earlier| earlier.is_broken).count();
+        brought.add(&chunk);
+        crash_point!("conversion-after-chunk");
     }
-    let end = if broken == 0 { DROP_EARLIER } else { KEEP_EARLIER };
-    sqlx::raw_sql(AssertSqlSafe(end.to_owned())).execute(connection).await?;
-    tell_broken(broken);
-    tracing::info!(
-        transactions = count,
-        "the tables of an earlier version were brought to this one"
-    );
+    sqlx::raw_sql(AssertSqlSafe(brought.end().to_owned())).execute(connection).await?;
+    brought.tell();
     Ok(())
 }
 
-/// Reads the next transactions. Where the server gives up on what it reads, they are read one by one.
-async fn read(connection: &mut PgConnection, after: Uuid) -> Result<Vec<Earlier>, sqlx::Error> {
-    sqlx::raw_sql("SAVEPOINT chunk").execute(&mut *connection).await?;
-    let read = read_chunk(connection, after).await;
-    if !read.as_ref().is_err_and(is_of_data) {
-        sqlx::raw_sql("RELEASE SAVEPOINT chunk").execute(connection).await?;
-        return read;
+/// Begins what may meet a value that the server cannot read.
+async fn attempt(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql("SAVEPOINT attempt").execute(connection).await.map(drop)
+}
+
+/// Ends it; `None` if the server gave up on what it read. After another error no statement can follow, and that
+/// error is the one that counts.
+async fn conclude<T>(
+    connection: &mut PgConnection,
+    done: Result<T, sqlx::Error>,
+) -> Result<Option<T>, sqlx::Error> {
+    let (end, concluded) = match done {
+        Ok(read) => ("RELEASE SAVEPOINT attempt", Some(read)),
+        Err(error) if is_of_data(&error) => {
+            ("ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt", None)
+        }
+        Err(error) => return Err(error),
+    };
+    sqlx::raw_sql(end).execute(connection).await?;
+    Ok(concluded)
+}
+
+/// Returns the names of the next transactions that are read at once: so many as have few bytes. Where the server cannot
+/// tell, it is one.
+async fn next(connection: &mut PgConnection, after: Uuid) -> Result<Vec<Uuid>, sqlx::Error> {
+    let ids = sqlx::query_scalar(IDS).persistent(false).bind(after).bind(CHUNK_MAX);
+    let mut ids: Vec<Uuid> = ids.fetch_all(&mut *connection).await?;
+    while ids.len() > 1 {
+        attempt(connection).await?;
+        let bytes =
+            sqlx::query_scalar(BYTES).persistent(false).bind(ids[0]).bind(ids[ids.len() - 1]);
+        let bytes = bytes.fetch_one(&mut *connection).await;
+        let bytes: Option<i64> = conclude(connection, bytes).await?;
+        if bytes.is_some_and(|bytes| bytes <= CHUNK_BYTES_MAX) {
+            break;
+        }
+        ids.truncate(ids.len() / 2);
     }
-    sqlx::raw_sql("ROLLBACK TO SAVEPOINT chunk").execute(&mut *connection).await?;
-    let ids = sqlx::query_scalar(SELECT_EARLIER_IDS).persistent(false).bind(after).bind(CHUNK_MAX);
-    let ids: Vec<Uuid> = ids.fetch_all(&mut *connection).await?;
+    Ok(ids)
+}
+
+/// Reads transactions. Where the server gives up on what it reads, they are read one by one.
+async fn read(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Earlier>, sqlx::Error> {
+    attempt(connection).await?;
+    let chunk = read_chunk(connection, ids).await;
+    if let Some(chunk) = conclude(connection, chunk).await? {
+        return Ok(chunk);
+    }
     let mut read = Vec::with_capacity(ids.len());
     for id in ids {
-        read.extend(read_one(connection, id).await?);
+        read.push(read_one(connection, *id).await?);
     }
     Ok(read)
 }
 
 async fn read_chunk(
     connection: &mut PgConnection,
-    after: Uuid,
+    ids: &[Uuid],
 ) -> Result<Vec<Earlier>, sqlx::Error> {
-    let query = sqlx::query(SELECT_EARLIER).persistent(false).bind(after).bind(CHUNK_MAX);
-    let mut transactions = query.fetch_all(&mut *connection).await?;
-    let range = loop {
-        let (Some(first), Some(last)) = (transactions.first(), transactions.last()) else {
-            return Ok(Vec::new());
-        };
-        let range: (Uuid, Uuid) = (first.try_get("tx_id")?, last.try_get("tx_id")?);
-        let bytes = sqlx::query_scalar(BYTES).persistent(false).bind(range.0).bind(range.1);
-        let bytes: i64 = bytes.fetch_one(&mut *connection).await?;
-        if bytes <= CHUNK_BYTES_MAX || transactions.len() == 1 {
-            break range;
-        }
-        transactions.truncate(transactions.len() / 2);
-    };
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(Vec::new()) };
+    let query = sqlx::query(SELECT_EARLIER).persistent(false).bind(*first).bind(*last);
+    let transactions = query.fetch_all(&mut *connection).await?;
     let mut details: Details<PgRow> = Details::new();
     for (kind, statement) in SELECT_EARLIER_DETAILS.into_iter().enumerate() {
-        let query = sqlx::query(statement).persistent(false).bind(range.0).bind(range.1);
+        let query = sqlx::query(statement).persistent(false).bind(*first).bind(*last);
         add_details(&mut details, kind, query.fetch_all(&mut *connection).await?);
     }
     let chunk = transactions.iter().map(|transaction| {
         let tx_id: Uuid = transaction.try_get("tx_id").unwrap_or_default();
-        Earlier::of(transaction, &details.remove(&tx_id).unwrap_or_default(), false)
+        Earlier::of(transaction, &details.remove(&tx_id).unwrap_or_default(), Lost::default())
     });
     Ok(chunk.collect())
 }
 
 /// Reads what the server can read of a transaction.
-async fn read_one(
-    connection: &mut PgConnection,
-    tx_id: Uuid,
-) -> Result<Option<Earlier>, sqlx::Error> {
-    let (mut is_broken, mut transaction) = (false, None);
+async fn read_one(connection: &mut PgConnection, tx_id: Uuid) -> Result<Earlier, sqlx::Error> {
+    let (mut lost, mut transaction) = (Lost::default(), None);
     for statement in SELECT_EARLIER_ONE {
         match try_read(connection, statement, tx_id).await? {
             Some(rows) => transaction = rows.into_iter().next(),
-            None => is_broken = true,
+            None => lost.part = true,
         }
         if transaction.is_some() {
             break;
@@ -159,10 +181,10 @@ async fn read_one(
     for (kind, statement) in SELECT_EARLIER_DETAILS.into_iter().enumerate() {
         match try_read(connection, statement, tx_id).await? {
             Some(rows) => details[kind] = rows,
-            None => is_broken = true,
+            None => lost.note(kind),
         }
     }
-    Ok(Some(Earlier::of(&transaction, &details, is_broken)))
+    Ok(Earlier::of(&transaction, &details, lost))
 }
 
 /// Reads rows of one transaction; `None` if the server gives up on them.
@@ -171,43 +193,39 @@ async fn try_read(
     statement: &'static str,
     tx_id: Uuid,
 ) -> Result<Option<Vec<PgRow>>, sqlx::Error> {
-    sqlx::raw_sql("SAVEPOINT one").execute(&mut *connection).await?;
+    attempt(connection).await?;
     let mut query = sqlx::query(statement).persistent(false).bind(tx_id);
     if statement.contains("$2") {
         query = query.bind(tx_id);
     }
-    match query.fetch_all(&mut *connection).await {
-        Err(error) if is_of_data(&error) => {
-            sqlx::raw_sql("ROLLBACK TO SAVEPOINT one").execute(connection).await?;
-            Ok(None)
-        }
-        rows => {
-            sqlx::raw_sql("RELEASE SAVEPOINT one").execute(connection).await?;
-            rows.map(Some)
-        }
-    }
+    let rows = query.fetch_all(&mut *connection).await;
+    conclude(connection, rows).await
 }
 
 async fn insert(connection: &mut PgConnection, chunk: &[Earlier]) -> Result<(), sqlx::Error> {
-    let all: Vec<&Earlier> = chunk.iter().collect();
+    let rows: Vec<(&Earlier, &EarlierRow)> = chunk
+        .iter()
+        .flat_map(|earlier| earlier.rows.iter().map(move |row| (earlier, row)))
+        .collect();
     sqlx::query(INSERT)
         .persistent(false)
-        .bind(column(&all, |earlier| earlier.tx_id))
-        .bind(column(&all, |earlier| earlier.version))
-        .bind(column(&all, |earlier| earlier.owner))
-        .bind(column(&all, |earlier| earlier.row.kind))
-        .bind(column(&all, |earlier| earlier.row.created_ms))
-        .bind(column(&all, |earlier| earlier.row.ended_ms))
-        .bind(column(&all, |earlier| earlier.stripped_ms))
-        .bind(column(&all, |earlier| earlier.row.body.as_slice()))
-        .bind(column(&all, |earlier| earlier.row.data.as_deref()))
-        .bind(column(&all, |earlier| earlier.row.history.as_deref()))
+        .bind(column(&rows, |(earlier, _)| earlier.tx_id))
+        .bind(column(&rows, |(_, row)| row.version))
+        .bind(column(&rows, |(earlier, _)| earlier.owner))
+        .bind(column(&rows, |(earlier, _)| earlier.kind))
+        .bind(column(&rows, |(_, row)| row.created_ms))
+        .bind(column(&rows, |(_, row)| row.ended_ms))
+        .bind(column(&rows, |(_, row)| row.stripped_ms))
+        .bind(column(&rows, |(_, row)| row.body.as_slice()))
+        .bind(column(&rows, |(_, row)| row.data.as_deref()))
+        .bind(column(&rows, |(_, row)| row.history.as_deref()))
+        .bind(column(&rows, |(_, row)| row.follows))
         .execute(&mut *connection)
         .await?;
-    let named: Vec<&Earlier> = chunk.iter().filter(|e| e.row.gid_key.is_some()).collect();
+    let named: Vec<&Earlier> = chunk.iter().filter(|e| e.gid_key.is_some()).collect();
     sqlx::query(NAME)
         .persistent(false)
-        .bind(column(&named, |earlier| earlier.row.gid_key.as_deref()))
+        .bind(column(&named, |earlier| earlier.gid_key.as_deref()))
         .bind(column(&named, |earlier| earlier.tx_id))
         .execute(&mut *connection)
         .await?;
@@ -216,8 +234,8 @@ async fn insert(connection: &mut PgConnection, chunk: &[Earlier]) -> Result<(), 
         .persistent(false)
         .bind(column(&parked, |earlier| earlier.tx_id))
         .bind(column(&parked, |earlier| earlier.owner))
-        .bind(column(&parked, |earlier| earlier.row.wake_ms))
-        .bind(column(&parked, |earlier| earlier.row.reasons))
+        .bind(column(&parked, |earlier| earlier.wake_ms))
+        .bind(column(&parked, |earlier| earlier.reasons))
         .execute(&mut *connection)
         .await?;
     let aside: Vec<&Earlier> = chunk.iter().filter(|e| e.set_aside_by.is_some()).collect();
@@ -230,6 +248,6 @@ async fn insert(connection: &mut PgConnection, chunk: &[Earlier]) -> Result<(), 
         .map(drop)
 }
 
-fn column<'a, T>(rows: &[&'a Earlier], field: impl Fn(&'a Earlier) -> T) -> Vec<T> {
-    rows.iter().map(|row| field(row)).collect()
+fn column<R: Copy, T>(rows: &[R], field: impl Fn(R) -> T) -> Vec<T> {
+    rows.iter().map(|row| field(*row)).collect()
 }

@@ -16,12 +16,19 @@
 //!
 //! - a batch reads the marks in the fence's row that it has locked, and parks what begins outside the range. A mark is
 //!   raised after the batches that have seen the one before: they hold that row;
-//! - `parks_before` is raised only once all before it is parked, and `parks_from` with it. So the range is as long as
-//!   a minute and some seconds, also where parking fails for hours: then what begins is parked when it begins;
-//! - `parked_before` is raised to what was parked by statements that are committed;
+//! - `parks_before` is raised only once all before it is parked, and never past `parks_from`, which is raised with it
+//!   and stays where the present is past it. So the range is never longer than two minutes and some seconds, also where
+//!   parking fails for hours: what begins meanwhile is parked when it begins;
+//! - once all before `parks_from` is parked, nothing is in the log alone: all three marks come to the present at once;
+//! - `parked_before` is raised after each part, to what was parked by statements that are committed: a run that is cut
+//!   off is gone on with;
 //! - each write that changes the owner parks: a claim, and a move that follows another's row, or this one's of an
 //!   earlier time;
 //! - a row of `parked` goes only with the end, in the same statement or after it.
+//!
+//! The marks are raised without a wait for the disk or a standby: that wait would hold the row that batches lock. Of a
+//! database that lost a mark nothing else is lost: a batch that has read it is committed later in the log of the
+//! database, and so is durable only with it; and what it was raised to had been parked earlier in that log.
 //!
 //! Only `wake_ms` in `parked` says that a transaction sleeps.
 
@@ -48,72 +55,118 @@ macro_rules! identifier_at {
 }
 pub(in crate::store::postgres) use identifier_at;
 
+/// Ends the wait of this one transaction for its commit: the setting is the session's again with its end.
+macro_rules! commits_unsynced {
+    () => {
+        "set_config('synchronous_commit', 'off', true)"
+    };
+}
+
 /// Raises the marks outside of which batches park what they begin, unless something before the last one is not parked
 /// yet. It waits for those that are under way: they hold the fence. Where nothing was begun they stay.
 const RAISE: &str = concat!(
     "
-UPDATE fences SET parks_before = greatest(parks_before, ",
+WITH now AS MATERIALIZED (
+    SELECT ",
+    commits_unsynced!(),
+    ", ",
     identifier_at!("-5"),
-    "), parks_from = greatest(parks_from, ",
+    " AS mark, ",
     identifier_at!("60"),
-    ")
+    " AS until
+)
+UPDATE fences SET
+    parked_before = CASE WHEN parked_before < parks_from THEN parked_before ELSE greatest(parked_before, mark) END,
+    parks_before = greatest(parks_before,
+        CASE WHEN parked_before < parks_from THEN least(mark, parks_from) ELSE mark END),
+    parks_from = CASE WHEN parked_before < parks_from AND mark > parks_from THEN parks_from
+        ELSE greatest(parks_from, until) END
+FROM now
 WHERE incarnation = $1 AND nonce = $2 AND NOT fenced AND parked_before >= parks_before
     AND EXISTS (SELECT 1 FROM log WHERE tx_id >= parked_before)"
 );
 
 const MARKS: &str = "
-SELECT parked_before, parks_before FROM fences WHERE incarnation = $1 AND nonce = $2 AND NOT fenced";
+SELECT parked_before, parks_before, parks_from FROM fences
+WHERE incarnation = $1 AND nonce = $2 AND NOT fenced";
 
 /// Parks what an incarnation has open in a part of a range, and tells where the part ends. What was parked with more
 /// about it stays as it is.
-const PARK: &str = "
-WITH part AS MATERIALIZED (
+const PARK: &str = concat!(
+    "
+WITH ",
+    fence!("$2"),
+    ", part AS MATERIALIZED (
     SELECT coalesce((
-        SELECT tx_id FROM log WHERE tx_id > $2 AND tx_id < $3 ORDER BY tx_id OFFSET $4 LIMIT 1), $3) AS until
+        SELECT tx_id FROM log WHERE tx_id > $4 AND tx_id < $5 ORDER BY tx_id OFFSET $6 LIMIT 1), $5) AS until
 ), parks AS (
     INSERT INTO parked (tx_id, owner)
     SELECT tx_id, owner FROM (
         SELECT DISTINCT ON (tx_id) tx_id, owner, kind FROM log
-        WHERE tx_id >= $2 AND tx_id < (SELECT until FROM part) ORDER BY tx_id, follows DESC) AS last
-    WHERE owner = $1 AND kind & 15 < 5
+        WHERE tx_id >= $4 AND tx_id < (SELECT until FROM part) ORDER BY tx_id, follows DESC) AS last
+    WHERE owner = $3 AND kind & 15 < 5 AND EXISTS (SELECT 1 FROM fence)
     ON CONFLICT DO NOTHING
 )
-SELECT until FROM part";
+SELECT until FROM part WHERE EXISTS (SELECT 1 FROM fence)"
+);
 
 /// One that ended while it was parked has its row still.
-const UNPARK_ENDED: &str = "
-DELETE FROM parked WHERE owner = $1 AND wake_ms IS NULL AND reasons = 0
-    AND (SELECT kind & 15 FROM log WHERE log.tx_id = parked.tx_id ORDER BY follows DESC LIMIT 1) >= 5";
+const UNPARK_ENDED: &str = concat!(
+    "
+WITH ",
+    fence!("$2"),
+    "
+DELETE FROM parked WHERE owner = $1 AND wake_ms IS NULL AND reasons = 0 AND EXISTS (SELECT 1 FROM fence)
+    AND (SELECT kind & 15 FROM log WHERE log.tx_id = parked.tx_id ORDER BY follows DESC LIMIT 1) >= 5"
+);
 
-const SET_PARKED: &str = "
-UPDATE fences SET parked_before = greatest(parked_before, $3)
-WHERE incarnation = $1 AND nonce = $2 AND NOT fenced";
+const SET_PARKED: &str = concat!(
+    "
+WITH unsynced AS MATERIALIZED (SELECT ",
+    commits_unsynced!(),
+    ")
+UPDATE fences SET parked_before = greatest(parked_before, $3) FROM unsynced
+WHERE incarnation = $1 AND nonce = $2 AND NOT fenced"
+);
 
 /// Parks what an incarnation of this process has open for some seconds. Whatever fails, it is done by the next that
-/// succeeds: until then the range is as it was.
+/// succeeds, which goes on where this one was.
 pub(super) async fn park_own(
     connection: &mut PgConnection,
     me: Incarnation,
     nonce: Uuid,
 ) -> Result<(), sqlx::Error> {
+    let mut parked = park_to_mark(connection, me, nonce).await;
+    if let Ok(true) = parked {
+        parked = park_to_mark(connection, me, nonce).await;
+    }
+    let unpark = sqlx::query(UNPARK_ENDED).bind(me.0).bind(nonce);
+    let unparked = unpark.execute(&mut *connection).await;
+    parked.and(unparked).map(drop)
+}
+
+/// Raises the marks, and parks what is before them. Tells whether that is all that is not parked when it begins: then
+/// the marks can be raised to the present.
+async fn park_to_mark(
+    connection: &mut PgConnection,
+    me: Incarnation,
+    nonce: Uuid,
+) -> Result<bool, sqlx::Error> {
     let raise = || sqlx::query(RAISE).bind(me.0).bind(nonce);
     let raised = past_batches(connection, raise).await;
-    let marks: Option<(Uuid, Uuid)> =
+    let marks: Option<(Uuid, Uuid, Uuid)> =
         sqlx::query_as(MARKS).bind(me.0).bind(nonce).fetch_optional(&mut *connection).await?;
-    let Some((mut from, to)) = marks.filter(|(from, to)| from < to) else { return raised };
-    let mut parked = raised;
+    let Some((mut from, to, end)) = marks.filter(|(from, to, _)| from < to) else {
+        return raised.map(|()| false);
+    };
     while from < to {
-        match park_part(connection, me.0, from, to).await {
-            Ok(until) => from = until,
-            Err(error) => {
-                parked = parked.and(Err(error));
-                break;
-            }
-        }
+        let part = park_part(connection, (me, nonce), me.0, from, to).await?;
+        let Some(until) = part else { return Ok(false) };
+        from = until;
+        let set = || sqlx::query(SET_PARKED).bind(me.0).bind(nonce).bind(from);
+        past_batches(connection, set).await?;
     }
-    sqlx::query(UNPARK_ENDED).bind(me.0).execute(&mut *connection).await?;
-    let set = || sqlx::query(SET_PARKED).bind(me.0).bind(nonce).bind(from);
-    parked.and(past_batches(connection, set).await)
+    raised.map(|()| to == end)
 }
 
 type Query = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
@@ -137,14 +190,16 @@ fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.code().is_some_and(|code| code == "55P03")
 }
 
+/// Parks a part, and returns where it ends; `None` if whoever parks is fenced.
 async fn park_part(
     connection: &mut PgConnection,
-    incarnation: i64,
+    (me, nonce): (Incarnation, Uuid),
+    owner: i64,
     from: Uuid,
     to: Uuid,
-) -> Result<Uuid, sqlx::Error> {
-    let park = sqlx::query_scalar(PARK).bind(incarnation).bind(from).bind(to).bind(CHUNK);
-    park.fetch_one(connection).await
+) -> Result<Option<Uuid>, sqlx::Error> {
+    let park = sqlx::query_scalar(PARK).bind(me.0).bind(nonce).bind(owner);
+    park.bind(from).bind(to).bind(CHUNK).fetch_optional(connection).await
 }
 
 /// Incarnations that were fenced, and may have left something that is not parked.
@@ -153,9 +208,14 @@ SELECT incarnation, parked_before, parks_from FROM fences WHERE fenced AND NOT a
     AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $2 AND NOT fenced)
 ORDER BY incarnation";
 
-const SET_PARKED_OF_FENCED: &str = "
-UPDATE fences SET parked_before = greatest(parked_before, $2), all_parked = all_parked OR $2 >= parks_from
-WHERE incarnation = $1 AND fenced";
+const SET_PARKED_OF_FENCED: &str = concat!(
+    "
+WITH ",
+    fence!("$2"),
+    "
+UPDATE fences SET parked_before = greatest(parked_before, $4), all_parked = all_parked OR $4 >= parks_from
+WHERE incarnation = $3 AND fenced AND EXISTS (SELECT 1 FROM fence)"
+);
 
 /// Parks what fenced incarnations left open. They write nothing any more. One of which that fails does not hold up
 /// those after it.
@@ -168,24 +228,28 @@ pub(super) async fn park_fenced(
         sqlx::query_as(LEFT).bind(me.0).bind(nonce).fetch_all(&mut *connection).await?;
     let mut parked = Ok(());
     for (incarnation, from, to) in left {
-        parked = parked.and(park_all_of(connection, incarnation, from, to).await);
+        parked = parked.and(park_all_of(connection, (me, nonce), incarnation, from, to).await);
     }
     parked
 }
 
 async fn park_all_of(
     connection: &mut PgConnection,
+    right: (Incarnation, Uuid),
     incarnation: i64,
     mut from: Uuid,
     to: Uuid,
 ) -> Result<(), sqlx::Error> {
+    let (me, nonce) = right;
     loop {
         if from < to {
-            from = park_part(connection, incarnation, from, to).await?;
+            let part = park_part(connection, right, incarnation, from, to).await?;
+            let Some(until) = part else { return Ok(()) };
+            from = until;
             crash_point!("adoption-while-parking");
         }
-        let set = sqlx::query(SET_PARKED_OF_FENCED).bind(incarnation).bind(from);
-        set.execute(&mut *connection).await?;
+        let set = sqlx::query(SET_PARKED_OF_FENCED).bind(me.0).bind(nonce);
+        set.bind(incarnation).bind(from).execute(&mut *connection).await?;
         if from >= to {
             return Ok(());
         }

@@ -10,10 +10,15 @@ use uuid::Uuid;
 use super::super::super::Error;
 use super::super::super::error::is_of_data;
 use super::super::super::rows::{
-    CHUNK_BYTES_MAX, CHUNK_MAX, DROP_EARLIER, Details, Earlier, KEEP_EARLIER, SELECT_EARLIER,
-    SELECT_EARLIER_DETAILS, SELECT_EARLIER_IDS, SELECT_EARLIER_ONE, add_details, tell_broken,
+    Brought, CHUNK_BYTES_MAX, CHUNK_MAX, Details, Earlier, Lost, SELECT_EARLIER,
+    SELECT_EARLIER_DETAILS, SELECT_EARLIER_ONE, add_details, gid_key,
 };
 
+/// Names that are none belong to transactions that nobody can ask for: see [`reserve`].
+const IDS: &str = "
+SELECT tx_id FROM transactions WHERE tx_id > $1 AND length(tx_id) = 16 ORDER BY tx_id LIMIT $2";
+
+/// Reads no payload and no output, so that a damaged one is no hindrance.
 const BYTES: &str = "
 SELECT coalesce((SELECT sum(length(payload)) FROM branches WHERE tx_id BETWEEN $1 AND $2), 0)
     + coalesce((SELECT sum(length(output)) FROM outputs WHERE tx_id BETWEEN $1 AND $2), 0)
@@ -21,10 +26,9 @@ SELECT coalesce((SELECT sum(length(payload)) FROM branches WHERE tx_id BETWEEN $
 
 const INSERT: &str = "
 INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, stripped_ms, body, data, history)
-VALUES ($1, 0, $2, $3, randomblob(16), $4, coalesce($5, 0), $6, $7, $8, $9, $10)";
+VALUES ($1, $2, $3, $4, randomblob(16), $5, $6, $7, $8, $9, $10, $11)";
 
-/// Names that are none belong to transactions that nobody can ask for.
-const NAMELESS: &str = "SELECT count(*) FROM transactions WHERE length(tx_id) <> 16";
+const NAMELESS: &str = "SELECT gid FROM transactions WHERE length(tx_id) IS NOT 16";
 
 /// Moves what is in the tables of the earlier version, if they are there, and drops them. If something in them cannot
 /// be read, they are kept under other names.
@@ -38,87 +42,107 @@ async fn convert_all(connection: &mut SqliteConnection) -> Result<(), sqlx::Erro
     if !is_there.map_err(|error| sqlx::Error::Protocol(error.to_string()))? {
         return Ok(());
     }
-    let nameless: i64 = sqlx::query_scalar(NAMELESS).fetch_one(&mut *connection).await?;
-    let (mut after, mut count) = (Uuid::nil(), 0);
-    let mut broken = usize::try_from(nameless).unwrap_or_default();
+    let (mut after, mut brought) = (Uuid::nil(), Brought::default());
     loop {
-        let chunk = match read_chunk(connection, after).await {
-            Err(error) if is_of_data(&error) => read_each(connection, after).await?,
+        let ids = next(connection, after).await?;
+        let Some(last) = ids.last() else { break };
+        after = *last;
+        let chunk = match read_chunk(connection, &ids).await {
+            Err(error) if is_of_data(&error) => read_each(connection, &ids).await?,
             chunk => chunk?,
         };
-        let Some(last) = chunk.last() else { break };
-        after = last.tx_id;
         for earlier in &chunk {
             insert(connection, earlier).await?;
         }
-        count += chunk.len();
-        broken += chunk.iter().filter(|earlier| earlier.is_broken).count();
+        brought.add(&chunk);
+        crash_point!("conversion-after-chunk");
     }
-    let end = if broken == 0 { DROP_EARLIER } else { KEEP_EARLIER };
-    sqlx::raw_sql(AssertSqlSafe(end.to_owned())).execute(connection).await?;
-    tell_broken(broken);
-    tracing::info!(
-        transactions = count,
-        "the tables of an earlier version were brought to this one"
-    );
+    brought.broken += reserve(connection).await?;
+    sqlx::raw_sql(AssertSqlSafe(brought.end().to_owned())).execute(connection).await?;
+    brought.tell();
     Ok(())
+}
+
+/// Reserves the gids of transactions whose names are none, and returns their number: nothing else begins under them,
+/// and a person sees them under a new name.
+async fn reserve(connection: &mut SqliteConnection) -> Result<usize, sqlx::Error> {
+    let nameless = sqlx::query(NAMELESS).persistent(false).fetch_all(&mut *connection).await?;
+    for row in &nameless {
+        let tx_id = Uuid::new_v4();
+        let gid = row.try_get::<String, _>("gid").ok();
+        if let Some(gid) = &gid {
+            let name =
+                sqlx::query("INSERT INTO gids (key, tx_id) VALUES ($1, $2) ON CONFLICT DO NOTHING");
+            name.bind(gid_key(gid)).bind(tx_id).execute(&mut *connection).await?;
+        }
+        let aside = sqlx::query("INSERT INTO aside (tx_id, incarnation) VALUES ($1, 0)");
+        aside.bind(tx_id).execute(&mut *connection).await?;
+        tracing::error!(
+            %tx_id,
+            gid,
+            "a stored transaction of an earlier version has a name that is none; it is not brought to this \
+             version, and its gid is reserved under this new name"
+        );
+    }
+    Ok(nameless.len())
+}
+
+/// Returns the names of the next transactions that are read at once: so many as have few bytes. Where a page that tells
+/// is damaged, it is one.
+async fn next(connection: &mut SqliteConnection, after: Uuid) -> Result<Vec<Uuid>, sqlx::Error> {
+    let ids = sqlx::query_scalar(IDS).persistent(false).bind(after).bind(CHUNK_MAX);
+    let mut ids: Vec<Uuid> = ids.fetch_all(&mut *connection).await?;
+    while ids.len() > 1 {
+        let bytes =
+            sqlx::query_scalar(BYTES).persistent(false).bind(ids[0]).bind(ids[ids.len() - 1]);
+        match bytes.fetch_one(&mut *connection).await {
+            Ok(bytes) if bytes <= CHUNK_BYTES_MAX => break,
+            Err(error) if !is_of_data(&error) => return Err(error),
+            Ok::<i64, _>(_) | Err(_) => ids.truncate(ids.len() / 2),
+        }
+    }
+    Ok(ids)
 }
 
 async fn read_chunk(
     connection: &mut SqliteConnection,
-    after: Uuid,
+    ids: &[Uuid],
 ) -> Result<Vec<Earlier>, sqlx::Error> {
-    let query = sqlx::query(SELECT_EARLIER).persistent(false).bind(after).bind(CHUNK_MAX);
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(Vec::new()) };
+    let query = sqlx::query(SELECT_EARLIER).persistent(false).bind(*first).bind(*last);
     let mut transactions = query.fetch_all(&mut *connection).await?;
     transactions.retain(|row| row.try_get::<Uuid, _>("tx_id").is_ok());
-    let range = loop {
-        let (Some(first), Some(last)) = (transactions.first(), transactions.last()) else {
-            return Ok(Vec::new());
-        };
-        let range: (Uuid, Uuid) = (first.try_get("tx_id")?, last.try_get("tx_id")?);
-        let bytes = sqlx::query_scalar(BYTES).persistent(false).bind(range.0).bind(range.1);
-        let bytes: i64 = bytes.fetch_one(&mut *connection).await?;
-        if bytes <= CHUNK_BYTES_MAX || transactions.len() == 1 {
-            break range;
-        }
-        transactions.truncate(transactions.len() / 2);
-    };
     let mut details: Details<SqliteRow> = Details::new();
     for (kind, statement) in SELECT_EARLIER_DETAILS.into_iter().enumerate() {
-        let query = sqlx::query(statement).persistent(false).bind(range.0).bind(range.1);
+        let query = sqlx::query(statement).persistent(false).bind(*first).bind(*last);
         add_details(&mut details, kind, query.fetch_all(&mut *connection).await?);
     }
     let chunk = transactions.iter().map(|transaction| {
         let tx_id: Uuid = transaction.try_get("tx_id").unwrap_or_default();
-        Earlier::of(transaction, &details.remove(&tx_id).unwrap_or_default(), false)
+        Earlier::of(transaction, &details.remove(&tx_id).unwrap_or_default(), Lost::default())
     });
     Ok(chunk.collect())
 }
 
-/// Reads the next transactions one by one: some page of the file is damaged.
+/// Reads transactions one by one: some page of the file is damaged.
 async fn read_each(
     connection: &mut SqliteConnection,
-    after: Uuid,
+    ids: &[Uuid],
 ) -> Result<Vec<Earlier>, sqlx::Error> {
-    let ids = sqlx::query_scalar(SELECT_EARLIER_IDS).persistent(false).bind(after).bind(CHUNK_MAX);
-    let ids: Vec<Vec<u8>> = ids.fetch_all(&mut *connection).await?;
     let mut read = Vec::with_capacity(ids.len());
-    for id in ids.into_iter().filter_map(|id| Uuid::from_slice(&id).ok()) {
-        read.extend(read_one(connection, id).await?);
+    for id in ids {
+        read.push(read_one(connection, *id).await?);
     }
     Ok(read)
 }
 
 /// Reads what can be read of a transaction.
-async fn read_one(
-    connection: &mut SqliteConnection,
-    tx_id: Uuid,
-) -> Result<Option<Earlier>, sqlx::Error> {
-    let (mut is_broken, mut transaction) = (false, None);
+async fn read_one(connection: &mut SqliteConnection, tx_id: Uuid) -> Result<Earlier, sqlx::Error> {
+    let (mut lost, mut transaction) = (Lost::default(), None);
     for statement in SELECT_EARLIER_ONE {
         match try_read(connection, statement, tx_id).await? {
             Some(rows) => transaction = rows.into_iter().next(),
-            None => is_broken = true,
+            None => lost.part = true,
         }
         if transaction.is_some() {
             break;
@@ -132,10 +156,10 @@ async fn read_one(
     for (kind, statement) in SELECT_EARLIER_DETAILS.into_iter().enumerate() {
         match try_read(connection, statement, tx_id).await? {
             Some(rows) => details[kind] = rows,
-            None => is_broken = true,
+            None => lost.note(kind),
         }
     }
-    Ok(Some(Earlier::of(&transaction, &details, is_broken)))
+    Ok(Earlier::of(&transaction, &details, lost))
 }
 
 /// Reads rows of one transaction; `None` if they are damaged.
@@ -155,21 +179,24 @@ async fn try_read(
 }
 
 async fn insert(connection: &mut SqliteConnection, earlier: &Earlier) -> Result<(), sqlx::Error> {
-    let Earlier { tx_id, owner, version, stripped_ms, set_aside_by, row, .. } = earlier;
-    sqlx::query(INSERT)
-        .bind(tx_id)
-        .bind(version)
-        .bind(owner)
-        .bind(row.kind)
-        .bind(row.created_ms)
-        .bind(row.ended_ms)
-        .bind(stripped_ms)
-        .bind(row.body.as_slice())
-        .bind(row.data.as_deref())
-        .bind(row.history.as_deref())
-        .execute(&mut *connection)
-        .await?;
-    if let Some(key) = &row.gid_key {
+    let Earlier { tx_id, owner, set_aside_by, .. } = earlier;
+    for row in &earlier.rows {
+        sqlx::query(INSERT)
+            .bind(tx_id)
+            .bind(row.follows)
+            .bind(row.version)
+            .bind(owner)
+            .bind(earlier.kind)
+            .bind(row.created_ms)
+            .bind(row.ended_ms)
+            .bind(row.stripped_ms)
+            .bind(row.body.as_slice())
+            .bind(row.data.as_deref())
+            .bind(row.history.as_deref())
+            .execute(&mut *connection)
+            .await?;
+    }
+    if let Some(key) = &earlier.gid_key {
         sqlx::query("INSERT INTO gids (key, tx_id) VALUES ($1, $2)")
             .bind(key.as_slice())
             .bind(tx_id)
@@ -180,8 +207,8 @@ async fn insert(connection: &mut SqliteConnection, earlier: &Earlier) -> Result<
         sqlx::query("INSERT INTO parked (tx_id, owner, wake_ms, reasons) VALUES ($1, $2, $3, $4)")
             .bind(tx_id)
             .bind(owner)
-            .bind(row.wake_ms)
-            .bind(row.reasons)
+            .bind(earlier.wake_ms)
+            .bind(earlier.reasons)
             .execute(&mut *connection)
             .await?;
     }

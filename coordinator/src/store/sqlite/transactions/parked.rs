@@ -14,21 +14,26 @@ const CHUNK: i64 = 4_096;
 
 const DOING: &str = "park open transactions";
 
-const IS_ANY_YOUNG: &str = "
+pub(super) const IS_ANY_YOUNG: &str = "
 SELECT EXISTS (
     SELECT 1 FROM log WHERE tx_id >= (SELECT parked_before FROM fences WHERE incarnation = $1))";
 
 const RAISE: &str = "
-UPDATE fences SET parks_before = max(parks_before, $2), parks_from = max(parks_from, $3)
+UPDATE fences SET
+    parked_before = CASE WHEN parked_before < parks_from THEN parked_before ELSE max(parked_before, $2) END,
+    parks_before = max(parks_before, CASE WHEN parked_before < parks_from THEN min($2, parks_from) ELSE $2 END),
+    parks_from = CASE WHEN parked_before < parks_from AND $2 > parks_from THEN parks_from
+        ELSE max(parks_from, $3) END
 WHERE incarnation = $1 AND parked_before >= parks_before";
 
-const MARKS: &str = "SELECT parked_before, parks_before FROM fences WHERE incarnation = $1";
+const MARKS: &str =
+    "SELECT parked_before, parks_before, parks_from FROM fences WHERE incarnation = $1";
 
-const PART: &str = "
+pub(super) const PART: &str = "
 SELECT coalesce((
     SELECT tx_id FROM log WHERE tx_id > $1 AND tx_id < $2 ORDER BY tx_id LIMIT 1 OFFSET $3), $2)";
 
-const PARK: &str = concat!(
+pub(super) const PARK: &str = concat!(
     "
 INSERT INTO parked (tx_id, owner)
 SELECT tx_id, owner FROM log AS last
@@ -128,14 +133,15 @@ async fn park_some(
     let (before, from) = marks(connection).await?;
     let raise = sqlx::query(RAISE).bind(me.0).bind(before).bind(from);
     raise.execute(&mut *connection).await?;
-    let (from, to): (Uuid, Uuid) =
+    let (from, to, end): (Uuid, Uuid, Uuid) =
         sqlx::query_as(MARKS).bind(me.0).fetch_one(&mut *connection).await?;
     if from >= to {
         return Ok(false);
     }
     let until = park_part(connection, me.0, from, to).await?;
     sqlx::query(SET_PARKED).bind(me.0).bind(until).execute(connection).await?;
-    Ok(until < to)
+    // Where that is all that is not parked when it begins, the marks are raised to the present.
+    Ok(until < to || to == end)
 }
 
 /// Parks what an incarnation has open in a part of a range, and returns where the part ends.
