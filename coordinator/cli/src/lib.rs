@@ -43,8 +43,8 @@ Exit codes:
   3  `serve`: fenced, another coordinator adopts its transactions; or its database was moved,
      restored or removed under it
   4  `tx submit` and `saga run`: the transaction is aborted
-  5  `tx submit`, `saga run` and `tx rollback`: the transaction is not decided yet, or nobody knows:
-     run the same command again
+  5  `tx submit`, `saga run` and `tx rollback`: the transaction is not decided yet, or with --wait ended
+     not ended, or nobody knows: run the same command again
   6  `tx submit`, `saga run`, `tx watch` and `tx rollback`: the transaction is decided, and a branch
      ended otherwise, or nobody can tell how: an operator has to look at it. What has ended is told:
      for all branches `tx submit` and `saga run` need --wait ended";

@@ -64,6 +64,6 @@ async fn a_transaction_is_rolled_back_if_it_is_not_decided_and_no_gid_is_taken()
     assert_eq!((&again["outcome"], &again["abort_cause"]), (&"aborted".into(), &"rollback".into()));
     served.submit("h", &["ok"], &["--wait", "ended"]).await.check(0);
     let late = served.tx(&["rollback", "h"]).await;
-    late.check(1).says(&["committed\n"]).complains(&["it was committed before"]);
+    late.check(1).says(&["committed\n"]).complains(&["it is committed, and that stays so"]);
     served.stop().await.check(0);
 }

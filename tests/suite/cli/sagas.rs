@@ -334,6 +334,29 @@ async fn children_are_drawn_with_their_steps() {
     assert_eq!(shown["parent"]["branch_id"], "sub");
     let shown = served.tx(&["show", "g", "--json"]).await.check(0).json();
     assert_eq!(shown["branches"][0]["child_gid"], "g.sub");
+    fs::write(&path, text.replace("mode: tcc, ", "")).unwrap();
+    let ran = served.saga(&["run", &file, "--gid", "s", "--wait=ended", "--graph"]).await;
+    ran.check(0).says(&["sub  done  s.sub", "\ns.sub: committed\n"]);
+    assert!(!ran.out.contains("tcc"), "it is a saga: {}", ran.out);
+
+    // Another transaction has the gid of the child: it is nobody's child.
+    served.submit("h.sub", &["ok"], &[]).await.check(0);
+    let ran = served.saga(&["run", &file, "--gid", "h", "--wait=ended", "--graph"]).await;
+    ran.check(4).says(&["h: aborted"]);
+    assert!(!ran.out.contains("h.sub: "), "{}", ran.out);
+}
+
+/// With `--wait ended` a transaction that has not ended in time is no success, whatever was decided.
+#[tokio::test]
+async fn an_outcome_without_its_end_is_told_as_such() {
+    let served = Served::start(&[]).await;
+    let args = ["--wait", "ended", "--timeout", "1500ms"];
+    let ran = served.submit("g", &["commit-hang"], &args).await;
+    ran.check(5)
+        .says(&["committed, and not every branch has ended\n", "run the same command again"]);
+    let ran = served.submit("g", &["commit-hang"], &["--timeout", "1500ms"]).await;
+    ran.check(0);
+    assert!(!ran.out.contains("has ended"), "nobody waits for that: {}", ran.out);
 }
 
 #[tokio::test]

@@ -96,14 +96,18 @@ async fn get(client: &mut Client, gid: &str) -> Result<v1::Transaction, client::
 /// Draws a transaction, with the children that have begun.
 async fn drawn(client: &mut Client, tx: &v1::Transaction) -> Result<Graph, client::Error> {
     let mut graphs = vec![(Graph::of_transaction(tx), None)];
+    let mut parents = vec![tx.tx_id.clone()];
     let mut open: Vec<_> = children(tx, 0, 1);
     while let Some(Child { of, step, gid, depth }) = open.pop() {
         let tx = match get(client, &gid).await {
-            Ok(tx) => tx,
+            Ok(tx) if tx.parent.as_ref().is_some_and(|parent| parent.tx_id == parents[of]) => tx,
+            // Another transaction has the gid of a child that never began.
+            Ok(_) => continue,
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error),
         };
         graphs.push((Graph::of_transaction(&tx), Some((of, step))));
+        parents.push(tx.tx_id.clone());
         if depth < CHILDREN_DEPTH_MAX {
             open.extend(children(&tx, graphs.len() - 1, depth + 1));
         }

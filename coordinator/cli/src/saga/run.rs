@@ -33,8 +33,8 @@ If the connection to the coordinator breaks, the command asks again under the sa
 JSON (--json): as `unanimo tx submit` prints it.
 
 Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a step ended otherwise, or nobody can
-  tell how (see heuristic): an operator has to look at it, and `unanimo tx show` tells more; 5 not decided before --timeout, or nobody knows: run the same
-  command again; 1 the command failed, and began no transaction; 2 an argument, an input or a field of
+  tell how (see heuristic): an operator has to look at it, and `unanimo tx show` tells more; 5 not decided before --timeout, or
+  with --wait ended not ended, or nobody knows: run the same command again; 1 the command failed, and began no transaction; 2 an argument, an input or a field of
   FILE is wrong, and no transaction was begun.")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -69,11 +69,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     args.server.block_on(async {
         let mut client = Client::connect(&args.server).await?;
         let result = submit::submit(&args.server, &mut client, request, args.wait).await?;
-        let code = submit::exit_code(&result);
+        let code = submit::exit_code(&result, args.wait);
         let printed = if args.server.json {
             output::print_json(&json::Submitted::new(gid.clone(), result))
         } else {
-            output::print(&(submit::shown(&gid, &result) + &outputs(&result)))
+            output::print(&(submit::shown(&gid, &result, args.wait) + &outputs(&result)))
         };
         if args.graph && printed.is_ok() {
             draw(&mut client, &gid).await;

@@ -9,7 +9,7 @@ use unanimo_proto::v1;
 
 use super::client::{self, Client};
 use super::show::head;
-use super::submit::{DEVIATES, end, not_known, shown};
+use super::submit::{DEVIATES, Wait, end, not_known, shown};
 use super::target::Target;
 use super::{Server, json, words};
 use crate::error::Error;
@@ -142,13 +142,13 @@ pub(super) async fn rollback(server: &Server, args: RollbackArgs) -> Result<Exit
         _ if words::deviates(result.heuristic) => ExitCode::from(DEVIATES),
         v1::Outcome::Aborted => ExitCode::SUCCESS,
         v1::Outcome::Committed => {
-            output::note("it was committed before, and that stays so");
+            output::note("it is committed, and that stays so");
             ExitCode::FAILURE
         }
     };
     let printed = match server.json {
         true => output::print_json(&json::Submitted::new(gid, result)),
-        false => output::print(&shown(&gid, &result)),
+        false => output::print(&shown(&gid, &result, Wait::Decided)),
     };
     end(printed, code)
 }

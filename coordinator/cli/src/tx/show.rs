@@ -180,7 +180,7 @@ fn notes_of(tx: &v1::Transaction, branch: &v1::Branch) -> Vec<(&'static str, Str
     if branch.pivot {
         notes.push(("pivot", "its vote decides".to_owned()));
     }
-    if branch.mode != tx.mode {
+    if branch.mode != tx.mode && branch.child_gid.is_empty() {
         notes.push(("mode", words::mode(branch.mode).to_owned()));
     }
     if !branch.child_gid.is_empty() {

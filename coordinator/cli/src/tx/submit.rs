@@ -64,8 +64,8 @@ JSON (--json): an object with tx_id, gid, outcome (committed, aborted, not_decid
 
 Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a branch ended otherwise, or nobody
   can tell how (see heuristic): an operator has to look at it, and `unanimo tx show` tells more;
-  5 not decided before --timeout, or nobody knows: run the same command again; 1 the command failed,
-  and began no transaction; 2 an argument or a field of FILE is wrong, and no transaction was begun."#;
+  5 not decided before --timeout, or with --wait ended not ended, or nobody knows: run the same command
+  again; 1 the command failed, and began no transaction; 2 an argument or a field of FILE is wrong, and no transaction was begun."#;
 
 /// Exit code for a branch that has ended against the decision, or of which nobody can tell how it has ended.
 pub(crate) const DEVIATES: u8 = 6;
@@ -84,7 +84,7 @@ pub(super) struct Args {
     must_exist: bool,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Wait {
     /// The transaction is durable; the coordinator then goes on without you
     Accepted,
@@ -102,11 +102,11 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
     let gid = request.gid.clone();
     let mut client = Client::connect(server).await?;
     let result = submit(server, &mut client, request, args.wait).await?;
-    let code = exit_code(&result);
+    let code = exit_code(&result, args.wait);
     let printed = if server.json {
         output::print_json(&json::Submitted::new(gid, result))
     } else {
-        output::print(&shown(&gid, &result))
+        output::print(&shown(&gid, &result, args.wait))
     };
     end(printed, code)
 }
@@ -181,12 +181,20 @@ pub(crate) fn end(printed: Result<(), Error>, code: ExitCode) -> Result<ExitCode
     }
 }
 
-/// Makes the exit code of a result. One against which a branch has ended is neither a success nor a failure.
-pub(crate) fn exit_code(result: &v1::TransactionResult) -> ExitCode {
+/// Tells whether the outcome is known, and the end that was to be waited for has not come.
+fn lacks_its_end(result: &v1::TransactionResult, wait: Wait) -> bool {
+    let decided = matches!(result.outcome(), v1::Outcome::Committed | v1::Outcome::Aborted);
+    decided && wait == Wait::Ended && !result.ended
+}
+
+/// Makes the exit code of a result. One against which a branch has ended is neither a success nor a failure, and one
+/// that lacks its end may become such a one.
+pub(crate) fn exit_code(result: &v1::TransactionResult, wait: Wait) -> ExitCode {
     match result.outcome() {
         v1::Outcome::Committed | v1::Outcome::Aborted if words::deviates(result.heuristic) => {
             ExitCode::from(DEVIATES)
         }
+        _ if lacks_its_end(result, wait) => ExitCode::from(5),
         v1::Outcome::Committed => ExitCode::SUCCESS,
         v1::Outcome::Aborted => ExitCode::from(4),
         v1::Outcome::NotDecided | v1::Outcome::Unspecified => ExitCode::from(5),
@@ -194,13 +202,14 @@ pub(crate) fn exit_code(result: &v1::TransactionResult) -> ExitCode {
 }
 
 /// Makes the text about a result.
-pub(crate) fn shown(gid: &str, result: &v1::TransactionResult) -> String {
+pub(crate) fn shown(gid: &str, result: &v1::TransactionResult, wait: Wait) -> String {
     let cause =
         words::why_aborted(result.abort_cause(), &result.abort_branch_id, &result.abort_detail);
+    let more = if lacks_its_end(result, wait) { ", and not every branch has ended" } else { "" };
     let outcome = match result.outcome() {
-        v1::Outcome::Committed => format!("{GOOD}committed{GOOD:#}"),
+        v1::Outcome::Committed => format!("{GOOD}committed{GOOD:#}{more}"),
         v1::Outcome::Aborted => {
-            format!("{CAUTION}aborted{CAUTION:#}: {}", wrapped(9, &clean(&cause)))
+            format!("{CAUTION}aborted{CAUTION:#}: {}{more}", wrapped(9, &clean(&cause)))
         }
         v1::Outcome::NotDecided | v1::Outcome::Unspecified => {
             format!("{CAUTION}not decided yet{CAUTION:#}")
@@ -215,7 +224,7 @@ pub(crate) fn shown(gid: &str, result: &v1::TransactionResult) -> String {
         text += "\n";
         text += &table(["BRANCH", "VOTE", "OUTPUT", "WHY"], result.branches.iter().map(row));
     }
-    if result.outcome() == v1::Outcome::NotDecided {
+    if result.outcome() == v1::Outcome::NotDecided || lacks_its_end(result, wait) {
         text += &format!(
             "\n{HINT}hint:{HINT:#} run the same command again: it is the same transaction\n      \
              `unanimo tx watch {gid}` follows it\n"

@@ -275,6 +275,8 @@ fn step_of(branch: &v1::Branch) -> Step {
     let mut notes = Vec::new();
     notes.extend(branch.pivot.then(|| "pivot".to_owned()));
     notes.extend(match branch.mode() {
+        // The mode of a child is told with its own steps.
+        _ if kind == Kind::Child => None,
         v1::Mode::Tcc => Some("tcc".to_owned()),
         v1::Mode::TwoPhaseCommit => Some("2pc".to_owned()),
         v1::Mode::Saga | v1::Mode::Unspecified => None,
