@@ -6,6 +6,7 @@ use sqlx::{AssertSqlSafe, Connection};
 use unanimo_coordinator::store::{self, Error, PostgresOptions, Relocation, Start};
 use unanimo_core::ParticipantName;
 use unanimo_tests::postgres::Server;
+use unanimo_tests::wait::until;
 
 use super::{Fixture, create};
 use crate::fixtures::now;
@@ -23,7 +24,16 @@ async fn start(
     told: Option<Relocation>,
 ) -> Result<std::sync::Arc<dyn store::Store>, Error> {
     let start = Start { node: node.to_owned(), told };
-    store::connect(url, &PostgresOptions::default(), start).await?.open().await
+    // A program that another test starts has a lock of this process for a moment, until it is another program. Whoever
+    // starts a coordinator waits for that, too.
+    until("the file to be let go of", async || {
+        let opened = match store::connect(url, &PostgresOptions::default(), start.clone()).await {
+            Ok(opening) => opening.open().await,
+            Err(error) => Err(error),
+        };
+        Some(opened).filter(|opened| !matches!(opened, Err(Error::InUse { .. })))
+    })
+    .await
 }
 
 /// Makes a registration, and lets go of the database. Returns its address and its cluster id.
