@@ -343,7 +343,7 @@ async fn children_are_drawn_with_their_steps() {
     served.submit("h.sub", &["ok"], &[]).await.check(0);
     let ran = served.saga(&["run", &file, "--gid", "h", "--wait=ended", "--graph"]).await;
     ran.check(4).says(&["h: aborted"]);
-    assert!(!ran.out.contains("h.sub: "), "{}", ran.out);
+    assert!(!ran.out.contains("\nh.sub: "), "{}", ran.out);
 }
 
 /// With `--wait ended` a transaction that has not ended in time is no success, whatever was decided.
