@@ -28,7 +28,7 @@ const AT_THE_STANDBY: &str = "SELECT count(*) FROM pg_stat_activity
 const END_IDLE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = 'unanimo-participant' AND state = 'idle'";
 
-/// Whoever finds a prepared transaction waits for a lock that a test may hold.
+/// A finder of a prepared transaction waits for a lock that a test may hold.
 const PAUSE: &str = "CREATE SCHEMA mine;
     CREATE FUNCTION mine.paused() RETURNS boolean LANGUAGE sql AS
         'SELECT pg_advisory_lock_shared(7); SELECT pg_advisory_unlock_shared(7)';

@@ -3,7 +3,7 @@
 //! A child in doubt sleeps, too, if its parent does not decide soon: it waits for nothing but the decision, and
 //! that finds it by its gid.
 //!
-//! Whoever looks at one that sleeps is answered from its row. It comes to memory for whoever waits for it, follows
+//! A look at one that sleeps is answered from its row. It comes to memory for whoever waits for it, follows
 //! it or changes it.
 //!
 //! The row of one that may leave memory says until when it sleeps. Whatever stays, or is back, has a row
