@@ -39,7 +39,8 @@ cargo xtask CHORE
                  --check to fail where the journal does not do its work; bench layout [--count N]: what
                  PostgreSQL spends on each, and reads beside N that have finished
   soak [--minutes N]  half of the participants dead, one slow, the database bounced, the clock set: memory
-                 must be flat, the healthy served as before, nothing half done; 1 minute if not said
+                 must be flat, the healthy served as before, nothing half done; 1 minute if not said;
+                 then a participant comes back to which very much is owed
   kills          the examples of sagas with the coordinator, or a participant, killed at every durable step, on
                  both stores, and at random moments: many minutes
   histories      record what tests/histories lacks of this version; what is there is never written again

@@ -22,6 +22,7 @@ pub(crate) fn soak(arguments: &[&str]) -> Result<()> {
     packages::ensure(&[packages::POSTGRES, packages::FAKETIME])?;
     let mut command = Command::new(env!("CARGO"));
     command.args(["test", "--quiet", "--workspace", "--test", "suite", "chaos::soak"]);
-    command.args(["--", "--ignored", "--nocapture"]);
+    // One after the other: each compares times.
+    command.args(["--", "--ignored", "--nocapture", "--test-threads", "1"]);
     run(command.env("SOAK_SECONDS", format!("{:.0}", minutes * 60.0)))
 }

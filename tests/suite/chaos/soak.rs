@@ -7,6 +7,7 @@
 
 mod bystanders;
 mod load;
+mod owed;
 mod watch;
 
 use std::time::{Duration, Instant};

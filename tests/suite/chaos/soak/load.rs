@@ -26,6 +26,8 @@ const TIMES_MIN: usize = 100;
 struct State {
     stopped: bool,
     is_disturbed: bool,
+    /// What begins or ends now counts for nothing.
+    is_paused: bool,
     /// The database is away, or came back a moment ago: whoever asks in this time waits for it.
     away: bool,
     back_at: Option<Instant>,
@@ -51,9 +53,15 @@ impl Load {
         Self { state, task }
     }
 
+    /// From now on the times do not count.
+    pub(super) fn pause(&self) {
+        self.state.lock().unwrap().is_paused = true;
+    }
+
     /// From now on the times count as those of a disturbed system.
     pub(super) fn disturbed(&self) {
-        self.state.lock().unwrap().is_disturbed = true;
+        let mut state = self.state.lock().unwrap();
+        (state.is_disturbed, state.is_paused) = (true, false);
     }
 
     /// Waits until there are enough times of the present kind: a busy machine takes longer for them.
@@ -109,10 +117,11 @@ async fn run(client: Client, state: Arc<Mutex<State>>) -> Vec<Transfer> {
 
 async fn one(transfer: Transfer, client: Client, state: Arc<Mutex<State>>) -> Transfer {
     let began = Instant::now();
+    let is_paused = state.lock().unwrap().is_paused;
     let heard = transfer.run(&client, Mode::Tcc).await;
     let took = began.elapsed();
     let mut state = state.lock().unwrap();
-    if !state.was_away(began) {
+    if !is_paused && !state.is_paused && !state.was_away(began) {
         let disturbed = state.is_disturbed;
         let Latencies { before, disturbed: after } = &mut state.times;
         if disturbed { after.push(took) } else { before.push(took) }
