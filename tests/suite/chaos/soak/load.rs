@@ -26,7 +26,7 @@ const TIMES_MIN: usize = 100;
 struct State {
     stopped: bool,
     is_disturbed: bool,
-    /// What begins or ends now counts for nothing.
+    /// Transfers that begin or end now count for nothing.
     is_paused: bool,
     /// The database is away, or came back a moment ago: whoever asks in this time waits for it.
     away: bool,
