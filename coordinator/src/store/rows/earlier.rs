@@ -118,10 +118,13 @@ impl Brought {
                  earlier_transactions, earlier_branches, earlier_outputs and earlier_history"
             );
         }
-        tracing::info!(
-            transactions = self.all,
-            "the tables of an earlier version were brought to this one"
-        );
+        // A new database is made with the tables of all versions, one after the other.
+        if self.all > 0 {
+            tracing::info!(
+                transactions = self.all,
+                "the tables of an earlier version were brought to this one"
+            );
+        }
     }
 }
 
