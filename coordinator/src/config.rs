@@ -271,7 +271,7 @@ settings! {
     /// and Cancel together.
     participant_slots: usize = 256, "UNANIMO_PARTICIPANT_SLOTS";
     /// Time to wait for a participant's answer before the call is repeated.
-    call_timeout: Period = Period::secs(10), "UNANIMO_CALL_TIMEOUT";
+    call_timeout: Period = Period::secs(unanimo_core::CALL_TIMEOUT_DEFAULT.as_secs()), "UNANIMO_CALL_TIMEOUT";
     /// Interval at which participants are asked to register again. One that has not done so for
     /// three intervals counts as gone.
     keep_alive_interval: Period = Period::secs(5), "UNANIMO_KEEP_ALIVE_INTERVAL";

@@ -10,6 +10,10 @@ use super::{Example, order, pipeline, trip};
 ///
 /// Starts a coordinator in a process of its own, and the participants, each with an SQLite file of its own.
 /// Without an option nothing fails and the saga is committed.
+///
+/// Exit codes: 0 nothing is half done, whether the saga is committed or aborted; 1 something is, or the run failed; 6 a
+/// participant has ended otherwise than was decided; 7 nothing is half done, and an option's step was not reached, so that
+/// nothing came of the option.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "saga")]
 pub struct Args {
@@ -34,7 +38,7 @@ pub struct Args {
     /// Database of the coordinator, as `unanimo serve` takes it [default: an SQLite file in the folder]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
-    /// File for the history of the transaction, for `unanimo replay`
+    /// New file for the history of the transaction, for `unanimo replay`
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
 }
@@ -63,21 +67,33 @@ impl Name {
 }
 
 impl Args {
-    /// Checks the names of steps.
-    ///
-    /// # Errors
-    /// The option and the step that does not exist.
-    pub fn check(&self) -> anyhow::Result<()> {
-        let example = self.example.example();
+    /// Returns each option that makes a fault, with the name of the step.
+    pub(super) fn faults(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let options = [
             ("--fail", &self.fail),
             ("--hang", &self.hang),
             ("--kill-coordinator-at", &self.kill_coordinator_at),
         ];
-        for (option, step) in options {
-            let Some(step) = step else { continue };
+        options.into_iter().filter_map(|(option, step)| Some((option, step.as_deref()?)))
+    }
+
+    /// Checks the names of steps, and that the file for the history is a new one.
+    ///
+    /// # Errors
+    /// The option, and the step that does not exist or the file that does.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let example = self.example.example();
+        if let Some(file) = self.history.as_ref().filter(|file| file.exists()) {
+            anyhow::bail!(
+                "use --history {}: the file exists, and is not overwritten",
+                file.display()
+            );
+        }
+        for (option, step) in self.faults() {
             if example.step(step).is_none() {
-                let names: Vec<_> = example.steps.iter().map(|step| step.id).collect();
+                let children = example.children.iter().map(|(child, _)| *child);
+                let names: Vec<_> =
+                    example.steps.iter().map(|step| step.id).chain(children).collect();
                 let names = names.join(", ");
                 anyhow::bail!("use {option} {step}: the step must be one of {names}");
             }

@@ -15,6 +15,8 @@ pub struct Example {
     pub programs: &'static [Program],
     /// Its steps, those of its child included, in the order of the definition.
     pub steps: &'static [Step],
+    /// Steps that are transactions of their own, each with the step of it that its name stands for on the command line.
+    pub children: &'static [(&'static str, &'static str)],
     /// Facts that are looked up after a run.
     pub checks: &'static [Check],
     /// Sentence for the end of a committed saga.
@@ -74,9 +76,11 @@ pub struct Check {
 }
 
 impl Example {
-    /// Returns the step of this name.
+    /// Returns the step of this name; for a child's name a step of the child.
     #[must_use]
     pub fn step(&self, id: &str) -> Option<&'static Step> {
+        let child = self.children.iter().find(|(child, _)| *child == id);
+        let id = child.map_or(id, |(_, step)| step);
         self.steps.iter().find(|step| step.id == id)
     }
 }

@@ -1,7 +1,8 @@
 //! Network in front of the participants, which loses answers and tells when a step is served.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -41,6 +42,8 @@ pub struct Faults {
     /// Step at which the coordinator is killed.
     kill_at: Option<String>,
     has_killed: AtomicBool,
+    /// Steps that were served.
+    served: Mutex<BTreeSet<String>>,
     signals: mpsc::UnboundedSender<Signal>,
 }
 
@@ -63,6 +66,7 @@ impl Faults {
             lost: AtomicU32::new(0),
             kill_at: kill_at.map(str::to_owned),
             has_killed: AtomicBool::new(false),
+            served: Mutex::default(),
             signals,
         };
         (Arc::new(faults), received)
@@ -82,6 +86,24 @@ impl Faults {
             }
             _ => false,
         }
+    }
+
+    /// Tells whether a step was sent in this run.
+    #[must_use]
+    pub fn has_served(&self, step: &str) -> bool {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).contains(step)
+    }
+
+    /// Tells whether an answer was lost.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst) > 0
+    }
+
+    /// Tells whether the coordinator was killed.
+    #[must_use]
+    pub fn has_killed(&self) -> bool {
+        self.has_killed.load(Ordering::SeqCst)
     }
 
     fn tell(&self, signal: Signal) {
@@ -119,6 +141,8 @@ impl<S: ParticipantService + Clone> Network<S> {
         let PrepareRequest { context, must_succeed, .. } = request.get_ref();
         let must_succeed = *must_succeed;
         let step = context.as_ref().map(|context| context.branch_id.clone()).unwrap_or_default();
+        let served = &self.faults.served;
+        served.lock().unwrap_or_else(PoisonError::into_inner).insert(step.clone());
         let kills = self.faults.kills_at(&step);
         if kills {
             let (dead, is_dead) = oneshot::channel();

@@ -26,6 +26,7 @@ pub static EXAMPLE: Example = Example {
         step("credit", "shops-bank", "UPDATE account SET is_blocked = true"),
         step("shipment", "carrier", "UPDATE packer SET is_ill = true"),
     ],
+    children: &[("payment", "debit")],
     checks: &[
         Check::new("shop", "open orders", "SELECT count(*) FROM orders WHERE state = 'open'", 1),
         Check::new("warehouse", "pieces reserved", "SELECT sum(reserved) FROM stock", 0),

@@ -26,6 +26,7 @@ pub static EXAMPLE: Example = Example {
         step("certificate", "web", "INSERT INTO closed VALUES ('certificate')"),
         step("monitor", "web", "INSERT INTO closed VALUES ('monitor')"),
     ],
+    children: &[],
     checks: &[
         Check::new("directory", "things", "SELECT count(*) FROM thing", 2),
         Check {

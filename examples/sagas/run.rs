@@ -45,7 +45,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
     let hang = args.hang.as_deref().and_then(|id| example.step(id));
     let hang = hang.map(|step| (step.id, step.stage));
-    let (faults, signals) = Faults::new(hang, args.kill_coordinator_at.as_deref());
+    let kill_at = args.kill_coordinator_at.as_deref().and_then(|id| example.step(id));
+    let (faults, signals) = Faults::new(hang, kill_at.map(|step| step.id));
     let host = Host::start(example, folder, &faults).await?;
     let fail = args.fail.as_deref().and_then(|id| example.step(id));
     if let Some(step) = fail {
@@ -68,12 +69,27 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
         lost: 0,
     };
     let result = run.drive(saga, signals).await?;
-    let story = run.story(started_ns, result).await?;
+    let mut story = run.story(started_ns, result).await?;
+    story.unreached = unreached(args, &faults);
     show::print(args, &story);
     if let Some(file) = &args.history {
         run.write_history(file).await?;
     }
     Ok(ExitCode::from(story.exit_code()))
+}
+
+/// Returns the options of which nothing came, because the step was not sent, or not answered with its work done.
+fn unreached(args: &Args, faults: &Faults) -> Vec<&'static str> {
+    let example = args.example.example();
+    let comes = |(option, step): (&'static str, &str)| {
+        let has_come = match option {
+            "--hang" => faults.has_lost(),
+            "--kill-coordinator-at" => faults.has_killed(),
+            _ => example.step(step).is_some_and(|step| faults.has_served(step.id)),
+        };
+        (!has_come).then_some(option)
+    };
+    args.faults().filter_map(comes).collect()
 }
 
 fn saga(example: &Example, gid: &str) -> anyhow::Result<SubmitTransactionRequest> {
@@ -198,7 +214,8 @@ impl Run {
             let holds = check.holds(is_committed, value);
             facts.push(Fact { check, value, holds });
         }
-        Ok(Story { graph: graph.to_text(), started_ns, notes, facts, result })
+        let (graph, unreached) = (graph.to_text(), Vec::new());
+        Ok(Story { graph, started_ns, notes, facts, unreached, result })
     }
 
     /// Runs `unanimo tx export`, as a user would type it.
@@ -210,7 +227,8 @@ impl Run {
         if !exported.status.success() {
             bail!("export the history: {}", String::from_utf8_lossy(&exported.stderr).trim());
         }
-        let wrote = std::fs::write(file, &exported.stdout);
+        let wrote = std::fs::File::create_new(file)
+            .and_then(|mut new| std::io::Write::write_all(&mut new, &exported.stdout));
         wrote.with_context(|| format!("write the history to {}", file.display()))
     }
 }

@@ -28,7 +28,8 @@ pub use self::example::Example;
 const COMMANDS: [&str; 4] = ["serve", "tx", "replay", "saga"];
 
 /// Runs the example that the process's arguments name, and returns the exit code: 0 if nothing is half
-/// done, whether the saga is committed or aborted; 6 if a participant has ended otherwise than was decided.
+/// done, whether the saga is committed or aborted; 6 if a participant has ended otherwise than was decided; 7 if an option's
+/// step was not reached.
 #[must_use]
 pub fn main() -> ExitCode {
     let command = std::env::args().nth(1).unwrap_or_default();

@@ -17,6 +17,8 @@ pub(super) struct Story {
     /// Notes of the participants and of the faults, in the order of time.
     pub(super) notes: Vec<Note>,
     pub(super) facts: Vec<Fact>,
+    /// Options of which nothing came.
+    pub(super) unreached: Vec<&'static str>,
     pub(super) result: TransactionResult,
 }
 
@@ -40,12 +42,13 @@ impl Story {
     }
 
     /// Makes the process's exit code: 6 where a participant has not done, or cannot tell whether it has done, as was
-    /// decided.
+    /// decided; 7 where all is well, and an option's step was not reached.
     pub(super) fn exit_code(&self) -> u8 {
         match (self.is_followed(), self.is_whole()) {
             (false, _) => 6,
-            (true, true) => 0,
             (true, false) => 1,
+            (true, true) if self.unreached.is_empty() => 0,
+            (true, true) => 7,
         }
     }
 }
@@ -54,14 +57,8 @@ impl Story {
 pub(super) fn print(args: &Args, story: &Story) {
     let example = args.example.example();
     println!("{}: {}", example.name, example.title);
-    for (option, step, text) in [
-        ("--fail", &args.fail, "its participant refuses"),
-        ("--hang", &args.hang, "it is done, and its answers are lost"),
-        ("--kill-coordinator-at", &args.kill_coordinator_at, "kill -9 while it is at work"),
-    ] {
-        if let Some(step) = step {
-            println!("{option} {step}: {text}");
-        }
+    for (option, step) in args.faults() {
+        println!("{}", fault(args, story, option, step));
     }
     println!("\nThe saga, as the coordinator knows it\n\n{}", story.graph.trim_end());
     println!("\nThe participants' work, from their own databases (< means undone)\n");
@@ -75,6 +72,25 @@ pub(super) fn print(args: &Args, story: &Story) {
         println!("{value:>6}  {:<14}  {}{verdict}", check.participant, check.what);
     }
     println!("\n{}", conclusion(story, example.committed, example.aborted));
+    let unreached = args.faults().filter(|(option, _)| story.unreached.contains(option));
+    for (option, step) in unreached {
+        println!("{option} {step} was not reached: the run ended before, without it.");
+    }
+}
+
+/// Returns what became of an option: the fault, or that its step was not reached.
+fn fault(args: &Args, story: &Story, option: &str, step: &str) -> String {
+    let text = match option {
+        _ if story.unreached.contains(&option) => "was not reached",
+        "--fail" => "its participant refuses",
+        "--hang" => "it is done, and its answers are lost",
+        _ => "kill -9 while it is at work",
+    };
+    let meant = args.example.example().step(step).map_or(step, |step| step.id);
+    match meant == step {
+        true => format!("{option} {step}: {text}"),
+        false => format!("{option} {step}, which is {meant}: {text}"),
+    }
 }
 
 /// Returns the line of a note: time, participant, step, and what was done.
@@ -163,6 +179,7 @@ mod tests {
                 started_ns: 0,
                 notes: Vec::new(),
                 facts: Vec::new(),
+                unreached: Vec::new(),
                 result,
             };
             let said = conclusion(&story, "it is committed", "it is aborted");

@@ -38,6 +38,7 @@ pub static EXAMPLE: Example = Example {
             Stage::AfterPivot("DELETE FROM blocked"),
         ),
     ],
+    children: &[],
     checks: &[
         Check::new("airline", "seats held", "SELECT count(*) FROM seat WHERE state = 'held'", 0),
         Check::new("airline", "seats sold", "SELECT count(*) FROM seat WHERE state = 'sold'", 1),

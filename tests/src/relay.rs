@@ -78,10 +78,12 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, is_silent: impl F
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         if !is_silent() && to.write_all(&buffer[..read]).await.is_err() {
-            return;
+            break;
         }
     }
-    if !is_silent() {
-        let _ = to.shutdown().await;
+    if is_silent() {
+        // The end is swallowed, too; without its half the connection would be closed.
+        std::future::pending::<()>().await;
     }
+    let _ = to.shutdown().await;
 }

@@ -27,6 +27,7 @@ mod sagas;
 mod server;
 mod settings;
 mod standby;
+mod steps;
 mod submit;
 mod tokens;
 mod transactions;

@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
-use unanimo_core::history::{self, Document};
+use unanimo_core::history::{self, Caller, Document};
+use unanimo_core::{Compensation, Mode, RetryPolicy};
 
 use self::scripts::SCRIPTS;
 
@@ -111,6 +112,73 @@ fn s4_recorded_histories_of_every_version_mean_the_same() {
         .collect();
     let count = differ.len();
     assert_eq!(count, 0, "running transactions would change their meaning:\n{}", differ.join("\n"));
+}
+
+/// Each definition that is another one in a key, with that key.
+fn changed_definitions(recorded: &Document) -> Vec<(String, Document)> {
+    let mut changed = Vec::new();
+    let mut with = |key: String, change: &dyn Fn(&mut Document)| {
+        let mut document = recorded.clone();
+        change(&mut document);
+        changed.push((key, document));
+    };
+    let other = |mode| match mode {
+        Mode::Tcc => Mode::Saga,
+        _ => Mode::Tcc,
+    };
+    with("mode".into(), &|d| d.transaction.mode = other(d.transaction.mode));
+    with("declarative".into(), &|d| d.transaction.declarative ^= true);
+    with("gid".into(), &|d| d.transaction.gid = unanimo_core::Gid::new("another-gid").unwrap());
+    for at in 0..recorded.branches.len() {
+        let mut of = |key: &str, change: &dyn Fn(&mut history::BranchShape)| {
+            with(format!("branches[{at}].{key}"), &|d| change(&mut d.branches[at]));
+        };
+        of("pivot", &|branch| branch.pivot ^= true);
+        of("mode", &|branch| branch.mode = other(branch.mode));
+        of("by", &|branch| {
+            branch.by = match branch.by {
+                Caller::Coordinator => Caller::Initiator,
+                Caller::Initiator => Caller::Coordinator,
+            }
+        });
+        of("compensation", &|branch| {
+            branch.compensation = match branch.compensation {
+                Compensation::Kept => Compensation::Compensate,
+                _ => Compensation::Kept,
+            }
+        });
+        of("retry", &|branch| {
+            branch.retry = Some(RetryPolicy { attempts_max: Some(77), ..RetryPolicy::default() });
+        });
+        of("attempt_timeout", &|branch| {
+            branch.attempt_timeout = Some(std::time::Duration::from_secs(77));
+        });
+        of("payload", &|branch| branch.payload.bytes += 1);
+        of("action", &|branch| branch.action = unanimo_core::ActionName::new("other").unwrap());
+    }
+    changed
+}
+
+/// A change of the definition does not always show in a call: the record itself tells it.
+#[test]
+fn a_definition_that_was_changed_afterwards_differs() {
+    for (name, script) in SCRIPTS {
+        let recorded = run::record(name, script);
+        history::replay(&recorded).unwrap_or_else(|error| panic!("{name}: {error}"));
+        for (key, document) in changed_definitions(&recorded) {
+            let found = history::replay(&document);
+            let Err(history::Error::Differs(difference)) = found else {
+                panic!("{name}, {key}: {found:?}");
+            };
+            let what = &difference.what;
+            let of_branch = key.starts_with("branches");
+            // What cannot be added at all is told so.
+            let rejected = of_branch && what == "the input is not taken any more";
+            let told = what.starts_with("the definition of ")
+                && what.contains("the transaction") != of_branch;
+            assert!(told || rejected, "{name}, {key}: {difference}");
+        }
+    }
 }
 
 /// A script that is new, or a new version: `cargo xtask histories` adds what is missing.

@@ -217,3 +217,49 @@ async fn a_step_that_does_not_exist_is_named() {
          ticket, mail\n"
     );
 }
+
+/// Nobody takes a fault for survived that never happened.
+#[tokio::test]
+async fn a_step_that_is_not_reached_is_told() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_saga-under-test"));
+    command.args(["trip", "--fail", "flight", "--kill-coordinator-at", "ticket"]);
+    let output = output_of(command).await;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(7), "{text}");
+    assert!(text.contains("\n--fail flight: its participant refuses\n"), "{text}");
+    assert!(text.contains("\n--kill-coordinator-at ticket: was not reached\n"), "{text}");
+    let end = "nothing is half done.\n--kill-coordinator-at ticket was not reached: the run ended before, without it.\n";
+    assert!(text.ends_with(end), "{text}");
+}
+
+#[tokio::test]
+async fn a_child_is_named_for_its_first_step() {
+    let folder = TempDir::new().unwrap();
+    let history = folder.path().join("history.json");
+    let run = async |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_saga-under-test"));
+        command.arg("order").args(more).arg("--history").arg(&history);
+        output_of(command).await
+    };
+    let output = run(&["--fail", "payment"]).await;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("\n--fail payment, which is debit: its participant refuses\n"), "{text}");
+    assert!(text.contains(order_aborted()), "{text}");
+
+    // The record of that run is not overwritten by the next one, which does not begin.
+    let before = std::fs::read(&history).unwrap();
+    let output = run(&["--hang", "payment"]).await;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    let expected = format!(
+        "error: failed to use --history {}: the file exists, and is not overwritten\n",
+        history.display()
+    );
+    assert_eq!(errors, expected);
+    assert_eq!(std::fs::read(&history).unwrap(), before);
+}
+
+fn order_aborted() -> &'static str {
+    Name::Order.example().aborted
+}

@@ -58,20 +58,21 @@ pub(super) enum Error {
 }
 
 impl Error {
-    /// Returns the exit code; [`super::EXIT_CODES`] documents it.
+    /// Returns the exit code.
     pub(super) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+
+    /// Returns the number of the exit code; [`super::EXIT_CODES`] documents it.
+    pub(super) fn code(&self) -> u8 {
         match self {
-            Self::ReaderGone => ExitCode::SUCCESS,
-            Self::Config(_) | Self::Definition(_) | Self::Saga(_) | Self::Identities(_) => {
-                ExitCode::from(2)
-            }
-            Self::History(error) if error.is_usage() => ExitCode::from(2),
-            Self::Client(error) if error.is_usage() => ExitCode::from(2),
-            Self::Check(error) if error.is_usage() => ExitCode::from(2),
-            Self::Ended(coordinator::Ended::Fenced(_) | coordinator::Ended::Elsewhere(_)) => {
-                ExitCode::from(3)
-            }
-            Self::Logged(error) => error.exit_code(),
+            Self::ReaderGone => 0,
+            Self::Config(_) | Self::Definition(_) | Self::Saga(_) | Self::Identities(_) => 2,
+            Self::History(error) if error.is_usage() => 2,
+            Self::Client(error) if error.is_usage() => 2,
+            Self::Check(error) if error.is_usage() => 2,
+            Self::Ended(coordinator::Ended::Fenced(_) | coordinator::Ended::Elsewhere(_)) => 3,
+            Self::Logged(error) => error.code(),
             Self::System { .. }
             | Self::Start(_)
             | Self::Ended(_)
@@ -79,7 +80,7 @@ impl Error {
             | Self::Client(_)
             | Self::Check(_)
             | Self::Certs(_)
-            | Self::Demo(_) => ExitCode::FAILURE,
+            | Self::Demo(_) => 1,
         }
     }
 

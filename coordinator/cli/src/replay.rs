@@ -15,10 +15,16 @@ use super::error::Error as CommandError;
 use super::output::{self, clean};
 use super::tx;
 
+/// Code of a history that is equal.
+const SAME: u8 = 0;
+/// Code of one that differs, or is a part.
+const OTHER: u8 = 1;
+
 /// Exit codes and JSON, for `--help`.
 const LONG_HELP: &str = "\
 Exit codes of replay: 0 if every history was replayed and is equal; 1 if one differs, or is equal as far as it
-  goes and is not all that was recorded; 2 if a file is no history, or breaks a rule: the error names the field.
+  goes and is not all that was recorded, or cannot be had from the coordinator; 2 if a file cannot be read, is no
+  history, or breaks a rule: the error names the field. All are replayed, and the highest code is that of the command.
 
 JSON (--json): for each history an object with name, gid, tx_id, recorded_by, equal, inputs,
   transitions, calls, lock_requests, recoveries, cut (entries that are not in the document), missing (null,
@@ -74,33 +80,48 @@ struct History {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, CommandError> {
-    let mut equal = true;
+    let mut worst = SAME;
     for name in &args.histories {
-        let History { document, unknown } = read(args, name)?;
-        let outcome = match args.step {
-            true => step::through(&document, args.server.json),
-            false => Ok(history::replay(&document)),
-        };
-        let outcome = match outcome? {
-            Ok(replayed) => Outcome::Equal(replayed),
-            Err(history::Error::NotWhole { missing, replayed }) => Outcome::Part(replayed, missing),
-            Err(history::Error::Differs(difference)) => Outcome::Differs(difference),
-            Err(history::Error::Invalid(violation)) => {
-                let (name, why) = (name.clone(), violation.to_string());
-                return Err(Error::Malformed { name, why }.into());
+        let code = match one(args, name) {
+            Ok(true) => SAME,
+            Ok(false) => OTHER,
+            Err(error @ (CommandError::History(_) | CommandError::Client(_))) => {
+                // The others are replayed all the same.
+                error.print();
+                error.code()
             }
+            Err(error) => return Err(error),
         };
-        equal &= matches!(outcome, Outcome::Equal(_));
-        for path in &unknown {
-            output::note(&format!(
-                "{}: {} is no field of this version, and passed over",
-                clean(name),
-                clean(path)
-            ));
-        }
-        tell(args, name, &document, &outcome, &unknown)?;
+        worst = worst.max(code);
     }
-    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(ExitCode::from(worst))
+}
+
+/// Replays one history, and tells whether it is equal.
+fn one(args: &Args, name: &str) -> Result<bool, CommandError> {
+    let History { document, unknown } = read(args, name)?;
+    let outcome = match args.step {
+        true => step::through(&document, args.server.json),
+        false => Ok(history::replay(&document)),
+    };
+    let outcome = match outcome? {
+        Ok(replayed) => Outcome::Equal(replayed),
+        Err(history::Error::NotWhole { missing, replayed }) => Outcome::Part(replayed, missing),
+        Err(history::Error::Differs(difference)) => Outcome::Differs(difference),
+        Err(history::Error::Invalid(violation)) => {
+            let (name, why) = (name.to_owned(), violation.to_string());
+            return Err(Error::Malformed { name, why }.into());
+        }
+    };
+    for path in &unknown {
+        output::note(&format!(
+            "{}: {} is no field of this version, and passed over",
+            clean(name),
+            clean(path)
+        ));
+    }
+    tell(args, name, &document, &outcome, &unknown)?;
+    Ok(matches!(outcome, Outcome::Equal(_)))
 }
 
 /// Writes a new file. One that is there stays as it is: it may be the only record.
@@ -186,7 +207,11 @@ mod tests {
             ("/transaction/gid", "\"a b\"", "transaction.gid: must consist of"),
             ("/transaction/mode", "\"tpc\"", "transaction.mode: must be 2pc, tcc or saga"),
             ("/branches/0/by", "\"me\"", "branches[0].by: unknown variant `me`"),
-            ("/branches/0/payload/bytes", "99999999999", "branches[0].payload must be at most"),
+            (
+                "/branches/0/payload/bytes",
+                "99999999999",
+                "branches[0].payload.bytes must be at most",
+            ),
             ("/branches/1/depends_on", "[7]", "branches[1].depends_on[0] must number one of the 2"),
             ("/branches/1/branch_id", "\"a\"", "branches[1].branch_id must be unique"),
             ("/entries", "[]", "entries must have at least 1 entry"),
@@ -199,7 +224,28 @@ mod tests {
             (
                 "/entries/1/steps/0/input",
                 "{\"retry\": {\"branch\": 0}}",
-                "entries[1].steps[0].input must number",
+                "entries[1].steps[0].input.retry.branch must number",
+            ),
+            (
+                "/entries/1/steps/0/input/prepare_answered/branch",
+                "3",
+                "entries[1].steps[0].input.prepare_answered.branch must number one of the 2",
+            ),
+            (
+                "/entries/1/steps/0/input/prepare_answered/answer/prepared/output/bytes",
+                "99999999999",
+                "input.prepare_answered.answer.prepared.output.bytes must be at most",
+            ),
+            (
+                "/entries/0/steps/0/input/begin/settings/limits",
+                r#"{"branches_max": 1, "payload_bytes_max": 1, "payloads_bytes_max": 1,
+                    "output_bytes_max": 1, "outputs_bytes_max": -1}"#,
+                "entries[0].steps[0].input.begin.settings.limits.outputs_bytes_max",
+            ),
+            (
+                "/entries/0/steps/0/input/begin/settings/lock_backoff/cap",
+                "99999999999999",
+                "entries[0].steps[0].input.begin.settings.lock_backoff.cap must be at most a year",
             ),
             ("/entries/1/at", "\"noon\"", "entries[1].at: invalid type: string \"noon\""),
         ] {
@@ -214,6 +260,15 @@ mod tests {
             document["entries"][1].as_object_mut().expect("an object").remove("after");
         });
         assert!(missing.contains("entries[1]: missing field `after`"), "{missing}");
+    }
+
+    #[test]
+    fn rules_of_a_newer_version_are_refused_by_their_path() {
+        let found = broken(|document| {
+            document["entries"][0]["steps"][0]["input"]["begin"]["settings"]["rules"] = 99.into();
+        });
+        let path = "entries[0].steps[0].input.begin.settings.rules must be at most ";
+        assert!(found.contains(path), "{found}");
     }
 
     #[test]

@@ -34,8 +34,8 @@ JSON (--json):
     committed, aborted), outcome (not_decided, committed, aborted), abort_cause (refused, deadline,
     rollback, unlisted, no_vote, gave_up, output_dropped, locked,
     parent, or null), abort_branch_id, abort_detail,
-    heuristic (none, mixed, hazard), stalled, attention, unreadable (why the coordinator cannot read
-    it, in lists), created_at, start_at, started_at, deadline, decided_at, ended_at, stripped, metadata, parent {tx_id, branch_id}, locks (a list of objects
+    heuristic (none, mixed, hazard), stalled, attention, alarms (why it is stalled, where there is more to say:
+    pivot_unanswered, refused_after_commit, output_too_large), unreadable (why the coordinator cannot read it, in lists), created_at, start_at, started_at, deadline, decided_at, ended_at, stripped, metadata, parent {tx_id, branch_id}, locks (a list of objects
     with name, mode (exclusive, shared), granted, branch_id, holder_gid, holder_waits), waiting (null, or an object with
     cause (time, parent, initiator, lock, turn, answer, retry), branch_id, since, until, branch_count, sentence; null in lists),
     branch_count, revision (larger after each change), branches, timeline and timeline_dropped (the last three only in commands whose

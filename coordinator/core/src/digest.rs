@@ -133,12 +133,7 @@ fn rule_3(rule_2: &[u8; 32], definition: &Definition) -> [u8; 32] {
             text(&mut hash, input.name.as_str().as_bytes());
             text(&mut hash, input.branch_id.as_str().as_bytes());
         }
-        let compensation = match step.compensation {
-            Compensation::Compensate => 0,
-            Compensation::None => 1,
-            Compensation::Kept => 2,
-        };
-        hash.update([u8::from(step.pivot), compensation]);
+        hash.update([u8::from(step.pivot), compensation_byte(step.compensation)]);
         locks(&mut hash, &step.locks);
     }
     hash.finalize().into()
@@ -155,11 +150,11 @@ fn locks(hash: &mut Sha256, locks: &[Lock]) {
     }
 }
 
-fn number(hash: &mut Sha256, number: usize) {
+pub(crate) fn number(hash: &mut Sha256, number: usize) {
     hash.update((number as u64).to_be_bytes());
 }
 
-fn mode_byte(mode: Mode) -> u8 {
+pub(crate) fn mode_byte(mode: Mode) -> u8 {
     match mode {
         Mode::TwoPhaseCommit => 1,
         Mode::Tcc => 2,
@@ -167,7 +162,15 @@ fn mode_byte(mode: Mode) -> u8 {
     }
 }
 
-fn text(hash: &mut Sha256, text: &[u8]) {
+pub(crate) fn compensation_byte(compensation: Compensation) -> u8 {
+    match compensation {
+        Compensation::Compensate => 0,
+        Compensation::None => 1,
+        Compensation::Kept => 2,
+    }
+}
+
+pub(crate) fn text(hash: &mut Sha256, text: &[u8]) {
     hash.update((text.len() as u64).to_be_bytes());
     hash.update(text);
 }

@@ -81,6 +81,21 @@ impl State {
         !ended && (self.stalled || self.branches.iter().any(Progress::has_alarm))
     }
 
+    /// Returns the names of its alarms that say more than that it is stalled.
+    #[must_use]
+    pub fn alarms(&self) -> Vec<&'static str> {
+        if matches!(self.phase, Phase::Ended { .. }) {
+            return Vec::new();
+        }
+        let any = |alarm: fn(&Progress) -> bool| self.branches.iter().any(alarm);
+        let of = [
+            (self.stalled && self.phase.decision().is_none(), EventKind::PivotUnanswered),
+            (any(|branch| branch.refused_after_commit), EventKind::RefusedAfterCommit),
+            (any(|branch| branch.output_too_large), EventKind::OutputTooLarge),
+        ];
+        of.into_iter().filter(|(raised, _)| *raised).map(|(_, kind)| kind.as_str()).collect()
+    }
+
     /// Somebody has to look at it.
     #[must_use]
     pub fn attention(&self) -> bool {

@@ -9,6 +9,7 @@
 //! to. So a replay that comes to a recovery goes on from the last transition, as the coordinator did.
 
 mod check;
+mod definition;
 mod document;
 mod input;
 mod recording;
@@ -82,12 +83,19 @@ impl Entry {
 impl Step {
     /// Bytes of a step, in memory or as JSON, a short text included.
     const SIZE: usize = 256;
+    /// Bytes of a digest, as JSON or in memory.
+    const DIGEST: usize = 40;
 
     /// About how many bytes it takes.
     #[must_use]
     pub(crate) fn size(&self) -> usize {
         let inputs: usize = self.calls.iter().map(|call| call.inputs.len()).sum();
-        Self::SIZE + Call::SIZE * (self.calls.len() + inputs + self.locks.len())
+        let digests = match &self.input {
+            Input::Begin { definition, .. } => definition.len(),
+            _ => 0,
+        };
+        let calls = Call::SIZE * (self.calls.len() + inputs + self.locks.len());
+        Self::SIZE + calls + Self::DIGEST * digests
     }
 }
 

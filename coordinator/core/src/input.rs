@@ -218,8 +218,8 @@ pub enum Rejection {
     #[error("the transaction waits to commit with another list of branches or votes")]
     CommitReused,
     /// Only a branch that phase two is owed to can be resolved, or a pivot that has not answered.
-    #[error("branch {0} is not owed a commit or cancel: there is nothing to resolve")]
-    NothingToResolve(BranchNumber),
+    #[error("{}: there is nothing to resolve", not_owed(.0, *.1))]
+    NothingToResolve(BranchId, Mode),
     /// An operator has ended the branch otherwise before.
     #[error("branch {0} was resolved as {kind} before, and stays so", kind = .1.in_words())]
     ResolvedOtherwise(BranchId, HeuristicKind),
@@ -232,6 +232,17 @@ pub enum Rejection {
     /// No branch of this id.
     #[error(transparent)]
     NoBranch(Violation),
+}
+
+/// Tells of a branch that nothing is owed to, in the words of its mode.
+fn not_owed(id: &BranchId, mode: Mode) -> String {
+    match mode {
+        Mode::Saga => format!(
+            "step {id} is neither to be compensated, nor to be done after COMMIT, nor a pivot that was sent"
+        ),
+        Mode::Tcc => format!("branch {id} is owed neither Confirm (Commit) nor Cancel"),
+        Mode::TwoPhaseCommit => format!("branch {id} is owed neither Commit nor Rollback (Cancel)"),
+    }
 }
 
 impl Rejection {

@@ -94,6 +94,9 @@ pub use ids::{
 };
 pub use input::{Input, LockAnswer, Obstacle, PhaseTwoAnswer, PrepareAnswer, Rejection};
 pub use payload::{MEDIA_TYPE_BYTES_MAX, Payload};
-pub use policy::{BRANCHES_MAX, Backoff, Limits, Policy, Record as RecordPolicy, RulesVersion};
+pub use policy::{
+    BRANCHES_MAX, Backoff, CALL_TIMEOUT_DEFAULT, Limits, Policy, Record as RecordPolicy,
+    RulesVersion,
+};
 pub use time::Timestamp;
 pub use transaction::{Identity, Origin, Record, Transaction};

@@ -44,6 +44,9 @@ pub struct Limits {
     pub timeout_default: Duration,
 }
 
+/// Time for which the answer of one call is waited for, where no setting says another one.
+pub const CALL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -140,7 +140,9 @@ fn each_mistake_of_the_pivot_is_refused_and_named() {
     };
     assert_eq!(
         found(pivots),
-        ["branches[2].pivot must be set in one branch at most, b is the pivot"]
+        [
+            "branches[2].pivot must be set in one branch at most, b is the pivot; let a step that may only succeed come after it"
+        ]
     );
     let pivot_at =
         |index: usize| move |saga: &mut Definition| saga.branches[index].step.pivot = true;

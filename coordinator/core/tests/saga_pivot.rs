@@ -60,7 +60,7 @@ fn an_operator_aborts_for_a_pivot_that_never_answers() {
              p resolve rolled_back =>
              p done => END
              p resolve rolled_back =>
-             p resolve committed => ! branch 3 is not owed a commit or cancel: there is nothing to resolve",
+             p resolve committed => ! step p is neither to be compensated, nor to be done after COMMIT, nor a pivot that was sent: there is nothing to resolve",
         );
         assert_eq!(script.tx.heuristic(), Heuristic::None, "its participant has confirmed it");
         assert_eq!(
@@ -97,12 +97,12 @@ fn a_pivot_that_was_not_sent_has_nothing_to_resolve() {
     check(
         "saga a p!",
         "write; prepare a
-         p resolve committed => ! branch 2 is not owed a commit or cancel: there is nothing to resolve
-         a resolve committed => ! branch 1 is not owed a commit or cancel: there is nothing to resolve
+         p resolve committed => ! step p is neither to be compensated, nor to be done after COMMIT, nor a pivot that was sent: there is nothing to resolve
+         a resolve committed => ! step a is neither to be compensated, nor to be done after COMMIT, nor a pivot that was sent: there is nothing to resolve
          a prepared => write; prepare p
-         a resolve rolled_back => ! branch 1 is not owed a commit or cancel: there is nothing to resolve
+         a resolve rolled_back => ! step a is neither to be compensated, nor to be done after COMMIT, nor a pivot that was sent: there is nothing to resolve
          p prepared => COMMIT+END
-         p resolve rolled_back => ! branch 2 is not owed a commit or cancel: there is nothing to resolve",
+         p resolve rolled_back => ! step p is neither to be compensated, nor to be done after COMMIT, nor a pivot that was sent: there is nothing to resolve",
     );
 }
 

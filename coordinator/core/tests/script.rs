@@ -357,7 +357,7 @@ fn a_reason_that_programs_cannot_read_is_replaced() {
 fn an_operator_ends_a_branch_never_the_decision() {
     check(
         "tcc a b",
-        "a resolve committed => ! branch 1 is not owed a commit or cancel: there is nothing to resolve
+        "a resolve committed => ! branch a is owed neither Confirm (Commit) nor Cancel: there is nothing to resolve
          rollback => ABORT Rollback; cancel a; cancel b
          a resolve committed => write+resolved
          a done =>

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
 
-use unanimo_core::{Definition, Gid, Limits, Mode, Timestamp, Violation};
+use unanimo_core::{
+    BranchSpec, CALL_TIMEOUT_DEFAULT, Definition, Gid, Limits, Mode, Timestamp, Violation,
+};
 use unanimo_proto::v1;
 
 use crate::inputs::{self, Declaration, Inputs};
@@ -241,24 +243,58 @@ fn in_words_of_a_file(rule: String) -> String {
     }
 }
 
-/// Finds steps in two-phase commit that hold their rows locked while other steps work.
+/// Finds what is allowed, and is not what its writer seems to want.
 fn warnings(file: &str, read: &Read) -> Vec<Problem> {
-    let branches = &read.definition.branches;
-    let mut found = Vec::new();
-    for (index, branch) in branches.iter().enumerate() {
-        let follows = |other: &&unanimo_core::BranchSpec| {
+    let warn = |path: &str, rule: String| {
+        let (place, path) = read.places.find(path);
+        Problem { file: file.to_owned(), place, path, rule }
+    };
+    let mut found = locked_for_long(&read.definition, &warn);
+    found.extend(longer_than_a_call("", &read.definition, &warn));
+    found
+}
+
+/// Finds steps in two-phase commit that hold their rows locked while other steps work.
+fn locked_for_long(
+    definition: &Definition,
+    warn: &impl Fn(&str, String) -> Problem,
+) -> Vec<Problem> {
+    let branches = &definition.branches;
+    let of = |(index, branch): (usize, &BranchSpec)| {
+        let follows = |other: &&BranchSpec| {
             other.step.depends_on.contains(&branch.branch_id) && !other.step.pivot
         };
-        let follower = branches.iter().find(follows);
-        if let (Mode::TwoPhaseCommit, Some(follower)) = (branch.mode, follower) {
-            let (place, path) = read.places.find(&format!("branches[{index}].mode"));
+        let follower = branches.iter().find(follows)?;
+        let rule = format!(
+            "keeps rows locked while {} works; let a step in two-phase commit come last before the pivot, or \
+             make it tcc",
+            follower.branch_id
+        );
+        (branch.mode == Mode::TwoPhaseCommit)
+            .then(|| warn(&format!("branches[{index}].mode"), rule))
+    };
+    branches.iter().enumerate().filter_map(of).collect()
+}
+
+/// Finds attempts that are to last longer than the coordinator waits, as it does by default.
+fn longer_than_a_call(
+    prefix: &str,
+    definition: &Definition,
+    warn: &impl Fn(&str, String) -> Problem,
+) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (index, branch) in definition.branches.iter().enumerate() {
+        if branch.step.attempt_timeout.is_some_and(|wanted| wanted > CALL_TIMEOUT_DEFAULT) {
             let rule = format!(
-                "keeps rows locked while {} works; let a step in two-phase commit come last before \
-                 the pivot, or make it tcc",
-                follower.branch_id
+                "is beyond the coordinator's call-timeout, {}s by default, which ends the call; make it shorter, \
+                 or that setting longer",
+                CALL_TIMEOUT_DEFAULT.as_secs()
             );
-            found.push(Problem { file: file.to_owned(), place, path, rule });
+            found.push(warn(&format!("{prefix}branches[{index}].attempt_timeout"), rule));
         }
+    }
+    for (index, child) in &definition.children {
+        found.extend(longer_than_a_call(&format!("{prefix}branches[{index}].child."), child, warn));
     }
     found
 }

@@ -1,14 +1,11 @@
 //! Reading of a definition: from the tree to the core's types, with every mistake on the way.
 
+mod forms;
 mod parts;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-
-use unanimo_core::{
-    BranchNumber, Definition, Drive, Gid, Limits, Mode, Parent, Start, Timestamp, TxId, ids,
-};
+use unanimo_core::{BranchNumber, Definition, Drive, Gid, Limits, Mode, Parent, Start, TxId, ids};
 
 use crate::fields::{MODES, Object};
 use crate::fill::{Values, is_input_name};
@@ -251,7 +248,7 @@ impl Reader<'_> {
             }
             match self.filled(&at, node) {
                 Some((Value::Text(value), _)) => drop(metadata.insert(key.name.clone(), value)),
-                Some((value, known)) => self.not_a_text(&at, node.place, value, known),
+                Some(found) => self.not_a_text(&at, node, found, "a text"),
                 None => {}
             }
         }
@@ -314,15 +311,4 @@ fn empty(mode: Mode) -> Definition {
         trace: Default::default(),
         initiator: String::new(),
     }
-}
-
-/// Reads a duration such as `250ms` or `1h 30m`.
-fn parse_duration(text: &str) -> Option<Duration> {
-    Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok()
-}
-
-/// Reads a time of RFC 3339.
-fn parse_time(text: &str) -> Option<Timestamp> {
-    let at: jiff::Timestamp = text.parse().ok()?;
-    u64::try_from(at.as_millisecond()).ok().map(Timestamp)
 }

@@ -1,13 +1,17 @@
 //! YAML or JSON as a tree in which each value knows its place.
 
 mod entries;
+mod lines;
 mod numbers;
 mod path;
 mod surrogates;
+#[cfg(test)]
+mod tests;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput};
 
 pub(crate) use self::entries::Entries;
+use self::lines::Lines;
 use self::numbers::{is_json_number, is_other_number};
 pub(crate) use self::path::{Path, join};
 use crate::problem::{PROBLEMS_MAX, Place, Problem};
@@ -135,9 +139,11 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Node, Vec<Problem>> {
 /// Parses one document. A mistake of the syntax ends it: then there is none. Other mistakes are collected,
 /// and what they leave of the document is returned with them.
 pub(crate) fn read(file: &str, text: &str) -> (Option<Node>, Vec<Problem>) {
+    let is_json = lines::is_json(text);
     let text = surrogates::join(text);
+    let (text, lines) = if is_json { lines::on_one_line(&text) } else { (text, None) };
     let parser = Parser::new_from_str(&text);
-    let mut builder = Builder { file, parser, problems: Vec::new() };
+    let mut builder = Builder { file, parser, lines, problems: Vec::new() };
     match builder.document() {
         Ok(node) => (Some(node), builder.problems),
         Err(problem) => {
@@ -150,6 +156,8 @@ pub(crate) fn read(file: &str, text: &str) -> (Option<Node>, Vec<Problem>) {
 struct Builder<'a> {
     file: &'a str,
     parser: Parser<'a, StrInput<'a>>,
+    /// Lines of the file, where the parser sees one.
+    lines: Option<Lines>,
     problems: Vec<Problem>,
 }
 
@@ -190,15 +198,22 @@ impl<'a> Builder<'a> {
 
     fn next(&mut self) -> Result<(Event<'a>, Place), Problem> {
         match self.parser.next() {
-            Some(Ok((event, span))) => Ok((event, place(&span.start))),
+            Some(Ok((event, span))) => Ok((event, self.place(&span.start))),
             Some(Err(error)) => Err(self.syntax(&error)),
             None => Ok((Event::StreamEnd, Place { line: 1, column: 1 })),
         }
     }
 
+    fn place(&self, marker: &Marker) -> Place {
+        match &self.lines {
+            Some(lines) => lines.place(marker.col()),
+            None => Place { line: marker.line().max(1), column: marker.col() + 1 },
+        }
+    }
+
     fn syntax(&self, error: &ScanError) -> Problem {
         let rule = format!("must be YAML or JSON: {}", error.info());
-        self.problem(place(error.marker()), "", &rule)
+        self.problem(self.place(error.marker()), "", &rule)
     }
 
     /// Notes a mistake, and goes on.
@@ -329,69 +344,5 @@ impl<'a> Builder<'a> {
             }
             _ => Value::Text(text),
         })
-    }
-}
-
-fn place(marker: &Marker) -> Place {
-    Place { line: marker.line().max(1), column: marker.col() + 1 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn json(text: &str) -> String {
-        parse("f", text)
-            .map(|node| node.value.to_json())
-            .unwrap_or_else(|problems| problems[0].to_string())
-    }
-
-    #[test]
-    fn values_keep_their_types_and_numbers_their_digits() {
-        for (text, expected) in [
-            (
-                "{a: 1.50, b: [123456789012345678901234567890, -1e9, yes, ~]}",
-                r#"{"a":1.50,"b":[123456789012345678901234567890,-1e9,"yes",null]}"#,
-            ),
-            (
-                "a: '1'\nb: \"x\\ny\"\nc: |\n  two\n  lines\n",
-                r#"{"a":"1","b":"x\ny","c":"two\nlines\n"}"#,
-            ),
-            (
-                "{\n\t\"a\": \"\\ud83d\\ude00\\\\ud83d\",\n\t\"b\": true}",
-                "{\"a\":\"😀\\\\ud83d\",\"b\":true}",
-            ),
-            ("2026-01-01", "\"2026-01-01\""),
-            ("a: 1.2.3", "{\"a\":\"1.2.3\"}"),
-            ("\u{feff}a: 1", "{\"a\":1}"),
-        ] {
-            assert_eq!(json(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_plain_is_refused_at_its_place() {
-        for (text, expected) in [
-            ("", "f:1:1: is empty"),
-            ("a: 1\n---\nb: 2\n", "f:2:1: must be one document, has a second one"),
-            ("a: 1\nb: 2\na: 3\n", "f:3:1: a must be unique, it is in line 1 already"),
-            ("a: [1, 007]", "f:1:8: a[1] must be a number as JSON writes it, or a text in quotes"),
-            ("a: .inf", "f:1:4: a must be a number as JSON writes it, or a text in quotes"),
-            ("a: &x 1\nb: *x", "f:2:4: b must be written out: aliases are not read"),
-            ("a: !!str 1", "f:1:4: a must have no tag"),
-            ("a: !!map {b: 1}", "f:1:4: a must have no tag"),
-            ("a: [!mine [1]]", "f:1:5: a[0] must have no tag"),
-            ("a:\n  !!seq\n  - 1\n", "f:2:3: a must have no tag"),
-            ("!!str a: 1", "f:1:1: a must have no tag"),
-            ("- !!set {}", "f:1:3: [0] must have no tag"),
-            ("[1]: 2", "f:1:1: must have names as keys"),
-            ("a: [1", "f:2:1: must be YAML or JSON: while parsing a flow sequence, expected "),
-            ("a: b: c", "f:1:5: must be YAML or JSON: "),
-        ] {
-            let found = json(text);
-            assert!(found.starts_with(expected), "{text}: {found}");
-        }
-        let deep = "[".repeat(70) + &"]".repeat(70);
-        assert_eq!(json(&deep), "f:1:66: must not be more than 64 values deep");
     }
 }

@@ -434,7 +434,10 @@ steps: {a: {participant: p, action: x, start_at: \"TIME\"}}
     for (time, expected) in [
         (format!("{day}Q00:00:00Z"), Some("becomes \"2026-01-1Q00:00:00Z\"")),
         (format!("{day}T24:61:00Z"), Some("becomes \"2026-01-1T24:61:00Z\"")),
-        ("${input.day}".to_owned(), Some("must be a text, and the input is declared as a number")),
+        (
+            "${input.day}".to_owned(),
+            Some("such as 2026-01-31T12:00:00Z, and the input is declared as a number"),
+        ),
         // The thirtieth and no other, of which a digit is an input.
         ("2026-04-3${input.day}T00:00:00Z".to_owned(), None),
         // So many are not looked into.

@@ -94,7 +94,14 @@ fn a_wrong_type_is_told() {
         "attempts: 0",
         &["f:10:23: steps.hotel.retry.attempts must be a whole number from 1 to 4294967295, is 0"],
     );
-    with("timeout: 10m", "timeout: 10", &["f:3:10: timeout must be a text, is a number"]);
+    with(
+        "timeout: 10m",
+        "timeout: 10",
+        &[
+            "f:3:10: timeout must be a duration such as 250ms, 15s or 1h 30m, is the number 10; it needs a \
+             unit, such as 10s",
+        ],
+    );
     with(
         "timeout: 10m",
         "timeout: soon",
@@ -117,6 +124,79 @@ fn a_wrong_type_is_told() {
         "payload: {of: \"${input.account}\"}",
         "payload_base64: \"?\"",
         &["f:6:78: steps.flight.payload_base64 must be base64: Invalid symbol 63, offset 0."],
+    );
+}
+
+/// Says what the unit is that is missing, or that is none.
+#[test]
+fn a_duration_that_is_none_is_told_with_one_that_is() {
+    let rule = "f:3:10: timeout must be a duration such as 250ms, 15s or 1h 30m, is";
+    for (written, told) in [
+        ("'5'", "\"5\"; it needs a unit, such as 5s"),
+        ("1.5", "the number 1.5; it needs a unit, such as s"),
+        ("400d", "\"400d\"; the longest unit is the hour, so write 9600h"),
+        ("2 weeks", "\"2 weeks\"; the longest unit is the hour, so write 336h"),
+        ("1d 12h", "\"1d 12h\"; the longest unit is the hour, so write 24h for a day"),
+        ("1 month", "\"1 month\"; the longest unit is the hour, so write 24h for a day"),
+        ("-5s", "\"-5s\""),
+        ("5 minuets", "\"5 minuets\""),
+    ] {
+        with("timeout: 10m", &format!("timeout: {written}"), &[&format!("{rule} {told}")]);
+    }
+    with("timeout: 10m", "timeout: 1 h", &[]);
+    with(
+        "backoff: 200ms",
+        "backoff: 200",
+        &[
+            "f:10:35: steps.hotel.retry.backoff must be a duration such as 250ms, 15s or 1h 30m, is the number \
+             200; it needs a unit, such as 200s",
+        ],
+    );
+}
+
+#[test]
+fn a_lock_that_has_no_name_is_told() {
+    let whole = "{name: \"account:${input.account}\", wait: 5s}";
+    let rule = "must be the name of a lock, such as account:42";
+    for (written, told) in [
+        (
+            "account: 42",
+            format!(
+                "locks[0] {rule}, is an object; write \"account:42\" without a space behind the colon"
+            ),
+        ),
+        ("42", format!("locks[0] {rule}, or an object with name, mode and wait, is a number")),
+        ("[a]", format!("locks[0] {rule}, or an object with name, mode and wait, is a list")),
+    ] {
+        with(whole, written, &[&format!("f:4:9: {told}")]);
+    }
+    with(whole, "{name: {a: b}}", &[&format!("f:4:16: locks[0].name {rule}, is an object")]);
+    with(
+        whole,
+        "{nmae: a}",
+        &[
+            "f:4:9: locks[0].name must be given",
+            "f:4:10: locks[0].nmae is no field of a lock; did you mean name?",
+        ],
+    );
+}
+
+/// Of two pivots nobody knows the right one: a rule of what stands before or behind it is not told.
+#[test]
+fn a_second_pivot_makes_no_other_mistake() {
+    let pivots = "\
+saga: a
+steps:
+  a: {participant: p, action: x, pivot: true, compensation: none}
+  b: {participant: p, action: x, pivot: true, compensation: none}
+  c: {participant: p, action: x, after: b, compensation: none}
+";
+    check(
+        pivots,
+        &[
+            "f:4:41: steps.b.pivot must be set in one branch at most, a is the pivot; let a step that may \
+             only succeed come after it",
+        ],
     );
 }
 
@@ -199,7 +279,10 @@ fn the_rules_of_the_pivot_are_told() {
     with(
         "compensation: none}",
         "compensation: none, pivot: true}",
-        &["f:19:82: steps.mail.pivot must be set in one branch at most, pay is the pivot"],
+        &[
+            "f:19:82: steps.mail.pivot must be set in one branch at most, pay is the pivot; let a step that may \
+             only succeed come after it",
+        ],
     );
     with(
         "    retry:",
@@ -475,7 +558,8 @@ fn too_many_steps_hide_no_other_mistake() {
         &text,
         &[
             "f:3:3: steps must have at most 64 branches, has 65",
-            "f:67:54: steps.s64.pivot must be set in one branch at most, s63 is the pivot",
+            "f:67:54: steps.s64.pivot must be set in one branch at most, s63 is the pivot; let a step that may only succeed \
+             come after it",
         ],
     );
 }
@@ -529,9 +613,12 @@ steps:
     check(
         text,
         &[
-            "f:3:10: timeout must be a text, and the input is declared as a number",
-            "f:4:11: start_at must be a text, and the input is declared as true or false",
-            "f:5:9: locks[0] must be a text, and the input is declared as an object",
+            "f:3:10: timeout must be a duration such as 250ms, 15s or 1h 30m, and the input is declared as a \
+             number",
+            "f:4:11: start_at must be a time such as 2026-01-31T12:00:00Z, and the input is declared as true \
+             or false",
+            "f:5:9: locks[0] must be the name of a lock, such as account:42, and the input is declared as an \
+             object",
             "f:5:39: locks[1].wait must be a duration such as 250ms, 15s or 1h 30m, becomes \"1q\"",
             "f:7:98: steps.a.retry.attempts must be a whole number from 1 to 4294967295, is a placeholder, \
              and none is replaced here",
@@ -541,6 +628,32 @@ steps:
     check(
         late,
         &["f:4:41: steps.a.delay must be a duration such as 250ms, 15s or 1h 30m, is \"soon\""],
+    );
+}
+
+/// The coordinator's own bound ends the call before.
+#[test]
+fn an_attempt_that_is_longer_than_a_call_is_a_warning() {
+    let warnings = |timeout: &str| {
+        let text = TRIP.replace("attempt_timeout: 3s", &format!("attempt_timeout: {timeout}"));
+        let file = SagaFile::parse("f", &text).expect("it is allowed");
+        file.warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(warnings("10s"), [""; 0]);
+    assert_eq!(
+        warnings("10001ms"),
+        [
+            "f:18:22: steps.pay.attempt_timeout is beyond the coordinator's call-timeout, 10s by default, which \
+             ends the call; make it shorter, or that setting longer",
+        ]
+    );
+    let child = "saga: a\nsteps:\n  sub:\n    child:\n      steps:\n        a: {participant: p, action: x, \
+                 attempt_timeout: 1m}";
+    let file = SagaFile::parse("f", child).expect("it is allowed");
+    let told: Vec<_> = file.warnings().iter().map(ToString::to_string).collect();
+    assert!(
+        matches!(&told[..], [one] if one.starts_with("f:6:57: steps.sub.child.steps.a.attempt_timeout is beyond")),
+        "{told:?}"
     );
 }
 

@@ -272,6 +272,7 @@ fn basics(identity: &Identity, current: &State, stripped: bool) -> v1::Transacti
         heuristic: heuristic(current.heuristic).into(),
         stalled: current.is_held_up(),
         attention: current.attention(),
+        alarms: current.alarms().into_iter().map(str::to_owned).collect(),
         created_at: Some(time_to_wire(identity.created_at)),
         deadline: Some(time_to_wire(identity.deadline)),
         start_at: identity.start_at.map(time_to_wire),

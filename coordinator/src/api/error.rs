@@ -206,7 +206,7 @@ fn from_rejection(rejection: Rejection) -> Status {
         Rejection::CommitReused => Reason::CommitReused,
         Rejection::Closed => Reason::TransactionClosed,
         Rejection::NotInteractive => Reason::NotInteractive,
-        Rejection::NothingToResolve(_) | Rejection::ResolvedOtherwise(..) => {
+        Rejection::NothingToResolve(..) | Rejection::ResolvedOtherwise(..) => {
             Reason::NothingToResolve
         }
         Rejection::ParentDecides | Rejection::NotVoted | Rejection::NoParent => {

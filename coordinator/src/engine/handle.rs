@@ -155,6 +155,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         writes: 0,
         ends: Default::default(),
         went_back: Known::new(store.generation(), gid_retention),
+        told_timeouts: Default::default(),
     };
     let shared = Shared {
         inbox: sender,

@@ -9,6 +9,7 @@ pub(super) mod ends;
 mod leaving;
 pub(super) mod locks;
 mod log;
+pub(super) mod patience;
 mod rest;
 pub(super) mod sleep;
 pub(super) mod survey;
@@ -98,6 +99,7 @@ pub struct Service {
     pub(super) writes: u64,
     pub(super) ends: Ends,
     pub(super) went_back: went_back::Known,
+    pub(super) told_timeouts: patience::Told,
 }
 
 impl Service {

@@ -561,6 +561,10 @@ pub struct Transaction {
     /// The answer to "why is it waiting?"; absent in lists, once it has ended, and while it goes on.
     #[prost(message, optional, tag = "28")]
     pub waiting: ::core::option::Option<Waiting>,
+    /// Names of the alarms that say why it is `stalled`, where there is more to say: `pivot_unanswered`,
+    /// `refused_after_commit`, `output_too_large`. Later versions may add some.
+    #[prost(string, repeated, tag = "29")]
+    pub alarms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for Transaction {
     const NAME: &'static str = "Transaction";

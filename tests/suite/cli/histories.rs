@@ -92,6 +92,28 @@ async fn a_difference_is_told_and_a_bad_file_refused() {
     unknown.check(1).complains(&["GID_UNKNOWN"]);
 }
 
+/// Each of them is told, and the command fails as the worst of them.
+#[tokio::test]
+async fn several_histories_have_the_exit_code_of_the_worst() {
+    let same = include_str!("../../histories/0.1.0/saga-sequence.json");
+    let equal = file(same);
+    let differs = changed(same, |document| document["entries"][0]["awaited"] = false.into());
+    let no_history = file("{}");
+    for (files, code) in [
+        ([&equal, &equal, &equal], 0),
+        ([&equal, &differs, &equal], 1),
+        ([&differs, &no_history, &equal], 2),
+        ([&no_history, &differs, &equal], 2),
+    ] {
+        let ran = run(&["replay", files[0], files[1], files[2]]).await;
+        ran.check(code);
+        let told = |word: &str| ran.out.lines().filter(|line| line.starts_with(word)).count();
+        let expected = |file: &String| files.iter().filter(|name| **name == file).count();
+        assert_eq!((told("equal"), told("differs")), (expected(&equal), expected(&differs)));
+        assert_eq!(ran.err.matches("error: ").count(), expected(&no_history), "{}", ran.err);
+    }
+}
+
 #[tokio::test]
 async fn the_setting_says_what_is_recorded() {
     let served = Served::start(&[]).await;

@@ -18,6 +18,8 @@ pub(crate) struct Branch {
     pub(crate) prepare_until: Option<prost_types::Timestamp>,
     pub(crate) requires: Vec<String>,
     pub(crate) must_succeed: bool,
+    /// Number of each call, from 1.
+    pub(crate) attempt: u32,
 }
 
 pub(crate) const CLUSTER: &str = "test-cluster";
@@ -43,6 +45,7 @@ pub(crate) fn branch(mode: Mode, action: &str) -> Branch {
         prepare_until: Some(soon.into()),
         requires: Vec::new(),
         must_succeed: false,
+        attempt: 1,
     }
 }
 
@@ -66,7 +69,7 @@ impl Branch {
             action: self.action.clone(),
             payload: unanimo_tests::payload(self.payload.clone()),
             prepare_until: self.prepare_until,
-            attempt: 1,
+            attempt: self.attempt,
             requires: self.requires.clone(),
             must_succeed: self.must_succeed,
             ..Default::default()
@@ -83,7 +86,7 @@ impl Branch {
             context: Some(self.context.clone()),
             action: self.action.clone(),
             payload: unanimo_tests::payload(self.payload.clone()),
-            attempt: 1,
+            attempt: self.attempt,
             ..Default::default()
         };
         let response = service.commit(Request::new(request)).await?;
@@ -99,7 +102,7 @@ impl Branch {
             action: self.action.clone(),
             payload: unanimo_tests::payload(self.payload.clone()),
             prepare_until: self.prepare_until,
-            attempt: 1,
+            attempt: self.attempt,
             ..Default::default()
         };
         let response = service.cancel(Request::new(request)).await?;

@@ -210,6 +210,38 @@ async fn s12_rows_of_another_group_raise_an_alarm_at_the_registration() {
     serving.stop().await;
 }
 
+/// A participant that knows no coordinator looks after nothing, and says so at its start.
+#[tokio::test]
+async fn a_participant_without_a_coordinator_says_that_nothing_is_purged() {
+    // More listeners than one, for `tracing` (see there).
+    let (_alarms, _second) = Alarms::listen();
+    let (lines, _listening) = Lines::listen();
+    let coordinator = Coordinator::start().await.unwrap();
+    let serve = || Serve::on("127.0.0.1:0");
+    for (serve, told) in [
+        (serve(), true),
+        (serve().without_sweep(), false),
+        (serve().ask(coordinator.endpoint()), false),
+    ] {
+        let before = lines.of("no coordinator is named").len();
+        let file = reaper::run_folder().join(format!("{}.db", Uuid::now_v7()));
+        let participant = Participant::new("p", Sqlite::open(&file).await.unwrap());
+        let serving = participant.tcc("ok", Reserve).serve(serve).await.unwrap();
+        let lines = lines.of("no coordinator is named");
+        assert_eq!(lines.len() - before, usize::from(told), "{lines:?}");
+        if told {
+            let line = &lines[before];
+            assert!(
+                line.contains(" WARN ") && line.contains("barrier rows are kept for ever"),
+                "{line}"
+            );
+            assert!(serving.in_doubt().is_none());
+        }
+        serving.stop().await;
+    }
+    coordinator.stop().await.unwrap();
+}
+
 /// Groups of coordinators that are only asked are its own, too.
 #[tokio::test]
 async fn s12_rows_of_a_group_that_is_asked_raise_no_alarm() {

@@ -103,8 +103,8 @@ impl Error {
             Self::CutOff => "the coordinator may be stopping; run `unanimo tx watch` again",
             Self::NotEnded | Self::Output { .. } | Self::Tls(_) => return None,
             Self::StillHeld(_) => {
-                "look at the data of each such participant, end there what is prepared \
-                 (docs/in-doubt.md tells how), and run the command again with --released"
+                "look at the data of each such participant, end there by hand what is left (docs/in-doubt.md tells \
+                 how for what is prepared, docs/sagas.md for steps), and run the command again with --released"
             }
             Self::Nonsense(_) => "the coordinator may have another version than this program",
         };

@@ -81,13 +81,15 @@ pub(super) struct ResolveArgs {
 /// purged after its retention, like any other. Your name and note stay in its history.
 ///
 /// The participant of a branch that was ended by `unanimo tx resolve` may still hold what it had
-/// prepared: money, stock, rows that are locked. The coordinator does not call it for this branch any more, and
-/// cannot see it. So such a transaction is forgotten with --released only.
+/// prepared or reserved: money, stock, rows that are locked. A step of a saga may not be undone, or not be done. The
+/// coordinator does not call it for this branch any more, and cannot see it. So such a transaction is forgotten with
+/// --released only.
 #[derive(Debug, clap::Args)]
 pub(super) struct ForgetArgs {
     #[command(flatten)]
     target: Target,
-    /// You have looked: the participants hold nothing more of the branches that were resolved
+    /// You have looked: the participants hold nothing more of the branches that were resolved, and their steps are as
+    /// they were decided
     #[arg(long)]
     released: bool,
     #[command(flatten)]
@@ -302,17 +304,35 @@ pub(super) async fn forget(server: &Server, args: ForgetArgs) -> Result<ExitCode
 /// and the coordinator does not call them any more.
 fn may_hold(tx: &v1::Transaction) -> Option<String> {
     let resolved = tx.branches.iter().filter(|branch| !branch.resolved_by.is_empty());
-    let named = resolved.map(|branch| {
-        format!("participant {} (branch {})", clean(&branch.participant), clean(&branch.branch_id))
-    });
-    let named: Vec<String> = named.collect();
-    (!named.is_empty()).then(|| {
-        format!(
-            "{} has not confirmed the end of the branch that an operator resolved, and may still hold \
-             what it had prepared",
-            named.join(", ")
-        )
-    })
+    let named: Vec<String> = resolved.map(|branch| left_over(tx, branch)).collect();
+    (!named.is_empty()).then(|| named.join("; "))
+}
+
+/// Tells what may be left of a branch that an operator resolved, in the words of its mode.
+fn left_over(tx: &v1::Transaction, branch: &v1::Branch) -> String {
+    let (participant, id) = (clean(&branch.participant), clean(&branch.branch_id));
+    let is_committed = tx.outcome() == v1::Outcome::Committed;
+    if !branch.child_gid.is_empty() {
+        let child = clean(&branch.child_gid);
+        return format!(
+            "the child {child} (branch {id}) has not confirmed its end, and may be open still"
+        );
+    }
+    match branch.mode() {
+        v1::Mode::Saga if is_committed => format!(
+            "participant {participant} (step {id}) has not confirmed that the step is done, and may not have done it"
+        ),
+        v1::Mode::Saga => format!(
+            "participant {participant} (step {id}) has not confirmed the compensation, and may not have undone the step"
+        ),
+        mode => {
+            let held = if mode == v1::Mode::Tcc { "reserved" } else { "prepared" };
+            format!(
+                "participant {participant} (branch {id}) has not confirmed the end of the branch that an operator \
+                 resolved, and may still hold what it had {held}"
+            )
+        }
+    }
 }
 
 /// Prints the transaction as it is now.

@@ -138,7 +138,10 @@ pub(super) fn size(payload: Option<&v1::Payload>, dropped: bool) -> String {
 pub(super) fn attention(tx: &v1::Transaction) -> String {
     let heuristic = !matches!(tx.heuristic(), v1::Heuristic::None | v1::Heuristic::Unspecified);
     let reasons = [
-        tx.stalled.then(|| "stalled".to_owned()),
+        tx.stalled.then(|| match tx.alarms.is_empty() {
+            true => "stalled".to_owned(),
+            false => format!("stalled ({})", tx.alarms.join(", ")),
+        }),
         heuristic.then(|| format!("heuristic {}", self::heuristic(tx.heuristic()))),
         (!tx.unreadable.is_empty()).then(|| format!("unreadable: failed to {}", tx.unreadable)),
     ];

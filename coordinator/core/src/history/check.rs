@@ -114,32 +114,41 @@ impl Document {
         })
     }
 
+    /// Returns the rule that an input breaks; `field` is the key under which its kind stands.
     fn bad_input(&self, field: &str, input: &Input) -> Option<Violation> {
+        let number = |path: &str, number| self.bad_number(&format!("{field}.{path}"), number);
+        let size = |path: &str, size| bad_size(&format!("{field}.{path}"), size);
         match input {
-            Input::Begin { settings, .. } | Input::Recovered { settings, .. } => {
-                bad_settings(field, settings)
+            Input::Begin { settings, .. } => bad_settings(&format!("{field}.begin"), settings),
+            Input::Recovered { settings, .. } => {
+                bad_settings(&format!("{field}.recovered"), settings)
             }
-            Input::CommitAsked { listed } => {
-                listed.iter().find_map(|(number, _)| self.bad_number(field, *number))
-            }
-            Input::PrepareAnswered { number, answer, .. } => {
-                self.bad_number(field, *number).or(match answer {
-                    PrepareResult::Prepared { output } => bad_size(field, output),
+            Input::CommitAsked { listed } => listed
+                .iter()
+                .enumerate()
+                .find_map(|(at, (of, _))| number(&format!("commit_asked.listed[{at}][0]"), *of)),
+            Input::PrepareAnswered { number: of, answer, .. } => {
+                number("prepare_answered.branch", *of).or_else(|| match answer {
+                    PrepareResult::Prepared { output } => {
+                        size("prepare_answered.answer.prepared.output", output)
+                    }
                     _ => None,
                 })
             }
-            Input::ParentDecided { operation } => bad_operation(field, *operation),
-            Input::PhaseTwoAnswered { number, operation, .. } => {
-                self.bad_number(field, *number).or_else(|| bad_operation(field, *operation))
+            Input::ParentDecided { operation } => {
+                bad_operation(&format!("{field}.parent_decided"), *operation)
             }
-            Input::Enlist { number, .. } => self.bad_number(field, *number),
-            Input::Resolve { number, output, .. } => {
-                let bad_output = || output.as_ref().and_then(|output| bad_size(field, output));
-                self.bad_number(field, *number).or_else(bad_output)
+            Input::PhaseTwoAnswered { number: of, operation, .. } => {
+                number("phase_two_answered.branch", *of)
+                    .or_else(|| bad_operation(&format!("{field}.phase_two_answered"), *operation))
             }
-            Input::LocksAnswered { number, .. } | Input::Retry { number, .. } => {
-                number.and_then(|number| self.bad_number(field, number))
+            Input::Enlist { number: of, .. } => number("enlist.branch", *of),
+            Input::Resolve { number: of, output, .. } => number("resolve.branch", *of)
+                .or_else(|| output.as_ref().and_then(|output| size("resolve.output", output))),
+            Input::LocksAnswered { number: of, .. } => {
+                of.and_then(|of| number("locks_answered.branch", of))
             }
+            Input::Retry { number: of, .. } => of.and_then(|of| number("retry.branch", of)),
             Input::RollbackAsked | Input::Tick | Input::Rewrite | Input::Forget { .. } => None,
         }
     }
@@ -161,7 +170,7 @@ fn bad_operation(field: &str, operation: super::RecordedOperation) -> Option<Vio
 fn bad_size(field: &str, size: &Size) -> Option<Violation> {
     (size.bytes > BYTES_MAX).then(|| {
         let rule = format!("must be at most {BYTES_MAX} bytes, is {}", size.bytes);
-        Violation::new(field, rule)
+        Violation::new(format!("{field}.bytes"), rule)
     })
 }
 
@@ -174,18 +183,20 @@ fn bad_settings(field: &str, settings: &Settings) -> Option<Violation> {
         );
         return Some(Violation::new(format!("{field}.settings.rules"), rule));
     }
-    let pauses = |name: &'static str, of: super::Pauses| [(name, of.base), (name, of.cap)];
     [
         ("vote_noted_after", settings.vote_noted_after),
         ("late_starts_spread", settings.late_starts_spread),
         ("retry_after_max", settings.retry_after_max),
         ("stalled_after", settings.stalled_after),
         ("clock_skew", settings.clock_skew),
+        ("prepare_backoff.base", settings.prepare_backoff.base),
+        ("prepare_backoff.cap", settings.prepare_backoff.cap),
+        ("phase_two_backoff.base", settings.phase_two_backoff.base),
+        ("phase_two_backoff.cap", settings.phase_two_backoff.cap),
+        ("lock_backoff.base", settings.lock_backoff.base),
+        ("lock_backoff.cap", settings.lock_backoff.cap),
     ]
     .into_iter()
-    .chain(pauses("prepare_backoff", settings.prepare_backoff))
-    .chain(pauses("phase_two_backoff", settings.phase_two_backoff))
-    .chain(pauses("lock_backoff", settings.lock_backoff))
     .find(|(_, duration)| *duration > DURATION_MAX)
     .map(|(name, _)| Violation::new(format!("{field}.settings.{name}"), "must be at most a year"))
 }

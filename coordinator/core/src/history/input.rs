@@ -22,6 +22,10 @@ pub enum Input {
         branches: u16,
         /// The settings in force.
         settings: Box<Settings>,
+        /// Digests of the transaction and of each of these branches, as they were begun; none in a record of a
+        /// version that made none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        definition: Vec<String>,
     },
     /// An incarnation adopted it.
     Recovered {
@@ -39,6 +43,9 @@ pub enum Input {
         number: BranchNumber,
         /// Who sends its Prepare.
         by: Caller,
+        /// Digest of the branch as it was added; absent in a record of a version that made none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        definition: Option<String>,
     },
     /// The initiator asked for COMMIT.
     CommitAsked {

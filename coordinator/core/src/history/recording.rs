@@ -2,7 +2,7 @@
 
 use super::{
     Caller, Input, LAST_VERSION, LockResult, PhaseTwoResult, PrepareResult, RecordedOperation,
-    Settings, Size, Standing, TEXT_BYTES_MAX,
+    Settings, Size, Standing, TEXT_BYTES_MAX, definition,
 };
 use crate::branch::{Enlistment, Refusal};
 use crate::decision::{Operation, Phase, PhaseTwoOperation};
@@ -20,9 +20,14 @@ impl Input {
         branches: &[BranchSpec],
         policy: &Policy,
     ) -> Option<Self> {
-        let branches = u16::try_from(branches.len()).unwrap_or(u16::MAX);
-        is_recorded(tx, policy)
-            .then(|| Self::Begin { branches, settings: Box::new(Settings::of(policy)) })
+        is_recorded(tx, policy).then(|| Self::Begin {
+            branches: u16::try_from(branches.len()).unwrap_or(u16::MAX),
+            settings: Box::new(Settings::of(policy)),
+            definition: {
+                let branches = branches.iter().map(|spec| (spec, Caller::Coordinator));
+                definition::of_begin(&tx.identity, branches)
+            },
+        })
     }
 
     /// Makes the recorded form of an input that the transaction is about to take, if it is recorded.
@@ -53,10 +58,13 @@ impl Input {
     fn taken(input: &crate::Input, tx: &Transaction, policy: &Policy) -> Self {
         use crate::Input as Live;
         match input {
-            Live::Enlist { enlistment, .. } => Self::Enlist {
+            Live::Enlist { branch, enlistment } => Self::Enlist {
                 // One that is known changes nothing, and is not kept.
                 number: BranchNumber::from_index(tx.branches().len()),
                 by: (*enlistment).into(),
+                definition: tx.identity.mode().map(|mode| {
+                    definition::of_branch(&branch.clone().in_mode(mode), (*enlistment).into())
+                }),
             },
             Live::CommitAsked { listed } => {
                 let known = |(id, vote): &(_, _)| Some((tx.branch_by_id(id)?.number, *vote));

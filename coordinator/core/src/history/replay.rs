@@ -160,11 +160,12 @@ impl<'a> Replay<'a> {
         entry: &Entry,
         step: &Step,
     ) -> Result<Effects, Box<Difference>> {
-        if let Input::Begin { branches, settings } = &step.input {
+        if let Input::Begin { branches, settings, .. } = &step.input {
             self.policy = settings.policy();
             let definition = self.document.definition((*branches).into(), &self.zeroes);
             let tx_id = self.document.transaction.tx_id;
             let (tx, effects) = Transaction::begin(tx_id, definition, step.at, &self.policy);
+            compare.begun(&step.input, &tx)?;
             self.tx = Some(tx);
             return Ok(effects);
         }
@@ -184,8 +185,11 @@ impl<'a> Replay<'a> {
             compare.found(found, &Standing::of(tx, &self.policy))?;
         }
         let input = live::input(self.document, &step.input, &self.zeroes);
-        tx.apply_recorded(input, step.at, &self.policy)
-            .map_err(|rejection| compare.rejected(&rejection))
+        let effects = tx
+            .apply_recorded(input, step.at, &self.policy)
+            .map_err(|rejection| compare.rejected(&rejection))?;
+        compare.added(&step.input, tx)?;
+        Ok(effects)
     }
 }
 

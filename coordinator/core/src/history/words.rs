@@ -29,7 +29,7 @@ impl Document {
         match input {
             Input::Begin { branches, .. } => format!("begun with {branches} branches"),
             Input::Recovered { by, .. } => format!("adopted by incarnation {by}"),
-            Input::Enlist { number, by } => {
+            Input::Enlist { number, by, .. } => {
                 let by = match by {
                     super::Caller::Coordinator => "coordinator",
                     super::Caller::Initiator => "initiator",

@@ -46,7 +46,10 @@ impl Step<'_> {
             PhaseTwo::Heuristic { kind: known, operator: Some(_), .. } => {
                 return Err(Rejection::ResolvedOtherwise(branch.spec.branch_id.clone(), *known));
             }
-            _ => return Err(Rejection::NothingToResolve(number)),
+            _ => {
+                let spec = &branch.spec;
+                return Err(Rejection::NothingToResolve(spec.branch_id.clone(), spec.mode));
+            }
         }
         self.check_output(index, &word)?;
         let Word { output, operator, note, .. } = word;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use unanimo_core::{BRANCHES_MAX, Limits, Lock, LockMode, LockName, Timestamp, ids};
 
-use super::{Reader, parse_duration, parse_time};
+use super::Reader;
+use super::forms::{DURATION, Form, LOCK_NAME, TIME, name_with_a_gap};
 use crate::fields::{LOCK_MODES, Object};
 use crate::fill::plain;
 use crate::inputs::{Declaration, Type};
@@ -209,36 +210,38 @@ impl Reader<'_> {
         count > BRANCHES_MAX
     }
 
-    /// Reads a text that may hold placeholders.
-    fn filled_text(&mut self, at: &At, node: &Node) -> Option<(String, Known)> {
-        self.places.note(at, node.place);
-        match self.filled(at, node)? {
-            (Value::Text(text), known) => Some((text, known)),
-            (value, known) => {
-                self.not_a_text(at, node.place, value, known);
-                None
-            }
-        }
-    }
-
-    /// Notes that a value with placeholders is no text.
-    pub(super) fn not_a_text(&mut self, at: &At, place: Place, value: Value, known: Known) {
-        if known == Known::Value {
-            return self.not_a(at, &Node { place, value }, "a text");
-        }
-        let rule = format!("must be a text, and the input is declared as {}", value.kind());
-        self.problem(at, place, rule);
-    }
-
-    /// Reads a text that `parse` understands, which is what `rule` says. `None` also where it is not known yet.
-    fn parsed<T>(
+    /// Notes that a value with placeholders is not of the kind that it must be, which is written as a text.
+    pub(super) fn not_a_text(
         &mut self,
         at: &At,
         node: &Node,
-        rule: &str,
-        parse: fn(&str) -> Option<T>,
-    ) -> Option<T> {
-        let (text, known) = self.filled_text(at, node)?;
+        (value, known): (Value, Known),
+        kind: &str,
+    ) {
+        if known == Known::Value {
+            return self.not_a(at, &Node { place: node.place, value }, kind);
+        }
+        let rule = format!("must be {kind}, and the input is declared as {}", value.kind());
+        self.problem(at, node.place, rule);
+    }
+
+    /// Reads a text of a form. `None` also where it is not known yet.
+    fn parsed<T>(&mut self, at: &At, node: &Node, form: &Form<T>) -> Option<T> {
+        let Form { kind, parse, hint } = *form;
+        self.places.note(at, node.place);
+        let (text, known) = match self.filled(at, node)? {
+            (Value::Text(text), known) => (text, known),
+            (Value::Number(number), Known::Value) => {
+                let shown: String = number.chars().take(SHOWN_MAX).collect();
+                let rule = format!("must be {kind}, is the number {shown}{}", hint(&number));
+                self.problem(at, node.place, rule);
+                return None;
+            }
+            found => {
+                self.not_a_text(at, node, found, kind);
+                return None;
+            }
+        };
         let parsed = parse(&text);
         let verb = match known {
             Known::Value => "is",
@@ -246,7 +249,8 @@ impl Reader<'_> {
             Known::Nothing => return None,
         };
         if parsed.is_none() && !self.may_become(node, known, parse) {
-            self.problem(at, node.place, format!("must be {rule}, {verb} {text:?}"));
+            let rule = format!("must be {kind}, {verb} {text:?}{}", hint(&text));
+            self.problem(at, node.place, rule);
         }
         parsed.filter(|_| known == Known::Value)
     }
@@ -262,7 +266,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn duration(&mut self, at: &At, node: &Node) -> Option<Duration> {
-        self.parsed(at, node, "a duration such as 250ms, 15s or 1h 30m", parse_duration)
+        self.parsed(at, node, &DURATION)
     }
 
     /// Reads a timeout. One that is not known yet is the longest, which breaks no other rule.
@@ -275,7 +279,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn time(&mut self, at: &At, node: &Node) -> Option<Timestamp> {
-        self.parsed(at, node, "a time such as 2026-01-31T12:00:00Z", parse_time)
+        self.parsed(at, node, &TIME)
     }
 
     pub(super) fn locks(&mut self, at: &At, node: &Node) -> Vec<Lock> {
@@ -296,6 +300,14 @@ impl Reader<'_> {
         if let Value::Text(_) = node.value {
             let name = self.lock_name(at, node)?;
             return Some(Lock { name, mode: LockMode::Exclusive, wait_max: LOCK_WAIT });
+        }
+        if let Some(rule) = name_with_a_gap(&node.value) {
+            self.problem(at, node.place, rule);
+            return None;
+        }
+        if !matches!(node.value, Value::Map(_)) {
+            self.not_a(at, node, &format!("{LOCK_NAME}, or an object with name, mode and wait"));
+            return None;
         }
         let fields = self.object(at, node, Object::Lock)?;
         let name = fields.get("name").and_then(|(at, node)| self.lock_name(&at, node));
@@ -319,8 +331,8 @@ impl Reader<'_> {
                 rule.map_or_else(|| format!("{line}.{column}"), |_| text)
             }
             (Value::Text(text) | Value::Number(text), Known::Value) => text,
-            (value, known) => {
-                self.not_a_text(at, node.place, value, known);
+            found => {
+                self.not_a_text(at, node, found, LOCK_NAME);
                 return None;
             }
         };

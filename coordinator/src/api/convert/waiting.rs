@@ -76,18 +76,40 @@ fn call(tx: &Transaction, branch: &Branch, operation: Operation, waiting: &Waiti
         false => format!("participant {}", branch.spec.participant),
     };
     let Attempts { count, last_error, .. } = attempts;
+    let (answer, advice) = alarmed(branch, operation);
     let sent = match (waiting.cause, count) {
         (Cause::Turn(_), 0) => {
             format!("{name} of branch {id} is to be sent to {whom} since {since}")
         }
         (Cause::Answer(_), 0 | 1) => {
-            format!("{name} of branch {id} was sent to {whom} at {since}, and is not answered")
+            format!("{name} of branch {id} was sent to {whom} at {since}, and {answer}")
         }
-        _ => format!(
-            "{name} of branch {id} was sent to {whom} {count} times since {since}, and is not answered"
-        ),
+        (_, 1) => format!("{name} of branch {id} was sent to {whom} at {since}, and {answer}"),
+        _ => {
+            format!(
+                "{name} of branch {id} was sent to {whom} {count} times since {since}, and {answer}"
+            )
+        }
     };
     let again = waiting.until.map(|at| format!("; it is sent again at {}", time_in_words(at)));
     let error = last_error.as_ref().map(|error| format!("; last error: {error}"));
-    sent + &again.unwrap_or_default() + &error.unwrap_or_default()
+    sent + &again.unwrap_or_default() + &error.unwrap_or_default() + advice
+}
+
+/// Tells how a call that goes on was answered, and what to do about an answer that stands in the way.
+fn alarmed(branch: &Branch, operation: Operation) -> (&'static str, &'static str) {
+    let progress = &branch.progress;
+    match operation {
+        Operation::Prepare if progress.refused_after_commit => (
+            "was refused, although COMMIT is decided and it must succeed",
+            "; repair what the refusal names, and `unanimo tx retry` sends it at once; if it can never be done, \
+             end it with `unanimo tx resolve`",
+        ),
+        Operation::Prepare if progress.output_too_large => (
+            "was answered with an output that is too large for the step that reads it",
+            "; repair the participant, and `unanimo tx retry` sends it at once; if it cannot, end it with \
+             `unanimo tx resolve --as committed --output JSON`",
+        ),
+        _ => ("is not answered", ""),
+    }
 }

@@ -66,6 +66,8 @@ impl Service {
         reply: Reply,
     ) {
         let tx_id = tx.tx_id();
+        let call_timeout = self.options.call_timeout;
+        self.told_timeouts.look(&tx.identity().gid, (0, tx.branches()), call_timeout);
         self.by_gid.insert(tx.identity().gid.clone(), tx_id);
         let mut live = Live::new(tx, clock, permit, Version::default());
         live.wait(until, reply);
@@ -101,10 +103,14 @@ impl Service {
             return fail(reply, Failure::NotLive);
         };
         // A repetition holds nothing more.
+        let number = known(live);
         if is_new {
             live.join(permit);
+            let index = number.map_or(usize::MAX, |number| number.index());
+            let added = live.tx.branches().get(index..).unwrap_or_default();
+            let gid = &live.tx.identity().gid;
+            self.told_timeouts.look(gid, (index, added), self.options.call_timeout);
         }
-        let number = known(live);
         let enlisting = |number| Until::of_enlisting(enlistment, number);
         let until = number.map_or(Until::Durable, enlisting);
         self.wait(tx_id, until, reply);

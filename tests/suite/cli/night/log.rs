@@ -52,7 +52,7 @@ async fn an_operators_end_of_a_branch_is_an_alarm() {
     let forget = ["forget", "g", "--operator=ann", "--note=paid by hand"];
     served.tx(&forget).await.check(1).complains(&[
         "error: the transaction is not forgotten: participant p (branch a) has not confirmed",
-        "may still hold what it had prepared",
+        "may still hold what it had reserved",
         "with --released",
     ]);
     assert_eq!(served.tx(&["show", "g", "--json"]).await.json()["attention"], true);

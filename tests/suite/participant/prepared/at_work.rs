@@ -16,6 +16,12 @@ fn spawn_prepare<R: TwoPhaseResource>(branch: &Branch, service: Service<R>) -> A
     tokio::spawn(async move { branch.prepare(&service).await })
 }
 
+/// Returns the pause that an answer asks for.
+fn pause(working: &unanimo_proto::v1::Working) -> (i64, i32) {
+    let pause = working.retry_after.unwrap();
+    (pause.seconds, pause.nanos)
+}
+
 pub(super) async fn s7_a_prepare_that_comes_again_does_not_wait_for_its_prepared_transaction<
     D: Database,
 >() {
@@ -47,8 +53,15 @@ pub(super) async fn s7_a_prepare_that_meets_its_twin_at_work_is_working_and_then
     let branch = sql("gate", INSERT);
     let first = prepare_at_work(&database, &branch).await;
     let twin = database.twin().await;
-    let answer = branch.prepare(&twin).await.unwrap();
-    assert!(matches!(answer, prepare_response::Answer::Working(_)), "never a no: {answer:?}");
+    let mut pauses = Vec::new();
+    for attempt in [1, 4] {
+        let again = Branch { attempt, ..branch.clone() };
+        match again.prepare(&twin).await.unwrap() {
+            prepare_response::Answer::Working(working) => pauses.push(pause(&working)),
+            answer => panic!("never a no: {answer:?}"),
+        }
+    }
+    assert!(pauses[0] < pauses[1], "L3: it grows with each attempt: {pauses:?}");
     // One that still waits when it is prepared says yes.
     let second = spawn_prepare(&branch, twin);
     tokio::task::yield_now().await;
@@ -97,8 +110,15 @@ pub(super) async fn s11_a_commit_that_meets_its_prepare_at_work_is_working<D: Da
     let database = D::open().await;
     let branch = sql("gate", INSERT);
     let prepare = prepare_at_work(&database, &branch).await;
-    let answer = branch.commit(database.service()).await.unwrap();
-    assert!(matches!(answer, commit_response::Answer::Working(_)), "{answer:?}");
+    let mut pauses = Vec::new();
+    for attempt in [1, 4] {
+        let again = Branch { attempt, ..branch.clone() };
+        match again.commit(database.service()).await.unwrap() {
+            commit_response::Answer::Working(working) => pauses.push(pause(&working)),
+            answer => panic!("never a loss: {answer:?}"),
+        }
+    }
+    assert!(pauses[0] < pauses[1], "L3: it grows with each attempt: {pauses:?}");
     database.gate().add_permits(1);
     is_yes(prepare.await.unwrap());
     commit(&database, &branch).await;

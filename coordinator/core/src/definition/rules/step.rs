@@ -156,9 +156,11 @@ impl Rules<'_> {
         self.around.children.contains(&self.index)
     }
 
-    /// Tells whether no circle leaves open on which side of the pivot the branch stands.
+    /// Tells whether it is known on which side of the pivot the branch stands: no circle leaves it open, and there are not
+    /// two of them.
     fn is_placed(&self) -> bool {
-        self.around.cycles.leave_placed(self.index)
+        let pivots = self.around.branches.iter().filter(|branch| branch.step.pivot).count();
+        pivots <= 1 && self.around.cycles.leave_placed(self.index)
     }
 
     fn dependencies(&self) -> Vec<Violation> {
@@ -231,7 +233,10 @@ impl Rules<'_> {
             self.around.no_pivot.map(|why| format!("must not be set: {why}")),
             first.filter(|first| *first != self.index).map(|first| {
                 let first = &self.around.branches[first].branch_id;
-                format!("must be set in one branch at most, {first} is the pivot")
+                format!(
+                    "must be set in one branch at most, {first} is the pivot; let a step that may only succeed \
+                     come after it"
+                )
             }),
             match self.is_child() {
                 true => Some(

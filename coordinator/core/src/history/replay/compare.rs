@@ -2,7 +2,9 @@
 
 use super::Difference;
 use crate::effects::{Effects, Transition};
-use crate::history::{Call, Document, Entry, Event, LockRequest, Standing, Step};
+use crate::history::{
+    Call, Document, Entry, Event, Input, LockRequest, Standing, Step, definition,
+};
 use crate::ids::BranchNumber;
 use crate::input::Rejection;
 use crate::policy::Policy;
@@ -21,6 +23,45 @@ pub(super) struct Compare<'a> {
 }
 
 impl Compare<'_> {
+    /// Compares the definition with that which was begun.
+    pub(super) fn begun(self, input: &Input, tx: &Transaction) -> Compared {
+        let Input::Begin { definition: recorded, .. } = input else { return Ok(()) };
+        if recorded.is_empty() {
+            return Ok(());
+        }
+        let shapes = self.document.branches.iter();
+        let branches =
+            tx.branches().iter().zip(shapes).map(|(branch, shape)| (&*branch.spec, shape.by));
+        let replayed = definition::of_begin(tx.identity(), branches);
+        let what = "the number of branches that were begun differs";
+        let branches = |digests: &usize| digests.saturating_sub(1).to_string();
+        self.same(what, &recorded.len(), &replayed.len(), branches)?;
+        for (index, (before, now)) in recorded.iter().zip(&replayed).enumerate() {
+            let what = match index.checked_sub(1) {
+                None => {
+                    "the definition of the transaction is not the one that was recorded".to_owned()
+                }
+                Some(at) => self.other_branch(BranchNumber::from_index(at)),
+            };
+            self.same(&what, before, now, digest)?;
+        }
+        Ok(())
+    }
+
+    /// Compares the definition of a branch with that which was added.
+    pub(super) fn added(self, input: &Input, tx: &Transaction) -> Compared {
+        let Input::Enlist { number, definition: Some(recorded), .. } = input else { return Ok(()) };
+        let shape = &self.document.branches[number.index()];
+        let added = tx.branch(*number);
+        let replayed = added.map(|branch| definition::of_branch(&branch.spec, shape.by));
+        let replayed = replayed.unwrap_or_default();
+        self.same(&self.other_branch(*number), recorded, &replayed, digest)
+    }
+
+    fn other_branch(self, number: BranchNumber) -> String {
+        format!("the definition of {} is not the one that was recorded", self.document.name(number))
+    }
+
     /// Compares what is sent, and when the next tick is due.
     pub(super) fn effects(
         self,
@@ -162,4 +203,9 @@ impl Compare<'_> {
             replayed,
         })
     }
+}
+
+#[expect(clippy::ptr_arg, reason = "the signature of what tells a value")]
+fn digest(digest: &String) -> String {
+    format!("digest {digest}")
 }

@@ -14,7 +14,7 @@ pub(super) fn input(document: &Document, recorded: &Input, zeroes: &Bytes) -> Li
         Input::Begin { .. } | Input::Tick => Live::Tick,
         Input::Rewrite => Live::Rewrite,
         Input::Recovered { by, .. } => Live::Recovered { by },
-        Input::Enlist { number, by } => Live::Enlist {
+        Input::Enlist { number, by, .. } => Live::Enlist {
             branch: document.spec(number.index(), zeroes).into(),
             enlistment: by.into(),
         },
