@@ -4,6 +4,7 @@
 mod access;
 mod admit;
 mod answers;
+mod audit;
 mod bounds;
 pub(crate) mod children;
 mod connections;
@@ -63,6 +64,7 @@ use self::deadline::{Deadline, Late};
 use self::parse::Reading;
 use self::rpc::Rpc;
 use self::uploads::Uploads;
+use crate::audit::Trail;
 use crate::engine;
 use crate::env::Env;
 use crate::identity::Known;
@@ -106,6 +108,7 @@ pub(crate) struct Api {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) me: Incarnation,
     pub(crate) known: Known,
+    pub(crate) audit: Trail,
     pub(crate) options: Arc<Options>,
 }
 

@@ -22,14 +22,14 @@ use self::listen::Sockets;
 pub use self::status::Status;
 use crate::api::children::Children;
 use crate::api::{self, Api};
+use crate::audit::Trail;
 use crate::cluster::lease;
 use crate::config::Config;
 use crate::engine::{self, Handle, adoption, sleepers};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
-use crate::store::journal::{self, Observer};
-use crate::store::{self, Relocation, Store};
+use crate::store::{self, Relocation, Store, journal};
 
 /// Time that requests may still take once no transaction is in flight and the streams of
 /// WatchTransaction have ended.
@@ -173,12 +173,11 @@ impl Builder {
         let me = created.incarnation;
         let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, created.at);
         vital.spawn(ends::lease_end(renewing, Arc::clone(&store)));
-
         let directory = tls.directory(&config);
         let registrations = opening::registrations(&*store, &status).await?;
         known::fill(&directory, &config, locals, registrations, env.now());
-        let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
-        let (journal, journaling, completions) = journal::journal(Arc::clone(&store), me, observer);
+        let (journal, journaling, completions) =
+            journal::journal(Arc::clone(&store), me, Arc::clone(&metrics) as _);
         let adoption_wanted = Arc::new(Notify::new());
         let (engine, driving) = engine::engine(engine::Parts {
             me,
@@ -198,7 +197,8 @@ impl Builder {
         helpers.spawn(driving.run());
         helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
         helpers.spawn(sleepers::Service::new(engine.clone()).run());
-        let purging = maintenance::Purge::new(&config, me, &store, &env, &metrics);
+        let audit = tls.audit(&store, &env, &metrics, me);
+        let purging = maintenance::Purge::new(&config, me, &store, &env, &metrics, &audit);
         maintenance::start(&mut helpers, engine.clone(), Arc::clone(&directory), purging);
         vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));
 
@@ -216,16 +216,16 @@ impl Builder {
                 env,
                 me,
                 known: tls.known.clone(),
+                audit: audit.clone(),
                 options: Arc::new(config.api()),
             };
             let reporter = health.clone();
-            let serving = async move {
+            vital.spawn(async move {
                 let stop = async { drop(serving_stopped.await) };
                 ends::grpc_end(
                     api::serve(api, grpc, tls.grpc(), reporter, health_service, stop).await,
                 )
-            };
-            vital.spawn(serving);
+            });
         }
         status.has_started(status::Started {
             store: Arc::clone(&store),
@@ -233,7 +233,7 @@ impl Builder {
             lease,
             journal: journal.clone(),
         });
-        let body = Body { store, me, journal, health, status, helpers, vital, stop_serving };
+        let body = Body { store, me, journal, audit, health, status, helpers, vital, stop_serving };
         Ok(Running { engine, me, addresses, body, drain_timeout: config.drain_timeout.0 })
     }
 }
@@ -255,6 +255,7 @@ struct Body {
     store: Arc<dyn Store>,
     me: Incarnation,
     journal: journal::Handle,
+    audit: Trail,
     health: tonic_health::server::HealthReporter,
     status: Arc<Status>,
     /// Tasks that do not end by themselves, except by a panic.
@@ -344,7 +345,7 @@ impl Body {
     /// Stops serving, then deciding, then writing. Last it gives up the right to write, so that a
     /// successor need not wait for the end of the lease.
     async fn leave(self) -> Result<(), Ended> {
-        let Self { store, me, journal, helpers, mut vital, stop_serving, .. } = self;
+        let Self { store, me, journal, audit, helpers, mut vital, stop_serving, .. } = self;
         // Without a network there is no receiver.
         let _ = stop_serving.send(());
         let served = tokio::time::timeout(LAST_REQUESTS, vital.join_next()).await;
@@ -365,6 +366,7 @@ impl Body {
             );
         }
         drop(vital);
+        let _ = tokio::time::timeout(LAST_REQUESTS, audit.finish()).await;
         if let Err(error) =
             store.incarnations().fence(me, "by itself: it stopped in good order").await
         {

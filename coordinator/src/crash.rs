@@ -1,7 +1,7 @@
 //! Crash points, at which a test can kill the process as `kill -9` does.
 //!
 //! There is one between any two durable steps of the coordinator and a participant, so that a test
-//! can loop over [`POINTS`], [`SAGA_POINTS`] and [`ADOPTION_POINTS`] and check the state after a crash at each;
+//! can loop over [`POINTS`], [`SAGA_POINTS`], [`AUDIT_POINTS`] and [`ADOPTION_POINTS`] and check the state after a crash at each;
 //! `conversion-after-chunk` is passed by a start that brings tables of an earlier version to this one. They
 //! exist only with the feature `failpoints`; without it `crash_point!` expands to nothing.
 
@@ -26,6 +26,10 @@ pub const POINTS: &[&str] = &[
 /// Crash points that a saga passes besides, if it takes locks or has a child.
 #[cfg(feature = "failpoints")]
 pub const SAGA_POINTS: &[&str] = &["locks-taken", "child-voted", "child-ended"];
+
+/// Crash points around an operator's act, between its two entries of the audit.
+#[cfg(feature = "failpoints")]
+pub const AUDIT_POINTS: &[&str] = &["audit-before-act", "audit-after-act"];
 
 /// Crash points between the end of an incarnation and the work of its successor. An incarnation
 /// passes each of them once.

@@ -9,9 +9,10 @@ mod file;
 mod jwt;
 mod shares;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use unanimo_core::ParticipantName;
 pub use unanimo_tls::Token;
 use unanimo_tls::{Reload, TokenHashes};
@@ -97,9 +98,40 @@ pub(crate) struct Identities {
     claims: HashMap<String, Arc<Identity>>,
     /// By a token.
     tokens: TokenHashes<Arc<Identity>>,
+    /// Each by its name, in words that tell no token.
+    told: BTreeMap<String, Told>,
+}
+
+/// One of several named things, for whoever compares them with what they were before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Words that may be said of it.
+    pub(crate) shown: String,
+    /// Hash of all of it, by which a change is found.
+    pub(crate) hash: Vec<u8>,
+}
+
+/// Named things that may change while the coordinator runs.
+pub(crate) type AllTold = BTreeMap<String, Told>;
+
+impl Told {
+    /// Describes one that has these parts.
+    pub(crate) fn new(shown: String, parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update(part.len().to_be_bytes());
+            hash.update(part);
+        }
+        Self { shown, hash: hash.finalize().to_vec() }
+    }
 }
 
 impl Identities {
+    /// Describes them.
+    pub(crate) fn told(&self) -> AllTold {
+        self.told.clone()
+    }
+
     /// Returns the one that this token is of.
     fn of_token(&self, text: &str) -> Option<&Arc<Identity>> {
         self.tokens.find(text)

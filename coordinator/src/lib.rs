@@ -137,6 +137,8 @@ pub mod alarm;
 #[doc(hidden)]
 pub mod api;
 #[doc(hidden)]
+pub mod audit;
+#[doc(hidden)]
 pub mod cluster;
 pub mod config;
 pub mod coordinator;

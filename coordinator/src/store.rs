@@ -1,7 +1,7 @@
 //! The durable state of the coordinator, on PostgreSQL and on SQLite.
 //!
 //! [`Store`] gives access to what is kept, each by a trait of its own: [`Incarnations`],
-//! [`Transactions`], [`Locks`], [`Endpoints`], [`Purge`]. Transitions are written by the [`journal`] alone,
+//! [`Transactions`], [`Locks`], [`Endpoints`], [`Audit`], [`Purge`]. Transitions are written by the [`journal`] alone,
 //! through [`Store::batch_writer`].
 //!
 //! Two rules hold for all of it. A write names its [`Incarnation`] and has no effect once that
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use unanimo_core::Incarnation;
 
+mod audit;
 mod batch;
 mod endpoints;
 mod error;
@@ -30,6 +31,7 @@ mod rows;
 mod sqlite;
 mod transactions;
 
+pub use audit::{Audit, AuditEnds, AuditLink, AuditRange, AuditRow};
 pub use batch::{BatchError, BatchWriter, Cause, Earlier, GidHolder, Life, Write, Written};
 pub use endpoints::{Endpoints, Registration};
 pub use error::Error;
@@ -65,6 +67,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Participants' endpoints.
     fn endpoints(&self) -> &dyn Endpoints;
+
+    /// Acts of operators, and what else is audited.
+    fn audit(&self) -> &dyn Audit;
 
     /// Removal of old transactions.
     fn purge(&self) -> &dyn Purge;

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::coordinator::{config, sqlite_url};
 
 mod asleep;
+mod audit;
 mod database;
 mod greedy;
 mod handshakes;

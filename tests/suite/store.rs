@@ -11,6 +11,7 @@ use unanimo_tests::reaper::run_folder;
 use uuid::Uuid;
 
 mod attention;
+mod audit;
 mod batches;
 mod cluster;
 mod costs;

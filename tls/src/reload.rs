@@ -1,7 +1,7 @@
 //! Things made of files, which are made again when the files change.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use crate::{Error, File};
@@ -15,6 +15,9 @@ type Contents = Vec<Vec<u8>>;
 
 type Make<T> = dyn Fn(&[Vec<u8>]) -> Result<T, Error> + Send + Sync;
 
+/// Hears what was used before, and what is used now.
+type Told<T> = dyn Fn(&T, &T) + Send + Sync;
+
 /// A thing made of the contents of files. It is made again when they change, compared by content: a change of
 /// a link counts, too. While they are bad, the last good one is kept.
 pub struct Reload<T> {
@@ -22,6 +25,7 @@ pub struct Reload<T> {
     make: Box<Make<T>>,
     current: RwLock<Arc<T>>,
     stale: Mutex<Option<String>>,
+    told: OnceLock<Box<Told<T>>>,
 }
 
 impl<T> fmt::Debug for Reload<T> {
@@ -45,7 +49,8 @@ impl<T: Send + Sync + 'static> Reload<T> {
         let contents = read(&files)?;
         let current = RwLock::new(Arc::new(make(&contents)?));
         let follows = !files.is_empty();
-        let made = Arc::new(Self { files, make: Box::new(make), current, stale: Mutex::default() });
+        let (make, stale, told) = (Box::new(make), Mutex::default(), OnceLock::new());
+        let made = Arc::new(Self { files, make, current, stale, told });
         if follows {
             tokio::spawn(follow(Arc::downgrade(&made), contents));
         }
@@ -62,6 +67,11 @@ impl<T: Send + Sync + 'static> Reload<T> {
         self.stale.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Tells of each change that takes effect from now on; the first one who asks is told.
+    pub fn on_change(&self, told: impl Fn(&T, &T) + Send + Sync + 'static) {
+        let _ = self.told.set(Box::new(told));
+    }
+
     /// Takes the contents that were found, and returns those that are in use.
     fn look(
         &self,
@@ -76,7 +86,13 @@ impl<T: Send + Sync + 'static> Reload<T> {
         match made {
             Ok((made, found)) => {
                 if let Some(made) = made {
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+                    let made = Arc::new(made);
+                    let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                    let former = std::mem::replace(&mut *current, Arc::clone(&made));
+                    drop(current);
+                    if let Some(told) = self.told.get() {
+                        told(&former, &made);
+                    }
                     tracing::info!(files = %self.names(), "files have changed and are used");
                 }
                 before.clear();
@@ -139,7 +155,11 @@ mod tests {
             make: Box::new(make),
             current: RwLock::new(Arc::new(1)),
             stale: Mutex::default(),
+            told: OnceLock::new(),
         };
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hearing = Arc::clone(&heard);
+        reload.on_change(move |old, new| hearing.lock().expect("a list").push((*old, *new)));
         let (mut used, mut before) = (vec![b"1".to_vec()], String::new());
         let mut look = |text: &str| {
             let found = Ok(vec![text.as_bytes().to_vec()]);
@@ -155,5 +175,6 @@ mod tests {
         assert_eq!(look("x"), (2, None));
         assert_eq!(look("2"), (2, None));
         assert_eq!(look("x"), (2, None), "counted anew");
+        assert_eq!(*heard.lock().expect("a list"), [(1, 2)], "each change that took effect, once");
     }
 }

@@ -96,6 +96,11 @@ impl Server {
         self.configs.stale()
     }
 
+    /// Tells of each change of the files that takes effect from now on; the first one who asks is told.
+    pub fn on_change(&self, told: impl Fn() + Send + Sync + 'static) {
+        self.configs.on_change(move |_, _| told());
+    }
+
     pub(crate) fn acceptor(&self, protocol: Protocol) -> TlsAcceptor {
         let configs = self.configs.current();
         TlsAcceptor::from(match protocol {

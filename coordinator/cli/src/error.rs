@@ -8,7 +8,7 @@ use unanimo_coordinator::store::in_full;
 use unanimo_coordinator::{config, coordinator};
 
 use super::output::{BAD, HINT};
-use super::{certs, demo, participant, replay, saga, tx};
+use super::{audit, certs, demo, participant, replay, saga, tx};
 
 /// Failure of a command.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,9 @@ pub(super) enum Error {
     /// An identity is none that the coordinator can use.
     #[error("failed to {0}")]
     Identities(String),
+    /// The audit is not as it was written, or cannot be read.
+    #[error("{0}")]
+    Audit(audit::Error),
     /// Certificates cannot be made.
     #[error("failed to {0}")]
     Certs(certs::Error),
@@ -79,6 +82,7 @@ impl Error {
             | Self::History(_)
             | Self::Client(_)
             | Self::Check(_)
+            | Self::Audit(_)
             | Self::Certs(_)
             | Self::Demo(_) => 1,
         }
@@ -104,6 +108,12 @@ impl Error {
 impl From<config::Error> for Error {
     fn from(error: config::Error) -> Self {
         Self::Config(error)
+    }
+}
+
+impl From<audit::Error> for Error {
+    fn from(error: audit::Error) -> Self {
+        Self::Audit(error)
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod child;
 
+mod audit;
 mod certs;
 mod completions;
 mod config;
@@ -37,7 +38,8 @@ Exit codes:
      `tx submit` and `saga run`: and no transaction was begun by it; `tx rollback`: or the
      transaction was committed before;
      `participant check`: a guarantee is broken, or none could be checked; `saga check`: a
-     definition has a mistake; `replay`: something differs
+     definition has a mistake; `replay`: something differs; `audit verify`: an entry is not as it
+     was written
   2  wrong usage: an argument, a setting or a field of a transaction's file breaks a rule. The error
      names it, and nothing has changed
   3  `serve`: fenced, another coordinator adopts its transactions; or its database was moved,
@@ -70,6 +72,7 @@ enum Command {
     Saga(saga::Args),
     Replay(replay::Args),
     Participant(participant::Args),
+    Audit(audit::Args),
     Certs(certs::Args),
     Token(token::Args),
     Demo(demo::Args),
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Saga(args) => saga::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Participant(args) => participant::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Certs(args) => certs::run(args),
         Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(&args),
@@ -115,7 +119,11 @@ pub fn main() -> ExitCode {
 /// misspelt it would get the default.
 fn read_no_unknown_variable(command: &Command) -> Result<(), error::Error> {
     let reads = match command {
-        Command::Serve(_) | Command::Config(_) | Command::Tx(_) | Command::Saga(_) => true,
+        Command::Serve(_)
+        | Command::Config(_)
+        | Command::Tx(_)
+        | Command::Saga(_)
+        | Command::Audit(_) => true,
         Command::Replay(_)
         | Command::Participant(_)
         | Command::Certs(_)

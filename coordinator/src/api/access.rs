@@ -1,7 +1,10 @@
 //! Access: who calls, whether it may make this call, and whether what it asks for is its own.
 
+use std::net::SocketAddr;
+
 use tokio::time::Instant;
 use tonic::codegen::http::{Extensions, HeaderMap};
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 use unanimo_core::ParticipantName;
 use unanimo_tls::Peer;
@@ -23,6 +26,8 @@ pub(super) struct Access {
     /// It is for any transaction, in this call.
     all: bool,
     rpc: Rpc,
+    /// Address from which the call came.
+    from: Option<SocketAddr>,
 }
 
 impl Api {
@@ -34,6 +39,8 @@ impl Api {
         headers: &HeaderMap,
         of: &Extensions,
     ) -> Result<Access, Status> {
+        let from = address(of);
+        let access = |caller, all| Access { caller, all, rpc, from };
         let caller = match &self.known.identities {
             None => Caller::Anybody,
             Some(identities) => {
@@ -43,22 +50,20 @@ impl Api {
                 let issuer = (self.known.issuer.as_ref(), self.env.now());
                 let found = Caller::find(&identities, issuer, header, names);
                 found.map_err(|unknown| {
-                    self.known.denials.note("", rpc.name(), why(unknown));
+                    self.note_denied(&access(Caller::Anybody, false), why(unknown), None);
                     unauthenticated(why(unknown))
                 })?
             }
         };
         if !caller.has_any(rpc.roles()) {
-            self.known.denials.note(caller.name(), rpc.name(), "no role of it may make this call");
-            return Err(denied(format!(
-                "{} may not call {}: it has no role for it",
-                caller.name(),
-                rpc.name()
-            )));
+            let (why, rpc) = ("no role of it may make this call", rpc.name());
+            let words = format!("{} may not call {rpc}: it has no role for it", caller.name());
+            self.note_denied(&access(caller, false), why, None);
+            return Err(denied(words));
         }
         let sees_all = |role: &Role| rpc.roles().contains(role) && caller.has_any(&[*role]);
         let all = caller == Caller::Anybody || OF_ALL.iter().any(sees_all);
-        Ok(Access { caller, all, rpc })
+        Ok(access(caller, all))
     }
 
     /// Counts a call of its identity, as long as it is not one too many.
@@ -84,7 +89,7 @@ impl Api {
         match self.engine.look(key.clone(), by).await.map_err(from_engine)? {
             Answer::View(view) if access.sees(&view) => Ok(()),
             Answer::View(_) => {
-                self.known.denials.note(access.caller.name(), access.rpc.name(), "of another one");
+                self.note_denied(access, "of another one", Some(key));
                 Err(from_engine(match key {
                     Key::Tx(_) => engine::Error::NeverSeen,
                     Key::Gid(_) => engine::Error::UnknownGid,
@@ -107,6 +112,22 @@ impl Api {
         match self.engine.look(key.clone(), by).await {
             Err(engine::Error::UnknownGid) => Ok(()),
             _ => self.check_own(access, key, by).await,
+        }
+    }
+
+    /// Tells whether a call is an operator's act, and not an initiator's own. Without identities nobody can tell.
+    pub(super) async fn is_operators(&self, access: &Access, key: &Key, by: Instant) -> bool {
+        let Caller::Known(_) = &access.caller else { return false };
+        if !access.caller.has_any(&[Role::Operator]) {
+            return false;
+        }
+        if !access.caller.has_any(&[Role::Initiator]) {
+            return true;
+        }
+        match self.engine.look(key.clone(), by).await {
+            Ok(Answer::View(view)) => !access.caller.began(initiator(&view)),
+            Err(engine::Error::UnknownGid | engine::Error::NeverSeen) => false,
+            _ => true,
         }
     }
 
@@ -139,11 +160,7 @@ impl Api {
             }
             Err(error) => return Err(from_engine(error)),
         }
-        self.known.denials.note(
-            access.caller.name(),
-            access.rpc.name(),
-            "the gid is of another one",
-        );
+        self.note_denied(access, "the gid is of another one", None);
         Err(gid_of_another())
     }
 
@@ -157,7 +174,7 @@ impl Api {
         }
         let name = access.caller.name();
         if !access.caller.has_any(&[Role::Initiator]) {
-            self.known.denials.note(name, access.rpc.name(), "without its own name as the filter");
+            self.note_denied(access, "without its own name as the filter", None);
             return Err(denied(format!("{name} may list by its own names as a participant alone")));
         }
         filter.initiator = Some(name.to_owned());
@@ -173,7 +190,7 @@ impl Api {
         if access.caller.is(participant) {
             return Ok(());
         }
-        self.known.denials.note(access.caller.name(), access.rpc.name(), "in another one's name");
+        self.note_denied(access, "in another one's name", None);
         let name = access.caller.name();
         Err(denied(format!("{name} may not speak for the participant {participant}")))
     }
@@ -192,6 +209,26 @@ impl Access {
     pub(super) fn of<T>(request: &Request<T>) -> Self {
         let access = request.extensions().get::<Self>().cloned();
         access.expect("every call is admitted before its handler runs")
+    }
+
+    /// Returns the name of its identity.
+    pub(super) fn name(&self) -> &str {
+        self.caller.name()
+    }
+
+    /// Returns the names of its identity's roles.
+    pub(super) fn roles(&self) -> String {
+        self.caller.roles()
+    }
+
+    /// Returns the name of the rpc.
+    pub(super) fn rpc_name(&self) -> &'static str {
+        self.rpc.name()
+    }
+
+    /// Returns the address from which it came; empty if nobody knows.
+    pub(super) fn address(&self) -> String {
+        self.from.map(|from| from.to_string()).unwrap_or_default()
     }
 
     /// Returns the name that is stored with what this call begins.
@@ -235,6 +272,12 @@ impl Access {
     pub(super) fn sees_all(&self, view: &View) -> bool {
         self.began(initiator(view))
     }
+}
+
+/// Returns the address of the other end, with TLS or without.
+fn address(of: &Extensions) -> Option<SocketAddr> {
+    let of_tls = of.get::<Peer>().and_then(|peer| peer.address);
+    of_tls.or_else(|| of.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr))
 }
 
 fn initiator(view: &View) -> &str {

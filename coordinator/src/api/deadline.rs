@@ -79,7 +79,7 @@ late! {
     v1::ListTransactionsResponse, v1::ExportTransactionResponse, v1::InquireBranchesResponse,
     v1::GetServerInfoResponse, v1::RegisterEndpointResponse, v1::DeregisterEndpointResponse,
     v1::ListParticipantsResponse, v1::RetryTransactionResponse, v1::ResolveBranchResponse,
-    v1::ForgetTransactionResponse, Watching;
+    v1::ForgetTransactionResponse, v1::ListAuditResponse, Watching;
     SubmitTransactionResponse, CommitTransactionResponse, RollbackTransactionResponse
 }
 

@@ -225,6 +225,12 @@ pub(super) fn from_store(error: store::Error) -> Status {
     }
 }
 
+/// An act is not carried out unless it is audited.
+pub(super) fn not_audited(error: &store::Error) -> Status {
+    let error = store::in_full(error);
+    Reason::AuditNotWritten.status(format!("failed to {error}: the act was not carried out"))
+}
+
 /// The participant has as many endpoints as it may have, and all of them are alive.
 pub(super) fn too_many_endpoints(name: &ParticipantName) -> Status {
     let message = format!(

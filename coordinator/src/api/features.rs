@@ -117,6 +117,7 @@ requires!(
     RetryTransactionRequest,
     ResolveBranchRequest,
     ForgetTransactionRequest,
+    ListAuditRequest,
 );
 
 impl Requires for v1::GetServerInfoRequest {

@@ -7,6 +7,7 @@ use unanimo_proto::v1::operator_service_server::OperatorService;
 
 use super::Api;
 use super::access::Access;
+use super::audit::Act;
 use super::convert::{self, Content};
 use super::error::{from_engine, invalid};
 use super::parse::{self, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX};
@@ -28,9 +29,14 @@ impl Api {
             "" => None,
             id => Some(parse::branch_id("branch_id", id)?),
         };
+        let act = Act { branch_id: request.branch_id, ..Act::on(tx_id, &request.operator, "") };
         let operator = access.operator(request.operator);
-        let answer = self.engine.retry(tx_id, branch.as_ref(), operator, by).await;
-        Ok(v1::RetryTransactionResponse { transaction: shown(answer)? })
+        let engine = self.engine.clone();
+        let work = async move {
+            let answer = engine.retry(tx_id, branch.as_ref(), operator, by).await;
+            Ok(v1::RetryTransactionResponse { transaction: shown(answer)? })
+        };
+        self.audited(&access, act, work).await
     }
 
     async fn resolve_one(
@@ -56,10 +62,16 @@ impl Api {
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
         // One that is there, and empty, is an output without bytes.
         let output = output.map(payload_from_wire);
+        let reason = format!("as {}: {note}", kind_name(kind));
+        let act = Act { branch_id: branch_id.to_string(), ..Act::on(tx_id, &operator, &reason) };
         let operator = access.operator(operator);
         let word = Word { kind, output, operator, note };
-        let answer = self.engine.resolve(tx_id, &branch_id, word, by).await;
-        Ok(v1::ResolveBranchResponse { transaction: shown(answer)? })
+        let engine = self.engine.clone();
+        let work = async move {
+            let answer = engine.resolve(tx_id, &branch_id, word, by).await;
+            Ok(v1::ResolveBranchResponse { transaction: shown(answer)? })
+        };
+        self.audited(&access, act, work).await
     }
 
     async fn forget_one(
@@ -71,8 +83,22 @@ impl Api {
         let tx_id = parse::tx_id(&tx_id)?;
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
-        let answer = self.engine.forget(tx_id, access.operator(operator), note, by).await;
-        Ok(v1::ForgetTransactionResponse { transaction: shown(answer)? })
+        let act = Act::on(tx_id, &operator, &note);
+        let (engine, operator) = (self.engine.clone(), access.operator(operator));
+        let work = async move {
+            let answer = engine.forget(tx_id, operator, note, by).await;
+            Ok(v1::ForgetTransactionResponse { transaction: shown(answer)? })
+        };
+        self.audited(&access, act, work).await
+    }
+}
+
+/// Returns a resolution in a word, as the command line has it.
+fn kind_name(kind: HeuristicKind) -> &'static str {
+    match kind {
+        HeuristicKind::Commit => "committed",
+        HeuristicKind::Rollback => "rolled-back",
+        HeuristicKind::Hazard => "hazard",
     }
 }
 
@@ -91,4 +117,6 @@ serve! {
     forget_transaction:
         ForgetTransaction(v1::ForgetTransactionRequest) -> v1::ForgetTransactionResponse
             = forget_one;
+    list_audit:
+        ListAudit(v1::ListAuditRequest) -> v1::ListAuditResponse = audit_page;
 }

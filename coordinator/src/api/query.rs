@@ -97,6 +97,7 @@ impl Api {
         let access = Access::of(&request);
         let mut filter = filter(request.get_ref())?;
         if !access.is_of_all() && request.get_ref().include_counts {
+            self.note_denied(&access, "counts are of all transactions", None);
             return Err(denied(
                 "counts are of all transactions: they need an operator or a viewer".to_owned(),
             ));

@@ -61,6 +61,7 @@ rpcs! {
         RetryTransaction: Operator;
         ResolveBranch: Operator;
         ForgetTransaction: Operator;
+        ListAudit: Operator | Viewer;
     }
 }
 

@@ -9,6 +9,7 @@ use unanimo_core::{
 use unanimo_proto::v1::{self, rollback_transaction_request};
 
 use super::access::Access;
+use super::audit::Act;
 use super::directory::INSTANCE_BYTES_MAX;
 use super::error::{enlisted_and_decided, from_engine, invalid, other_database, waits_for_locks};
 use super::parse::{self, Definable, Read};
@@ -250,20 +251,34 @@ impl Api {
         let request = request.into_inner();
         let outputs = request.include_outputs;
         let until = parse::wait_for(request.wait_for)?;
-        let answer = match request.key {
-            Some(rollback_transaction_request::Key::TxId(text)) => {
-                let tx_id = parse::tx_id(&text)?;
-                self.check_own(&access, &Key::Tx(tx_id), by).await?;
-                self.engine.rollback(tx_id, until, by).await
-            }
-            Some(rollback_transaction_request::Key::Gid(text)) => {
-                let gid = parse::gid(&text)?;
-                self.check_own_or_new(&access, &Key::Gid(gid.clone()), by).await?;
-                self.engine.rollback_gid(gid, access.initiator(), until, by).await
-            }
+        let key = match request.key {
+            Some(rollback_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
+            Some(rollback_transaction_request::Key::Gid(text)) => Key::Gid(parse::gid(&text)?),
             None => return Err(no_key()),
         };
-        let answer = answer.map_err(from_engine)?;
-        Ok(v1::RollbackTransactionResponse { result: Some(convert::result(answer, outputs)) })
+        let act = match &key {
+            Key::Tx(tx_id) => {
+                self.check_own(&access, &key, by).await?;
+                Act::on(*tx_id, "", "")
+            }
+            Key::Gid(gid) => {
+                self.check_own_or_new(&access, &key, by).await?;
+                Act { gid: gid.to_string(), ..Act::default() }
+            }
+        };
+        let is_act = self.is_operators(&access, &key, by).await;
+        let (engine, initiator) = (self.engine.clone(), access.initiator());
+        let work = async move {
+            let answer = match key {
+                Key::Tx(tx_id) => engine.rollback(tx_id, until, by).await,
+                Key::Gid(gid) => engine.rollback_gid(gid, initiator, until, by).await,
+            };
+            let result = convert::result(answer.map_err(from_engine)?, outputs);
+            Ok(v1::RollbackTransactionResponse { result: Some(result) })
+        };
+        match is_act {
+            true => self.audited(&access, act, work).await,
+            false => work.await,
+        }
     }
 }

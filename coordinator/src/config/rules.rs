@@ -13,6 +13,9 @@ use crate::participants::{allow, own};
 /// Longest duration of a setting. A longer one is a mistake, and could overflow a sum.
 const PERIOD_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+/// Shortest retention of the audit: whoever sets less by mistake has no night to find out.
+const AUDIT_RETENTION_MIN: Duration = Duration::from_secs(24 * 60 * 60);
+
 #[derive(Default)]
 struct Rules(Vec<Violation>);
 
@@ -131,7 +134,7 @@ impl Config {
     }
 
     fn check_periods(&self, rules: &mut Rules) {
-        let periods: [(&str, Period); 20] = [
+        let periods: [(&str, Period); 21] = [
             ("lease", self.lease),
             ("jwt-leeway", self.jwt_leeway),
             ("connection-age-max", self.connection_age_max),
@@ -149,6 +152,7 @@ impl Config {
             ("timeout-max", self.timeout_max),
             ("retention", self.retention),
             ("gid-retention", self.gid_retention),
+            ("audit-retention", self.audit_retention),
             ("purge-interval", self.purge_interval),
             ("statement-timeout", self.statement_timeout),
             ("clock-skew", self.clock_skew),
@@ -156,14 +160,17 @@ impl Config {
         for (key, Period(period)) in periods {
             let at_least = match key {
                 "lease" => Duration::from_secs(1),
-                "clock-skew" | "drain-timeout" | "jwt-leeway" | "connection-age-max" => {
-                    Duration::ZERO
-                }
+                "clock-skew" | "drain-timeout" | "jwt-leeway" | "connection-age-max"
+                | "audit-retention" => Duration::ZERO,
                 _ => Duration::from_millis(1),
             };
             rules.check(period >= at_least, key, || format!("must be at least {at_least:?}"));
             rules.check(period <= PERIOD_MAX, key, || "must be at most 100 years".to_owned());
         }
+        let Period(audit) = self.audit_retention;
+        rules.check(audit.is_zero() || audit >= AUDIT_RETENTION_MIN, "audit-retention", || {
+            "must be at least 24h, or 0s for ever".to_owned()
+        });
         rules.at_most(
             ("prepare-backoff", self.prepare_backoff),
             ("prepare-backoff-max", self.prepare_backoff_max),

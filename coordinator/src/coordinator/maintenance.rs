@@ -10,6 +10,7 @@ use unanimo_core::{Incarnation, Timestamp};
 
 use super::purge_clock::{PurgeClock, Reading, Verdict};
 use crate::alarm::CLOCK_SKEW;
+use crate::audit::Trail;
 use crate::config::Config;
 use crate::engine::{Handle, unreadable};
 use crate::env::Env;
@@ -41,6 +42,7 @@ pub(super) fn start(
     tasks.spawn(unreadable::Service::new(engine.clone()).run());
     tasks.spawn(wake_returned(Arc::clone(&directory), engine.clone()));
     tasks.spawn(places::forget_stale(engine, directory, Arc::clone(&store), purge.me));
+    tasks.spawn(purge.audit.clone().run());
     tasks.spawn(purge.run());
     tasks.spawn(count_attention(store, metrics));
 }
@@ -52,6 +54,8 @@ pub(super) struct Purge {
     pub(super) env: Arc<dyn Env>,
     pub(super) me: Incarnation,
     pub(super) retention: Retention,
+    pub(super) audit: Trail,
+    pub(super) audit_retention: Duration,
     pub(super) interval: Duration,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: PurgeClock,
@@ -67,12 +71,15 @@ impl Purge {
         store: &Arc<dyn Store>,
         env: &Arc<dyn Env>,
         metrics: &Arc<Metrics>,
+        audit: &Trail,
     ) -> Self {
         Self {
             store: Arc::clone(store),
             env: Arc::clone(env),
             me,
             retention: config.retention(),
+            audit: audit.clone(),
+            audit_retention: config.audit_retention.0,
             interval: config.purge_interval.0,
             metrics: Arc::clone(metrics),
             clock: PurgeClock::default(),
@@ -108,12 +115,25 @@ impl Purge {
                 let (purge, me, retention) = (self.store.purge(), self.me, self.retention);
                 let stripped = purge.strip(me, retention, now).await;
                 let deleted = purge.delete(me, retention, now).await;
+                self.purge_audit(now).await;
                 if stripped.is_ok() && deleted.is_ok() {
                     self.metrics.purge_succeeded(now);
                 }
                 Purged { stripped: count(stripped), deleted: count(deleted) }
             }
             Verdict::Unproven | Verdict::Differ | Verdict::Stepped => Purged::default(),
+        }
+    }
+
+    /// Removes entries of the audit whose own retention is over.
+    async fn purge_audit(&self, now: Timestamp) {
+        if self.audit_retention.is_zero() {
+            return;
+        }
+        match self.audit.purge(now, self.audit_retention).await {
+            Ok(0) => {}
+            Ok(purged) => tracing::info!(purged, "entries of the audit were purged"),
+            Err(error) => warn_failed(&error),
         }
     }
 

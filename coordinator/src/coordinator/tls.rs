@@ -3,14 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use unanimo_core::Incarnation;
 use unanimo_tls::{Client, Error, File, RELOAD_INTERVAL, Reload, Server};
 
 use crate::admin;
+use crate::audit::{self, Fingerprint, Trail};
 use crate::config::Config;
-use crate::identity::{self, Identities, Issuer, Known, Shares};
+use crate::env::Env;
+use crate::identity::{self, AllTold, Identities, Issuer, Known, Shares};
 use crate::metrics::Metrics;
 use crate::participants::directory::Directory;
 use crate::participants::tokens::Tokens;
+use crate::store::Store;
 
 /// TLS of a coordinator.
 #[derive(Clone)]
@@ -59,6 +63,55 @@ impl Tls {
     pub(super) fn admin(&self) -> Option<admin::Tls> {
         let server = self.server.clone()?;
         Some(admin::Tls { server, knows_clients: self.demands_certificates })
+    }
+
+    /// Begins the audit of an incarnation, with what is used from now on.
+    pub(super) fn audit(
+        &self,
+        store: &Arc<dyn Store>,
+        env: &Arc<dyn Env>,
+        metrics: &Arc<Metrics>,
+        me: Incarnation,
+    ) -> Trail {
+        let (store, env, metrics) = (Arc::clone(store), Arc::clone(env), Arc::clone(metrics));
+        let trail = Trail::new(store, env, metrics, me);
+        self.audit_changes(&trail);
+        trail
+    }
+
+    /// Has changes of who may call, and of tokens, entered in the audit; and what is used from now on.
+    fn audit_changes(&self, trail: &Trail) {
+        let changes = |setting: &'static str| {
+            let trail = trail.clone();
+            move |before: &AllTold, now: &AllTold| {
+                audit::changes(setting, before, now)
+                    .into_iter()
+                    .for_each(|entry| trail.later(entry));
+            }
+        };
+        let started = |setting, told: &AllTold, fingerprint| {
+            trail.later(audit::started(setting, told, fingerprint));
+        };
+        if let Some(identities) = &self.known.identities {
+            let changed = changes("identities");
+            identities.on_change(move |before, now| changed(&before.told(), &now.told()));
+            started("identities", &identities.current().told(), Fingerprint::Shown);
+        }
+        if let Some(issuer) = &self.known.issuer {
+            let changed = changes("jwt-keys");
+            issuer.on_change(move |before, now| changed(&before, &now));
+            started("jwt-keys", &issuer.told(), Fingerprint::Shown);
+        }
+        if let Some(told) = self.tokens.told() {
+            let changed = changes("participant-tokens");
+            self.tokens.on_change(move |before, now| changed(&before, &now));
+            started("participant-tokens", &told, Fingerprint::Kept);
+        }
+        if let Some(server) = &self.server {
+            let trail = trail.clone();
+            let what = "the servers' certificate or the authorities of clients";
+            server.on_change(move || trail.later(audit::changed("tls-cert, tls-client-ca", what)));
+        }
     }
 
     /// Keeps the gauge of the alarm of files that have changed and cannot be used.

@@ -66,6 +66,16 @@ impl Caller {
         }
     }
 
+    /// Returns the names of its roles; empty for anybody.
+    pub(crate) fn roles(&self) -> String {
+        match self {
+            Self::Anybody => String::new(),
+            Self::Known(identity) => {
+                identity.roles.iter().map(|role| role.name()).collect::<Vec<_>>().join(",")
+            }
+        }
+    }
+
     /// Returns its name, which is stored with what it begins; empty for anybody.
     pub(crate) fn name(&self) -> &str {
         match self {

@@ -8,7 +8,7 @@ use toml::Spanned;
 use unanimo_core::ParticipantName;
 use unanimo_tls::{Error, File};
 
-use super::{Identities, Identity, Role};
+use super::{Identities, Identity, Role, Told};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +94,7 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
     if subjects.is_empty() && tokens.is_empty() && claims.is_empty() {
         return Err("must have subjects, tokens or claims".to_owned());
     }
+    identities.told.insert(name.clone(), told(&roles, &participants, &subjects, &tokens, &claims));
     let identity = Arc::new(Identity { name, roles, participants });
     for (index, subject) in subjects.into_iter().enumerate() {
         if identities.subjects.insert(subject, Arc::clone(&identity)).is_some() {
@@ -110,6 +111,27 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
         added.map_err(|bad| format!("tokens[{index}] {bad}"))?;
     }
     Ok(())
+}
+
+/// Describes an identity; of its tokens and names their numbers.
+fn told(
+    roles: &[Role],
+    participants: &[ParticipantName],
+    subjects: &[String],
+    tokens: &[String],
+    claims: &[String],
+) -> Told {
+    let roles: Vec<_> = roles.iter().map(|role| role.name()).collect();
+    let participants: Vec<_> = participants.iter().map(ParticipantName::as_str).collect();
+    let (roles, participants) = (roles.join("+"), participants.join("+"));
+    let of = if participants.is_empty() { "" } else { " of " };
+    let counts = [("subjects", subjects), ("tokens", tokens), ("claims", claims)];
+    let counts = counts.iter().filter(|(_, all)| !all.is_empty());
+    let counts: String = counts.map(|(what, all)| format!(", {what}: {}", all.len())).collect();
+    let shown = format!("{roles}{of}{participants}{counts}");
+    let [subjects, tokens, claims] = [subjects, tokens, claims].map(|list| list.join("\n"));
+    let parts = [&roles, &participants, &subjects, &tokens, &claims];
+    Told::new(shown, &parts.map(String::as_bytes))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use unanimo_core::Timestamp;
 use unanimo_tls::{Error, File, Reload};
 
 use self::keys::Keys;
+use super::AllTold;
 
 /// Settings for tokens of an issuer.
 #[derive(Clone, Debug)]
@@ -104,6 +105,16 @@ impl Issuer {
     /// Returns why the file that is there now is not used; `None` if it is.
     pub(crate) fn stale(&self) -> Option<String> {
         self.keys.stale()
+    }
+
+    /// Describes the keys.
+    pub(crate) fn told(&self) -> AllTold {
+        self.keys.current().told()
+    }
+
+    /// Tells of each change of the keys that takes effect from now on.
+    pub(crate) fn on_change(&self, told: impl Fn(AllTold, AllTold) + Send + Sync + 'static) {
+        self.keys.on_change(move |before, now| told(before.told(), now.told()));
     }
 
     /// Checks a token, and returns the values of the claim that says who calls.

@@ -21,6 +21,7 @@ pub(super) struct Callers {
     unread_bytes: Gauge01,
     answers_refused: Counter,
     calls_limited: Counter,
+    audit_failed: Counter,
 }
 
 impl Callers {
@@ -31,6 +32,7 @@ impl Callers {
         all.add("unanimo_unread_bytes", self.unread_bytes.clone());
         all.add("unanimo_answers_refused_total", self.answers_refused.clone());
         all.add("unanimo_calls_limited_total", self.calls_limited.clone());
+        all.add("unanimo_audit_failed_total", self.audit_failed.clone());
     }
 }
 
@@ -73,6 +75,11 @@ impl Metrics {
     /// Counts a call that was one too many of its identity.
     pub fn call_limited(&self) {
         self.callers.calls_limited.inc();
+    }
+
+    /// Counts a write of the audit that failed.
+    pub fn audit_failed(&self) {
+        self.callers.audit_failed.inc();
     }
 
     /// Counts an answer that was replaced by an error.

@@ -98,6 +98,9 @@ table! {
     unanimo_calls_limited_total: "counter" [""]
         "Calls that were refused because their identity called too often (`identity-rate`) or had too many under way (`identity-calls`); the log names it once a minute",
         alert "";
+    unanimo_audit_failed_total: "counter" [""]
+        "Writes of the audit that failed: an operator's act was refused for it, or what was denied or has changed is written later",
+        alert "it grows";
     unanimo_journal_flush_seconds: "histogram" [""]
         "Time to make a batch durable, in seconds",
         alert "p99 above 1 s: the database is slow";

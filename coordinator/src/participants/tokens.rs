@@ -12,6 +12,7 @@ use unanimo_core::ParticipantName;
 use unanimo_tls::{Error, File, Reload, header, is_loopback};
 
 use super::allow::parse_endpoint;
+use crate::identity::{AllTold, Told};
 
 type ByName = BTreeMap<ParticipantName, AsciiMetadataValue>;
 
@@ -35,6 +36,18 @@ impl Tokens {
         self.0.as_ref().and_then(|tokens| tokens.stale())
     }
 
+    /// Describes them, by participant; `None` if there is no file.
+    pub(crate) fn told(&self) -> Option<AllTold> {
+        self.0.as_ref().map(|tokens| told(&tokens.current()))
+    }
+
+    /// Tells of each change that takes effect from now on.
+    pub(crate) fn on_change(&self, heard: impl Fn(AllTold, AllTold) + Send + Sync + 'static) {
+        if let Some(tokens) = &self.0 {
+            tokens.on_change(move |before, now| heard(told(before), told(now)));
+        }
+    }
+
     /// Adds the participant's token to a call that goes to this endpoint. It goes nowhere where it could be read on
     /// the way: the participant then refuses the call, and says that there was none.
     pub(crate) fn sign<T>(
@@ -51,6 +64,12 @@ impl Tokens {
         }
         request
     }
+}
+
+/// Describes tokens by their participants' names alone.
+fn told(tokens: &ByName) -> AllTold {
+    let told = |token: &AsciiMetadataValue| Told::new(String::new(), &[token.as_bytes()]);
+    tokens.iter().map(|(name, token)| (name.to_string(), told(token))).collect()
 }
 
 /// Tells whether the coordinator can use a file of tokens with this text.

@@ -183,6 +183,9 @@ pub enum Error {
         /// Fault of the JSON.
         why: String,
     },
+    /// Others add to the audit all the time.
+    #[error("write the audit: another process adds to it, too")]
+    AuditMoves,
     /// A gid is stored, and nothing of the transaction that has it.
     #[error("read its rows: its gid is stored, and no row of it is")]
     NoRows,

@@ -27,6 +27,7 @@ macro_rules! fence {
 }
 
 mod address;
+mod audit;
 mod batch;
 mod endpoints;
 mod heartbeat;
@@ -56,7 +57,9 @@ use self::session::Connector;
 pub use self::session::SessionError;
 use self::sessions::{Proof, Sessions};
 use super::nonces::Nonces;
-use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions};
+use super::{
+    Audit, BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions,
+};
 
 /// Options of the connections to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,6 +204,10 @@ impl Store for Postgres {
     }
 
     fn endpoints(&self) -> &dyn Endpoints {
+        self
+    }
+
+    fn audit(&self) -> &dyn Audit {
         self
     }
 

@@ -6,6 +6,7 @@
 //! locks on a file when any descriptor of it is closed. Writers take SQLite's write lock up front
 //! (BEGIN IMMEDIATE): a busy database then means that nothing ran.
 
+mod audit;
 mod batch;
 mod earlier;
 mod endpoints;
@@ -36,7 +37,9 @@ use uuid::Uuid;
 
 use self::opened::Opened;
 use super::nonces::Nonces;
-use super::{BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions};
+use super::{
+    Audit, BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions,
+};
 
 /// Longest wait of a writer for another one of this process. A batch takes milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -248,6 +251,10 @@ impl Store for Sqlite {
     }
 
     fn endpoints(&self) -> &dyn Endpoints {
+        self
+    }
+
+    fn audit(&self) -> &dyn Audit {
         self
     }
 

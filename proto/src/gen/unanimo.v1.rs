@@ -5103,6 +5103,144 @@ impl ::prost::Name for ForgetTransactionResponse {
         "/unanimo.v1.ForgetTransactionResponse".into()
     }
 }
+/// Asks for a page of the audit.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListAuditRequest {
+    /// At most this many; 0 means 50, and more than 500 means 500. A page holds fewer where more would
+    /// not fit into a message.
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    /// `next_page_token` of the page before, with the same order; empty for the first.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "3")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The latest entry comes first; otherwise the earliest one that was not purged.
+    #[prost(bool, tag = "4")]
+    pub newest_first: bool,
+}
+impl ::prost::Name for ListAuditRequest {
+    const NAME: &'static str = "ListAuditRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ListAuditRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ListAuditRequest".into()
+    }
+}
+/// A page of the audit.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListAuditResponse {
+    /// Entries in the order that was asked for.
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<AuditEntry>,
+    /// Token of the next page; empty after the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// The last entry that was purged, which the earliest one follows; number 0 if none was.
+    #[prost(message, optional, tag = "3")]
+    pub purged: ::core::option::Option<AuditLink>,
+    /// The last entry, as it was before this page was read; number 0 if there is none.
+    #[prost(message, optional, tag = "4")]
+    pub last: ::core::option::Option<AuditLink>,
+}
+impl ::prost::Name for ListAuditResponse {
+    const NAME: &'static str = "ListAuditResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ListAuditResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ListAuditResponse".into()
+    }
+}
+/// An entry's place in the chain of entries.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditLink {
+    /// Its number. Numbers begin with 1 and have no gap.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Its hash; 32 zeros for number 0.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub hash: ::prost::bytes::Bytes,
+}
+impl ::prost::Name for AuditLink {
+    const NAME: &'static str = "AuditLink";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.AuditLink".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.AuditLink".into()
+    }
+}
+/// An entry of the audit. A text that does not apply is empty.
+///
+/// The hash is the SHA-256 of: the hash of the entry before (of 32 zeros for the first one); number and
+/// milliseconds of the time since 1970, as decimal numbers; the number of this format, 1; the kind in lower
+/// case (such as `asked`); and identity, roles with commas between them, operator, address, act, tx_id, gid,
+/// branch_id, reason, outcome, of, count. Each of them but the first is a netstring: the length of its UTF-8
+/// in decimal, a colon, the bytes, a comma.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditEntry {
+    /// Its place.
+    #[prost(message, optional, tag = "1")]
+    pub link: ::core::option::Option<AuditLink>,
+    /// When it was written, to the millisecond.
+    #[prost(message, optional, tag = "2")]
+    pub occurred_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Its kind.
+    #[prost(enumeration = "AuditKind", tag = "3")]
+    pub kind: i32,
+    /// Name of the identity that called; empty if nobody knows, or where there are no identities.
+    #[prost(string, tag = "4")]
+    pub identity: ::prost::alloc::string::String,
+    /// Roles of that identity, at that time.
+    #[prost(string, repeated, tag = "5")]
+    pub roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Name that the caller gave; it proves nothing.
+    #[prost(string, tag = "6")]
+    pub operator: ::prost::alloc::string::String,
+    /// Address from which the call came: HOST:PORT.
+    #[prost(string, tag = "7")]
+    pub address: ::prost::alloc::string::String,
+    /// Name of the rpc; of a change the name of the setting.
+    #[prost(string, tag = "8")]
+    pub act: ::prost::alloc::string::String,
+    /// The transaction, as far as it is known.
+    #[prost(string, tag = "9")]
+    pub tx_id: ::prost::alloc::string::String,
+    /// The gid of the transaction, as far as it is known.
+    #[prost(string, tag = "10")]
+    pub gid: ::prost::alloc::string::String,
+    /// The branch, if the act is about one.
+    #[prost(string, tag = "11")]
+    pub branch_id: ::prost::alloc::string::String,
+    /// Note of the operator; reason of a denial; what has changed; hash of the last entry that was purged.
+    #[prost(string, tag = "12")]
+    pub reason: ::prost::alloc::string::String,
+    /// Outcome of an act: the name of a gRPC status, and its reason.
+    #[prost(string, tag = "13")]
+    pub outcome: ::prost::alloc::string::String,
+    /// Of an outcome, the number of the act; of a purge, the number of the last entry that was purged.
+    #[prost(uint64, tag = "14")]
+    pub of: u64,
+    /// Calls that were denied, of which the first is described; entries that were purged.
+    #[prost(uint64, tag = "15")]
+    pub count: u64,
+}
+impl ::prost::Name for AuditEntry {
+    const NAME: &'static str = "AuditEntry";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.AuditEntry".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.AuditEntry".into()
+    }
+}
 /// End of a branch, as an operator found or made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -5136,6 +5274,51 @@ impl Resolution {
             "RESOLUTION_COMMITTED" => Some(Self::Committed),
             "RESOLUTION_ROLLED_BACK" => Some(Self::RolledBack),
             "RESOLUTION_HAZARD" => Some(Self::Hazard),
+            _ => None,
+        }
+    }
+}
+/// Kind of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AuditKind {
+    /// An entry that the coordinator cannot read: it was changed, or a later version wrote it.
+    Unspecified = 0,
+    /// An operator's act, before it is carried out.
+    Asked = 1,
+    /// The outcome of an act.
+    Answered = 2,
+    /// Calls that were denied: one entry a minute for each identity and rpc.
+    Denied = 3,
+    /// Files of identities, keys or tokens that are used from then on.
+    Changed = 4,
+    /// Entries whose retention was over were removed.
+    Purged = 5,
+}
+impl AuditKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AUDIT_KIND_UNSPECIFIED",
+            Self::Asked => "AUDIT_KIND_ASKED",
+            Self::Answered => "AUDIT_KIND_ANSWERED",
+            Self::Denied => "AUDIT_KIND_DENIED",
+            Self::Changed => "AUDIT_KIND_CHANGED",
+            Self::Purged => "AUDIT_KIND_PURGED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AUDIT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "AUDIT_KIND_ASKED" => Some(Self::Asked),
+            "AUDIT_KIND_ANSWERED" => Some(Self::Answered),
+            "AUDIT_KIND_DENIED" => Some(Self::Denied),
+            "AUDIT_KIND_CHANGED" => Some(Self::Changed),
+            "AUDIT_KIND_PURGED" => Some(Self::Purged),
             _ => None,
         }
     }
@@ -5316,6 +5499,32 @@ pub mod operator_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Lists entries of the audit: acts of operators, calls that were denied, and changes of who may call.
+        /// Caller: operator, viewer.
+        pub async fn list_audit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListAuditRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAuditResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/unanimo.v1.OperatorService/ListAudit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("unanimo.v1.OperatorService", "ListAudit"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -5355,6 +5564,15 @@ pub mod operator_service_server {
             request: tonic::Request<super::ForgetTransactionRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ForgetTransactionResponse>,
+            tonic::Status,
+        >;
+        /// Lists entries of the audit: acts of operators, calls that were denied, and changes of who may call.
+        /// Caller: operator, viewer.
+        async fn list_audit(
+            &self,
+            request: tonic::Request<super::ListAuditRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAuditResponse>,
             tonic::Status,
         >;
     }
@@ -5561,6 +5779,51 @@ pub mod operator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ForgetTransactionSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/unanimo.v1.OperatorService/ListAudit" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListAuditSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::ListAuditRequest>
+                    for ListAuditSvc<T> {
+                        type Response = super::ListAuditResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListAuditRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::list_audit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListAuditSvc(inner);
                         let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -11,8 +11,8 @@ use sqlx::{Connection, Executor};
 use unanimo_coordinator::cluster::birth::Candidate;
 use unanimo_coordinator::cluster::lease;
 use unanimo_coordinator::store::{
-    self, BatchWriter, Endpoints, Error, IncarnationList, Incarnations, LiveIncarnation, Locks,
-    PostgresOptions, Purge, Store, Transactions,
+    self, Audit, BatchWriter, Endpoints, Error, IncarnationList, Incarnations, LiveIncarnation,
+    Locks, PostgresOptions, Purge, Store, Transactions,
 };
 use unanimo_core::Incarnation;
 use unanimo_tests::postgres::Server;
@@ -221,6 +221,9 @@ impl Store for Waking {
     }
     fn endpoints(&self) -> &dyn Endpoints {
         self.store.endpoints()
+    }
+    fn audit(&self) -> &dyn Audit {
+        self.store.audit()
     }
     fn purge(&self) -> &dyn Purge {
         self.store.purge()

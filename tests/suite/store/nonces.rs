@@ -47,6 +47,9 @@ async fn writes_nothing(fixture: &Fixture, reborn: Option<&dyn Store>) {
     let tx_id = Live::begin(&new_gid()).0.id();
     let locks = vec![(LockName::new("stock").unwrap(), LockMode::Exclusive)];
     is_fenced(store.locks().take(me, &LockTake { tx_id, family: tx_id, locks }).await, "locks");
+    let row = super::audit::row(1, 1);
+    let append = store.audit().append(me, super::audit::link(0, 0), vec![row], None);
+    is_fenced(append.await, "append");
     let none = Retention { details: std::time::Duration::ZERO, gids: std::time::Duration::ZERO };
     is_fenced(store.purge().delete(me, none, now()).await, "delete");
     assert!(!matches!(store.purge().strip(me, none, now()).await, Ok(1..)), "strip");

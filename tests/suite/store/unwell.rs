@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use unanimo_coordinator::store::{
-    BatchError, BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions,
-    Write, Written,
+    Audit, BatchError, BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store,
+    Transactions, Write, Written,
 };
 use unanimo_core::Incarnation;
 
@@ -108,6 +108,9 @@ impl Store for Unwell {
     }
     fn endpoints(&self) -> &dyn Endpoints {
         self.store.endpoints()
+    }
+    fn audit(&self) -> &dyn Audit {
+        self.store.audit()
     }
     fn purge(&self) -> &dyn Purge {
         self.store.purge()

@@ -297,7 +297,7 @@ type Link = InterceptedService<Channel, Signing>;
 /// Connection to a coordinator.
 pub(crate) struct Client {
     pub(crate) coordinator: CoordinatorServiceClient<Link>,
-    pub(super) operator: OperatorServiceClient<Link>,
+    pub(crate) operator: OperatorServiceClient<Link>,
     pub(crate) directory: ParticipantDirectoryServiceClient<Link>,
     timeout: Duration,
 }

@@ -140,6 +140,8 @@ reasons! {
         "The caller's identity has called more often than `identity-rate`, or has as many calls under way as `identity-calls`. Nothing of the call was read. Come back after the delay in `RetryInfo`. Others are not affected.";
     Draining = "DRAINING", Unavailable, retry, None,
         "The coordinator is stopping. Nothing was stored.";
+    AuditNotWritten = "AUDIT_NOT_WRITTEN", Unavailable, retry, None,
+        "The entry of an operator's act cannot be written into the [audit](../security.md#audit), so the act was not carried out. The coordinator's database does not answer.";
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, retry, Unknown,
         "The coordinator's database does not answer, or did not within the time of the call. What was asked for may or may not have happened; ask again under the same gid or ids.";
     Moving = "TRANSACTION_MOVING", Unavailable, retry, Unknown,

@@ -13,6 +13,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use unanimo_tls::{Error, File};
 
+use crate::identity::{AllTold, Told};
+
 /// Fewest bytes of an RSA modulus.
 const RSA_BYTES_MIN: usize = 256;
 
@@ -30,6 +32,18 @@ impl Keys {
             Some(kid) => self.0.get(kid),
             None => self.0.values().next().filter(|_| self.0.len() == 1),
         }
+    }
+}
+
+impl Keys {
+    /// Describes them: they are public.
+    pub(super) fn told(&self) -> AllTold {
+        let told = |key: &Key| match key {
+            Key::Rsa { n, e } => Told::new("RS256".to_owned(), &[n, e]),
+            Key::P256(key) => Told::new("ES256".to_owned(), &[key.as_ref()]),
+            Key::Ed25519(key) => Told::new("EdDSA".to_owned(), &[key.as_ref()]),
+        };
+        self.0.iter().map(|(kid, key)| (kid.clone(), told(key))).collect()
     }
 }
 

@@ -29,8 +29,8 @@ use crate::participants::ParticipantService;
 use crate::participants::directory::Directory;
 use crate::store::journal::journal;
 use crate::store::{
-    self, BatchError, BatchWriter, Endpoints, Error, Incarnations, Locks, PostgresOptions, Purge,
-    Store, Transactions, Write, Written,
+    self, Audit, BatchError, BatchWriter, Endpoints, Error, Incarnations, Locks, PostgresOptions,
+    Purge, Store, Transactions, Write, Written,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -120,6 +120,9 @@ impl Store for Replaced {
     }
     fn endpoints(&self) -> &dyn Endpoints {
         self.store.endpoints()
+    }
+    fn audit(&self) -> &dyn Audit {
+        self.store.audit()
     }
     fn purge(&self) -> &dyn Purge {
         self.store.purge()

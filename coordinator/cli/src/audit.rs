@@ -1,0 +1,82 @@
+//! `unanimo audit`: what operators did, what was denied, and who may call since when.
+
+mod export;
+mod line;
+mod list;
+mod pages;
+mod verify;
+
+use std::process::ExitCode;
+
+use unanimo_coordinator::audit::Broken;
+
+use super::error::Error as CommandError;
+use super::tx::Server;
+
+/// Description of the output of `--json`, for `--help`.
+const JSON_HELP: &str = "\
+JSON (--json), and each entry of `audit export`: an object with number, at (RFC 3339 in UTC, in
+  milliseconds), kind (asked, answered, denied, changed, purged), identity, roles (a list), operator,
+  address, act, tx_id, gid, branch_id, reason, outcome, of, count, hash (of 64 hexadecimal digits). A
+  text that does not apply is empty, a number is 0. docs/security.md says what each is, and what the
+  hash is of.";
+
+/// Failure to check the audit, or to write it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The chain is not as it was written.
+    #[error("the audit is not as it was written: {0}")]
+    Broken(Broken),
+    /// An entry has no content.
+    #[error(
+        "the audit is not as it was written: entry {0} cannot be read, or a later version wrote it"
+    )]
+    Unreadable(u64),
+    /// A line of a file is none of an export.
+    #[error("{name}, line {line}: {why}")]
+    Line {
+        /// The file.
+        name: String,
+        /// Number of the line.
+        line: usize,
+        /// Fault of it.
+        why: String,
+    },
+    /// The file cannot be read or written.
+    #[error("failed to use {name}: {source}")]
+    File {
+        /// The file.
+        name: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Entries were purged while the audit was read.
+    #[error("entries were purged while the audit was read: run the command again")]
+    Purged,
+}
+
+/// List, export and check the audit: acts of operators, denied calls, and changes of who may call
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = JSON_HELP)]
+pub(super) struct Args {
+    #[command(flatten)]
+    server: Server,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    List(list::Args),
+    Export(export::Args),
+    Verify(verify::Args),
+}
+
+pub(super) fn run(args: Args) -> Result<ExitCode, CommandError> {
+    let Args { server, command } = args;
+    match command {
+        Command::List(args) => server.block_on(list::run(&server, &args)),
+        Command::Export(args) => server.block_on(export::run(&server, &args)),
+        Command::Verify(args) => verify::run(&server, &args),
+    }
+}

@@ -1,0 +1,142 @@
+//! `unanimo audit verify`: checks that entries are as they were written.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde::de::DeserializeOwned;
+use unanimo_coordinator::audit::{Link, Verifier, hex};
+
+use super::Error as AuditError;
+use super::line::{FORMAT, Head, Line, Place, Tail};
+use super::pages::{Pages, Part};
+use crate::error::Error;
+use crate::output;
+use crate::tx::Server;
+
+/// Check that no entry of the audit was changed, removed or moved since it was written
+///
+/// Each entry has a hash over its content and the hash before it. Whoever can write the database can write the whole
+/// chain anew: note the last line of this command elsewhere, and give it with --noted the next time.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Exit codes: 0 it is as it was written; 1 it is not, and the first fault is told, or it cannot be read;
+  2 an argument is wrong.")]
+pub(super) struct Args {
+    /// File of `unanimo audit export`; without it, the coordinator is asked
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Entry that must be there, as an earlier check has told the last one
+    #[arg(long, value_name = "NUMBER:HASH", value_parser = noted)]
+    noted: Option<Link>,
+}
+
+fn noted(text: &str) -> Result<Link, String> {
+    let place = text.split_once(':').and_then(|(number, hash)| {
+        Place { number: number.parse().ok()?, hash: hash.to_owned() }.link()
+    });
+    let rule = "must be NUMBER:HASH, as this command prints it";
+    place.filter(|link| link.hash.len() == 32).ok_or_else(|| rule.to_owned())
+}
+
+/// Check under way.
+struct Check {
+    noted: Option<Link>,
+    verifier: Option<Verifier>,
+    count: u64,
+    ended: bool,
+}
+
+impl Check {
+    fn take(&mut self, part: &Part) -> Result<(), AuditError> {
+        match (part, &mut self.verifier) {
+            (Part::Head(Head { purged, .. }), _) => {
+                let start = purged.link().ok_or(AuditError::Unreadable(purged.number))?;
+                self.verifier = Some(Verifier::new(start, self.noted.clone()));
+            }
+            (Part::Line(line), Some(verifier)) => {
+                let content = line.content()?;
+                let taken = verifier.take(&content.link, content.at, &content.body);
+                taken.map_err(AuditError::Broken)?;
+                self.count += 1;
+            }
+            (Part::Tail(Tail { last }), Some(verifier)) => {
+                let last = last.link().ok_or(AuditError::Unreadable(last.number))?;
+                verifier.end(&last).map_err(AuditError::Broken)?;
+                self.ended = true;
+            }
+            (_, None) => return Err(AuditError::Unreadable(0)),
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn run(server: &Server, args: &Args) -> Result<ExitCode, Error> {
+    let mut check = Check { noted: args.noted.clone(), verifier: None, count: 0, ended: false };
+    match &args.file {
+        Some(path) => read(path, &mut check)?,
+        None => server.block_on(async {
+            let pages = Pages::open(server).await?;
+            pages.each(|part| Ok(check.take(&part)?)).await
+        })?,
+    }
+    let last = check.verifier.as_ref().map(|verifier| verifier.last().clone());
+    let last = last.map(|last| format!("{}:{}", last.number, hex(&last.hash))).unwrap_or_default();
+    if server.json {
+        let told = serde_json::json!({ "entries": check.count, "last": last });
+        output::print_json(&told)?;
+    } else {
+        output::print(&format!(
+            "{} entries are as they were written; the last one is\n{last}\n",
+            check.count
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Checks the lines of a file.
+fn read(path: &Path, check: &mut Check) -> Result<(), AuditError> {
+    let name = path.display().to_string();
+    let failed = |source| AuditError::File { name: name.clone(), source };
+    let lines = BufReader::new(File::open(path).map_err(failed)?).lines();
+    for (index, text) in lines.enumerate() {
+        let text = text.map_err(failed)?;
+        let bad = |why: String| AuditError::Line { name: name.clone(), line: index + 1, why };
+        if check.ended {
+            return Err(bad("there is nothing behind the end of an export".to_owned()));
+        }
+        let part = part(index, &text).map_err(bad)?;
+        check.take(&part)?;
+    }
+    if check.ended {
+        return Ok(());
+    }
+    let why = "the end of the export is missing".to_owned();
+    Err(AuditError::Line {
+        name,
+        line: usize::try_from(check.count).unwrap_or(usize::MAX).saturating_add(2),
+        why,
+    })
+}
+
+fn part(index: usize, text: &str) -> Result<Part, String> {
+    if index == 0 {
+        let head: Head = parse(text, "the first line of an export")?;
+        let known = head.unanimo_audit == FORMAT;
+        return match known {
+            true => Ok(Part::Head(head)),
+            false => {
+                Err(format!("its form is {}, this program knows {FORMAT}", head.unanimo_audit))
+            }
+        };
+    }
+    if text.starts_with("{\"last\"") {
+        return parse(text, "the last line of an export").map(Part::Tail);
+    }
+    parse::<Line>(text, "an entry").map(|line| Part::Line(Box::new(line)))
+}
+
+fn parse<T: DeserializeOwned>(text: &str, what: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| format!("it is not {what}: {error}"))
+}
