@@ -23,7 +23,7 @@ use crate::coordinator::{World, branch, config, sqlite_url, tcc};
 const PAGE: &str = include_str!("../../../docs/security.md");
 
 /// Columns of the table, and the identity of each.
-const COLUMNS: [&str; 6] = [
+pub(super) const COLUMNS: [&str; 6] = [
     "its initiator",
     "another initiator",
     "its participant",
@@ -118,8 +118,8 @@ fn signed(world: &World, header: &str) -> Link {
 /// A transaction of `web` with a branch of `p` and one of `p` again.
 pub(super) struct Begun {
     pub(super) tx_id: String,
-    gid: String,
-    cluster_id: String,
+    pub(super) gid: String,
+    pub(super) cluster_id: String,
 }
 
 pub(super) async fn begin(link: Link) -> Begun {
@@ -260,7 +260,7 @@ async fn call(rpc: &str, link: Link, of: &Begun) -> Result<(), Status> {
 }
 
 /// Rows of the table: an rpc, and a cell for each column.
-fn table() -> Vec<(String, Vec<String>)> {
+pub(super) fn table() -> Vec<(String, Vec<String>)> {
     let head = format!("| rpc | {} |", COLUMNS.join(" | "));
     let (_, table) = PAGE.split_once(&head).expect("the table of roles");
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
