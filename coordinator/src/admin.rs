@@ -1,4 +1,4 @@
-//! Health and metrics over HTTP.
+//! Health, metrics and the API over HTTP.
 
 mod bounded;
 mod tls;
@@ -10,12 +10,14 @@ use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::serve::IncomingStream;
 use tokio::net::TcpListener;
+use unanimo_tls::Peer;
 
 use self::bounded::Bounded;
 use self::tls::TlsListener;
+use crate::api::http::{Slot, not_yet};
 use crate::coordinator::Status;
 
 /// TLS of this server.
@@ -26,17 +28,16 @@ pub(crate) struct Tls {
     pub(crate) knows_clients: bool,
 }
 
-/// A client of this server, by its certificate.
+/// A client of this server, as TLS knows it.
 #[derive(Clone, Debug)]
-struct Client {
-    has_certificate: bool,
-}
+struct Client(Peer);
 
-/// Serves until the process ends. The error is the listener's.
+/// Serves until the process ends, with the API if it is given. The error is the listener's.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
     status: Arc<Status>,
+    api: Option<Slot>,
 ) -> std::io::Result<()> {
     let open = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
     let knows_clients = tls.as_ref().is_some_and(|tls| tls.knows_clients);
@@ -45,6 +46,23 @@ pub(crate) async fn serve(
         false => get(metrics),
     };
     let router = open.route("/metrics", figures).with_state(status);
+    serve_router(listener, tls, api.map(api_router).into_iter().fold(router, Router::merge)).await
+}
+
+/// Serves the API alone.
+pub(crate) async fn serve_api(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    api: Slot,
+) -> std::io::Result<()> {
+    serve_router(listener, tls, api_router(api)).await
+}
+
+async fn serve_router(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+) -> std::io::Result<()> {
     match tls {
         None => axum::serve(Bounded::new(listener), router).await,
         Some(Tls { server, .. }) => {
@@ -57,7 +75,21 @@ pub(crate) async fn serve(
 
 impl Connected<IncomingStream<'_, Bounded<TlsListener>>> for Client {
     fn connect_info(stream: IncomingStream<'_, Bounded<TlsListener>>) -> Self {
-        Self { has_certificate: stream.io().inner().peer().names.is_some() }
+        Self(stream.io().inner().peer().clone())
+    }
+}
+
+/// Makes the router of the API.
+fn api_router(api: Slot) -> Router {
+    Router::new().route("/v1/{*rest}", any(call)).with_state(api)
+}
+
+/// Answers a call of the API, as soon as the coordinator serves.
+async fn call(State(api): State<Slot>, mut request: Request) -> Response {
+    let client = request.extensions_mut().remove::<ConnectInfo<Client>>();
+    match api.get() {
+        None => not_yet(),
+        Some(api) => api.answer(request, client.map(|ConnectInfo(Client(peer))| peer)).await,
     }
 }
 
@@ -84,7 +116,7 @@ async fn readyz(State(status): State<Arc<Status>>) -> impl IntoResponse {
 /// Answers 403 to whoever shows no certificate: the metrics name participants.
 async fn metrics_for_clients(status: State<Arc<Status>>, request: Request) -> Response {
     let client = request.extensions().get::<ConnectInfo<Client>>();
-    match client.is_some_and(|ConnectInfo(client)| client.has_certificate) {
+    match client.is_some_and(|ConnectInfo(Client(peer))| peer.names.is_some()) {
         true => metrics(status).await.into_response(),
         false => (StatusCode::FORBIDDEN, "a client certificate is needed\n").into_response(),
     }

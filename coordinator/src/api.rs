@@ -15,12 +15,14 @@ mod directory;
 pub mod error;
 pub mod features;
 mod history;
+pub mod http;
 mod info;
 mod operator;
 mod page;
 mod parse;
 mod query;
 mod rpc;
+mod stack;
 mod timeline;
 mod uploads;
 mod watch;
@@ -57,13 +59,11 @@ use unanimo_proto::v1::coordinator_service_server::CoordinatorServiceServer;
 use unanimo_proto::v1::operator_service_server::OperatorServiceServer;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryServiceServer;
 
-use self::admit::Admit;
-use self::answers::Answers;
 use self::connections::Connections;
 use self::deadline::{Deadline, Late};
 use self::parse::Reading;
 use self::rpc::Rpc;
-use self::uploads::Uploads;
+pub(crate) use self::stack::Stack;
 use crate::audit::Trail;
 use crate::engine;
 use crate::env::Env;
@@ -173,13 +173,13 @@ pub(crate) async fn tell_health(health: &HealthReporter, status: ServingStatus) 
 
 /// Serves until `stop` resolves, then lets running requests end.
 pub(crate) async fn serve(
-    api: Api,
+    stack: Stack,
     listener: TcpListener,
     tls: Option<unanimo_tls::Server>,
     health: HealthReporter,
     health_service: impl tonic::codegen::Service<
-        http::Request<tonic::body::Body>,
-        Response = http::Response<tonic::body::Body>,
+        ::http::Request<tonic::body::Body>,
+        Response = ::http::Response<tonic::body::Body>,
         Error = std::convert::Infallible,
         Future: Send,
     > + NamedService
@@ -195,33 +195,22 @@ pub(crate) async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .expect("the descriptors are generated with the code");
-    let bytes = api.options.message_bytes_max;
-    let admit = Admit(api.clone());
-    let (connections_max, metrics) = (api.options.connections_max, Arc::clone(&api.metrics));
-    let coordinator = CoordinatorServiceServer::new(api.clone())
-        .max_decoding_message_size(bytes)
-        .max_encoding_message_size(usize::MAX);
-    let directory =
-        ParticipantDirectoryServiceServer::new(api.clone()).max_decoding_message_size(bytes);
-    let operator = OperatorServiceServer::new(api.clone()).max_decoding_message_size(bytes);
+    let options = stack.options();
+    let (connections_max, metrics) = (options.connections_max, Arc::clone(&stack.api().metrics));
     let mut server = Server::builder();
-    if !api.options.connection_age_max.is_zero() {
-        server = server.max_connection_age(api.options.connection_age_max);
+    if !options.connection_age_max.is_zero() {
+        server = server.max_connection_age(options.connection_age_max);
     }
     let server = server
         .initial_connection_window_size(WINDOW_BYTES)
         .max_concurrent_streams(Some(STREAMS_MAX))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_max_header_list_size(api.options.header_bytes_max)
+        .http2_max_header_list_size(options.header_bytes_max)
         .layer(InterceptorLayer::new(deadline::note_arrival))
-        .layer(Uploads::new(api.options.upload_bytes_max))
-        .layer(Answers::new(api.options.unread_bytes_max, Arc::clone(&api.metrics)))
-        .layer(admit)
-        .add_service(coordinator)
-        .add_service(directory)
-        .add_service(operator)
-        .add_service(health_service)
-        .add_service(reflection);
+        .layer(stack.uploads.clone())
+        .layer(stack.answers.clone())
+        .layer(stack.admit())
+        .add_routes(stack.routes.clone().add_service(health_service).add_service(reflection));
     let incoming = TcpIncoming::from(listener)
         .with_nodelay(Some(true))
         .with_keepalive(Some(Duration::from_secs(60)));

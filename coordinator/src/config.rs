@@ -22,7 +22,8 @@ use unanimo_core::{ParticipantName, Violation};
 pub use self::answers::CLIENT_BYTES_DEFAULT;
 pub use self::load::Loaded;
 pub use self::values::{
-    DatabaseSchema, DatabaseUrl, FilePath, History, LogFormat, NodeName, Period, ServerName,
+    DatabaseSchema, DatabaseUrl, FilePath, History, LogFormat, NodeName, OptionalAddress, Period,
+    ServerName,
 };
 use self::values::{Given, Named};
 pub use self::variables::unknown_variables;
@@ -181,8 +182,12 @@ settings! {
     /// free port.
     listen: SocketAddr = ([127, 0, 0, 1], 7610).into(), "UNANIMO_LISTEN";
     /// Address on which health and metrics are served, over HTTP; the host may be a name. Port 0 takes
-    /// a free port.
+    /// a free port. The [API over HTTP](../http.md) is served there, too, unless `http-listen` is set, or other
+    /// machines can reach the address and clients are not known.
     admin_listen: SocketAddr = ([127, 0, 0, 1], 7611).into(), "UNANIMO_ADMIN_LISTEN";
+    /// Address on which the [API over HTTP](../http.md) is served alone, and not on `admin-listen`. Its rules are those
+    /// of `listen`.
+    http_listen: OptionalAddress = OptionalAddress::default(), "UNANIMO_HTTP_LISTEN";
     /// Certificate of the coordinator for TLS: a PEM file, with the certificates of the authorities between
     /// it and the root after it. It serves gRPC, health and metrics. All such files are read again when they
     /// change. See [security](../security.md).
@@ -222,7 +227,7 @@ settings! {
     participant_tokens: FilePath = FilePath::default(), "UNANIMO_PARTICIPANT_TOKENS";
     /// Allow what is not safe on a network that others use: `listen` an address that other machines can
     /// reach without certificates of clients, where every program that reaches the port can start, commit and
-    /// roll back transactions; `admin-listen` such an address without TLS; and, with `tls-cert`, endpoints of
+    /// roll back transactions; the same for `http-listen`; `admin-listen` such an address without TLS; and, with `tls-cert`, endpoints of
     /// participants on other machines without TLS.
     insecure: bool = false, "UNANIMO_INSECURE";
     /// Endpoints that participants may register, separated by commas: `loopback`, `*`, a host,

@@ -18,9 +18,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use unanimo_core::{Incarnation, ParticipantName};
 
-use self::listen::Sockets;
+use self::listen::{Addresses, Sockets};
 pub use self::status::Status;
 use crate::api::children::Children;
+use crate::api::http::Slot;
 use crate::api::{self, Api};
 use crate::audit::Trail;
 use crate::cluster::lease;
@@ -162,12 +163,12 @@ impl Builder {
         let metrics = Arc::new(Metrics::default());
         let status = Arc::new(Status::new(Arc::clone(&metrics)));
         let mut vital = JoinSet::new();
-        let mut sockets = None;
+        let (mut sockets, http) = (None, Slot::default());
         let tls = tls::Tls::load(&config)?;
         if network {
-            let (bound, admin) = Sockets::bind(&config).await?;
+            let (bound, listeners) = Sockets::bind(&config).await?;
             sockets = Some(bound);
-            vital.spawn(ends::serve_admin(admin, tls.admin(), Arc::clone(&status)));
+            ends::serve_http(&mut vital, listeners, (&config, &tls), &status, &http);
         }
         let (store, created) = opening::take_turn(&config, relocated, &status).await?;
         let me = created.incarnation;
@@ -219,13 +220,12 @@ impl Builder {
                 audit: audit.clone(),
                 options: Arc::new(config.api()),
             };
-            let reporter = health.clone();
-            vital.spawn(async move {
-                let stop = async { drop(serving_stopped.await) };
-                ends::grpc_end(
-                    api::serve(api, grpc, tls.grpc(), reporter, health_service, stop).await,
-                )
-            });
+            let stack = api::Stack::new(api);
+            let served = api::http::Http::new(stack.clone(), config.http_callers());
+            http.set(served).expect("it starts once");
+            let stop = async { drop(serving_stopped.await) };
+            let serving = api::serve(stack, grpc, tls.grpc(), health.clone(), health_service, stop);
+            vital.spawn(ends::grpc_end(serving));
         }
         status.has_started(status::Started {
             store: Arc::clone(&store),
@@ -243,8 +243,8 @@ impl Builder {
 pub struct Running {
     engine: Handle,
     me: Incarnation,
-    /// Addresses of gRPC, and of health and metrics; `None` without a network.
-    addresses: Option<(SocketAddr, SocketAddr)>,
+    /// Addresses on which it serves; `None` without a network.
+    addresses: Option<Addresses>,
     body: Body,
     drain_timeout: Duration,
 }
@@ -281,13 +281,19 @@ impl Running {
     /// Returns the address on which gRPC is served; `None` without a network.
     #[must_use]
     pub fn grpc_address(&self) -> Option<SocketAddr> {
-        self.addresses.map(|(grpc, _)| grpc)
+        self.addresses.map(|of| of.grpc)
     }
 
     /// Returns the address on which health and metrics are served; `None` without a network.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.addresses.map(|(_, admin)| admin)
+        self.addresses.map(|of| of.admin)
+    }
+
+    /// Returns the address on which the API over HTTP is served alone; `None` without such an address.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.addresses.and_then(|of| of.http)
     }
 
     /// Waits until the coordinator ends by itself: because it is fenced, or because of a failure

@@ -22,3 +22,6 @@ pub mod v1 {
 
 /// The encoded `FileDescriptorSet` of every file of the contract, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/unanimo.v1.bin");
+
+/// The same with the comments of the contract, for descriptions of it.
+pub const COMMENTED_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/unanimo.v1.commented.bin");

@@ -24,6 +24,7 @@ mod greedy;
 mod handshakes;
 mod hostile;
 pub(crate) mod issued;
+mod over_http;
 mod own;
 mod replaced;
 mod roles;

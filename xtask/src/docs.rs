@@ -49,13 +49,14 @@ pub(crate) fn check_codegen() -> Result<()> {
     Ok(())
 }
 
-/// Generates the reference pages, and the JSON Schema of definitions of sagas.
+/// Generates the reference pages, the description of the API over HTTP, and the JSON Schema of definitions of sagas.
 pub(crate) fn reference() -> Result<()> {
     fs::create_dir_all("docs/reference")?;
     for page in ["config", "metrics", "errors", "limits", "features"] {
         let printed = printed_by_program(&["reference", page])?;
         fs::write(format!("docs/reference/{page}.md"), printed)?;
     }
+    fs::write("docs/reference/openapi.json", printed_by_program(&["reference", "openapi"])?)?;
     fs::write("docs/reference/saga.schema.json", printed_by_program(&["saga", "schema"])?)?;
     Ok(())
 }

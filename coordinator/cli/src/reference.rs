@@ -35,6 +35,8 @@ enum Page {
     Limits,
     /// Features that a request may require
     Features,
+    /// Description of the API over HTTP: OpenAPI, in JSON
+    Openapi,
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
@@ -44,6 +46,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
         Page::Errors => errors(),
         Page::Limits => limits::page(),
         Page::Features => features(),
+        Page::Openapi => {
+            output::print(api::http::openapi::text())?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     output::print(&format!("{GENERATED}{page}"))?;
     Ok(ExitCode::SUCCESS)

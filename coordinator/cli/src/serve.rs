@@ -160,7 +160,11 @@ fn announce(running: &Running, scheme: &str) {
     let addresses = running.grpc_address().zip(running.admin_address());
     let (grpc, admin) = addresses.expect("it was started with its network");
     tracing::info!(%grpc, %admin, "the coordinator serves gRPC, and health and metrics");
-    let lines = format!("grpc {scheme}://{grpc}\nadmin {scheme}://{admin}\n");
+    let mut lines = format!("grpc {scheme}://{grpc}\nadmin {scheme}://{admin}\n");
+    if let Some(http) = running.http_address() {
+        tracing::info!(%http, "the coordinator serves its API over HTTP");
+        lines += &format!("http {scheme}://{http}\n");
+    }
     // A parent process that does not read the lines is no reason to stop.
     let _ = output::print(&lines);
 }

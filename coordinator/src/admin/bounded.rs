@@ -6,14 +6,19 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
+use tokio::time::Sleep;
 
 /// Connections at once.
 const OPEN_MAX: usize = 128;
+
+/// Longest time for which bytes of an answer are not taken.
+const UNREAD_MAX: Duration = Duration::from_secs(60);
 
 /// Listener with a bound on its connections.
 pub(super) struct Bounded<L> {
@@ -46,7 +51,7 @@ impl<L: Listener> Listener for Bounded<L> {
 
     async fn accept(&mut self) -> (Self::Io, L::Addr) {
         let (io, address) = self.listener.accept().await;
-        (Placed { io, closed: self.place() }, address)
+        (Placed { io, closed: self.place(), unread: None }, address)
     }
 
     fn local_addr(&self) -> io::Result<L::Addr> {
@@ -58,6 +63,8 @@ impl<L: Listener> Listener for Bounded<L> {
 pub(super) struct Placed<IO> {
     io: IO,
     closed: oneshot::Receiver<()>,
+    /// The end of the patience with a client that does not read; nothing while everything is sent.
+    unread: Option<Pin<Box<Sleep>>>,
 }
 
 impl<IO> Placed<IO> {
@@ -70,6 +77,16 @@ impl<IO> Placed<IO> {
             Poll::Pending => Ok(()),
             Poll::Ready(_) => Err(io::Error::other("too many connections: the earliest is closed")),
         }
+    }
+}
+
+impl<IO> Placed<IO> {
+    /// Waits for the client to read, and not for longer than it may take.
+    fn poll_unread<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let patience = self.unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD_MAX)));
+        ready!(patience.as_mut().poll(context));
+        let why = format!("an answer was not read within {UNREAD_MAX:?}");
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 }
 
@@ -91,11 +108,20 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Placed<IO> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.look(context)?;
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        match Pin::new(&mut self.io).poll_write(context, bytes) {
+            Poll::Pending => self.poll_unread(context),
+            written => written,
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+        match Pin::new(&mut self.io).poll_flush(context) {
+            Poll::Pending => self.poll_unread(context),
+            flushed => {
+                self.unread = None;
+                flushed
+            }
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -40,6 +40,27 @@ impl Answers {
     pub(super) fn new(bytes_max: usize, metrics: Arc<Metrics>) -> Self {
         Self { counts: Arc::new(Counts::new(bytes_max)), metrics }
     }
+
+    /// Counts bytes that are handed over, until they are dropped; an error if there is no room for them.
+    pub(super) fn counted(&self, data: Bytes) -> Result<Bytes, Status> {
+        self.handed(data).map(Bytes::from_owner)
+    }
+
+    fn handed(&self, data: Bytes) -> Result<Handed, Status> {
+        let bytes = data.len();
+        let counted = parts(bytes);
+        self.metrics.answer_handed_over(bytes);
+        let is_within = self.counts.add_parts(counted);
+        let handed = Handed { data, counted, answers: self.clone(), place: None, sent: None };
+        if bytes <= SPARED_BYTES || is_within {
+            return Ok(handed);
+        }
+        self.metrics.answer_refused();
+        let bytes_max = self.counts.bytes_max();
+        Err(too_many_unread(format_args!(
+            "too much is in flight: bytes of answers that are not read yet would go over {bytes_max}"
+        )))
+    }
 }
 
 impl<S> Layer<S> for Answers {
@@ -176,20 +197,10 @@ impl Answer {
 
     /// Hands bytes over, which are counted from now on.
     fn hand_over(&mut self, data: Bytes) -> Result<Bytes, Status> {
-        let (bytes, answers) = (data.len(), self.answers.clone());
-        let counted = parts(bytes);
-        answers.metrics.answer_handed_over(bytes);
-        let is_within = answers.counts.add_parts(counted);
-        let mut handed = Handed { data, counted, answers, place: None, sent: None };
+        let bytes = data.len();
+        let mut handed = self.answers.handed(data)?;
         if bytes <= SPARED_BYTES {
             return Ok(Bytes::from_owner(handed));
-        }
-        if !is_within {
-            self.answers.metrics.answer_refused();
-            let bytes_max = self.answers.counts.bytes_max();
-            return Err(too_many_unread(format_args!(
-                "too much is in flight: bytes of answers that are not read yet would go over {bytes_max}"
-            )));
         }
         let sent = Arc::<Sent>::default();
         handed.sent = Some(Arc::clone(&sent));

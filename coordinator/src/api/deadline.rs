@@ -26,8 +26,13 @@ struct Arrived(Instant);
 
 /// Notes when a call arrives.
 pub(super) fn note_arrival(mut request: Request<()>) -> Result<Request<()>, Status> {
-    request.extensions_mut().insert(Arrived(Instant::now()));
+    arrives(request.extensions_mut());
     Ok(request)
+}
+
+/// Notes with a call that it arrives now.
+pub(super) fn arrives(extensions: &mut Extensions) {
+    extensions.insert(Arrived(Instant::now()));
 }
 
 /// Times of a call.

@@ -14,7 +14,7 @@ macro_rules! rpcs {
         impl Rpc {
             /// Every rpc, with its service.
             #[cfg(test)]
-            const ALL: &[(&str, Self)] = &[$($((stringify!($service), Self::$rpc),)*)*];
+            pub(super) const ALL: &[(&str, Self)] = &[$($((stringify!($service), Self::$rpc),)*)*];
 
             /// Returns the one that is called by this path.
             pub(super) fn of_path(path: &str) -> Option<Self> {

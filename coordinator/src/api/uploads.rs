@@ -104,13 +104,18 @@ impl Uploads {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self { counts: Arc::new(Counts::new(bytes_max)) }
     }
+
+    /// Counts a request's body while it comes.
+    pub(super) fn counted(&self, body: Body) -> Body {
+        Body::new(Upload::new(body, Arc::clone(&self.counts)))
+    }
 }
 
 impl<S> Layer<S> for Uploads {
     type Service = Receiving<S>;
 
     fn layer(&self, inner: S) -> Receiving<S> {
-        Receiving { inner, counts: Arc::clone(&self.counts) }
+        Receiving { inner, uploads: self.clone() }
     }
 }
 
@@ -118,7 +123,7 @@ impl<S> Layer<S> for Uploads {
 #[derive(Clone, Debug)]
 pub(super) struct Receiving<S> {
     inner: S,
-    counts: Arc<Counts>,
+    uploads: Uploads,
 }
 
 impl<S: Service<Request<Body>>> Service<Request<Body>> for Receiving<S> {
@@ -131,9 +136,9 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Receiving<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> S::Future {
-        let counted = request.uri().path().starts_with(OWN);
+        let (counted, uploads) = (request.uri().path().starts_with(OWN), &self.uploads);
         self.inner.call(match counted {
-            true => request.map(|body| Body::new(Upload::new(body, Arc::clone(&self.counts)))),
+            true => request.map(|body| uploads.counted(body)),
             false => request,
         })
     }

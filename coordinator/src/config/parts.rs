@@ -147,6 +147,20 @@ impl Config {
         self.tls_cert.is_set() && (self.tls_client_ca.is_set() || self.identities.is_set())
     }
 
+    /// Tells whether the API over HTTP may be served at the address of health and metrics: where gRPC might be.
+    pub(crate) fn admin_serves_api(&self) -> bool {
+        let is_safe = self.admin_listen.ip().is_loopback() || self.knows_clients() || self.insecure;
+        self.http_listen.0.is_none() && is_safe
+    }
+
+    /// Returns who may reach the API over HTTP.
+    pub(crate) fn http_callers(&self) -> api::http::Callers {
+        api::http::Callers {
+            demand_certificates: self.tls_client_ca.is_set(),
+            by_name: self.identities.is_set() || self.tls_client_ca.is_set() || self.insecure,
+        }
+    }
+
     /// Returns which endpoints of participants may be without TLS.
     pub(crate) fn plaintext(&self) -> allow::Plaintext {
         match self.tls_cert.is_set() && !self.insecure {

@@ -52,6 +52,16 @@ impl Config {
                  set insecure to allow it"
             )
         });
+        if let Some(http) = self.http_listen.0 {
+            let is_safe = http.ip().is_loopback() || self.knows_clients() || self.insecure;
+            rules.check(is_safe, "http-listen", || {
+                format!(
+                    "must be a loopback address, is {http}: every program that reaches the port can do anything; \
+                     set tls-cert, tls-key and tls-client-ca or identities, so that clients are known, or set \
+                     insecure to allow it"
+                )
+            });
+        }
         rules.check(
             admin.ip().is_loopback() || self.tls_cert.is_set() || self.insecure,
             "admin-listen",

@@ -1,5 +1,6 @@
 //! Types of settings, with their text forms.
 
+mod address;
 mod database;
 mod files;
 
@@ -12,6 +13,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use unanimo_core::{ParticipantName, RecordPolicy};
 
+pub use self::address::OptionalAddress;
 pub use self::database::{DatabaseSchema, DatabaseUrl};
 pub use self::files::{FilePath, ServerName};
 use crate::participants::allow::Pattern;

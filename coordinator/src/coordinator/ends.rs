@@ -2,27 +2,44 @@
 
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
+use super::listen::Listeners;
+use super::tls::Tls;
 use super::{Ended, Status};
 use crate::admin;
+use crate::api::http::Slot;
 use crate::cluster::birth::Patience;
 use crate::cluster::lease;
+use crate::config::Config;
 use crate::store::{self, Store, journal};
 
 /// Turns the end of the gRPC server into a reason.
-pub(super) fn grpc_end(served: Result<(), tonic::transport::Error>) -> Option<Ended> {
-    let why = store::in_full(&served.err()?);
+pub(super) async fn grpc_end(
+    serving: impl Future<Output = Result<(), tonic::transport::Error>>,
+) -> Option<Ended> {
+    let why = store::in_full(&serving.await.err()?);
     Some(Ended::Server { what: "gRPC", why })
 }
 
-pub(super) async fn serve_admin(
-    listener: TcpListener,
-    tls: Option<admin::Tls>,
-    status: Arc<Status>,
-) -> Option<Ended> {
-    let error = admin::serve(listener, tls, status).await.err()?;
-    Some(Ended::Server { what: "health and metrics", why: error.to_string() })
+/// Starts the servers of HTTP: that of health and metrics, and that of the API if it has an address of its own.
+pub(super) fn serve_http(
+    vital: &mut JoinSet<Option<Ended>>,
+    listeners: Listeners,
+    (config, tls): (&Config, &Tls),
+    status: &Arc<Status>,
+    api: &Slot,
+) {
+    let ended = |what, served: std::io::Result<()>| {
+        Some(Ended::Server { what, why: served.err()?.to_string() })
+    };
+    let at_admin = config.admin_serves_api().then(|| Slot::clone(api));
+    let served = admin::serve(listeners.admin, tls.admin(), Arc::clone(status), at_admin);
+    vital.spawn(async move { ended("health and metrics", served.await) });
+    if let Some(listener) = listeners.http {
+        let served = admin::serve_api(listener, tls.admin(), Slot::clone(api));
+        vital.spawn(async move { ended("the API over HTTP", served.await) });
+    }
 }
 
 pub(super) async fn lease_end(renewing: lease::Service, store: Arc<dyn Store>) -> Option<Ended> {

@@ -11,35 +11,56 @@ use crate::config::Config;
 /// Connections that the system accepts before the server does.
 const BACKLOG: u32 = 1024;
 
-/// The socket of gRPC, which is bound and refuses connections, and the address of the other one.
+/// Addresses on which a coordinator serves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Addresses {
+    pub(super) grpc: SocketAddr,
+    pub(super) admin: SocketAddr,
+    /// That of the API over HTTP; none where it is served with health and metrics.
+    pub(super) http: Option<SocketAddr>,
+}
+
+/// Listeners of HTTP.
+pub(super) struct Listeners {
+    pub(super) admin: TcpListener,
+    pub(super) http: Option<TcpListener>,
+}
+
+/// The socket of gRPC, which is bound and refuses connections, and the addresses of the others.
 pub(super) struct Sockets {
     grpc: TcpSocket,
     admin: SocketAddr,
+    http: Option<SocketAddr>,
 }
 
 impl Sockets {
-    /// Binds both addresses, and listens on that of health and metrics.
+    /// Binds all addresses, and listens on those of HTTP.
     ///
-    /// The other one refuses connections until the coordinator can serve: whoever probes the port, or
+    /// That of gRPC refuses connections until the coordinator can serve: whoever probes the port, or
     /// has a second coordinator to try, is told the truth.
-    pub(super) async fn bind(config: &Config) -> Result<(Self, TcpListener), StartError> {
+    pub(super) async fn bind(config: &Config) -> Result<(Self, Listeners), StartError> {
         let grpc = bind_only(config).map_err(|source| failed(config.listen, source))?;
         let admin = TcpListener::bind(config.admin_listen)
             .await
             .map_err(|source| failed(config.admin_listen, source))?;
         let address = admin.local_addr().unwrap_or(config.admin_listen);
         tracing::info!(admin = %address, "health and metrics are served");
-        Ok((Self { grpc, admin: address }, admin))
+        let http = match config.http_listen.0 {
+            None => None,
+            Some(asked) => {
+                let bound = TcpListener::bind(asked).await;
+                Some(bound.map_err(|source| failed(asked, source))?)
+            }
+        };
+        let of_http = http.as_ref().and_then(|http| http.local_addr().ok());
+        Ok((Self { grpc, admin: address, http: of_http }, Listeners { admin, http }))
     }
 
-    /// Listens on the address of gRPC, and returns both addresses.
-    pub(super) fn listen(
-        self,
-        asked: SocketAddr,
-    ) -> Result<(TcpListener, (SocketAddr, SocketAddr)), StartError> {
+    /// Listens on the address of gRPC, and returns all addresses.
+    pub(super) fn listen(self, asked: SocketAddr) -> Result<(TcpListener, Addresses), StartError> {
         let grpc = self.grpc.listen(BACKLOG).map_err(|source| failed(asked, source))?;
         let address = grpc.local_addr().unwrap_or(asked);
-        Ok((grpc, (address, self.admin)))
+        Ok((grpc, Addresses { grpc: address, admin: self.admin, http: self.http }))
     }
 }
 

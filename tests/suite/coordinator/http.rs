@@ -1,5 +1,7 @@
 //! Health, metrics and reflection.
 
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic_health::pb::HealthCheckRequest;
@@ -18,6 +20,58 @@ pub(crate) async fn http_get(world: &World, path: &str) -> (u16, String) {
     stream.read_to_string(&mut response).await.unwrap();
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// Response of HTTP, in parts.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) code: u16,
+    /// Its first line and its headers.
+    pub(crate) head: String,
+    /// Its body; of one in chunks their content.
+    pub(crate) body: String,
+}
+
+/// Makes one request on a connection of its own.
+pub(crate) async fn http_call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Reply {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let has_host = headers.iter().any(|(name, _)| *name == "host");
+    let host = if has_host { String::new() } else { format!("host: {address}\r\n") };
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\n{host}connection: close\r\ncontent-length: {}\r\n{headers}\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // A server that has answered reads no further.
+    let _ = stream.write_all(body).await;
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response).await;
+    reply(&String::from_utf8(response).unwrap())
+}
+
+/// Takes a response apart.
+pub(crate) fn reply(response: &str) -> Reply {
+    let (head, mut rest) = response.split_once("\r\n\r\n").unwrap_or((response, ""));
+    let head = head.to_lowercase();
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    if !head.contains("transfer-encoding: chunked") {
+        return Reply { code, head, body: rest.to_owned() };
+    }
+    let mut body = String::new();
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        body.push_str(&after[..size]);
+        rest = after[size..].trim_start_matches("\r\n");
+    }
+    Reply { code, head, body }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A coordinator in a process of its own, with one participant, `p`, in the test's.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use tonic::transport::{Channel, Endpoint};
@@ -13,6 +14,7 @@ pub(crate) struct Process {
     endpoint: Endpoint,
     pub(crate) channel: Channel,
     pub(crate) p: Scripted,
+    admin: SocketAddr,
 }
 
 impl Process {
@@ -41,17 +43,26 @@ impl Process {
             .stderr(std::fs::File::create(log).unwrap());
         let mut owned = Owned::spawn(&mut command);
         let stdout = owned.child().stdout.take().unwrap();
-        let line = tokio::task::spawn_blocking(move || BufReader::new(stdout).lines().next());
-        let line = line.await.unwrap().expect("it starts").unwrap();
-        let address = line.strip_prefix("grpc ").unwrap().to_owned();
+        let lines = tokio::task::spawn_blocking(move || {
+            let lines = BufReader::new(stdout).lines().take(2);
+            lines.collect::<Result<Vec<_>, _>>().expect("it starts")
+        });
+        let lines = lines.await.unwrap();
+        let address = lines[0].strip_prefix("grpc ").unwrap().to_owned();
+        let admin = lines[1].strip_prefix("admin http://").unwrap().parse().unwrap();
         let endpoint = Endpoint::from_shared(address).unwrap();
         let channel = endpoint.connect_lazy();
-        Self { owned, endpoint, channel, p }
+        Self { owned, endpoint, channel, p, admin }
     }
 
     /// The address of gRPC.
     pub(crate) fn address(&self) -> String {
         self.endpoint.uri().authority().unwrap().to_string()
+    }
+
+    /// The address of health and metrics.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
     }
 
     /// A connection of its own.

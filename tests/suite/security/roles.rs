@@ -128,7 +128,7 @@ fn signed(world: &World, header: &str) -> Link {
 pub(super) struct Begun {
     pub(super) tx_id: String,
     pub(super) gid: String,
-    cluster_id: String,
+    pub(super) cluster_id: String,
 }
 
 pub(super) async fn begin(link: Link) -> Begun {

@@ -1,0 +1,194 @@
+//! The rpcs over HTTP, with JSON by the contract's own mapping.
+//!
+//! A request becomes one of gRPC and goes through the same [services](super::stack), so that identities, roles, limits,
+//! deadlines and errors are the same: nothing is checked a second time here. What only HTTP has is refused here: pages of
+//! other sites, other media types, unknown addresses.
+
+mod answer;
+mod descriptors;
+mod events;
+mod guard;
+mod mapping;
+pub mod openapi;
+mod problem;
+mod request;
+mod schema;
+mod table;
+mod walk;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use prost_reflect::MethodDescriptor;
+use tonic::codegen::Service;
+use unanimo_tls::Peer;
+
+use self::request::{Json, framed, unreadable};
+use self::table::Found;
+use super::admit::Admitting;
+use super::deadline;
+use super::error::unauthenticated;
+use super::stack::Stack;
+
+/// Headers that mean the same as in gRPC.
+const HEADERS: [&str; 4] = ["authorization", "grpc-timeout", "traceparent", "tracestate"];
+
+/// Path of the description.
+const OPENAPI: &str = "/v1/openapi.json";
+
+/// Knowledge of who may reach the address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Callers {
+    /// gRPC demands a certificate of every client.
+    pub(crate) demand_certificates: bool,
+    /// Callers are known, or anybody is welcome: the host in a request may be any name.
+    pub(crate) by_name: bool,
+}
+
+/// The API, once the coordinator serves.
+pub(crate) type Slot = Arc<OnceLock<Http>>;
+
+/// The rpcs over HTTP.
+#[derive(Clone, Debug)]
+pub(crate) struct Http {
+    stack: Stack,
+    service: Admitting<tonic::service::Routes>,
+    callers: Callers,
+}
+
+type Answered = Result<Response<Body>, Response<Body>>;
+
+impl Http {
+    pub(crate) fn new(stack: Stack, callers: Callers) -> Self {
+        let service = stack.admitting();
+        Self { stack, service, callers }
+    }
+
+    /// Answers a request of this peer; none is known without TLS.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Body>,
+        peer: Option<Peer>,
+    ) -> Response<Body> {
+        self.answered(request, peer).await.unwrap_or_else(|refusal| refusal)
+    }
+
+    async fn answered(&self, request: Request<Body>, peer: Option<Peer>) -> Answered {
+        let refused = |(status, why): (StatusCode, &str)| problem::refusal(status, why);
+        let has_certificate = peer.as_ref().is_some_and(|peer| peer.names.is_some());
+        if self.callers.demand_certificates && !has_certificate {
+            return Err(problem::response(&unauthenticated("a client certificate is needed")));
+        }
+        guard::check(request.headers(), self.callers.by_name).map_err(refused)?;
+        let (method, path) = (request.method(), request.uri().path());
+        if path == OPENAPI && method == Method::GET {
+            return Ok(answer::response(Bytes::from_static(openapi::text().as_bytes())));
+        }
+        let found = table::find(method, path).map_err(|others| not_found(&others))?;
+        if !found.0.by_query {
+            guard::check_json(request.headers()).map_err(refused)?;
+        }
+        let method = descriptors::method(found.0.rpc);
+        self.call(found, method, request, peer).await
+    }
+
+    async fn call(
+        &self,
+        (route, of_path): Found,
+        method: MethodDescriptor,
+        request: Request<Body>,
+        peer: Option<Peer>,
+    ) -> Answered {
+        let (head, body) = request.into_parts();
+        let query = head.uri.query().unwrap_or_default();
+        let message = method.input();
+        let body = if route.by_query {
+            let query = resumed(query, &head.headers, &method);
+            let read = mapping::read_query(&message, &query, &of_path);
+            let read = read.map_err(|bad| problem::response::<Body>(&unreadable(bad)))?;
+            request::Request::Made(Some(framed(&read)))
+        } else if query.is_empty() {
+            let body = self.stack.uploads.counted(tonic::body::Body::new(body));
+            let bytes_max = self.stack.message_bytes_max();
+            let received = BytesMut::new();
+            request::Request::Json(Json { body, message, of_path, bytes_max, received })
+        } else {
+            let why = "the fields of this call are in its body, and not in the query";
+            return Err(problem::refusal(StatusCode::BAD_REQUEST, why));
+        };
+        let call = call_of(&method, &head.headers, peer, body);
+        let answered = self.service.clone().call(call).await;
+        let answered = answered.unwrap_or_else(|never| match never {});
+        let failed = |status| problem::response(&status);
+        if method.is_server_streaming() {
+            if let Some(status) = answer::error_in(answered.headers()) {
+                return Err(failed(status));
+            }
+            let answers = self.stack.answers.clone();
+            return Ok(events::response(answered, method.output(), answers).map(Body::new));
+        }
+        let json = answer::only(answered, &method.output()).await.map_err(failed)?;
+        let counted = self.stack.answers.counted(json.into()).map_err(failed)?;
+        Ok(answer::response(counted))
+    }
+}
+
+/// Makes the call of gRPC that a request is.
+fn call_of(
+    method: &MethodDescriptor,
+    headers: &HeaderMap,
+    peer: Option<Peer>,
+    body: request::Request,
+) -> Request<tonic::body::Body> {
+    let mut call = Request::new(tonic::body::Body::new(body));
+    *call.method_mut() = Method::POST;
+    *call.version_mut() = http::Version::HTTP_2;
+    *call.uri_mut() = descriptors::path(method).parse().expect("a path");
+    let media_type = header::HeaderValue::from_static("application/grpc");
+    call.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    for name in HEADERS {
+        for value in headers.get_all(name) {
+            call.headers_mut().append(name, value.clone());
+        }
+    }
+    deadline::arrives(call.extensions_mut());
+    if let Some(peer) = peer {
+        call.extensions_mut().insert(peer);
+    }
+    call
+}
+
+/// Returns the query of a stream that goes on after the last event that its reader has seen.
+fn resumed(query: &str, headers: &HeaderMap, method: &MethodDescriptor) -> String {
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let last = last.filter(|id| method.is_server_streaming() && id.parse::<u64>().is_ok());
+    let is_given = |part: &str| {
+        let name = part.split('=').next().unwrap_or_default();
+        name == "after_revision" || name == "afterRevision"
+    };
+    let others = query.split('&').filter(|part| last.is_none() || !is_given(part));
+    let seen = last.map(|id| format!("after_revision={id}"));
+    others.map(str::to_owned).chain(seen).collect::<Vec<_>>().join("&")
+}
+
+fn not_found(others: &[Method]) -> Response<Body> {
+    if others.is_empty() {
+        return problem::refusal(StatusCode::NOT_FOUND, "nothing is there: see /v1/openapi.json");
+    }
+    let allow = others.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let why = format!("the method must be {allow}");
+    let mut response = problem::refusal(StatusCode::METHOD_NOT_ALLOWED, &why);
+    let allow = header::HeaderValue::from_str(&allow).expect("names of methods");
+    response.headers_mut().insert(header::ALLOW, allow);
+    response
+}
+
+/// Makes the answer of a coordinator that does not serve yet.
+pub(crate) fn not_yet() -> Response<Body> {
+    let why = "the coordinator starts, or is a standby: /readyz tells what it waits for";
+    let mut response = problem::refusal(StatusCode::SERVICE_UNAVAILABLE, why);
+    response.headers_mut().insert(header::RETRY_AFTER, 1.into());
+    response
+}

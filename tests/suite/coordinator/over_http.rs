@@ -1,0 +1,423 @@
+//! The API over HTTP: each rpc is answered as over gRPC, errors included.
+
+use std::collections::BTreeSet;
+
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
+use serde::de::DeserializeSeed;
+use serde_json::{Value, json};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Request, Status};
+use tonic_types::StatusExt;
+use unanimo_tests::wait::until;
+
+use super::http::{Reply, http_call};
+use super::{World, tcc};
+
+/// Passes messages on as bytes.
+#[derive(Clone, Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        bytes::BufMut::put_slice(buffer, &item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        use bytes::Buf;
+        let bytes = buffer.copy_to_bytes(buffer.remaining());
+        Ok(Some(bytes.to_vec()))
+    }
+}
+
+fn method(rpc: &str) -> MethodDescriptor {
+    let pool = DescriptorPool::decode(unanimo_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let services: Vec<_> = pool.services().collect();
+    let mut all = services.iter().flat_map(|service| service.methods().collect::<Vec<_>>());
+    all.find(|method| method.name() == rpc).unwrap_or_else(|| panic!("no rpc {rpc}"))
+}
+
+/// Answer over gRPC, as JSON; of a stream the first message.
+async fn over_grpc(world: &World, rpc: &str, request: &Value) -> Result<Value, Status> {
+    let method = method(rpc);
+    let message = method.input().deserialize(request).unwrap_or_else(|e| panic!("{rpc}: {e}"));
+    let path = format!("/{}/{rpc}", method.parent_service().full_name());
+    let path: PathAndQuery = path.parse().unwrap();
+    let mut grpc = tonic::client::Grpc::new(world.channel.clone());
+    grpc.ready().await.unwrap();
+    let request = Request::new(message.encode_to_vec());
+    let answer = if method.is_server_streaming() {
+        let mut stream = grpc.server_streaming(request, path, Raw).await?.into_inner();
+        stream.message().await?.unwrap()
+    } else {
+        grpc.unary(request, path, Raw).await?.into_inner()
+    };
+    let answer = DynamicMessage::decode(method.output(), answer.as_slice()).unwrap();
+    Ok(serde_json::to_value(&answer).unwrap())
+}
+
+/// Address of a call, and its request without what is in the path.
+struct Call {
+    rpc: &'static str,
+    http: &'static str,
+    path: String,
+    /// Fields in the path.
+    of_path: Value,
+    /// The others.
+    rest: Value,
+}
+
+impl Call {
+    fn request(&self) -> Value {
+        let mut all = self.of_path.as_object().unwrap().clone();
+        all.extend(self.rest.as_object().unwrap().clone());
+        all.into()
+    }
+
+    /// The same with one more field.
+    fn with(&self, name: &str, value: Value) -> Self {
+        let (mut rest, of_path, path) =
+            (self.rest.clone(), self.of_path.clone(), self.path.clone());
+        rest[name] = value;
+        Self { rest, of_path, path, ..*self }
+    }
+
+    async fn over_http(&self, world: &World) -> Reply {
+        let address = world.running.admin_address().unwrap();
+        if self.http == "GET" {
+            let query = self.rest.as_object().unwrap().iter().flat_map(|(name, value)| {
+                let values = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+                values.into_iter().map(move |value| match value {
+                    Value::String(text) => format!("{name}={text}"),
+                    other => format!("{name}={other}"),
+                })
+            });
+            let path = format!("{}?{}", self.path, query.collect::<Vec<_>>().join("&"));
+            // A stream ends with its call.
+            let timeout: &[_] =
+                if self.rpc == "WatchTransaction" { &[("grpc-timeout", "1S")] } else { &[] };
+            return http_call(address, "GET", &path, timeout, b"").await;
+        }
+        let json = [("content-type", "application/json")];
+        http_call(address, "POST", &self.path, &json, self.rest.to_string().as_bytes()).await
+    }
+}
+
+/// Removes what differs from call to call.
+fn lasting(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(fields) => {
+            for name in ["revision", "lastSeenAt", "waiting", "timeline", "lastAt", "count"] {
+                fields.remove(name);
+            }
+            for field in fields.values_mut() {
+                *field = lasting(field.take());
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|v| *v = lasting(v.take())),
+        _ => {}
+    }
+    value
+}
+
+/// JSON in the first event of a stream, or the whole body.
+fn answer(reply: &Reply) -> Value {
+    let text = match reply.head.contains("text/event-stream") {
+        false => reply.body.as_str(),
+        true => {
+            let (_, data) = reply.body.split_once("data: ").unwrap();
+            data.lines().next().unwrap()
+        }
+    };
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {reply:?}"))
+}
+
+/// Checks that an error is the same both ways.
+#[track_caller]
+fn same_error(of: &str, status: &Status, reply: &Reply) {
+    let problem = answer(reply);
+    assert!(reply.head.contains("application/problem+json"), "{of}: {reply:?}");
+    let code = unanimo_coordinator::api::error::code_name(status.code());
+    let details = status.get_error_details();
+    assert_eq!(problem["code"], code, "{of}: {status} and {problem}");
+    assert_eq!(problem["status"], reply.code, "{of}");
+    assert_eq!(problem["detail"], status.message(), "{of}");
+    let info = details.error_info().unwrap();
+    assert_eq!(problem["reason"], info.reason, "{of}");
+    let anchor = format!("errors.md#{}", info.reason.to_lowercase());
+    assert!(problem["type"].as_str().unwrap().ends_with(&anchor), "{problem}");
+    assert_eq!(problem["retryable"].to_string(), info.metadata["retryable"], "{of}");
+    assert_eq!(problem["effect"], info.metadata["effect"], "{of}");
+    for (key, value) in &info.metadata {
+        let is_own = key == "retryable" || key == "effect";
+        assert!(is_own || problem["metadata"][key] == *value, "{of}: {key} in {problem}");
+    }
+    let violations = details.bad_request().map(|bad| bad.field_violations.clone());
+    let found: Vec<_> = violations.unwrap_or_default();
+    let told = problem["violations"].as_array().cloned().unwrap_or_default();
+    assert_eq!(told.len(), found.len(), "{of}: {problem}");
+    for (told, found) in told.iter().zip(&found) {
+        assert_eq!(told["field"], found.field, "{of}");
+        assert_eq!(told["rule"], found.description, "{of}");
+    }
+    let delay = details.retry_info().and_then(|info| info.retry_delay);
+    let delay = delay.map(|delay| u64::try_from(delay.as_millis()).unwrap());
+    assert_eq!(problem["retryAfterMs"].as_u64(), delay, "{of}");
+    assert_eq!(reply.head.contains("retry-after: "), delay.is_some(), "{of}: {}", reply.head);
+}
+
+fn post(rpc: &'static str, path: String, of_path: Value, rest: Value) -> Call {
+    Call { rpc, http: "POST", path, of_path, rest }
+}
+
+fn get(rpc: &'static str, path: String, of_path: Value, rest: Value) -> Call {
+    Call { rpc, http: "GET", path, of_path, rest }
+}
+
+/// Every rpc, in an order in which each has something to do. `held` has a Commit that is not answered.
+fn calls(tx_id: &str, held: &str, cluster_id: &str) -> Vec<Call> {
+    let branch = |id: &str| json!({"branchId": id, "participant": "p", "action": "ok", "payload": {"data": "eHg="}});
+    let (tx, of_tx) = (|act: &str| format!("/v1/tx/{tx_id}{act}"), json!({"txId": tx_id}));
+    let (gid, of_gid) =
+        (|act: &str| format!("/v1/transactions/begun%3Aone{act}"), json!({"gid": "begun:one"}));
+    let of_held = json!({"txId": held});
+    let note = json!({"operator": "ann", "note": "a test"});
+    let by_number = json!([{"txId": tx_id, "branchNumber": 1}]);
+    let endpoint =
+        json!({"endpoint": "http://127.0.0.1:1", "instanceId": "i", "features": ["a", "b"]});
+    let all = json!({"includeOutputs": true, "include_payloads": true, "includeTimeline": true});
+    let list = json!({"states": ["TRANSACTION_STATE_ACTIVE", "TRANSACTION_STATE_COMMITTING"], "pageSize": 2, "includeCounts": true});
+    vec![
+        post(
+            "SubmitTransaction",
+            "/v1/transactions".into(),
+            json!({}),
+            json!({"gid": "s", "mode": "MODE_TCC", "branches": [branch("a")], "timeout": "20s", "metadata": {"k": "v \u{1f980}"}, "includeOutputs": true}),
+        ),
+        post(
+            "BeginTransaction",
+            "/v1/transactions:begin".into(),
+            json!({}),
+            json!({"gid": "begun:one", "mode": "MODE_TCC"}),
+        ),
+        post(
+            "ExecuteBranch",
+            tx("/branches:execute"),
+            of_tx.clone(),
+            json!({"branch": branch("a")}),
+        ),
+        post("EnlistBranch", tx("/branches:enlist"), of_tx.clone(), json!({"branch": branch("b")})),
+        get("GetTransaction", tx(""), of_tx.clone(), all.clone()),
+        get("GetTransaction", gid(""), of_gid.clone(), all),
+        get("ListTransactions", "/v1/transactions".into(), json!({}), list),
+        get("WatchTransaction", tx(":watch"), of_tx.clone(), json!({})),
+        get("WatchTransaction", gid(":watch"), of_gid.clone(), json!({"includeOutputs": true})),
+        get("ExportTransaction", tx(":export"), of_tx.clone(), json!({"pageSize": 1})),
+        get("ExportTransaction", gid(":export"), of_gid.clone(), json!({})),
+        post(
+            "InquireBranches",
+            "/v1/branches:inquire".into(),
+            json!({}),
+            json!({"participant": "p", "clusterId": cluster_id, "branches": by_number}),
+        ),
+        post(
+            "CommitTransaction",
+            tx(":commit"),
+            of_tx.clone(),
+            json!({"branches": [{"branchId": "a"}, {"branchId": "b", "vote": "VOTE_PREPARED"}], "waitFor": "WAIT_FOR_DECIDED"}),
+        ),
+        post("RollbackTransaction", tx(":rollback"), of_tx, json!({})),
+        post(
+            "RollbackTransaction",
+            gid(":rollback"),
+            of_gid,
+            json!({"waitFor": "WAIT_FOR_DECIDED"}),
+        ),
+        post(
+            "RetryTransaction",
+            format!("/v1/tx/{held}:retry"),
+            of_held.clone(),
+            json!({"operator": "ann"}),
+        ),
+        post(
+            "ResolveBranch",
+            format!("/v1/tx/{held}/branches/a:resolve"),
+            json!({"txId": held, "branchId": "a"}),
+            json!({"resolution": "RESOLUTION_COMMITTED", "operator": "ann", "note": "a test"}),
+        ),
+        post("ForgetTransaction", format!("/v1/tx/{held}:forget"), of_held, note),
+        post(
+            "RegisterEndpoint",
+            "/v1/participants/q:register".into(),
+            json!({"participant": "q"}),
+            endpoint,
+        ),
+        get("ListParticipants", "/v1/participants".into(), json!({}), json!({"pageSize": 10})),
+        post(
+            "DeregisterEndpoint",
+            "/v1/participants/q:deregister".into(),
+            json!({"participant": "q"}),
+            json!({"endpoint": "http://127.0.0.1:1", "instanceId": "i"}),
+        ),
+        get("GetServerInfo", "/v1/server".into(), json!({}), json!({})),
+    ]
+}
+
+#[tokio::test]
+async fn every_rpc_over_http_equals_its_answer_over_grpc() {
+    let mut config = super::config(&super::sqlite_url());
+    config.history = "all".parse().unwrap();
+    let world = World::start(config).await;
+    let begin = json!({"gid": "begun:one", "mode": "MODE_TCC"});
+    let begun = over_grpc(&world, "BeginTransaction", &begin).await.unwrap();
+    world.p.hold(true);
+    let held = world.submit(tcc("held", &["ok"])).await.unwrap().tx_id;
+    let tx_id = begun["txId"].as_str().unwrap();
+    let all = calls(tx_id, &held, &world.cluster_id().await);
+    for call in &all {
+        let of = format!("{} at {}", call.rpc, call.path);
+        // Without more ado the same error.
+        if call.rpc != "GetServerInfo" {
+            let bad = call.with("requires", json!(["nothing"]));
+            let status = over_grpc(&world, call.rpc, &bad.request()).await.unwrap_err();
+            same_error(&of, &status, &bad.over_http(&world).await);
+        }
+        let expected = over_grpc(&world, call.rpc, &call.request()).await;
+        let expected = expected.unwrap_or_else(|status| panic!("{of}: {status}"));
+        let reply = call.over_http(&world).await;
+        assert_eq!(reply.code, 200, "{of}: {reply:?}");
+        assert_eq!(lasting(answer(&reply)), lasting(expected), "{of}");
+    }
+    let covered: BTreeSet<_> = all.iter().map(|call| call.rpc).collect();
+    let pool = DescriptorPool::decode(unanimo_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let services = pool.services().filter(|service| service.name() != "ParticipantService");
+    let contract: BTreeSet<_> = services
+        .flat_map(|service| service.methods().map(|m| m.name().to_owned()).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(covered, contract.iter().map(String::as_str).collect());
+    world.p.hold(false);
+}
+
+/// Errors of every kind: of fields, of what is not there, of what was begun otherwise.
+#[tokio::test]
+async fn errors_over_http_equal_those_over_grpc() {
+    let world = World::sqlite().await;
+    world.submit(tcc("g", &["ok"])).await.unwrap();
+    let missing = "0199b0d0-0000-7000-8000-000000000000";
+    let of_tx = json!({"txId": missing});
+    for call in [
+        post("SubmitTransaction", "/v1/transactions".into(), json!({}), json!({})),
+        post(
+            "SubmitTransaction",
+            "/v1/transactions".into(),
+            json!({}),
+            json!({"gid": "g", "mode": "MODE_TCC", "branches": [{"branchId": "x", "participant": "p", "action": "ok"}]}),
+        ),
+        post(
+            "SubmitTransaction",
+            "/v1/transactions".into(),
+            json!({}),
+            json!({"gid": "h", "mode": 99, "branches": [{"branchId": "x", "participant": "nobody", "action": "ok"}, {"participant": "p"}]}),
+        ),
+        post("CommitTransaction", format!("/v1/tx/{missing}:commit"), of_tx.clone(), json!({})),
+        post("RetryTransaction", format!("/v1/tx/{missing}:retry"), of_tx.clone(), json!({})),
+        post(
+            "ResolveBranch",
+            format!("/v1/tx/{missing}/branches/a:resolve"),
+            json!({"txId": missing, "branchId": "a"}),
+            json!({}),
+        ),
+        post(
+            "ExecuteBranch",
+            "/v1/tx/nothing/branches:execute".into(),
+            json!({"txId": "nothing"}),
+            json!({}),
+        ),
+        get(
+            "GetTransaction",
+            "/v1/transactions/nothing".into(),
+            json!({"gid": "nothing"}),
+            json!({}),
+        ),
+        get("GetTransaction", format!("/v1/tx/{missing}"), of_tx.clone(), json!({})),
+        get("WatchTransaction", format!("/v1/tx/{missing}:watch"), of_tx, json!({})),
+        get(
+            "ExportTransaction",
+            "/v1/transactions/g:export".into(),
+            json!({"gid": "g"}),
+            json!({}),
+        ),
+        get(
+            "ListTransactions",
+            "/v1/transactions".into(),
+            json!({}),
+            json!({"pageToken": "nonsense"}),
+        ),
+        post(
+            "InquireBranches",
+            "/v1/branches:inquire".into(),
+            json!({}),
+            json!({"participant": "p", "clusterId": "other", "branches": [{"txId": missing, "branchId": "a"}]}),
+        ),
+    ] {
+        let of = format!("{} at {} with {}", call.rpc, call.path, call.rest);
+        let status = over_grpc(&world, call.rpc, &call.request()).await;
+        let status = status.expect_err(&of);
+        same_error(&of, &status, &call.over_http(&world).await);
+    }
+}
+
+/// A stream goes from the present state to the end, and a reader that comes again goes on.
+#[tokio::test]
+async fn a_transaction_is_watched_until_its_end() {
+    let world = World::sqlite().await;
+    world.p.hold(true);
+    world.submit(tcc("g", &["ok"])).await.unwrap();
+    let address = world.running.admin_address().unwrap();
+    let watching = tokio::spawn(async move {
+        http_call(address, "GET", "/v1/transactions/g:watch", &[], b"").await
+    });
+    until("the watch to begin", async || {
+        let (_, metrics) = super::http::http_get(&world, "/metrics").await;
+        let begun = "unanimo_requests_total{method=\"WatchTransaction\",code=\"Ok\"} 1";
+        metrics.contains(begun).then_some(())
+    })
+    .await;
+    world.p.hold(false);
+    let reply = watching.await.unwrap();
+    assert!(reply.code == 200 && reply.head.contains("text/event-stream"), "{reply:?}");
+    let states = reply.body.matches("event: state\n").count();
+    assert!(states >= 2, "{states}: {}", reply.body);
+    assert!(reply.body.contains("\"state\":\"TRANSACTION_STATE_COMMITTED\""), "{}", reply.body);
+    assert!(reply.body.contains("event: end\ndata: {}\n\n"), "{}", reply.body);
+    let last = reply.body.rsplit("id: ").next().unwrap().lines().next().unwrap().to_owned();
+    let seen = [("last-event-id", last.as_str())];
+    let again = http_call(address, "GET", "/v1/transactions/g:watch", &seen, b"").await;
+    // The ended state comes in any case, and nothing before it.
+    assert_eq!(again.body.matches("event: state\n").count(), 1, "{}", again.body);
+}

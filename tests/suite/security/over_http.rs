@@ -1,0 +1,147 @@
+//! Identities and roles over HTTP: those of gRPC.
+
+use serde_json::{Value, json};
+use unanimo_tests::wait::until;
+use uuid::Uuid;
+
+use super::handshakes::http_get as tls_call;
+use super::roles::{Begun, COLUMNS, File, begin, table};
+use super::{Authority, guarded};
+use crate::coordinator::World;
+use crate::coordinator::http::http_call;
+
+/// Method, address and body of a call.
+fn request(rpc: &str, of: &Begun) -> (&'static str, String, Value) {
+    let (tx, gid) = (format!("/v1/tx/{}", of.tx_id), format!("/v1/transactions/{}", of.gid));
+    let new = Uuid::new_v4();
+    let branch = |id: &str| json!({"branchId": id, "participant": "p", "action": "ok"});
+    let act = json!({"operator": "ann", "note": "a test"});
+    let endpoint = json!({"endpoint": "http://127.0.0.1:1"});
+    match rpc {
+        "SubmitTransaction" => {
+            let body =
+                json!({"gid": format!("s-{new}"), "mode": "MODE_TCC", "branches": [branch("a")]});
+            ("POST", "/v1/transactions".into(), body)
+        }
+        "BeginTransaction" => {
+            let body = json!({"gid": format!("b-{new}"), "mode": "MODE_TCC"});
+            ("POST", "/v1/transactions:begin".into(), body)
+        }
+        "ExecuteBranch" => {
+            ("POST", format!("{tx}/branches:execute"), json!({"branch": branch("b")}))
+        }
+        "EnlistBranch" => ("POST", format!("{tx}/branches:enlist"), json!({"branch": branch("b")})),
+        "CommitTransaction" => ("POST", format!("{tx}:commit"), json!({})),
+        "RollbackTransaction" => ("POST", format!("{gid}:rollback"), json!({})),
+        "GetTransaction" => ("GET", gid, Value::Null),
+        "ListTransactions" => ("GET", "/v1/transactions?participant=p".into(), Value::Null),
+        "WatchTransaction" => ("GET", format!("{tx}:watch"), Value::Null),
+        "ExportTransaction" => ("GET", format!("{tx}:export"), Value::Null),
+        "InquireBranches" => {
+            let branches = json!([{"txId": of.tx_id, "branchId": "a"}]);
+            let body =
+                json!({"participant": "p", "clusterId": of.cluster_id, "branches": branches});
+            ("POST", "/v1/branches:inquire".into(), body)
+        }
+        "GetServerInfo" => ("GET", "/v1/server".into(), Value::Null),
+        "RegisterEndpoint" => ("POST", "/v1/participants/r:register".into(), endpoint),
+        "DeregisterEndpoint" => ("POST", "/v1/participants/r:deregister".into(), endpoint),
+        "ListParticipants" => ("GET", "/v1/participants".into(), Value::Null),
+        "RetryTransaction" => ("POST", format!("{tx}:retry"), json!({})),
+        "ResolveBranch" => {
+            let mut body = act;
+            body["resolution"] = json!("RESOLUTION_COMMITTED");
+            ("POST", format!("{tx}/branches/a:resolve"), body)
+        }
+        "ForgetTransaction" => ("POST", format!("{tx}:forget"), act),
+        other => panic!("the table has {other}, which no call is written for"),
+    }
+}
+
+/// Word of the table for an answer.
+async fn found(world: &World, header: &str, rpc: &str, of: &Begun) -> (&'static str, String) {
+    let (method, path, body) = request(rpc, of);
+    let address = world.running.admin_address().unwrap();
+    let headers =
+        [("authorization", header), ("content-type", "application/json"), ("grpc-timeout", "2S")];
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let reply = http_call(address, method, &path, &headers, body.as_bytes()).await;
+    let is_missing =
+        rpc == "ListTransactions" && reply.code == 200 && !reply.body.contains(&of.tx_id);
+    let word = match reply.code {
+        404 => "NOT_FOUND",
+        _ if is_missing => "NOT_FOUND",
+        403 => "DENIED",
+        401 => "UNAUTHENTICATED",
+        _ => "yes",
+    };
+    (word, format!("{reply:?}"))
+}
+
+#[tokio::test]
+async fn each_role_may_do_over_http_what_the_table_says() {
+    let file = File::new();
+    let world = file.world().await;
+    let mut wrong = Vec::new();
+    for (rpc, cells) in table() {
+        for (column, expected) in cells.iter().enumerate() {
+            let begun = begin(file.link(&world, 0)).await;
+            let header = format!("Bearer {}", file.token(column));
+            let (word, reply) = found(&world, &header, &rpc, &begun).await;
+            if word != expected {
+                wrong
+                    .push(format!("{rpc} by {}: {word}, not {expected}: {reply}", COLUMNS[column]));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Whoever is not known reads nothing, and the body of nobody is read.
+    let begun = begin(file.link(&world, 0)).await;
+    for header in ["", "Bearer x", "Basic x"] {
+        let (word, reply) = found(&world, header, "GetTransaction", &begun).await;
+        assert!(word == "UNAUTHENTICATED" && reply.contains("www-authenticate: bearer"), "{reply}");
+        assert!(reply.contains("\\\"reason\\\":\\\"UNAUTHENTICATED\\\""), "{reply}");
+    }
+    let body = format!("{{\"gid\": \"{}", "a".repeat(20 << 20));
+    let address = world.running.admin_address().unwrap();
+    let reply = http_call(address, "POST", "/v1/transactions", &[], body.as_bytes()).await;
+    assert!([0, 401].contains(&reply.code), "{reply:?}");
+}
+
+/// A token that is revoked is none over HTTP either, and a call too many is told when to come back.
+#[tokio::test]
+async fn shares_of_an_identity_hold_for_both_together() {
+    let file = File::new();
+    let mut config = crate::coordinator::config(&crate::coordinator::sqlite_url());
+    config.identities = file.setting();
+    config.identity_rate = 1;
+    let world = World::start(config).await;
+    let (address, header) =
+        (world.running.admin_address().unwrap(), format!("Bearer {}", file.token(5)));
+    let limited = until("a call too many", async || {
+        let headers = [("authorization", header.as_str())];
+        let reply = http_call(address, "GET", "/v1/server", &headers, b"").await;
+        (reply.code == 429).then_some(reply)
+    })
+    .await;
+    assert!(limited.body.contains("IDENTITY_LIMITED"), "{limited:?}");
+    assert!(limited.head.contains("retry-after: 1"), "{limited:?}");
+}
+
+/// Where gRPC demands a certificate, HTTP does; the name in it is the identity.
+#[tokio::test]
+async fn a_certificate_is_demanded_where_grpc_demands_it() {
+    let authority = Authority::new();
+    let world = World::start(guarded(&authority)).await;
+    let (code, text) = tls_call(&world, &authority, "/v1/server", false).await;
+    assert!(code == 401 && text.contains("a client certificate is needed"), "{text}");
+    let (code, text) = tls_call(&world, &authority, "/v1/server", true).await;
+    assert!(code == 200 && text.contains("clusterId"), "{text}");
+
+    let file = File::new();
+    let mut config = guarded(&authority);
+    config.identities = file.setting();
+    let world = World::start(config).await;
+    let (code, text) = tls_call(&world, &authority, "/v1/server", true).await;
+    assert!(code == 401 && text.contains("no name in the certificate is known"), "{text}");
+}
