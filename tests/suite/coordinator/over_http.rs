@@ -271,6 +271,7 @@ fn calls(tx_id: &str, held: &str, cluster_id: &str) -> Vec<Call> {
             json!({"resolution": "RESOLUTION_COMMITTED", "operator": "ann", "note": "a test"}),
         ),
         post("ForgetTransaction", format!("/v1/tx/{held}:forget"), of_held, note),
+        get("ListAudit", "/v1/audit".into(), json!({}), json!({"pageSize": 2})),
         post(
             "RegisterEndpoint",
             "/v1/participants/q:register".into(),

@@ -60,6 +60,7 @@ routes! {
     ResolveBranch: POST "/v1/tx/{tx_id}/branches/{branch_id}:resolve";
     ForgetTransaction: POST "/v1/tx/{tx_id}:forget";
     InquireBranches: POST "/v1/branches:inquire";
+    ListAudit: GET "/v1/audit";
     ListParticipants: GET "/v1/participants";
     RegisterEndpoint: POST "/v1/participants/{participant}:register";
     DeregisterEndpoint: POST "/v1/participants/{participant}:deregister";
