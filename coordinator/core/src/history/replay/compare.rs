@@ -205,7 +205,6 @@ impl Compare<'_> {
     }
 }
 
-#[expect(clippy::ptr_arg, reason = "the signature of what tells a value")]
 fn digest(digest: &String) -> String {
     format!("digest {digest}")
 }
