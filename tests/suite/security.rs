@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::coordinator::{config, sqlite_url};
 
+mod aged;
 mod asleep;
 mod audit;
 mod database;

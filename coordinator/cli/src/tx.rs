@@ -11,7 +11,7 @@ mod server;
 mod show;
 pub(super) mod submit;
 pub(super) mod target;
-mod tls;
+pub(super) mod tls;
 mod watch;
 pub(super) mod words;
 

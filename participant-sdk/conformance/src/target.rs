@@ -57,10 +57,16 @@ impl Remote {
     pub async fn connect(endpoint: &str) -> Result<Self, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(endpoint.to_owned())?;
         let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect().await?;
+        Ok(Self::over(channel))
+    }
+
+    /// Calls over this channel, such as one with TLS.
+    #[must_use]
+    pub fn over(channel: Channel) -> Self {
         let client = ParticipantServiceClient::new(channel)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
-        Ok(Self { client })
+        Self { client }
     }
 }
 

@@ -7,10 +7,11 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use sqlx::{MySqlPool, PgPool, SqliteConnection};
 use unanimo_conformance::GUARANTEES;
+use unanimo_coordinator::identity::Token;
 use unanimo_examples::{accounts, tcc, two_phase};
 use unanimo_sdk::{
-    Call, Json, MySqlOptions, Participant, PhaseTwoError, Postgres, PostgresOptions, PrepareError,
-    Serve, Serving, Sqlite, Tcc, TokioPostgres, refuse,
+    Accept, Call, Json, MySqlOptions, Participant, PhaseTwoError, Postgres, PostgresOptions,
+    PrepareError, Serve, Serving, Sqlite, Tcc, TokioPostgres, refuse,
 };
 use unanimo_tests::faulty::{Fault, Faulty};
 use unanimo_tests::postgres::Server;
@@ -18,6 +19,7 @@ use unanimo_tests::wait::until;
 use unanimo_tests::{bank, mariadb};
 
 use super::{Program, Ran, command, file, new_path, run};
+use crate::security::{Authority, Valid};
 
 async fn check(endpoint: &str, participant: &str, action: &str, more: &[&str]) -> Ran {
     let mut args = vec!["participant", "check", "--endpoint", endpoint];
@@ -97,6 +99,61 @@ async fn passes(serving: &Serving, pool: &PgPool, mode: &str) {
 async fn a_tcc_participant_on_postgres_passes() {
     let (serving, pool) = bank(tcc::bank).await;
     passes(&serving, &pool, "tcc").await;
+}
+
+/// A participant that accepts its coordinators alone is checked as one of them: by its certificate, or by its token.
+#[tokio::test]
+async fn a_guarded_participant_is_checked_as_its_coordinator() {
+    let authority = Authority::new();
+    let token = Token::new([3; Token::RANDOM_BYTES]);
+    let (hashes, secret) = (new_path(".hashes"), new_path(".token"));
+    std::fs::write(&hashes, token.hashed()).unwrap();
+    std::fs::write(&secret, token.text()).unwrap();
+    let secret = secret.display().to_string();
+    let serve = async |serve: Serve, accept: Accept| {
+        let (url, _) = accounts().await;
+        let database = options().connect(&url).await.unwrap();
+        let accept = accept.token_hashes(&hashes);
+        tcc::bank("bank", database).accept(accept).serve(serve).await.unwrap()
+    };
+    let checked = async |serving: &Serving, more: &[&str]| {
+        let more = [&["--payload", POSTING, "--input", "note=1"], more].concat();
+        check(serving.endpoint(), "bank", "debit", &more).await
+    };
+    let coordinator = Accept::new().subject("spiffe://shop.example/coordinator");
+    let over_tls = serve(Serve::on("127.0.0.1:0").tls(authority.serves()), coordinator).await;
+    let path = |path: std::path::PathBuf| path.display().to_string();
+    let ca = path(authority.ca());
+    let certificate = |name: &str| {
+        let (cert, key) = authority.sign(&[name], Valid::Now);
+        (path(cert), path(key))
+    };
+    checked(&over_tls, &[]).await.check(1).complains(&["failed to reach", "--tls-ca names"]);
+    checked(&over_tls, &["--tls-ca", &ca, "--timeout", "1s"]).await.check(1);
+    let (cert, key) = certificate("spiffe://shop.example/other");
+    let other = ["--tls-ca", &ca, "--tls-cert", &cert, "--tls-key", &key];
+    let refused = [&other[..], &["--timeout", "1s"]].concat();
+    checked(&over_tls, &refused)
+        .await
+        .check(1)
+        .complains(&["PERMISSION_DENIED", "--token-file or"]);
+    let with_token = [&other[..], &["--token-file", &secret]].concat();
+    checked(&over_tls, &with_token).await.check(0);
+    let (cert, key) = certificate("spiffe://shop.example/coordinator");
+    let own = ["--tls-ca", &ca, "--tls-cert", &cert, "--tls-key", &key];
+    checked(&over_tls, &own).await.check(0);
+    checked(&over_tls, &own[..4]).await.check(2).complains(&["--tls-cert or --tls-key alone"]);
+
+    let plain = serve(Serve::on("127.0.0.1:0"), Accept::new()).await;
+    let nobody = checked(&plain, &["--timeout", "1s"]).await;
+    nobody.check(1).complains(&["UNAUTHENTICATED", "--token-file"]);
+    checked(&plain, &own).await.check(2).complains(&["--endpoint must be https"]);
+    let known = checked(&plain, &["--token-file", &secret]).await;
+    known.check(0);
+    assert!(!format!("{}{}", known.out, known.err).contains(token.text()), "{}", known.err);
+    let far = ["--payload", POSTING, "--token-file", &secret];
+    let far = check("http://10.1.2.3:1", "bank", "debit", &far).await;
+    far.check(2).complains(&["send a token to another machine without TLS"]);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! `unanimo participant check`: checks the list of guarantees against a running participant.
 
+mod caller;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,12 +10,13 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::signal::unix::{SignalKind, signal};
-use unanimo_conformance::{Checked, Options, Remote, Report, Verdict};
+use unanimo_conformance::{Checked, Options, Report, Verdict};
 use unanimo_coordinator::config::Period;
 use unanimo_core::{ActionName, ParticipantName};
 use unanimo_proto::v1;
 
-use crate::error::{Error as CliError, last_cause};
+use self::caller::CallerArgs;
+use crate::error::Error as CliError;
 use crate::output::{
     self, BAD, CAUTION, GOOD, HINT, clean, is_terminal, table, wide_table, wrapped,
 };
@@ -48,7 +51,7 @@ Exit codes: 0 no guarantee is broken; skipped ones are named, with the reason. 1
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MORE_HELP)]
 pub(crate) struct Args {
-    /// Endpoint of the participant: http://HOST:PORT
+    /// Endpoint of the participant: http://HOST:PORT or https://HOST:PORT
     #[arg(long, value_name = "URL", value_parser = tx::endpoint)]
     endpoint: String,
     /// Name of the participant
@@ -82,6 +85,8 @@ pub(crate) struct Args {
     /// Time for which an operation is repeated before it counts as not answered
     #[arg(long, value_name = "DURATION", default_value = "15s")]
     timeout: Period,
+    #[command(flatten)]
+    caller: CallerArgs,
     /// Print JSON, for programs
     #[arg(long)]
     json: bool,
@@ -104,6 +109,9 @@ pub(crate) enum Error {
     /// The payload's file cannot be read.
     #[error("read the payload from {path}: {source}")]
     Payload { path: String, source: std::io::Error },
+    /// TLS or the token cannot be used.
+    #[error("{0}")]
+    Caller(String),
     /// No participant listens there.
     #[error("reach a participant at {endpoint}: {why}")]
     Unreachable { endpoint: String, why: String },
@@ -115,23 +123,28 @@ pub(crate) enum Error {
 impl Error {
     /// Tells whether an argument is wrong.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Payload { .. })
+        matches!(self, Self::Payload { .. } | Self::Caller(_))
     }
 
     /// Returns a hint for the operator.
     pub(crate) fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Payload { .. } => return None,
+            Self::Payload { .. } | Self::Caller(_) => return None,
             Self::Unusable(unusable) if unusable.is_elsewhere => {
                 "--endpoint is the address of the participant's gRPC service, not the coordinator's, and \
                  not a port for HTTP"
             }
+            Self::Unreachable { endpoint, .. } if endpoint.starts_with("https") => {
+                "--endpoint is the participant's address, not the coordinator's; --tls-ca names the authority \
+                 of its certificate, and --tls-cert and --tls-key show one to a participant that asks"
+            }
             Self::Unreachable { .. } => {
-                "--endpoint is the participant's address, not the coordinator's"
+                "--endpoint is the participant's address, not the coordinator's; with TLS it begins with https"
             }
             Self::Unusable(_) => {
                 "does the participant expect this --participant, --mode and --cluster-id? It must \
-                 send every vote, also REFUSED, in an OK reply"
+                 send every vote, also REFUSED, in an OK reply. One that accepts its coordinators alone needs \
+                 --token-file or --tls-cert"
             }
         };
         Some(text.to_owned())
@@ -160,13 +173,10 @@ fn cluster_id(text: &str) -> Result<String, String> {
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let (endpoint, as_json) = (args.endpoint.clone(), args.json);
+    let (endpoint, as_json, caller) = (args.endpoint.clone(), args.json, args.caller.clone());
     let options = args.options()?;
     let (mode, has_refused_payload) = (options.mode, options.refused_payload.is_some());
-    let remote = Remote::connect(&endpoint).await.map_err(|error| Error::Unreachable {
-        endpoint: endpoint.clone(),
-        why: last_cause(&error),
-    })?;
+    let target = caller.connect(&endpoint).await?;
     output::note(&format!(
         "{CAUTION}warning:{CAUTION:#} the check does real work at {endpoint}, and work that it \
          commits stays"
@@ -183,7 +193,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
         interrupted.recv().await;
         output::note("stopping: the prepared branches are cancelled first");
     };
-    let report = unanimo_conformance::run(Arc::new(remote), options, progress, stop);
+    let report = unanimo_conformance::run(Arc::new(target), options, progress, stop);
     let report = report.await.map_err(Error::Unusable)?;
     if as_json {
         output::print_json(&Json::new(&report, mode))?;

@@ -63,6 +63,22 @@ fn has_tls(url: &str) -> bool {
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
 }
 
+/// Options of TLS and of a token, from elsewhere than this command's own flags and variables.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) ca: Option<String>,
+    pub(crate) cert: Option<String>,
+    pub(crate) key: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) token_file: Option<String>,
+}
+
+impl From<Given> for TlsArgs {
+    fn from(Given { ca, cert, key, name, token_file }: Given) -> Self {
+        Self { tls_ca: ca, tls_cert: cert, tls_key: key, tls_name: name, token_file }
+    }
+}
+
 impl TlsArgs {
     fn files(&self) -> Result<ClientFiles, Error> {
         let mut files = ClientFiles::new();
@@ -86,7 +102,7 @@ impl TlsArgs {
     }
 
     /// Reads the token, if there is to be one, for a coordinator at this address.
-    pub(super) fn token(&self, url: &str) -> Result<Option<TokenFile>, Error> {
+    pub(crate) fn token(&self, url: &str) -> Result<Option<TokenFile>, Error> {
         let uri: Option<Uri> = url.parse().ok();
         let is_here = uri.as_ref().and_then(Uri::host).is_some_and(unanimo_tls::is_loopback);
         if self.token_file.is_some() && !has_tls(url) && !is_here {
@@ -98,7 +114,7 @@ impl TlsArgs {
     }
 
     /// Connects to `http://HOST:PORT`, or to `https://HOST:PORT`.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         url: &str,
         bounded: impl FnOnce(Endpoint) -> Endpoint,
