@@ -7,6 +7,7 @@
 //! (BEGIN IMMEDIATE): a busy database then means that nothing ran.
 
 mod batch;
+mod damage;
 mod earlier;
 mod endpoints;
 mod files;
