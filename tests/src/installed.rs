@@ -32,9 +32,17 @@ const FAKETIME: [&str; 6] = [
     "/usr/lib/libfaketime.so.1",
 ];
 
+/// Variable with the folder of the programs of PostgreSQL to be used before all others. What is not there is taken from
+/// the usual places.
+pub const POSTGRES_PROGRAMS: &str = "POSTGRES_PROGRAMS";
+
 /// Returns the path of the newest version's program; `None` if it is not installed.
 #[must_use]
 pub fn program(name: &str) -> Option<PathBuf> {
+    let wanted = std::env::var_os(POSTGRES_PROGRAMS).map(|folder| Path::new(&folder).join(name));
+    if let Some(wanted) = wanted.filter(|path| path.is_file()) {
+        return Some(wanted);
+    }
     let mut found: Vec<(u32, PathBuf)> = Vec::new();
     for (folder, rest) in FOLDERS {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

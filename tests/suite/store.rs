@@ -16,6 +16,7 @@ mod batches;
 mod cluster;
 mod costs;
 mod damaged;
+mod earlier_rows;
 mod faults;
 mod file;
 mod full_disk;

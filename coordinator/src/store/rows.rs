@@ -11,6 +11,7 @@ mod identity;
 mod kind;
 mod lock;
 mod log;
+mod progress;
 mod state;
 mod transaction;
 

@@ -8,6 +8,7 @@
 
 mod audit;
 mod batch;
+mod damage;
 mod earlier;
 mod endpoints;
 mod files;

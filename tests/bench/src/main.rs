@@ -3,6 +3,7 @@
 //! Load, coordinator, participants and PostgreSQL with `fsync` are all on one machine. So compare
 //! figures with those of the same run only.
 
+mod conversion;
 mod layout;
 mod load;
 mod memory;
@@ -73,6 +74,13 @@ enum Measure {
         #[arg(long, default_value_t = 100_000)]
         count: i64,
     },
+    /// Starts on a database of the version before the log with so many transactions, and tells the time and the memory
+    /// that the conversion takes.
+    Conversion {
+        /// Number of transactions.
+        #[arg(long, default_value_t = 100_000)]
+        count: i64,
+    },
 }
 
 #[tokio::main]
@@ -82,6 +90,7 @@ async fn main() -> Result<ExitCode> {
         Some(Measure::Sagas { count }) => return volume::sagas(count).await,
         Some(Measure::Sleepers { count, begun }) => return volume::sleepers(count, begun).await,
         Some(Measure::Layout { count }) => return layout::measure(count).await,
+        Some(Measure::Conversion { count }) => return conversion::measure(count).await,
         None => {}
     }
     let time = Duration::from_secs(seconds);

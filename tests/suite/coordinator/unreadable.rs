@@ -18,6 +18,10 @@ use super::http::http_get;
 use super::{World, config, describe, tcc, until};
 use crate::store::{execute, rows};
 
+/// The form of a progress, and the fields of a branch that has voted PREPARED; and with a field that is not known.
+const VOTED: &[u8] = &[1, 1, 4];
+const UNKNOWN: &[u8] = &[1, 99, 4];
+
 async fn list(world: &World, attention: bool) -> Vec<Transaction> {
     let request = ListTransactionsRequest { attention, ..Default::default() };
     world.client().list_transactions(request).await.unwrap().into_inner().transactions
@@ -49,7 +53,7 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
         drop(running);
         until_free(&url).await;
         let id = TxId(tx_id.parse().unwrap());
-        rows::edit(&url, id, |body| rows::replace(body, b"\"prepared\"", b"\"maybe it\"")).await;
+        rows::edit(&url, id, |body| rows::replace(body, VOTED, UNKNOWN)).await;
         p.hold(false);
         let world = World::start_with(config, p).await;
         for gid in ["a", "c"] {
@@ -76,7 +80,7 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
         let status = get(&world, "b").await.unwrap_err();
         let (code, reason, _) = describe(&status);
         assert_eq!((code, &*reason), (Code::Internal, "TRANSACTION_UNREADABLE"));
-        for part in [&*tx_id, "\"b\"", "transactions.progress", "maybe"] {
+        for part in [&*tx_id, "\"b\"", "transactions.progress", "field 99"] {
             assert!(status.message().contains(part), "{part}: {}", status.message());
         }
         let status = world.submit(tcc("b", &["ok", "ok"])).await.unwrap_err();
@@ -92,7 +96,7 @@ async fn l3_a_transaction_that_cannot_be_read_is_set_aside_and_all_others_go_on(
         assert_eq!(verdicts, [Verdict::Running, Verdict::Commit]);
 
         // Repaired, it is looked at again by whoever asks for it, and goes on.
-        rows::edit(&url, id, |body| rows::replace(body, b"\"maybe it\"", b"\"prepared\"")).await;
+        rows::edit(&url, id, |body| rows::replace(body, UNKNOWN, VOTED)).await;
         let shown = world.get_until("b", "its end", |t| t.ended_at.is_some()).await;
         assert_eq!(shown.outcome(), Outcome::Committed);
         until("nothing to be left", async || list(&world, true).await.is_empty().then_some(()))

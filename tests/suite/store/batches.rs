@@ -136,6 +136,7 @@ async fn nobody_is_to_blame_for_a_server_that_takes_no_more(fixture: Fixture) {
     let wanted = begin(&journal, 10);
     let told = tokio::time::timeout(Duration::from_secs(1), journal.results.recv()).await;
     assert!(told.is_err(), "{told:?}");
+    assert!(journal.handle.trouble().is_some_and(|why| why.contains("takes no more")));
     full.store(false, Ordering::Relaxed);
     assert_eq!(journal.completed(&wanted).await, []);
     journal.end().await.unwrap();

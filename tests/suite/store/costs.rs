@@ -14,6 +14,10 @@ use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 /// Transactions in a batch.
 const BATCH: i64 = 1_024;
 
+/// Bytes of a transaction's bodies, and of its rows with their indexes.
+const BODIES_MAX: i64 = 600;
+const ALL_MAX: i64 = 1_400;
+
 /// Counts of a table since it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
 struct Counts {
@@ -92,6 +96,12 @@ async fn a_transaction_is_four_rows_that_are_inserted() {
         .await
         .unwrap();
     assert_eq!(commits, 3, "one for each batch");
+    let sizes = "SELECT (SELECT sum(length(body)) FROM log)::int8,
+        (pg_total_relation_size('log') + pg_total_relation_size('gids'))::int8";
+    let (bodies, all): (i64, i64) = sqlx::query_as(sizes).fetch_one(&mut raw).await.unwrap();
+    // Most of a body is what its begin was asked for; with indexes it is about twice that.
+    assert!(bodies / BATCH < BODIES_MAX, "{} bytes of bodies", bodies / BATCH);
+    assert!(all / BATCH < ALL_MAX, "{} bytes of tables and indexes", all / BATCH);
 }
 
 /// Counts grow with what is open, and with what has ended in the time that is asked for.

@@ -2,16 +2,19 @@
 //! transaction, and no other.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use sqlx::Connection;
+use unanimo_coordinator::store::journal::Ended;
 use unanimo_coordinator::store::{
-    Claim, Error, Filter, Key, PostgresOptions, Purged, Retention, Write, Written,
+    Claim, Earlier, Error, Filter, Key, Life, PostgresOptions, Purged, Retention, Write, Written,
 };
-use unanimo_core::{Gid, Identity, PhaseTwoAnswer, PhaseTwoOperation, TxId};
+use unanimo_core::{Gid, Identity, PhaseTwoAnswer, PhaseTwoOperation, TxId, Version};
 use unanimo_tests::postgres::Server;
 use uuid::Uuid;
 
+use super::journal::Journal;
 use super::migration::up_to;
 use super::rows::{edit, replace};
 use super::{Fixture, a_write, count, create, execute, on_both_stores};
@@ -55,6 +58,23 @@ impl Disk {
         File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
         server.launch();
     }
+}
+
+/// Overwrites the page on which a transaction's last row is. Nobody is connected.
+async fn damage_page_of(Disk(server): &Disk, url: &str, tx_id: TxId) {
+    let mut raw = sqlx::PgConnection::connect(url).await.unwrap();
+    let place = sqlx::query_as(
+        "SELECT pg_relation_filepath('unanimo.log'), ((ctid::text::point)[0])::int8
+         FROM unanimo.log WHERE tx_id = $1 ORDER BY follows DESC LIMIT 1",
+    );
+    let (path, page): (String, i64) = place.bind(tx_id.0).fetch_one(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    let path = server.socket().with_file_name("data").join(path);
+    execute(url, "CHECKPOINT").await;
+    server.kill();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xff; 8192], u64::try_from(page).unwrap() * 8192).unwrap();
+    server.launch();
 }
 
 /// A transaction; with an initiator whose name is this, if it is to be damaged.
@@ -178,7 +198,44 @@ async fn l3_what_postgres_cannot_read_back_harms_itself_alone() {
     check_aside(&fixture, &[open[0].id(), ended[0].id(), stripped[0].id()]).await;
 }
 
-/// The same, with nobody but the purge to meet them.
+/// L3: a page of rows that the batch's own statement meets. What is on it is refused, and others go on.
+#[tokio::test]
+async fn l3_a_batch_that_meets_a_damaged_page_goes_on_with_others() {
+    let (disk, url) = Disk::start().await;
+    let fixture = Fixture::open(url.clone()).await;
+    let mut bad = write(&fixture, "", false).await;
+    for _ in 0..40 {
+        write(&fixture, "", false).await;
+    }
+    let mut good = write(&fixture, "", false).await;
+    fixture.store.close().await;
+    damage_page_of(&disk, &url, bad.id()).await;
+    let store = super::store::open(&url, &PostgresOptions::default()).await.unwrap();
+    let me = create(&store, "two").await;
+    store.incarnations().fence(fixture.me, "a test").await.unwrap();
+    let mut journal = Journal::start(store, me);
+    let from = Earlier { row: Some((fixture.me, Version(2))), ..Earlier::default() };
+    for live in [&mut bad, &mut good] {
+        let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
+        journal.handle.submit_again(end, Uuid::new_v4(), Life::begin(), &from);
+    }
+    let version = Version(3);
+    let wanted = [(bad.id(), version), (good.id(), version)];
+    let completed = tokio::time::timeout(Duration::from_secs(60), journal.completed(&wanted));
+    let others = completed.await.expect("each is told");
+    let [refused] = &others[..] else { panic!("{others:?}") };
+    assert_eq!(refused.tx_id, bad.id());
+    assert!(
+        matches!(&refused.ended, Ended::Refused(why) if why.contains("invalid page")),
+        "{refused:?}"
+    );
+    let new = Live::begin(&new_gid());
+    journal.submit(new.1);
+    assert_eq!(journal.completed(&[(new.0.id(), Version(1))]).await, []);
+    journal.end().await.unwrap();
+}
+
+/// L3, S9: values on which the database gives up, with nobody but the purge to meet them.
 #[tokio::test]
 async fn l3_the_purge_goes_on_beside_what_cannot_be_read_back() {
     let (disk, url) = Disk::start().await;

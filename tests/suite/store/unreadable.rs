@@ -49,10 +49,12 @@ impl Damage {
 }
 
 /// Phase COMMITTING in a state, and the word of none.
-const COMMITTING: &[u8] = &[2, 4, 1];
-const PAUSED: &[u8] = b"\x02\x00\x06paused\x01";
+const COMMITTING: &[u8] = &[6, 4, 1];
+const PAUSED: &[u8] = b"\x06\x00\x06paused\x01";
 /// Phase COMMITTING since a time, which has six bytes.
-const SINCE: &[u8] = &[2, 4, 1, 0, 1];
+const SINCE: &[u8] = &[6, 4, 1, 0, 1];
+/// Bytes before the branches' progress, behind the begin of the state: times, heuristic outcome and flags.
+const BEFORE_PROGRESS: usize = 14;
 /// A branch behind its participant: action, who enlisted it, mode, step.
 const BRANCH: &[u8] = b"\x05debit\x01\x03\x00";
 
@@ -63,6 +65,14 @@ fn behind_decision(body: &mut Vec<u8>, from: usize, len: usize, to: &[u8]) {
     body.splice(place..place + len, to.iter().copied());
 }
 
+/// Replaces the branches' progress by one of no branches, and what is behind it.
+fn without_progress(body: &mut Vec<u8>, to: &[u8]) {
+    let found = body.windows(SINCE.len()).position(|window| window == SINCE);
+    let Some(place) = found.map(|place| place + BEFORE_PROGRESS) else { return };
+    let end = place + 1 + usize::from(body[place]);
+    body.splice(place..=end, [1, 1].iter().chain(to).copied());
+}
+
 /// Replaces the digest by one that is too short.
 fn cut_digest(body: &mut Vec<u8>) {
     replace_identity(body, 2, 33, &[1, 0]);
@@ -70,13 +80,13 @@ fn cut_digest(body: &mut Vec<u8>) {
 
 /// Damage, and what is said of it.
 const DAMAGES: &[(Damage, &str)] = &[
-    (Body(|body| replace(body, b"\"prepared\"", b"\"maybe it\"")), "transactions.progress"),
-    (Body(|body| replace(body, b"[{\"", b"xx\"")), "transactions.progress"),
-    (Body(|body| respell(body, b"[{\"", Some("[]"), &[])), "2 are stored, and not 0"),
+    (Body(|body| behind_decision(body, BEFORE_PROGRESS + 2, 1, &[99])), "transactions.progress"),
+    (Body(|body| behind_decision(body, BEFORE_PROGRESS + 1, 1, &[9])), "\"form 9\""),
+    (Body(|body| without_progress(body, &[1])), "2 are stored, and not 0"),
     (Body(|body| replace(body, COMMITTING, PAUSED)), "\"paused\""),
-    (Body(|body| replace(body, COMMITTING, &[2, 99, 1])), "word 99"),
-    (Body(|body| replace(body, COMMITTING, b"\x02\x05\x00\x04mood")), "\"mood\""),
-    (Body(|body| replace(body, COMMITTING, &[2, 5, 1])), "transactions.abort_cause"),
+    (Body(|body| replace(body, COMMITTING, &[6, 99, 1])), "word 99"),
+    (Body(|body| replace(body, COMMITTING, b"\x06\x05\x00\x04mood")), "\"mood\""),
+    (Body(|body| replace(body, COMMITTING, &[6, 5, 1])), "transactions.abort_cause"),
     (Body(|body| behind_decision(body, 4, 7, &[0])), "transactions.decided_ms"),
     (Body(|body| behind_decision(body, 12, 1, b"\x00\x07perhaps")), "transactions.heuristic"),
     (Body(|body| replace_identity(body, 0, 1, b"\x00\x06ballet")), "transactions.mode"),
@@ -88,7 +98,7 @@ const DAMAGES: &[(Damage, &str)] = &[
         Body(|body| respell(body, b"{\"traceparent", None, b"\x00\x0c{\"locks\": 7}")),
         "transactions.begun_with",
     ),
-    (Body(|body| respell(body, b"[{\"", None, b"\x00\x01x")), "transactions.more"),
+    (Body(|body| without_progress(body, b"\x00\x01x")), "transactions.more"),
     (
         Body(|body| {
             let len = usize::from(body[2]);

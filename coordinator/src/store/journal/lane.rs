@@ -10,7 +10,7 @@ use unanimo_core::Incarnation;
 
 use self::budget::Budget;
 use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
-use super::queue::{Line, Queue};
+use super::queue::{Blame, Line, Queue};
 use super::{Completion, Ended, Error, Observer};
 use crate::alarm::WRITE_REFUSED;
 
@@ -117,8 +117,8 @@ impl Lane {
         match error {
             BatchError::Refused(_) if rows > 1 => halve(batch, work),
             BatchError::Refused(error) => self.refuse(batch, &in_full(&*error)),
-            BatchError::TooMuch(error) => {
-                self.refuse_or_wait(batch, &in_full(&*error), work).await;
+            BatchError::TooMuch(error) | BatchError::Damaged(error) => {
+                self.refuse_or_wait(batch, (&said, &in_full(&*error)), work).await;
             }
             BatchError::LockTimeout(_) => {
                 tracing::debug!(error = said, rows, "a batch waited for a lock for too long");
@@ -261,17 +261,26 @@ impl Lane {
         }
     }
 
-    /// The server refuses a batch as more than it takes: of some row, or of any at present.
-    async fn refuse_or_wait(&mut self, batch: Vec<Write>, error: &str, work: &mut Vec<Vec<Write>>) {
-        let to_blame = self.queue.note_refused(&batch);
+    /// The server refuses a batch as more than it takes, or because of a damaged page: through a fault of some row, or
+    /// of nothing that is in it.
+    async fn refuse_or_wait(
+        &mut self,
+        batch: Vec<Write>,
+        (said, error): (&str, &str),
+        work: &mut Vec<Vec<Write>>,
+    ) {
+        let blame = self.queue.note_refused(&batch);
         if batch.len() > 1 {
             halve(batch, work);
-        } else if to_blame {
+        } else if blame == Blame::Row {
             self.refuse(batch, error);
         } else {
+            if blame == Blame::Nobody {
+                self.queue.note_trouble(Some(said.to_owned()));
+            }
             for write in batch {
                 let tx_id = write.transition.tx_id;
-                tracing::warn!(%tx_id, error, "the database takes no more of a row; it is sent again");
+                tracing::warn!(%tx_id, error, "the database does not take a row; it is sent again");
                 self.queue.put_back(write, Line::Alone);
             }
             self.rest().await;

@@ -25,6 +25,17 @@ pub(super) enum Line {
     Alone,
 }
 
+/// Cause of a refusal that may be a row's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// The row.
+    Row,
+    /// It is not known yet.
+    Open,
+    /// No row is written: it is the server, as far as can be told.
+    Nobody,
+}
+
 /// A transaction's place in the queue.
 #[derive(Debug, Default)]
 struct Slot {
@@ -39,7 +50,7 @@ struct Slot {
     /// It is only ever sent again as it was, until it is written or found written.
     sent: bool,
     /// Count of the rows that had been written when the server first refused it, or a batch that it was in,
-    /// as more than it takes.
+    /// as more than it takes or as damaged.
     refused_at: Option<u64>,
     /// It was refused so without any other.
     refused_alone: bool,
@@ -288,20 +299,23 @@ impl Queue {
         }
     }
 
-    /// Notes that the server refused these writes as more than it takes. Returns true if there is one, and
-    /// it is to blame: others were made since it was first refused, it was refused alone before, and
-    /// no attempt of its own may have fared better.
-    pub(super) fn note_refused(&self, batch: &[Write]) -> bool {
+    /// Notes that the server refused these writes as more than it takes, or as damaged, and tells whom that is to
+    /// be blamed on. It is a row if there is one, others were made since it was first refused, it was refused alone
+    /// before, and no attempt of its own may have fared better.
+    pub(super) fn note_refused(&self, batch: &[Write]) -> Blame {
         let mut inner = self.lock();
         let written = inner.written;
-        let mut to_blame = false;
+        let mut blame = Blame::Open;
         for write in batch {
             let Some(slot) = inner.slots.get_mut(&write.transition.tx_id) else { continue };
             let before = *slot.refused_at.get_or_insert(written);
-            to_blame = slot.refused_alone && !slot.sent && before < written;
+            if slot.refused_alone {
+                let is_row = !slot.sent && before < written;
+                blame = if is_row { Blame::Row } else { Blame::Nobody };
+            }
             slot.refused_alone = batch.len() == 1;
         }
-        to_blame && batch.len() == 1
+        if batch.len() == 1 { blame } else { Blame::Open }
     }
 
     /// Notes why the last batch was not written, in words that fit after "failed to"; nothing if it was.

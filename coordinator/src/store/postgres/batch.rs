@@ -51,6 +51,14 @@ struct Committed {
     affirmed: Option<proof::Wanted>,
 }
 
+impl Committed {
+    /// Number of the transactions that were written; `None` without a fence.
+    fn count(&self) -> Option<usize> {
+        let count = self.rows.iter().find_map(|row| row.count)?;
+        usize::try_from(count).ok()
+    }
+}
+
 impl Writer {
     fn new(
         session: Session,
@@ -123,12 +131,12 @@ impl Writer {
             self.prove(committed).await?;
             committed.is_proven = true;
         }
+        if committed.count() == Some(batch.len()) {
+            return Ok(vec![Written::Applied; batch.len()]);
+        }
         let applied: HashSet<Uuid> = committed.rows.iter().filter_map(|row| row.tx_id).collect();
         let is_missed = |write: &&Write| !applied.contains(&write.transition.tx_id.0);
         let missed: Vec<&Write> = batch.iter().filter(is_missed).collect();
-        if missed.is_empty() {
-            return Ok(vec![Written::Applied; batch.len()]);
-        }
         let obstacles = match committed.obstacles.take() {
             Some(obstacles) => obstacles,
             None => self.obstacles(&missed).await?,
@@ -276,6 +284,8 @@ fn classify(error: sqlx::Error) -> BatchError {
             BatchError::Indeterminate(error.into())
         }
         code if is_wrong_server(code) => BatchError::WrongServer(error.into()),
+        // Data or index corrupted: in what some row needs, or in what all do.
+        "XX001" | "XX002" => BatchError::Damaged(error.into()),
         // Program limit exceeded: of the row, or of a server that protects itself.
         code if code.starts_with("54") => BatchError::TooMuch(error.into()),
         // Data exception, integrity constraint violation: they depend on the row alone, and so they would

@@ -3,41 +3,29 @@
 //! A column is a list of parts, each with a byte for its kind in front. A part that this version does not know
 //! makes the transaction unreadable, and no other one.
 
+mod state;
+
 use sha2::{Digest as _, Sha256};
 use unanimo_core::{Mode, Transition};
 
+pub(super) use self::state::put_state;
+use self::state::{STATE, STATE_WITH_JSON};
 use super::super::Error;
 use super::bytes::{Maker, Reader};
 use super::event::EventRow;
 use super::{
     BranchRow, IdentityColumns, OutputRow, StateColumns, TransactionRow, enlistment_name, history,
-    ms_to_column, number_to_column, step_to_column,
+    ms_to_column, number_to_column, progress, step_to_column,
 };
 
 const MODES: &[&str] = &["none", "2pc", "tcc", "saga"];
 const DRIVES: &[&str] = &["declarative", "interactive", "tombstone"];
-const PHASES: &[&str] =
-    &["scheduled", "active", "in_doubt", "committing", "aborting", "committed", "aborted"];
-const CAUSES: &[&str] = &[
-    "",
-    "refused",
-    "deadline",
-    "rollback",
-    "unlisted",
-    "no_vote",
-    "gave_up",
-    "output_dropped",
-    "locked",
-    "parent",
-];
-const HEURISTICS: &[&str] = &["none", "mixed", "hazard"];
 const ENLISTED_BY: &[&str] = &["coordinator", "initiator"];
 /// Texts that most columns have.
 const COMMON: &[&str] = &["", "{}", "[]"];
 
 // Parts of `body`.
 const IDENTITY: u8 = 1;
-const STATE: u8 = 2;
 const BRANCH: u8 = 3;
 const EVENT: u8 = 4;
 /// An event with the version that it belongs to, if that is not the row's.
@@ -200,21 +188,6 @@ fn put_identity(body: &mut Maker, identity: &IdentityColumns<'_>) {
         .word(COMMON, &identity.begun_with);
 }
 
-pub(super) fn put_state(body: &mut Maker, state: &StateColumns) {
-    let flags = u8::from(state.stalled) | u8::from(state.forgotten) << 1;
-    body.byte(STATE)
-        .word(PHASES, &state.phase)
-        .word(CAUSES, state.abort_cause.as_deref().unwrap_or_default())
-        .optional(state.abort_branch.map(i64::from))
-        .optional(state.decided_ms)
-        .optional(state.ended_ms)
-        .word(HEURISTICS, &state.heuristic)
-        .byte(flags)
-        .word(COMMON, &state.progress)
-        .word(COMMON, &state.more)
-        .optional(state.wake_ms);
-}
-
 fn put_branch(body: &mut Maker, branch: &Named<'_>) {
     body.byte(BRANCH)
         .int(branch.number.into())
@@ -260,7 +233,9 @@ impl Content {
         while !reader.is_at_end() {
             match reader.byte()? {
                 IDENTITY => self.row.read_identity(&mut reader)?,
-                STATE => self.row.read_state(&mut reader)?,
+                part @ (STATE | STATE_WITH_JSON) => {
+                    self.row.read_state(&mut reader, part == STATE_WITH_JSON)?;
+                }
                 BRANCH => self.branches.push(BranchRow::read(&mut reader)?),
                 EVENT => self.events.push(EventRow::read(&mut reader, self.row.version)?),
                 EARLIER_EVENT => {
@@ -308,7 +283,7 @@ impl Content {
     pub(in crate::store) fn strip(&mut self) {
         let row = &mut self.row;
         (row.metadata, row.trace) = ("{}".to_owned(), "{}".to_owned());
-        (row.progress, row.more) = ("[]".to_owned(), String::new());
+        (row.progress, row.more) = (progress::Column::default(), String::new());
         self.branches.clear();
         self.outputs.clear();
         self.events.clear();
@@ -328,24 +303,6 @@ impl TransactionRow {
         self.metadata = reader.word(COMMON)?;
         self.trace = reader.word(COMMON)?;
         self.begun_with = reader.word(COMMON)?;
-        Ok(())
-    }
-
-    fn read_state(&mut self, reader: &mut Reader<'_>) -> Result<(), Error> {
-        self.phase = reader.word(PHASES)?;
-        self.abort_cause = Some(reader.word(CAUSES)?).filter(|cause| !cause.is_empty());
-        self.abort_branch = match reader.optional()? {
-            None => None,
-            Some(number) => Some(i16::try_from(number).map_err(|_| reader.corrupt("a branch"))?),
-        };
-        self.decided_ms = reader.optional()?;
-        self.ended_ms = reader.optional()?;
-        self.heuristic = reader.word(HEURISTICS)?;
-        let flags = reader.byte()?;
-        (self.stalled, self.forgotten) = (flags & 1 != 0, flags & 2 != 0);
-        self.progress = reader.word(COMMON)?;
-        self.more = reader.word(COMMON)?;
-        self.wake_ms = reader.optional()?;
         Ok(())
     }
 }

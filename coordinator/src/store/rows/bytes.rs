@@ -1,5 +1,7 @@
 //! Numbers, texts and words as the log's binary columns hold them.
 
+use uuid::Uuid;
+
 use super::super::Error;
 use super::corrupt;
 
@@ -54,6 +56,12 @@ impl Maker {
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Bytes of which everybody knows how many they are.
+    pub(super) fn plain(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);
         self
     }
@@ -143,6 +151,10 @@ impl<'a> Reader<'a> {
         let len = self.number()?;
         let len = usize::try_from(len).map_err(|_| self.corrupt(len.to_string()))?;
         self.take(len)
+    }
+
+    pub(super) fn uuid(&mut self) -> Result<Uuid, Error> {
+        Uuid::from_slice(self.take(16)?).map_err(|error| self.corrupt(error.to_string()))
     }
 
     pub(super) fn text(&mut self) -> Result<String, Error> {

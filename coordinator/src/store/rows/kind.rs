@@ -47,9 +47,9 @@ impl StateColumns {
         if !self.attention {
             return 0;
         }
-        let (is_open, has) = (self.ended_ms.is_none(), |word| self.progress.contains(word));
-        let refused = is_open && has("\"refused_after_commit\"");
-        let too_large = is_open && has("\"output_too_large\"");
+        let is_open = self.ended_ms.is_none();
+        let refused = is_open && self.alarms.refused;
+        let too_large = is_open && self.alarms.too_large;
         let mark = |is: bool, bit| if is { bit } else { 0 };
         mark(is_open && (self.stalled || refused || too_large), STALLED)
             | mark(self.stalled && self.decided_ms.is_none(), UNANSWERED)

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use unanimo_core::{AbortCause, Decision, Heuristic, Phase, State, Timestamp};
+use unanimo_core::{AbortCause, Decision, Heuristic, Phase, Progress, State, Timestamp};
 
 use super::super::{Error, PhaseName};
 use super::{
     TransactionRow, corrupt, ms_from_column, ms_to_column, not_our_json, number_from_column,
-    number_to_column, to_json,
+    number_to_column, progress, to_json,
 };
 
 /// A transaction's state, spread over columns.
@@ -23,9 +23,26 @@ pub(in crate::store) struct StateColumns {
     pub(in crate::store) stalled: bool,
     pub(in crate::store) forgotten: bool,
     pub(in crate::store) attention: bool,
-    pub(in crate::store) progress: String,
+    pub(super) alarms: Alarms,
+    pub(super) progress: progress::Column,
     pub(in crate::store) more: String,
     pub(in crate::store) wake_ms: Option<i64>,
+}
+
+/// Alarms of some branch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alarms {
+    pub(super) refused: bool,
+    pub(super) too_large: bool,
+}
+
+impl Alarms {
+    fn of(branches: &[Progress]) -> Self {
+        Self {
+            refused: branches.iter().any(|branch| branch.refused_after_commit),
+            too_large: branches.iter().any(|branch| branch.output_too_large),
+        }
+    }
 }
 
 /// The part of the state that few transactions have, in one column: JSON, or empty for nothing of it.
@@ -80,7 +97,8 @@ impl StateColumns {
             stalled: state.stalled,
             forgotten: state.forgotten,
             attention: state.attention(),
-            progress: to_json(&state.branches),
+            alarms: Alarms::of(&state.branches),
+            progress: progress::Column::of(&state.branches),
             more: More::to_column(state),
             wake_ms: state.wake_at.map(ms_to_column),
         }
@@ -89,9 +107,10 @@ impl StateColumns {
 
 impl TransactionRow {
     pub(super) fn state_columns(&self) -> StateColumns {
-        let has = |word| self.progress.contains(word);
-        let has_alarm = has("\"refused_after_commit\"") || has("\"output_too_large\"");
-        let is_held_up = self.ended_ms.is_none() && (self.stalled || has_alarm);
+        // What cannot be read is set aside, and shown to a person for that.
+        let alarms = Alarms::of(&self.progress.read().unwrap_or_default());
+        let is_held_up =
+            self.ended_ms.is_none() && (self.stalled || alarms.refused || alarms.too_large);
         StateColumns {
             phase: self.phase.clone().into(),
             abort_cause: self.abort_cause.clone().map(Cow::Owned),
@@ -102,7 +121,8 @@ impl TransactionRow {
             stalled: self.stalled,
             forgotten: self.forgotten,
             attention: is_held_up || (self.heuristic != "none" && !self.forgotten),
-            progress: self.progress.clone(),
+            alarms,
+            progress: self.progress.clone().renewed(),
             more: self.more.clone(),
             wake_ms: self.wake_ms,
         }
@@ -124,8 +144,7 @@ impl TransactionRow {
             abort_detail,
             wake_at: self.wake_ms.map(ms_from_column),
             quiet,
-            branches: serde_json::from_str(&self.progress)
-                .map_err(not_our_json("transactions.progress"))?,
+            branches: self.progress.read()?,
         })
     }
 

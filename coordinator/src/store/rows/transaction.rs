@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::super::{Error, Stored, Unreadable, in_full};
 use super::earlier::Columns;
-use super::{BranchRow, OutputRow};
+use super::{BranchRow, OutputRow, progress};
 
 /// A transaction without its branches. JSON is a text.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ pub(in crate::store) struct TransactionRow {
     pub(in crate::store) initiator: String,
     pub(super) metadata: String,
     pub(super) trace: String,
-    pub(super) progress: String,
+    pub(super) progress: progress::Column,
     pub(super) begun_with: String,
     pub(super) more: String,
     pub(super) wake_ms: Option<i64>,
@@ -77,7 +77,7 @@ impl TransactionRow {
             initiator: columns.take("initiator"),
             metadata: columns.take("metadata"),
             trace: columns.take("trace"),
-            progress: columns.take("progress"),
+            progress: progress::Column::Json(columns.take("progress")),
             begun_with: columns.take("begun_with"),
             more: columns.take("more"),
             wake_ms: columns.take("wake_ms"),

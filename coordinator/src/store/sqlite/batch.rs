@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::super::batch::unreadable_holder;
 use super::super::error::is_full;
 use super::super::rows::{Encoded, ms_to_column, number_to_column};
-use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
+use super::super::{BatchError, BatchWriter, Cause, Error, GidHolder, Write, Written, in_full};
 use super::opened::Opened;
-use super::transactions::{SET_ASIDE, of_holder};
+use super::transactions::{SET_ASIDE, marks, of_holder};
 use super::work::{code, roll_back};
 use super::{Right, earlier, is_unfenced, log};
 
@@ -47,6 +47,14 @@ SET owner = excluded.owner, wake_ms = excluded.wake_ms, reasons = excluded.reaso
 const PLAIN: &str = "
 UPDATE parked SET wake_ms = NULL, reasons = 0
 WHERE tx_id = $1 AND (wake_ms IS NOT NULL OR reasons <> 0)";
+
+const PROBE: &str = "
+INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, body)
+VALUES ($1, 0, 1, $2, $1, 1, 0, x'')";
+
+/// Reason for which one write is refused.
+const DAMAGED: &str =
+    "a page of the database file that it needs is damaged; restore a backup of the file";
 
 /// The connection.
 #[derive(Debug)]
@@ -93,9 +101,46 @@ impl Writer {
         Ok((made.rows_affected() == 1).then_some(connection))
     }
 
-    /// Writes a batch in one transaction. After an error it is rolled back, or the error is fatal.
+    /// Writes a batch in one transaction. After an error it is rolled back, or the error is fatal. Where it meets a
+    /// damaged page it is halved, until the write that needs the page is alone: nothing else can be written in the same
+    /// transaction once SQLite has met one.
     async fn write_once(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
+        let cause = match self.transact_or_roll_back(batch).await {
+            Err(BatchError::Damaged(cause)) => cause,
+            result => return result,
+        };
+        let (mut written, mut work, mut last) = (Vec::new(), vec![batch], cause);
+        while let Some(part) = work.pop() {
+            match self.transact_or_roll_back(part).await {
+                Err(BatchError::Damaged(_)) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    work.extend([second, first]);
+                }
+                Err(BatchError::Damaged(cause)) => {
+                    written.push(Written::Refused(format!("{DAMAGED}: {}", in_full(&*cause))));
+                    last = cause;
+                }
+                // What was written of it is found when it is sent again.
+                part => written.extend(part?),
+            }
+        }
+        // Where nothing at all is written it may be the file, and no row.
+        if !written.contains(&Written::Applied) {
+            let probed = self.probe().await;
+            match self.rolled_back(probed).await {
+                Err(BatchError::Damaged(_)) => return Err(BatchError::Fatal(ruined(last))),
+                probed => probed?,
+            }
+        }
+        Ok(written)
+    }
+
+    async fn transact_or_roll_back(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
         let result = self.transact(batch).await;
+        self.rolled_back(result).await
+    }
+
+    async fn rolled_back<T>(&mut self, result: Result<T, BatchError>) -> Result<T, BatchError> {
         match result {
             Err(error) if !roll_back(&mut self.connection).await => Err(match error {
                 BatchError::Fatal(_) => error,
@@ -111,7 +156,7 @@ impl Writer {
             log::set_pages(&mut self.connection, pages).await.map_err(classify)?;
             self.pages = pages;
         }
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await.map_err(classify)?;
+        self.run("BEGIN IMMEDIATE").await?;
         if !is_unfenced(&mut self.connection, self.right).await.map_err(classify)? {
             return Err(BatchError::Fenced(self.right.me));
         }
@@ -121,6 +166,25 @@ impl Writer {
         }
         self.commit().await?;
         Ok(written)
+    }
+
+    async fn run(&mut self, statement: &'static str) -> Result<(), BatchError> {
+        sqlx::query(statement).execute(&mut self.connection).await.map(drop).map_err(classify)
+    }
+
+    /// Writes what every transaction writes, and takes it back.
+    async fn probe(&mut self) -> Result<(), BatchError> {
+        let (now, _) = marks(&mut self.connection).await.map_err(classify)?;
+        let tx_id = Uuid::from_u128(now.as_u128() | Uuid::new_v4().as_u128() >> 48);
+        self.run("BEGIN IMMEDIATE").await?;
+        for probe in [
+            sqlx::query(NAME).bind(tx_id.as_bytes().as_slice()).bind(tx_id),
+            sqlx::query(PROBE).bind(tx_id).bind(self.right.me.0),
+            sqlx::query(PARK).bind(tx_id).bind(self.right.me.0).bind(None::<i64>).bind(0),
+        ] {
+            probe.execute(&mut self.connection).await.map_err(classify)?;
+        }
+        self.run("ROLLBACK").await
     }
 
     async fn commit(&mut self) -> Result<(), BatchError> {
@@ -265,6 +329,18 @@ impl BatchWriter for Writer {
     }
 }
 
+/// Error about damage that no write is to blame for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a page of the database file is damaged, and it is one that all transactions need, so that none can be set aside \
+     for it; a restart does not help: restore a backup of the file"
+)]
+struct Ruined(#[source] Cause);
+
+fn ruined(cause: Cause) -> Cause {
+    Ruined(cause).into()
+}
+
 /// Before COMMIT nothing is written, whatever fails.
 fn classify(error: sqlx::Error) -> BatchError {
     match code(&error) {
@@ -274,8 +350,9 @@ fn classify(error: sqlx::Error) -> BatchError {
             5 | 6 => BatchError::LockTimeout(error.into()),
             // TOOBIG, CONSTRAINT, MISMATCH, RANGE
             18 | 19 | 20 | 25 => BatchError::Refused(error.into()),
-            // IOERR, CORRUPT, NOTADB: the file cannot be trusted any more.
-            10 | 11 | 26 => BatchError::Fatal(error.into()),
+            11 => BatchError::Damaged(error.into()),
+            // IOERR, NOTADB: the file cannot be trusted any more.
+            10 | 26 => BatchError::Fatal(error.into()),
             _ => BatchError::Failed(error.into()),
         },
         None => BatchError::Failed(error.into()),

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::Mutex;
 
 use super::super::{Error, in_full};
+use super::damage::Damage;
 use super::files::{Files, Lock};
 use super::log::Log;
 
@@ -21,6 +22,7 @@ pub(super) struct Opened {
     /// An attempt was made to save what a lost log holds.
     has_saved: AtomicBool,
     pub(super) log: Log,
+    pub(super) damage: Damage,
     /// No other process can have the database.
     pub(super) is_alone: bool,
     /// Keeps other processes out for as long as any handle lives.
@@ -35,7 +37,8 @@ impl Opened {
         is_alone: bool,
     ) -> Self {
         let (first, has_saved) = (Mutex::new(Some(first)), AtomicBool::new(false));
-        Self { files, first, has_saved, log: Log::default(), is_alone, _lock: lock }
+        let (log, damage) = (Log::default(), Damage::default());
+        Self { files, first, has_saved, log, damage, is_alone, _lock: lock }
     }
 
     /// Fails if the files at the paths are not those that were opened.

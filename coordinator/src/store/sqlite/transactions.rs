@@ -6,6 +6,8 @@ mod parked;
 mod plans;
 mod read;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
@@ -24,6 +26,7 @@ use super::super::{
     Transactions, in_full,
 };
 use super::Sqlite;
+use super::damage::sound;
 
 /// Rows of the log that are the last ones of their transactions. SQLite reads the tables of a CROSS JOIN in this order:
 /// what is parked comes first, and history is never read.
@@ -47,6 +50,7 @@ WHERE parked.wake_ms IS NULL AND parked.owner IN (SELECT incarnation FROM fences
     AND last.owner IN (SELECT incarnation FROM fences WHERE fenced)
     AND last.kind & 15 < 5 AND ",
     is_last!("last"),
+    sound!("last"),
     " LIMIT $2"
 );
 
@@ -57,6 +61,7 @@ WHERE parked.wake_ms <= $2
     AND (last.owner = $1 OR last.owner IN (SELECT incarnation FROM fences WHERE fenced))
     AND last.kind & 15 < 5 AND last.kind & 16 <> 0 AND ",
     is_last!("last"),
+    sound!("last"),
     "
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = parked.tx_id AND incarnation = $1)
 ORDER BY parked.wake_ms LIMIT $3"
@@ -67,7 +72,8 @@ const CLAIM_ONE: &str = concat!(
 SELECT tx_id FROM log AS last
 WHERE tx_id = $2 AND owner = $3 AND version = $4
     AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced)) AND ",
-    is_last!("last")
+    is_last!("last"),
+    sound!("last")
 );
 
 /// The next row of a transaction says who owns it.
@@ -100,6 +106,7 @@ SELECT last.tx_id, last.version FROM parked CROSS JOIN log AS last ON last.tx_id
 WHERE parked.owner = $1 AND parked.wake_ms IS NULL
     AND last.owner = $1 AND last.kind & 15 < 5 AND ",
     is_last!("last"),
+    sound!("last"),
     "
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = last.tx_id AND incarnation = $1)
 UNION
@@ -108,6 +115,7 @@ WHERE last.tx_id >= (SELECT parked_before FROM fences WHERE incarnation = $1)
     AND last.tx_id < (SELECT parks_from FROM fences WHERE incarnation = $1)
     AND last.owner = $1 AND last.kind & 15 < 5 AND last.kind & 16 = 0 AND ",
     is_last!("last"),
+    sound!("last"),
     "
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = last.tx_id AND incarnation = $1)"
 );
@@ -131,6 +139,7 @@ SELECT part, kind, count(*) FROM (
         SELECT last.tx_id, last.kind FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
         WHERE ",
     is_last!("last"),
+    sound!("last"),
     "
         UNION
         SELECT last.tx_id, last.kind FROM log AS last WHERE last.tx_id >= ",
@@ -139,6 +148,7 @@ SELECT part, kind, count(*) FROM (
     young_until!(),
     " AND ",
     is_last!("last"),
+    sound!("last"),
     ")
         WHERE kind & 15 < 5 AND kind & 16 = 0 LIMIT $1)
     UNION ALL
@@ -146,12 +156,17 @@ SELECT part, kind, count(*) FROM (
         FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
         WHERE wake_ms IS NOT NULL AND last.kind & 15 < 5 AND last.kind & 16 <> 0 AND ",
     is_last!("last"),
+    sound!("last"),
     " LIMIT $1)
     UNION ALL
     SELECT * FROM (SELECT 'ended' AS part, kind & 15 FROM (
-            SELECT tx_id, follows, kind FROM log WHERE ended_ms >= $2 AND stripped_ms IS NULL
+            SELECT tx_id, follows, kind FROM log WHERE ended_ms >= $2 AND stripped_ms IS NULL",
+    sound!("log"),
+    "
             UNION ALL
-            SELECT tx_id, follows, kind FROM log WHERE ended_ms >= $2 AND stripped_ms IS NOT NULL
+            SELECT tx_id, follows, kind FROM log WHERE ended_ms >= $2 AND stripped_ms IS NOT NULL",
+    sound!("log"),
+    "
         ) AS last
         WHERE ",
     is_last!("last"),
@@ -165,7 +180,9 @@ macro_rules! page_of {
     ($($ids:expr),*) => {
         concat!(
             "
-SELECT tx_id, (SELECT coalesce(sum(length(body)), 0) FROM log WHERE log.tx_id = page.tx_id) FROM (",
+SELECT tx_id, (SELECT coalesce(sum(length(body)), 0) FROM log WHERE log.tx_id = page.tx_id",
+            sound!("log"),
+            ") FROM (",
             $($ids,)*
             "
 ORDER BY tx_id DESC LIMIT $2) AS page ORDER BY tx_id DESC"
@@ -176,7 +193,8 @@ ORDER BY tx_id DESC LIMIT $2) AS page ORDER BY tx_id DESC"
 const PAGE_OF_ALL: &str = page_of!(
     "
 SELECT tx_id FROM log
-WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL AND length(tx_id) = 16"
+WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL AND length(tx_id) = 16",
+    sound!("log")
 );
 const PAGE_OF_ATTENTION: &str = page_of!(
     "
@@ -196,6 +214,7 @@ SELECT tx_id FROM (
     young_from!(),
     " AND tx_id < ",
     young_until!(),
+    sound!("log"),
     " ORDER BY tx_id DESC LIMIT $2)
 ) AS known"
 );
@@ -203,45 +222,7 @@ SELECT tx_id FROM (
 #[async_trait]
 impl Transactions for Sqlite {
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error> {
-        // What was parked is adopted before somebody hears what was not.
-        let parked = match claim {
-            Claim::OfFenced(_) => self.park_fenced(me).await,
-            Claim::Due { .. } | Claim::One(..) => Ok(()),
-        };
-        let found = self
-            .write("adopt transactions", Some(me), move |connection| {
-                Box::pin(async move {
-                    let query = match claim {
-                        Claim::OfFenced(limit) => {
-                            sqlx::query(CLAIM_OF_FENCED).bind(me.0).bind(i64::from(limit))
-                        }
-                        Claim::Due { until, limit } => sqlx::query(CLAIM_DUE)
-                            .bind(me.0)
-                            .bind(ms_to_column(until))
-                            .bind(i64::from(limit)),
-                        Claim::One(tx_id, owner, version) => sqlx::query(CLAIM_ONE)
-                            .bind(me.0)
-                            .bind(tx_id.0)
-                            .bind(owner.0)
-                            .bind(version.0),
-                    };
-                    let claimed = query.fetch_all(&mut *connection).await?;
-                    let ids = claimed.iter().filter_map(|row| row.try_get("tx_id").ok());
-                    let ids: Vec<Uuid> = ids.collect();
-                    for id in &ids {
-                        sqlx::query(ADOPT).bind(*id).bind(me.0).execute(&mut *connection).await?;
-                        sqlx::query(OWN).bind(*id).bind(me.0).execute(&mut *connection).await?;
-                        let back = sqlx::query("DELETE FROM aside WHERE tx_id = $1").bind(*id);
-                        back.execute(&mut *connection).await?;
-                    }
-                    of_ids(connection, &ids).await
-                })
-            })
-            .await?;
-        if found.is_empty() {
-            parked?;
-        }
-        Ok(rows::claimed(found))
+        self.spared(Some(me), || Box::pin(self.claim_once(me, claim))).await
     }
 
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error> {
@@ -270,12 +251,12 @@ impl Transactions for Sqlite {
     }
 
     async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
-        if let Err(error) = self.park_own(owner).await {
+        if let Err(error) = self.spared(Some(owner), || Box::pin(self.park_own(owner))).await {
             let error = in_full(&error);
             tracing::warn!(error, "failed to park open transactions; they are found without that");
         }
-        let query = sqlx::query_as(SELECT_OPEN).bind(owner.0);
-        let rows: Vec<(Uuid, i64)> = self.rows("list open transactions", query).await?;
+        let open = || self.open_of_once(owner);
+        let rows: Vec<(Uuid, i64)> = self.spared(Some(owner), || Box::pin(open())).await?;
         Ok(rows.into_iter().map(|(tx_id, version)| (TxId(tx_id), Version(version))).collect())
     }
 
@@ -303,29 +284,11 @@ impl Transactions for Sqlite {
     }
 
     async fn list(&self, filter: &Filter) -> Result<Page, Error> {
-        const DOING: &str = "list transactions";
-        let mut search = Search::new(filter);
-        while let Some(range) = search.next() {
-            let query = sqlx::query_as(match range.source {
-                Source::All => PAGE_OF_ALL,
-                Source::Attention => PAGE_OF_ATTENTION,
-                Source::Open => PAGE_OF_OPEN,
-            });
-            let query = query.bind(range.before).bind(CHUNK_MAX).bind(range.from);
-            let ids = search.take(&self.rows(DOING, query).await?);
-            let wanted = ids.clone();
-            let found = self.read(DOING, move |connection| {
-                Box::pin(async move { read::of_ids_without_data(connection, &wanted).await })
-            });
-            search.add(&ids, found.await?);
-        }
-        Ok(search.finish())
+        self.spared(None, || Box::pin(self.list_once(filter))).await
     }
 
     async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error> {
-        let query = sqlx::query_as(COUNT_PHASES).bind(COUNT_MAX).bind(ms_to_column(ended_from));
-        let rows: Vec<(String, i64, i64)> = self.rows("count transactions", query).await?;
-        Ok(PhaseCount::of_kinds(rows))
+        self.spared(None, || Box::pin(self.count_once(ended_from))).await
     }
 
     async fn attention(&self) -> Result<AttentionCount, Error> {
@@ -337,6 +300,87 @@ impl Transactions for Sqlite {
 }
 
 impl Sqlite {
+    async fn claim_once(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error> {
+        // What was parked is adopted before somebody hears what was not.
+        let parked = match claim {
+            Claim::OfFenced(_) => self.park_fenced(me).await,
+            Claim::Due { .. } | Claim::One(..) => Ok(()),
+        };
+        let opened = Arc::clone(&self.opened);
+        let found = self
+            .write("adopt transactions", Some(me), move |connection| {
+                Box::pin(async move {
+                    let query = match claim {
+                        Claim::OfFenced(limit) => {
+                            sqlx::query(opened.damage.sparing(CLAIM_OF_FENCED))
+                                .bind(me.0)
+                                .bind(i64::from(limit))
+                        }
+                        Claim::Due { until, limit } => {
+                            sqlx::query(opened.damage.sparing(CLAIM_DUE))
+                                .bind(me.0)
+                                .bind(ms_to_column(until))
+                                .bind(i64::from(limit))
+                        }
+                        Claim::One(tx_id, owner, version) => {
+                            sqlx::query(opened.damage.sparing(CLAIM_ONE))
+                                .bind(me.0)
+                                .bind(tx_id.0)
+                                .bind(owner.0)
+                                .bind(version.0)
+                        }
+                    };
+                    let claimed = query.fetch_all(&mut *connection).await?;
+                    let ids = claimed.iter().filter_map(|row| row.try_get("tx_id").ok());
+                    let ids: Vec<Uuid> = ids.collect();
+                    for id in &ids {
+                        sqlx::query(ADOPT).bind(*id).bind(me.0).execute(&mut *connection).await?;
+                        sqlx::query(OWN).bind(*id).bind(me.0).execute(&mut *connection).await?;
+                        let back = sqlx::query("DELETE FROM aside WHERE tx_id = $1").bind(*id);
+                        back.execute(&mut *connection).await?;
+                    }
+                    of_ids(connection, &ids).await
+                })
+            })
+            .await?;
+        if found.is_empty() {
+            parked?;
+        }
+        Ok(rows::claimed(found))
+    }
+
+    async fn open_of_once(&self, owner: Incarnation) -> Result<Vec<(Uuid, i64)>, Error> {
+        let query = sqlx::query_as(self.opened.damage.sparing(SELECT_OPEN)).bind(owner.0);
+        self.rows("list open transactions", query).await
+    }
+
+    async fn list_once(&self, filter: &Filter) -> Result<Page, Error> {
+        const DOING: &str = "list transactions";
+        let mut search = Search::new(filter);
+        while let Some(range) = search.next() {
+            let query = sqlx::query_as(self.opened.damage.sparing(match range.source {
+                Source::All => PAGE_OF_ALL,
+                Source::Attention => PAGE_OF_ATTENTION,
+                Source::Open => PAGE_OF_OPEN,
+            }));
+            let query = query.bind(range.before).bind(CHUNK_MAX).bind(range.from);
+            let ids = search.take(&self.rows(DOING, query).await?);
+            let wanted = ids.clone();
+            let found = self.read(DOING, move |connection| {
+                Box::pin(async move { read::of_ids_without_data(connection, &wanted).await })
+            });
+            search.add(&ids, found.await?);
+        }
+        Ok(search.finish())
+    }
+
+    async fn count_once(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error> {
+        let query = sqlx::query_as(self.opened.damage.sparing(COUNT_PHASES));
+        let query = query.bind(COUNT_MAX).bind(ms_to_column(ended_from));
+        let rows: Vec<(String, i64, i64)> = self.rows("count transactions", query).await?;
+        Ok(PhaseCount::of_kinds(rows))
+    }
+
     /// Reads all rows of a transaction, without its payloads and outputs.
     async fn rows_of(&self, doing: &'static str, tx_id: TxId) -> Result<Vec<SqliteRow>, Error> {
         let query = sqlx::query(select_log!("WHERE tx_id = $1 ORDER BY follows"));

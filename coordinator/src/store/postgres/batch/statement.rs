@@ -12,8 +12,11 @@ use super::super::session::settings_of_session;
 /// The fence is locked first: a rival that fences waits for the batch, or the batch for the rival. It is
 /// looked for in the table that was opened alone: nothing is written in others that are in its place by now.
 /// Rows are driven by what was really inserted. A move is inserted only after the row that it follows, which must
-/// be this incarnation's. The last SELECT answers with the applied ones, and a row without a transaction if the
-/// fence was there: it tells what the statement was made under.
+/// be this incarnation's. The last SELECT answers with the applied ones, unless all are, and a row without a
+/// transaction if the fence was there: it tells how many were applied, and what the statement was made under.
+///
+/// What is asked of `parked` begins there (`IS TRUE` keeps the planner from a join with all that was written), and a
+/// column of nothing but NULL goes as an empty array: both cost what they find.
 ///
 /// Once without a look for rows that are there already, which costs a quarter more; and once with it, after such
 /// a row was met.
@@ -68,11 +71,11 @@ WITH fence AS MATERIALIZED (
     ON CONFLICT (tx_id) DO UPDATE
     SET owner = excluded.owner, wake_ms = excluded.wake_ms, reasons = excluded.reasons
 ), unparks AS (
-    DELETE FROM parked USING applied
-    WHERE parked.tx_id = ANY($23) AND applied.tx_id = parked.tx_id
+    DELETE FROM parked
+    WHERE parked.tx_id = ANY($23) AND (parked.tx_id IN (SELECT tx_id FROM applied)) IS TRUE
 ), plain AS (
-    UPDATE parked SET wake_ms = NULL, reasons = 0 FROM moved
-    WHERE parked.tx_id = ANY($24) AND moved.tx_id = parked.tx_id
+    UPDATE parked SET wake_ms = NULL, reasons = 0
+    WHERE parked.tx_id = ANY($24) AND (parked.tx_id IN (SELECT tx_id FROM moved)) IS TRUE
         AND (wake_ms IS NOT NULL OR reasons <> 0)
 ), acts AS (
     INSERT INTO events (tx_id, version, ordinal, at_ms, kind, branch, detail, audit)
@@ -85,10 +88,12 @@ WITH fence AS MATERIALIZED (
         SELECT ended.tx_id FROM UNNEST($28::uuid[]) AS ended (tx_id)
         WHERE ended.tx_id IN (SELECT tx_id FROM applied))
 )
-SELECT tx_id, NULL AS settings, NULL AS synchronous, NULL AS number FROM applied
+SELECT tx_id, NULL AS settings, NULL AS synchronous, NULL AS number, NULL AS count FROM applied
+WHERE (SELECT count(*) FROM applied) <> $40
 UNION ALL SELECT NULL, ",
             settings_of_session!(),
-            ", current_setting('synchronous_standby_names') <> '', txid_current() FROM fence"
+            ", current_setting('synchronous_standby_names') <> '', txid_current(),
+    (SELECT count(*) FROM applied) FROM fence"
         )
     };
 }
@@ -107,6 +112,8 @@ pub(super) struct Row {
     pub(super) synchronous: Option<bool>,
     /// Number of the transaction that has written the batch.
     pub(super) number: Option<i64>,
+    /// Number of the transactions that were written.
+    pub(super) count: Option<i64>,
 }
 
 /// A row of the log, with its name.
@@ -193,17 +200,17 @@ impl<'a> Columns<'a> {
             .bind(column(begun, |new| new.write_id))
             .bind(column(begun, |new| new.row.kind))
             .bind(column(begun, |new| new.row.created_ms))
-            .bind(column(begun, |new| new.row.ended_ms))
+            .bind(seldom(begun, |new| new.row.ended_ms))
             .bind(column(begun, |new| new.row.body.as_slice()))
-            .bind(column(begun, |new| new.row.data.as_deref()))
+            .bind(seldom(begun, |new| new.row.data.as_deref()))
             .bind(column(moved, |new| new.tx_id))
             .bind(column(moved, |new| new.follows))
             .bind(column(moved, |new| new.version))
             .bind(column(moved, |new| new.write_id))
             .bind(column(moved, |new| new.row.kind))
-            .bind(column(moved, |new| new.row.ended_ms))
+            .bind(seldom(moved, |new| new.row.ended_ms))
             .bind(column(moved, |new| new.row.body.as_slice()))
-            .bind(column(moved, |new| new.row.data.as_deref()))
+            .bind(seldom(moved, |new| new.row.data.as_deref()))
             .bind(column(parks, |row| row.0))
             .bind(column(parks, |row| row.1))
             .bind(column(parks, |row| row.2))
@@ -221,13 +228,20 @@ impl<'a> Columns<'a> {
             .bind(column(acts, |row| row.3.number.map(number_to_column)))
             .bind(column(acts, |row| row.3.detail.as_str()))
             .bind(column(moved, |new| new.former.unwrap_or(me).0))
-            .bind(column(begun, |new| new.row.history.as_deref()))
-            .bind(column(moved, |new| new.row.history.as_deref()))
-            .bind(column(begun, |new| new.row.stripped_ms))
-            .bind(column(moved, |new| new.row.stripped_ms))
+            .bind(seldom(begun, |new| new.row.history.as_deref()))
+            .bind(seldom(moved, |new| new.row.history.as_deref()))
+            .bind(seldom(begun, |new| new.row.stripped_ms))
+            .bind(seldom(moved, |new| new.row.stripped_ms))
+            .bind(i64::try_from(begun.len() + moved.len()).unwrap_or(i64::MAX))
     }
 }
 
 fn column<'a, R, T>(rows: &'a [R], field: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(field).collect()
+}
+
+/// A column that few rows have; empty if none has it, which stands for as many NULLs.
+fn seldom<'a, R, T>(rows: &'a [R], field: impl Fn(&'a R) -> Option<T>) -> Vec<Option<T>> {
+    let column = column(rows, field);
+    if column.iter().any(Option::is_some) { column } else { Vec::new() }
 }

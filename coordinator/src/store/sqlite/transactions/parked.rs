@@ -1,11 +1,14 @@
 //! Open transactions that stay so. The rule that adoption relies on is explained beside the same statements for
 //! PostgreSQL.
 
+use std::sync::Arc;
+
 use sqlx::sqlite::SqliteConnection;
 use unanimo_core::Incarnation;
 use uuid::Uuid;
 
 use super::super::super::Error;
+use super::super::damage::{Damage, sound};
 use super::super::{Sqlite, is_unfenced};
 use super::is_last;
 
@@ -39,6 +42,7 @@ INSERT INTO parked (tx_id, owner)
 SELECT tx_id, owner FROM log AS last
 WHERE tx_id >= $2 AND tx_id < $3 AND owner = $1 AND kind & 15 < 5 AND ",
     is_last!("last"),
+    sound!("last"),
     "
 ON CONFLICT DO NOTHING"
 );
@@ -73,13 +77,13 @@ impl Sqlite {
         let (is_any,): (bool,) = self.row(DOING, sqlx::query_as(IS_ANY_YOUNG).bind(me.0)).await?;
         let mut goes_on = is_any;
         while goes_on {
-            let right = self.right(me);
+            let (right, opened) = (self.right(me), Arc::clone(&self.opened));
             let parking = self.write(DOING, None, move |connection| {
                 Box::pin(async move {
                     if !is_unfenced(connection, right).await? {
                         return Ok(false);
                     }
-                    park_some(connection, me).await
+                    park_some(connection, &opened.damage, me).await
                 })
             });
             goes_on = parking.await?;
@@ -105,10 +109,13 @@ impl Sqlite {
         to: Uuid,
     ) -> Result<(), Error> {
         loop {
+            let opened = Arc::clone(&self.opened);
             let parking = self.write(DOING, Some(me), move |connection| {
                 Box::pin(async move {
                     let until = match from < to {
-                        true => park_part(connection, incarnation, from, to).await?,
+                        true => {
+                            park_part(connection, &opened.damage, incarnation, from, to).await?
+                        }
                         false => from,
                     };
                     let set = sqlx::query(SET_PARKED_OF_FENCED).bind(incarnation).bind(until);
@@ -128,6 +135,7 @@ impl Sqlite {
 /// Parks the next part, and tells whether there are more.
 async fn park_some(
     connection: &mut SqliteConnection,
+    damage: &Damage,
     me: Incarnation,
 ) -> Result<bool, sqlx::Error> {
     let (before, from) = marks(connection).await?;
@@ -138,7 +146,7 @@ async fn park_some(
     if from >= to {
         return Ok(false);
     }
-    let until = park_part(connection, me.0, from, to).await?;
+    let until = park_part(connection, damage, me.0, from, to).await?;
     sqlx::query(SET_PARKED).bind(me.0).bind(until).execute(connection).await?;
     // Where that is all that is not parked when it begins, the marks are raised to the present.
     Ok(until < to || to == end)
@@ -147,13 +155,14 @@ async fn park_some(
 /// Parks what an incarnation has open in a part of a range, and returns where the part ends.
 async fn park_part(
     connection: &mut SqliteConnection,
+    damage: &Damage,
     incarnation: i64,
     from: Uuid,
     to: Uuid,
 ) -> Result<Uuid, sqlx::Error> {
     let part = sqlx::query_scalar(PART).bind(from).bind(to).bind(CHUNK);
     let until: Uuid = part.fetch_one(&mut *connection).await?;
-    let park = sqlx::query(PARK).bind(incarnation).bind(from).bind(until);
+    let park = sqlx::query(damage.sparing(PARK)).bind(incarnation).bind(from).bind(until);
     park.execute(connection).await?;
     Ok(until)
 }
