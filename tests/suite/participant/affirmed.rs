@@ -1,10 +1,15 @@
 //! Answers and synchronous standbys: none is given before a standby has what it tells.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection, Executor, PgConnection, PgPool};
-use unanimo_proto::v1::{Mode, commit_response, prepare_response};
-use unanimo_sdk::{Isolation, Participant, PostgresOptions};
+use tokio::sync::Semaphore;
+use unanimo_proto::v1::{Mode, cancel_response, commit_response, prepare_response};
+use unanimo_sdk::{
+    Call, Isolation, Participant, PhaseTwoError, PostgresOptions, PrepareError, Resource,
+    TccOutside,
+};
 use unanimo_tests::postgres::Server;
 
 use super::calls::{Branch, End, Vote, World};
@@ -192,4 +197,109 @@ async fn s3_a_statements_longest_time_ends_no_wait_for_a_standby() {
     wait_for_a_standby(&url, false).await;
     let end = commit.await.unwrap().unwrap();
     assert!(matches!(end, commit_response::Answer::Done(_)), "{end:?}");
+}
+
+/// Works outside only, and waits in each Cancel.
+#[derive(Clone)]
+struct Outside {
+    at_work: Arc<Semaphore>,
+    goes_on: Arc<Semaphore>,
+}
+
+impl<R: Resource> TccOutside<R> for Outside {
+    type Payload = bytes::Bytes;
+    type Output = ();
+
+    async fn try_(
+        &self,
+        _: &mut R::Connection,
+        _: &Call<bytes::Bytes>,
+    ) -> Result<(), PrepareError> {
+        Ok(())
+    }
+
+    async fn confirm(
+        &self,
+        _: &mut R::Connection,
+        _: &Call<bytes::Bytes>,
+        (): (),
+    ) -> Result<(), PhaseTwoError> {
+        Ok(())
+    }
+
+    async fn cancel(
+        &self,
+        _: &mut R::Connection,
+        _: &Call<bytes::Bytes>,
+        _: Option<()>,
+    ) -> Result<(), PhaseTwoError> {
+        self.at_work.add_permits(1);
+        self.goes_on.acquire().await.unwrap().forget();
+        Ok(())
+    }
+}
+
+/// The row of a Cancel that found none, found by its twin: a server that is promoted may not have it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_a_tombstone_of_work_outside_that_a_twin_has_left_waits_for_a_standby() {
+    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    let url = server.database().await;
+    let options = PostgresOptions::default().lock_timeout(Duration::from_secs(60));
+    let database = over::connect(options, &url).await.unwrap();
+    let outside =
+        Outside { at_work: Arc::new(Semaphore::new(0)), goes_on: Arc::new(Semaphore::new(0)) };
+    let participant = Participant::new("p", database).tcc_outside("pay", outside.clone());
+    let service = participant.service().unwrap();
+    let pool = PgPool::connect(&url).await.unwrap();
+    let count = async |kind: &str| -> i64 {
+        let count = format!("SELECT count(*) FROM pg_stat_activity WHERE {kind}");
+        sqlx::query_scalar(sqlx::AssertSqlSafe(count)).fetch_one(&pool).await.unwrap()
+    };
+    let one_waits = async |kind: &str| {
+        unanimo_tests::wait::until("one to wait", async || (count(kind).await == 1).then_some(()))
+            .await;
+    };
+    let end_the_wait = async || {
+        let of = "pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        pool.execute(sqlx::AssertSqlSafe(format!("SELECT {of}"))).await.unwrap();
+    };
+
+    let branch = direct::branch(Mode::Tcc, "pay");
+    let cancel = || {
+        let (branch, service) = (branch.clone(), service.clone());
+        tokio::spawn(async move { branch.cancel(&service).await })
+    };
+    let first = cancel();
+    outside.at_work.acquire().await.unwrap().forget();
+    let mut second = cancel();
+    one_waits("wait_event_type = 'Lock'").await;
+    wait_for_a_standby(&url, true).await;
+    // The setting is there a moment before a commit waits by it.
+    unanimo_tests::wait::until("commits to wait", async || {
+        let pool = pool.clone();
+        let write =
+            tokio::spawn(async move { pool.execute("CREATE TABLE a (); DROP TABLE a").await });
+        while !write.is_finished() {
+            if count("wait_event = 'SyncRep'").await == 1 {
+                end_the_wait().await;
+                write.await.unwrap().unwrap();
+                return Some(());
+            }
+        }
+        None
+    })
+    .await;
+    outside.goes_on.add_permits(1);
+    one_waits("wait_event = 'SyncRep'").await;
+    end_the_wait().await;
+    // Its session was taken before there was a standby, so that it may believe its commit.
+    let _ = first.await.unwrap();
+    // Its row is there for all to see, and on no standby.
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut second).await;
+    assert!(early.is_err(), "S3: answered without the standby: {early:?}");
+    one_waits("wait_event = 'SyncRep'").await;
+    wait_for_a_standby(&url, false).await;
+    let end = second.await.unwrap().unwrap();
+    assert!(matches!(end, cancel_response::Answer::Done(_)), "{end:?}");
+    assert_eq!(outside.at_work.available_permits(), 0, "S8: one of them has called the handler");
 }
