@@ -14,7 +14,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use crate::clock::Clock;
-use crate::server::{as_server_user, copy, lacks, new_database, new_folder, program, run};
+use crate::server::{as_server_user, copy, new_database, new_folder, program, run};
 use crate::wait::block_until;
 
 const USER: &str = "unanimo";
@@ -89,14 +89,11 @@ impl Server {
     pub fn standby(&self) -> Self {
         let folder = new_folder("pg");
         let data = folder.join("data");
-        match lacks("pg_basebackup") {
-            false => run(as_server_user(program("pg_basebackup"))
-                .args(["--write-recovery-conf", "--checkpoint=fast", "--username", USER, "--host"])
-                .arg(&self.folder)
-                .arg("--pgdata")
-                .arg(&data)),
-            true => self.copy_to(&data),
-        }
+        run(as_server_user(program("pg_basebackup"))
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--username", USER, "--host"])
+            .arg(&self.folder)
+            .arg("--pgdata")
+            .arg(&data));
         let auto = data.join("postgresql.auto.conf");
         let mut all = fs::read_to_string(&auto).expect("its settings");
         // A test's question that is in the way of what is replayed is waited for, and not cancelled.
@@ -110,31 +107,6 @@ impl Server {
         let server = Self { folder, environment: Vec::new() };
         server.launch();
         server
-    }
-
-    /// Does what `pg_basebackup` does, where the server's programs come without it: from PostgreSQL 15 on.
-    fn copy_to(&self, data: &Path) {
-        let (url, from) = (self.url("postgres"), self.data());
-        let copied = async || {
-            let mut admin = PgConnection::connect(&url).await?;
-            admin.execute("SELECT pg_backup_start('standby', true)").await?;
-            copy(&from, data);
-            let label = "SELECT labelfile FROM pg_backup_stop(false)";
-            sqlx::query_scalar::<_, String>(label).fetch_one(&mut admin).await
-        };
-        let label = std::thread::scope(|scope| {
-            let own = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let copying = scope.spawn(|| own.expect("a runtime").block_on(copied()));
-            copying.join().expect("it does not panic").expect("copy the server's data")
-        });
-        fs::write(data.join("backup_label"), label).expect("write the label");
-        fs::write(data.join("standby.signal"), "").expect("write standby.signal");
-        fs::remove_file(data.join("postmaster.pid")).expect("it belongs to the other");
-        let auto = data.join("postgresql.auto.conf");
-        let mut all = fs::read_to_string(&auto).expect("its settings");
-        let from = self.folder.display();
-        all.push_str(&format!("primary_conninfo = 'host={from} user={USER}'\n"));
-        fs::write(auto, all).expect("write the settings");
     }
 
     /// Starts the server as a standby that follows nobody, or as a primary again. It must be stopped.

@@ -55,10 +55,3 @@ pub(crate) fn program(name: &str) -> PathBuf {
     let found = installed::program(name);
     found.unwrap_or_else(|| panic!("{name} is not installed: cargo xtask test does it"))
 }
-
-/// Tells whether the programs to be used before all others come without this one, which of another version does not
-/// fit.
-pub(crate) fn lacks(name: &str) -> bool {
-    std::env::var_os(installed::POSTGRES_PROGRAMS)
-        .is_some_and(|folder| !Path::new(&folder).join(name).is_file())
-}

@@ -29,6 +29,7 @@ mod long_histories;
 pub(crate) mod migration;
 mod nonces;
 mod openings;
+mod pages;
 mod parking;
 mod place;
 mod promoted;

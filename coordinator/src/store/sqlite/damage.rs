@@ -42,10 +42,21 @@ const TOLD_MAX: usize = 10;
 const LAST: &str = "SELECT max(+rowid) FROM log";
 
 /// Reads each column but the recorded history, which is read by who asks for it alone.
-const READ: &str = "
+macro_rules! read {
+    ($rows:literal) => {
+        concat!(
+            "
 SELECT max(tx_id), max(follows), max(version), max(owner), max(kind), max(write_id), max(body), max(data),
     max(created_ms), max(ended_ms), max(stripped_ms)
-FROM log NOT INDEXED WHERE rowid BETWEEN $1 AND $2";
+FROM log NOT INDEXED WHERE rowid ",
+            $rows
+        )
+    };
+}
+
+const READ: &str = read!("BETWEEN $1 AND $2");
+/// Goes to no other page: whoever reads a range looks for what comes after it.
+const READ_ONE: &str = read!("= $1 AND $2 = $1");
 
 /// Goes through the index of the key, and not to the rows.
 const NAMES: &str = "SELECT DISTINCT tx_id FROM log WHERE +rowid BETWEEN $1 AND $2";
@@ -205,7 +216,8 @@ async fn walk(connection: &mut SqliteConnection) -> Result<Walked, sqlx::Error> 
             next = chunk.1 + 1;
             chunk
         });
-        match sqlx::query(READ).bind(from).bind(to).fetch_all(&mut *connection).await {
+        let read = if from == to { READ_ONE } else { READ };
+        match sqlx::query(read).bind(from).bind(to).fetch_all(&mut *connection).await {
             Err(error) if is_of_data(&error) && from < to => {
                 let middle = from + (to - from) / 2;
                 left.extend([(middle + 1, to), (from, middle)]);
