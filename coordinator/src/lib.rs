@@ -140,6 +140,7 @@ pub mod api;
 pub mod cluster;
 pub mod config;
 pub mod coordinator;
+mod dashboard;
 pub mod engine;
 #[doc(hidden)]
 pub mod env;
