@@ -19,6 +19,7 @@ use self::bounded::Bounded;
 use self::tls::TlsListener;
 use crate::api::http::{Slot, not_yet};
 use crate::coordinator::Status;
+use crate::dashboard;
 
 /// TLS of this server.
 #[derive(Clone, Debug)]
@@ -79,9 +80,13 @@ impl Connected<IncomingStream<'_, Bounded<TlsListener>>> for Client {
     }
 }
 
-/// Makes the router of the API.
+/// Makes the router of the API, and of the pages that look at it.
 fn api_router(api: Slot) -> Router {
-    Router::new().route("/v1/{*rest}", any(call)).with_state(api)
+    let pages = dashboard::router(Slot::clone(&api), |request| {
+        let client = request.extensions().get::<ConnectInfo<Client>>();
+        client.map(|ConnectInfo(Client(peer))| peer.clone())
+    });
+    Router::new().route("/v1/{*rest}", any(call)).with_state(api).merge(pages)
 }
 
 /// Answers a call of the API, as soon as the coordinator serves.

@@ -142,6 +142,7 @@ pub mod audit;
 pub mod cluster;
 pub mod config;
 pub mod coordinator;
+mod dashboard;
 pub mod engine;
 #[doc(hidden)]
 pub mod env;

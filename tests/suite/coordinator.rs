@@ -45,6 +45,7 @@ mod memory;
 mod operators;
 mod over_http;
 mod pages;
+mod pages_for_people;
 mod participants;
 mod patience;
 mod payloads;

@@ -21,7 +21,9 @@ use std::sync::{Arc, OnceLock};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Collected};
 use prost_reflect::MethodDescriptor;
+use serde_json::Value;
 use tonic::codegen::Service;
 use unanimo_tls::Peer;
 
@@ -133,6 +135,38 @@ impl Http {
         let counted = self.stack.answers.counted(json.into()).map_err(failed)?;
         Ok(answer::response(counted))
     }
+}
+
+impl Http {
+    /// Asks for what is at this address, in the name of whoever sent these headers. The error is a problem.
+    pub(crate) async fn look(
+        &self,
+        address: &str,
+        headers: &HeaderMap,
+        peer: Option<Peer>,
+    ) -> Result<Value, Value> {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = address.parse().expect("an address that was encoded");
+        let of_caller = [header::HOST, header::AUTHORIZATION];
+        for name in of_caller {
+            if let Some(value) = headers.get(&name) {
+                request.headers_mut().insert(name, value.clone());
+            }
+        }
+        // A page does not wait for long.
+        let timeout = header::HeaderValue::from_static("10S");
+        request.headers_mut().insert("grpc-timeout", timeout);
+        let answer = self.answer(request, peer).await;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+        let json = serde_json::from_slice(&body).unwrap_or_default();
+        if status.is_success() { Ok(json) } else { Err(json) }
+    }
+}
+
+/// Encodes a text for an address.
+pub(crate) fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
 /// Makes the call of gRPC that a request is.

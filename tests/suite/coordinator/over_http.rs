@@ -400,12 +400,24 @@ async fn a_transaction_is_watched_until_its_end() {
     world.p.hold(true);
     world.submit(tcc("g", &["ok"])).await.unwrap();
     let address = world.running.admin_address().unwrap();
+    // Whoever has seen the present state waits for the next one.
+    let timeout = ("grpc-timeout", "1S");
+    let now = http_call(address, "GET", "/v1/transactions/g:watch", &[timeout], b"").await;
+    let id = now.body.rsplit("id: ").next().unwrap().lines().next().unwrap().to_owned();
+    let headers = [timeout, ("last-event-id", id.as_str())];
+    let seen = http_call(address, "GET", "/v1/transactions/g:watch", &headers, b"").await;
+    assert!(now.body.contains("event: state\n") && seen.code == 200, "{now:?}, {seen:?}");
+    assert!(!seen.body.contains("event: state\n"), "{seen:?}");
+    assert!(
+        seen.body.contains("event: error\n") && seen.body.contains("TRANSACTION_MOVING"),
+        "{seen:?}"
+    );
     let watching = tokio::spawn(async move {
         http_call(address, "GET", "/v1/transactions/g:watch", &[], b"").await
     });
     until("the watch to begin", async || {
         let (_, metrics) = super::http::http_get(&world, "/metrics").await;
-        let begun = "unanimo_requests_total{method=\"WatchTransaction\",code=\"Ok\"} 1";
+        let begun = "unanimo_requests_total{method=\"WatchTransaction\",code=\"Ok\"} 3";
         metrics.contains(begun).then_some(())
     })
     .await;

@@ -146,3 +146,29 @@ async fn a_certificate_is_demanded_where_grpc_demands_it() {
     let (code, text) = tls_call(&world, &authority, "/v1/server", true).await;
     assert!(code == 401 && text.contains("no name in the certificate is known"), "{text}");
 }
+
+/// The pages show to each what the API would, and nothing to whoever is not known.
+#[tokio::test]
+async fn pages_are_for_those_who_may_look() {
+    let file = File::new();
+    let world = file.world().await;
+    let begun = begin(file.link(&world, 0)).await;
+    let address = world.running.admin_address().unwrap();
+    let of_tx = format!("/tx/{}", begun.tx_id);
+    // Its initiator, another one, its participant, another one, an operator, a viewer.
+    for (path, codes) in [
+        ("/", [403, 403, 403, 403, 200, 200]),
+        ("/participants", [403, 403, 403, 403, 200, 200]),
+        ("/system", [200, 200, 200, 200, 200, 200]),
+        (&of_tx, [200, 404, 200, 404, 200, 200]),
+    ] {
+        let nobody = http_call(address, "GET", path, &[], b"").await;
+        assert_eq!(nobody.code, 401, "{path}: {nobody:?}");
+        assert!(!nobody.body.contains(&begun.gid), "{path}: {nobody:?}");
+        for (column, code) in codes.into_iter().enumerate() {
+            let header = format!("Bearer {}", file.token(column));
+            let reply = http_call(address, "GET", path, &[("authorization", &header)], b"").await;
+            assert_eq!(reply.code, code, "{path} for {}: {reply:?}", COLUMNS[column]);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Pages for people: what goes on, what needs a person, and one transaction drawn.
+//!
+//! They are made of answers of the [API over HTTP](crate::api::http), asked for in the name of whoever looks, so that
+//! roles hold. They change nothing.
+
+mod chart;
+mod data;
+mod words;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use unanimo_tls::Peer;
+
+use self::chart::Chart;
+use self::data::{Filter, Info, List, Participant, Participants, Tx};
+use crate::api::http::{Slot, encoded};
+
+/// Addresses and names of the pages.
+const PAGES: &[(&str, &str)] = &[
+    ("/", "Overview"),
+    ("/transactions", "Transactions"),
+    ("/participants", "Participants"),
+    ("/system", "System"),
+];
+
+/// Sources of everything in a page: this address alone.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Transactions of a list on the overview.
+const FEW: usize = 10;
+
+/// Returns who looks, if TLS knows it.
+pub(crate) type PeerOf = fn(&Request) -> Option<Peer>;
+
+#[derive(Clone)]
+struct Pages {
+    api: Slot,
+    peer_of: PeerOf,
+}
+
+/// Makes the router of the pages.
+pub(crate) fn router(api: Slot, peer_of: PeerOf) -> Router {
+    let asset = |media_type, text| get(move || async move { asset(media_type, text) });
+    Router::new()
+        .route("/", get(overview))
+        .route("/transactions", get(transactions))
+        .route("/tx/{tx_id}", get(transaction))
+        .route("/participants", get(participants))
+        .route("/system", get(system))
+        .route("/assets/style.css", asset("text/css", include_str!("../assets/style.css")))
+        .route("/assets/live.js", asset("text/javascript", include_str!("../assets/live.js")))
+        .route("/assets/icon.svg", asset("image/svg+xml", include_str!("../assets/icon.svg")))
+        .with_state(Pages { api, peer_of })
+}
+
+fn asset(media_type: &'static str, text: &'static str) -> Response {
+    guarded(([(header::CONTENT_TYPE, media_type)], text).into_response())
+}
+
+/// Adds what keeps a page from loading, or being put into, anything else.
+fn guarded(mut response: Response) -> Response {
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Overview {
+    here: &'static str,
+    attention: Vec<Tx>,
+    more: bool,
+    figures: Vec<Figure>,
+    newest: Vec<Tx>,
+}
+
+/// Number on the overview.
+struct Figure {
+    name: &'static str,
+    value: String,
+    more: String,
+    is_bad: bool,
+}
+
+#[derive(Template)]
+#[template(path = "transactions.html")]
+struct Transactions {
+    here: &'static str,
+    filter: Filter,
+    list: Vec<Tx>,
+    next: String,
+}
+
+#[derive(Template)]
+#[template(path = "transaction.html")]
+struct Transaction {
+    here: &'static str,
+    tx: Tx,
+    chart: Chart,
+}
+
+#[derive(Template)]
+#[template(path = "participants.html")]
+struct ParticipantsPage {
+    here: &'static str,
+    list: Vec<Participant>,
+    next: String,
+}
+
+#[derive(Template)]
+#[template(path = "system.html")]
+struct System {
+    here: &'static str,
+    info: Info,
+    limits: Vec<(String, String)>,
+}
+
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct Problem {
+    here: &'static str,
+    status: u16,
+    title: String,
+    detail: String,
+    reason: String,
+}
+
+/// Who looks, and by which means the answers are asked for.
+struct Looking {
+    api: Slot,
+    headers: HeaderMap,
+    peer: Option<Peer>,
+}
+
+impl Pages {
+    fn looking(&self, request: &Request) -> Looking {
+        let peer = (self.peer_of)(request);
+        Looking { api: Arc::clone(&self.api), headers: request.headers().clone(), peer }
+    }
+}
+
+type Page = Result<Response, Response>;
+
+impl Looking {
+    /// Asks the API for what is at this address.
+    async fn ask<T: DeserializeOwned>(&self, address: &str) -> Result<T, Response> {
+        let api = self.api.get().ok_or_else(|| {
+            problem(&serde_json::json!({
+                "status": 503, "title": "The coordinator does not serve yet",
+                "detail": "It starts, or is a standby: /readyz tells what it waits for.",
+            }))
+        })?;
+        let answer = api.look(address, &self.headers, self.peer.clone()).await;
+        let answer = answer.map_err(|bad| problem(&bad))?;
+        serde_json::from_value(answer).map_err(|error| {
+            tracing::error!(%error, address, "an answer has another form than a page expects");
+            problem(&serde_json::json!({ "status": 500, "title": "The page cannot be made" }))
+        })
+    }
+}
+
+fn made(status: StatusCode, page: &impl Template) -> Response {
+    let html = page.render().unwrap_or_else(|error| {
+        tracing::error!(%error, "a page cannot be made");
+        String::new()
+    });
+    let media_type = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+    guarded((status, media_type, html).into_response())
+}
+
+fn problem(of: &Value) -> Response {
+    let text = |name: &str| of[name].as_str().unwrap_or_default().to_owned();
+    let status = of["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(500);
+    let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let page = Problem {
+        here: "",
+        status,
+        title: text("title"),
+        detail: text("detail"),
+        reason: text("reason"),
+    };
+    made(code, &page)
+}
+
+fn either(page: Page) -> Response {
+    page.unwrap_or_else(|problem| problem)
+}
+
+async fn overview(State(pages): State<Pages>, request: Request) -> Response {
+    either(overview_of(&pages.looking(&request)).await)
+}
+
+async fn overview_of(looking: &Looking) -> Page {
+    let since = words::ago(60);
+    let address = format!(
+        "/v1/transactions?pageSize={FEW}&includeCounts=true&countsEndedFrom={}",
+        encoded(&since)
+    );
+    let newest: List = looking.ask(&address).await?;
+    let address = format!("/v1/transactions?attention=true&pageSize={FEW}");
+    let attention: List = looking.ask(&address).await?;
+    let page = Overview {
+        here: "/",
+        more: !attention.next_page_token.is_empty(),
+        attention: attention.transactions,
+        figures: newest.counts.figures(),
+        newest: newest.transactions,
+    };
+    Ok(made(StatusCode::OK, &page))
+}
+
+async fn transactions(State(pages): State<Pages>, request: Request) -> Response {
+    let filter = Filter::of(request.uri().query().unwrap_or_default());
+    let looking = pages.looking(&request);
+    either(
+        async move {
+            let found: List = looking.ask(&format!("/v1/transactions?{}", filter.query())).await?;
+            let next = match found.next_page_token.as_str() {
+                "" => String::new(),
+                token => format!("/transactions?{}", filter.after(token).query()),
+            };
+            let page =
+                Transactions { here: "/transactions", filter, list: found.transactions, next };
+            Ok(made(StatusCode::OK, &page))
+        }
+        .await,
+    )
+}
+
+async fn transaction(
+    State(pages): State<Pages>,
+    Path(tx_id): Path<String>,
+    request: Request,
+) -> Response {
+    let looking = pages.looking(&request);
+    either(
+        async move {
+            let address = format!(
+                "/v1/tx/{}?includeOutputs=true&includePayloads=true&includeTimeline=true",
+                encoded(&tx_id)
+            );
+            let found: data::Found = looking.ask(&address).await?;
+            let chart = Chart::of(&found.transaction, words::now());
+            let page = Transaction { here: "/transactions", tx: found.transaction, chart };
+            Ok(made(StatusCode::OK, &page))
+        }
+        .await,
+    )
+}
+
+async fn participants(State(pages): State<Pages>, request: Request) -> Response {
+    let token = Filter::of(request.uri().query().unwrap_or_default()).page_token;
+    let looking = pages.looking(&request);
+    either(
+        async move {
+            let address = format!("/v1/participants?pageToken={}", encoded(&token));
+            let found: Participants = looking.ask(&address).await?;
+            let next = match found.next_page_token.as_str() {
+                "" => String::new(),
+                token => format!("/participants?pageToken={}", encoded(token)),
+            };
+            let page = ParticipantsPage { here: "/participants", list: found.participants, next };
+            Ok(made(StatusCode::OK, &page))
+        }
+        .await,
+    )
+}
+
+async fn system(State(pages): State<Pages>, request: Request) -> Response {
+    let looking = pages.looking(&request);
+    either(
+        async move {
+            let info: Info = looking.ask("/v1/server").await?;
+            let limits = info.limits.iter().map(|(name, value)| {
+                (
+                    words::spaced(name),
+                    value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+                )
+            });
+            let page = System { here: "/system", limits: limits.collect(), info };
+            Ok(made(StatusCode::OK, &page))
+        }
+        .await,
+    )
+}

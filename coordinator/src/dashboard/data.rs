@@ -1,0 +1,352 @@
+//! Answers of the API, as far as the pages show them.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+
+use super::Figure;
+use super::words::word;
+use crate::api::http::encoded;
+
+/// Most characters of a payload that a page shows.
+const TEXT_MAX: usize = 20_000;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct List {
+    pub(super) transactions: Vec<Tx>,
+    pub(super) next_page_token: String,
+    pub(super) counts: Counts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Found {
+    pub(super) transaction: Tx,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Tx {
+    pub(super) tx_id: String,
+    pub(super) gid: String,
+    pub(super) mode: String,
+    pub(super) state: String,
+    pub(super) outcome: String,
+    pub(super) abort_cause: String,
+    pub(super) abort_branch_id: String,
+    pub(super) abort_detail: String,
+    pub(super) heuristic: String,
+    pub(super) stalled: bool,
+    pub(super) attention: bool,
+    pub(super) branch_count: u32,
+    pub(super) branches: Vec<Branch>,
+    pub(super) created_at: String,
+    pub(super) deadline: String,
+    pub(super) decided_at: String,
+    pub(super) ended_at: String,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) timeline: Vec<Entry>,
+    pub(super) revision: String,
+    pub(super) unreadable: String,
+    pub(super) waiting: Option<Waiting>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Waiting {
+    pub(super) sentence: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Entry {
+    pub(super) occurred_at: String,
+    pub(super) event: String,
+    pub(super) branch_id: String,
+    pub(super) detail: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Branch {
+    pub(super) branch_id: String,
+    pub(super) participant: String,
+    pub(super) action: String,
+    mode: String,
+    state: String,
+    vote: String,
+    refusal: Option<Refusal>,
+    payload: Option<Payload>,
+    output: Option<Payload>,
+    pub(super) prepare_attempts: Attempts,
+    pub(super) phase_two_attempts: Attempts,
+    pub(super) voted_at: String,
+    pub(super) ended_at: String,
+    heuristic_note: String,
+    depends_on: Vec<String>,
+    pub(super) pivot: bool,
+    child_gid: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    reason: String,
+    message: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Payload {
+    data: String,
+    media_type: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Attempts {
+    pub(super) count: u32,
+    pub(super) first_at: String,
+    pub(super) last_at: String,
+    pub(super) last_error: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Counts {
+    states: Vec<StateCount>,
+    stalled_count: String,
+    heuristic_count: String,
+    unreadable_count: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct StateCount {
+    state: String,
+    transaction_count: String,
+    at_least: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Participants {
+    pub(super) participants: Vec<Participant>,
+    pub(super) next_page_token: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Participant {
+    pub(super) name: String,
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Endpoint {
+    pub(super) endpoint: String,
+    pub(super) configured: bool,
+    pub(super) last_seen_at: String,
+    pub(super) alive: bool,
+    pub(super) features: Vec<String>,
+    pub(super) sdk: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Info {
+    pub(super) version: String,
+    pub(super) cluster_id: String,
+    pub(super) features: Vec<String>,
+    pub(super) limits: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Tx {
+    pub(super) fn state_word(&self) -> String {
+        word(&self.state, "TRANSACTION_STATE_")
+    }
+
+    pub(super) fn mode_word(&self) -> String {
+        word(&self.mode, "MODE_")
+    }
+
+    pub(super) fn is_heuristic(&self) -> bool {
+        !matches!(self.heuristic.as_str(), "" | "HEURISTIC_NONE")
+    }
+
+    pub(super) fn heuristic_word(&self) -> String {
+        format!("heuristic {}", word(&self.heuristic, "HEURISTIC_"))
+    }
+
+    pub(super) fn abort_word(&self) -> String {
+        word(&self.abort_cause, "ABORT_CAUSE_")
+    }
+
+    /// Returns the class of its state.
+    pub(super) fn tone(&self) -> &'static str {
+        match self.state.as_str() {
+            "TRANSACTION_STATE_COMMITTED" => "good",
+            "TRANSACTION_STATE_ABORTED" => "",
+            _ => "wait",
+        }
+    }
+}
+
+impl Branch {
+    pub(super) fn state_word(&self) -> String {
+        word(&self.state, "BRANCH_STATE_")
+    }
+
+    /// Tells whether something is owed to it.
+    pub(super) fn is_open(&self) -> bool {
+        self.ended_at.is_empty()
+    }
+
+    pub(super) fn tone(&self) -> &'static str {
+        match self.state.as_str() {
+            "BRANCH_STATE_COMMITTED" | "BRANCH_STATE_DONE" | "BRANCH_STATE_PREPARED" => "good",
+            "BRANCH_STATE_REFUSED" => "bad",
+            state if state.contains("HEURISTIC") => "bad",
+            state if state.ends_with("ING") => "wait",
+            _ => "",
+        }
+    }
+
+    /// Returns what there is to say of it, by name.
+    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
+        let attempts = |attempts: &Attempts| match attempts.count {
+            0 => String::new(),
+            count => format!("{count}, last at {}", super::words::time(&attempts.last_at)),
+        };
+        let refusal = self.refusal.as_ref();
+        let refusal = refusal.map(|refusal| format!("{}: {}", refusal.reason, refusal.message));
+        let all = [
+            ("mode", word(&self.mode, "MODE_")),
+            ("after", self.depends_on.join(", ")),
+            ("vote", word(&self.vote, "VOTE_")),
+            ("voted", super::words::time(&self.voted_at)),
+            ("refusal", refusal.unwrap_or_default()),
+            ("attempts of phase one", attempts(&self.prepare_attempts)),
+            ("its last error", self.prepare_attempts.last_error.clone()),
+            ("attempts of phase two", attempts(&self.phase_two_attempts)),
+            ("last error of phase two", self.phase_two_attempts.last_error.clone()),
+            ("ended", super::words::time(&self.ended_at)),
+            ("note", self.heuristic_note.clone()),
+            ("child", self.child_gid.clone()),
+        ];
+        all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    /// Returns payload and output as texts.
+    pub(super) fn bytes(&self) -> Vec<(&'static str, String)> {
+        let all = [("Payload", &self.payload), ("Output", &self.output)];
+        let some = all.into_iter().filter_map(|(name, bytes)| Some((name, bytes.as_ref()?)));
+        some.map(|(name, bytes)| (name, bytes.text()))
+            .filter(|(_, text)| !text.is_empty())
+            .collect()
+    }
+}
+
+impl Payload {
+    /// Returns the bytes as a text: JSON with indents, other texts as they are, and the rest by its size.
+    fn text(&self) -> String {
+        let bytes = BASE64_STANDARD.decode(&self.data).unwrap_or_default();
+        let json = serde_json::from_slice::<serde_json::Value>(&bytes);
+        let pretty = json.ok().and_then(|json| serde_json::to_string_pretty(&json).ok());
+        let text = match (pretty, std::str::from_utf8(&bytes)) {
+            (Some(pretty), _) => pretty,
+            (None, Ok(text)) => text.to_owned(),
+            (None, Err(_)) => return format!("{} bytes, {}", bytes.len(), self.media_type),
+        };
+        match text.char_indices().nth(TEXT_MAX) {
+            None => text,
+            Some((end, _)) => format!("{}…\n({} bytes in all)", &text[..end], bytes.len()),
+        }
+    }
+}
+
+impl Counts {
+    pub(super) fn figures(&self) -> Vec<Figure> {
+        let of = |state: &str| {
+            let found =
+                self.states.iter().find(|of| word(&of.state, "TRANSACTION_STATE_") == state);
+            found.map_or_else(
+                || "0".to_owned(),
+                |of| {
+                    let count =
+                        if of.transaction_count.is_empty() { "0" } else { &of.transaction_count };
+                    format!("{count}{}", if of.at_least { "+" } else { "" })
+                },
+            )
+        };
+        let figure = |name, value: String, more: &str, is_bad: bool| {
+            let is_bad = is_bad && value != "0";
+            Figure { name, value, more: more.to_owned(), is_bad }
+        };
+        let number = |text: &str| if text.is_empty() { "0".to_owned() } else { text.to_owned() };
+        vec![
+            figure("active", of("active"), "not decided", false),
+            figure("in doubt", of("in doubt"), "children that wait", false),
+            figure("committing", of("committing"), "owed a Commit", false),
+            figure("aborting", of("aborting"), "owed a Cancel", false),
+            figure("scheduled", of("scheduled"), "start later", false),
+            figure("committed", of("committed"), "in the last minute", false),
+            figure("aborted", of("aborted"), "in the last minute", false),
+            figure("stalled", number(&self.stalled_count), "", true),
+            figure("heuristic", number(&self.heuristic_count), "not forgotten", true),
+            figure("unreadable", number(&self.unreadable_count), "set aside", true),
+        ]
+    }
+}
+
+/// Filter of a list, as the address has it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Filter {
+    pub(super) states: String,
+    pub(super) gid_prefix: String,
+    pub(super) participant: String,
+    pub(super) attention: String,
+    pub(super) page_token: String,
+}
+
+impl Filter {
+    pub(super) fn of(query: &str) -> Self {
+        let mut filter = Self::default();
+        for part in query.split('&') {
+            let (name, text) = part.split_once('=').unwrap_or((part, ""));
+            let text = percent_encoding::percent_decode_str(&text.replace('+', " "))
+                .decode_utf8_lossy()
+                .into_owned();
+            match name {
+                "states" => filter.states = text,
+                "gidPrefix" => filter.gid_prefix = text,
+                "participant" => filter.participant = text,
+                "attention" => filter.attention = text,
+                "pageToken" => filter.page_token = text,
+                _ => {}
+            }
+        }
+        filter
+    }
+
+    /// Returns the same for the page after.
+    pub(super) fn after(&self, token: &str) -> Self {
+        Self { page_token: token.to_owned(), ..self.clone() }
+    }
+
+    pub(super) fn query(&self) -> String {
+        let parts = [
+            ("states", &self.states),
+            ("gidPrefix", &self.gid_prefix),
+            ("participant", &self.participant),
+            ("attention", &self.attention),
+            ("pageToken", &self.page_token),
+        ];
+        let set = parts.iter().filter(|(_, text)| !text.is_empty());
+        set.map(|(name, text)| format!("{name}={}", encoded(text))).collect::<Vec<_>>().join("&")
+    }
+}
