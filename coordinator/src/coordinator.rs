@@ -195,9 +195,7 @@ impl Builder {
         directory.add_own(Arc::new(Children::new(engine.downgrade())));
         let mut helpers = JoinSet::new();
         helpers.spawn(tls.clone().watch(Arc::clone(&metrics)));
-        helpers.spawn(driving.run());
-        helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
-        helpers.spawn(sleepers::Service::new(engine.clone()).run());
+        drive(&mut helpers, &engine, driving, adoption_wanted);
         let audit = tls.audit(&store, &env, &metrics, me);
         let purging = maintenance::Purge::new(&config, me, &store, &env, &metrics, &audit);
         maintenance::start(&mut helpers, engine.clone(), Arc::clone(&directory), purging);
@@ -236,6 +234,18 @@ impl Builder {
         let body = Body { store, me, journal, audit, health, status, helpers, vital, stop_serving };
         Ok(Running { engine, me, addresses, body, drain_timeout: config.drain_timeout.0 })
     }
+}
+
+/// Starts what drives transactions, and what brings them to memory.
+fn drive(
+    helpers: &mut JoinSet<()>,
+    engine: &Handle,
+    driving: engine::Service,
+    adoption_wanted: Arc<Notify>,
+) {
+    helpers.spawn(driving.run());
+    helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
+    helpers.spawn(sleepers::Service::new(engine.clone()).run());
 }
 
 /// Running coordinator. Dropping it is like a crash: it waits for nothing and writes nothing more.

@@ -140,6 +140,8 @@ fn errors() -> String {
     let rows = api::error::TABLE.iter().map(|reason| {
         let retry = if reason.retryable { "yes" } else { "no" };
         let (name, status) = (code(reason.name), code(code_name(reason.code)));
+        // The type of a problem over HTTP leads to it.
+        let name = format!("<a id=\"{}\"></a>{name}", reason.name.to_lowercase());
         [name, status, retry.into(), reason.effect.name().into(), reason.help.into()]
     });
     format!(

@@ -93,6 +93,9 @@ async fn an_address_that_others_can_reach_is_warned_of() {
     let url = sqlite(&new_path(".db"));
     let args = ["serve", "--listen", "0.0.0.0:0", "--database-url", &url];
     run(&args).await.check(2).complains(&["listen must be a loopback address", "set insecure"]);
+    let http = ["serve", "--http-listen", "0.0.0.0:0", "--database-url", &url];
+    let told = ["http-listen must be a loopback address", "set insecure"];
+    run(&http).await.check(2).complains(&told);
     let mut all = args.to_vec();
     all.extend(["--admin-listen", "127.0.0.1:0", "--insecure"]);
     let mut program = Program::start(command(&all));

@@ -171,6 +171,8 @@ fn same_error(of: &str, status: &Status, reply: &Reply) {
     assert_eq!(problem["reason"], info.reason, "{of}");
     let anchor = format!("errors.md#{}", info.reason.to_lowercase());
     assert!(problem["type"].as_str().unwrap().ends_with(&anchor), "{problem}");
+    let place = format!("<a id=\"{}\"></a>", info.reason.to_lowercase());
+    assert!(include_str!("../../../docs/reference/errors.md").contains(&place), "{place}");
     assert_eq!(problem["retryable"].to_string(), info.metadata["retryable"], "{of}");
     assert_eq!(problem["effect"], info.metadata["effect"], "{of}");
     for (key, value) in &info.metadata {
@@ -433,4 +435,24 @@ async fn a_transaction_is_watched_until_its_end() {
     let again = http_call(address, "GET", "/v1/transactions/g:watch", &seen, b"").await;
     // The ended state comes in any case, and nothing before it.
     assert_eq!(again.body.matches("event: state\n").count(), 1, "{}", again.body);
+}
+
+/// With an address of its own the API is served there alone, and health where it was.
+#[tokio::test]
+async fn the_api_may_have_an_address_of_its_own() {
+    let mut config = super::config(&super::sqlite_url());
+    config.http_listen.0 = Some("127.0.0.1:0".parse().unwrap());
+    let world = World::start(config).await;
+    let admin = world.running.admin_address().unwrap();
+    let own = world.running.http_address().expect("an address of its own");
+    for path in ["/v1/server", "/v1/openapi.json", "/"] {
+        let (here, there) = tokio::join!(
+            http_call(own, "GET", path, &[], b""),
+            http_call(admin, "GET", path, &[], b"")
+        );
+        assert_eq!((here.code, there.code), (200, 404), "{path}: {here:?}, {there:?}");
+    }
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(http_call(admin, "GET", path, &[], b"").await.code, 200, "{path}");
+    }
 }

@@ -147,6 +147,21 @@ async fn a_certificate_is_demanded_where_grpc_demands_it() {
     assert!(code == 401 && text.contains("no name in the certificate is known"), "{text}");
 }
 
+/// Where others reach the address of health, and nobody knows who calls, it has no API and no pages.
+#[tokio::test]
+async fn an_address_that_others_reach_serves_no_api_to_strangers() {
+    let authority = Authority::new();
+    let mut config = guarded(&authority);
+    config.tls_client_ca = Default::default();
+    config.admin_listen = "0.0.0.0:0".parse().unwrap();
+    let world = World::start(config).await;
+    for path in ["/v1/server", "/v1/openapi.json", "/"] {
+        let (code, text) = tls_call(&world, &authority, path, false).await;
+        assert_eq!(code, 404, "{path}: {text}");
+    }
+    assert_eq!(tls_call(&world, &authority, "/healthz", false).await.0, 200);
+}
+
 /// The pages show to each what the API would, and nothing to whoever is not known.
 #[tokio::test]
 async fn pages_are_for_those_who_may_look() {
