@@ -1,29 +1,117 @@
 "use strict";
-// Brings the page up to date: at each change of what it watches, or every few seconds. Without this script the page is
-// as it was when it was asked for.
+// Brings the page up to date: at each change of what it watches, or every few seconds. What comes while the page is not
+// looked at, is being read or is being brought up to date is wanted until it is done. Without this script the page is as it
+// was when it was asked for.
 (() => {
   const main = document.querySelector("main");
-  let busy = false;
+  const away = document.getElementById("away");
+  // Longest time for an answer, between two attempts, and between one answer and the next request.
+  const PATIENCE = 15000, PAUSE = 3000, BREATH = 300;
+  const every = Number(main.dataset.every) || 0;
+  if (!every && !main.dataset.watch) return;
+  let wanted = false, busy = false, events = null, isOver = false;
+  let watch = main.dataset.watch;
+
+  // Details are open as the coordinator gives them, unless the reader has chosen otherwise.
+  const given = new Map(), chosen = new Map();
+  const details = () => [...main.querySelectorAll("details[data-key]")];
+  const note = () => details().forEach((d) => given.set(d.dataset.key, d.open));
+  const show = (page) => {
+    for (const d of details()) {
+      if (d.open === given.get(d.dataset.key)) chosen.delete(d.dataset.key);
+      else chosen.set(d.dataset.key, d.open);
+    }
+    main.replaceChildren(...page.childNodes);
+    note();
+    for (const d of details()) if (chosen.has(d.dataset.key)) d.open = chosen.get(d.dataset.key);
+  };
+
+  const isRead = () => {
+    const focus = document.activeElement;
+    return (focus !== main && main.contains(focus)) || String(getSelection()) !== "";
+  };
+
   const renew = async () => {
-    const reading = main.contains(document.activeElement) && document.activeElement !== main;
-    if (busy || document.hidden || reading || String(getSelection()) !== "") return;
+    if (!wanted || busy || document.hidden || isRead()) return;
     busy = true;
+    wanted = false;
+    let done = false;
     try {
-      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const opened = new Set([...main.querySelectorAll("details")].flatMap((d, n) => (d.open ? [n] : [])));
-      main.replaceChildren(...page.querySelector("main").childNodes);
-      main.querySelectorAll("details").forEach((d, n) => { if (opened.has(n)) d.open = true; });
+      const headers = { accept: "text/html" };
+      const answer = await fetch(location.href, { headers, signal: AbortSignal.timeout(PATIENCE) });
+      const text = await answer.text();
+      // Somebody may have begun to read meanwhile.
+      if (isRead()) {
+        wanted = true;
+        return;
+      }
+      const page = new DOMParser().parseFromString(text, "text/html").querySelector("main");
+      // A problem, such as a standby's, passes: what is watched stays the same.
+      if (answer.ok && !every) {
+        watch = page.dataset.watch;
+        isOver = false;
+        follow();
+      }
+      if (!answer.ok) wanted = true;
+      show(page);
+      away.hidden = true;
+      done = answer.ok;
     } catch {
-      // The coordinator is away; the next turn asks again.
+      wanted = true;
+      if (away.hidden) {
+        away.textContent = `No answer since ${new Date().toISOString().slice(11, 19)} UTC: the page is as it was then.`;
+        away.hidden = false;
+      }
     } finally {
-      busy = false;
+      setTimeout(() => {
+        busy = false;
+        if (done) renew();
+      }, BREATH);
     }
   };
-  if (main.dataset.every) setInterval(renew, Number(main.dataset.every));
-  if (main.dataset.watch) {
-    const events = new EventSource(main.dataset.watch);
-    events.addEventListener("state", renew);
-    events.addEventListener("end", () => { events.close(); renew(); });
-  }
+  const want = () => {
+    wanted = true;
+    renew();
+  };
+
+  // A page that is not seen leaves its connection to others: browsers have six for each coordinator.
+  const unfollow = () => {
+    events?.close();
+    events = null;
+  };
+  const follow = () => {
+    if (events?.readyState === EventSource.CLOSED) {
+      events = null;
+      wanted = true;
+    }
+    if (!watch) unfollow();
+    if (!watch || isOver || events || document.hidden) return;
+    events = new EventSource(watch);
+    events.addEventListener("state", want);
+    // The transaction has ended, or the coordinator stops: the page tells which.
+    events.addEventListener("end", () => {
+      isOver = true;
+      unfollow();
+      want();
+    });
+  };
+
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      unfollow();
+      return;
+    }
+    wanted = true;
+    follow();
+    renew();
+  });
+  main.addEventListener("focusout", () => setTimeout(renew));
+  document.addEventListener("selectionchange", renew);
+  setInterval(() => {
+    if (every) wanted = true;
+    follow();
+    renew();
+  }, every || PAUSE);
+  note();
+  follow();
 })();

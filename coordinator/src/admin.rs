@@ -1,6 +1,7 @@
 //! Health, metrics and the API over HTTP.
 
 mod bounded;
+mod held;
 mod tls;
 
 use std::sync::Arc;
@@ -8,16 +9,18 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::serve::IncomingStream;
 use tokio::net::TcpListener;
 use unanimo_tls::Peer;
 
-use self::bounded::Bounded;
+use self::bounded::{Bounded, Calls, OPEN_MAX, Places, Turns};
+use self::held::Held;
 use self::tls::TlsListener;
-use crate::api::http::{Slot, not_yet};
+use crate::api::http::{Slot, not_yet, too_many};
 use crate::coordinator::Status;
 use crate::dashboard;
 
@@ -29,16 +32,23 @@ pub(crate) struct Tls {
     pub(crate) knows_clients: bool,
 }
 
-/// A client of this server, as TLS knows it.
+/// A client of this server.
 #[derive(Clone, Debug)]
-struct Client(Peer);
+struct Client {
+    /// Its address, and its names as TLS knows them.
+    peer: Option<Peer>,
+    /// Calls on its connection.
+    calls: Calls,
+}
 
-/// Serves until the process ends, with the API if it is given. The error is the listener's.
+/// Serves until it is told to stop and has answered what was under way, with the API if it is given. The error is the
+/// listener's.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
     status: Arc<Status>,
     api: Option<Slot>,
+    stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let open = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
     let knows_clients = tls.as_ref().is_some_and(|tls| tls.knows_clients);
@@ -47,46 +57,100 @@ pub(crate) async fn serve(
         false => get(metrics),
     };
     let router = open.route("/metrics", figures).with_state(status);
-    serve_router(listener, tls, api.map(api_router).into_iter().fold(router, Router::merge)).await
+    let api = api.map(|api| api_router(api, OPEN_MAX));
+    let router = api.into_iter().fold(router, Router::merge);
+    serve_router(listener, tls, router, Places::new(OPEN_MAX), stop).await
 }
 
-/// Serves the API alone.
+/// Serves the API alone, on so many connections at once.
 pub(crate) async fn serve_api(
     listener: TcpListener,
     tls: Option<Tls>,
     api: Slot,
+    open_max: usize,
+    stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    serve_router(listener, tls, api_router(api)).await
+    serve_router(listener, tls, api_router(api, open_max), Places::new(open_max), stop).await
 }
 
 async fn serve_router(
     listener: TcpListener,
     tls: Option<Tls>,
     router: Router,
+    places: Places,
+    stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    match tls {
-        None => axum::serve(Bounded::new(listener), router).await,
-        Some(Tls { server, .. }) => {
-            let listener = Bounded::new(TlsListener::new(listener, &server));
-            let service = router.into_make_service_with_connect_info::<Client>();
-            axum::serve(listener, service).await
+    let router = router.layer(middleware::map_response(guarded));
+    let service = router.into_make_service_with_connect_info::<Client>();
+    // The listener is dropped at the stop; what is under way has its places until this future is.
+    let of_listener = places.clone();
+    let served = match tls {
+        None => {
+            let listener = Bounded::new(listener, of_listener);
+            axum::serve(listener, service).with_graceful_shutdown(stop).await
         }
-    }
+        Some(Tls { server, .. }) => {
+            let listener = Bounded::new(TlsListener::new(listener, &server), of_listener);
+            axum::serve(listener, service).with_graceful_shutdown(stop).await
+        }
+    };
+    drop(places);
+    served
 }
 
 impl Connected<IncomingStream<'_, Bounded<TlsListener>>> for Client {
     fn connect_info(stream: IncomingStream<'_, Bounded<TlsListener>>) -> Self {
-        Self(stream.io().inner().peer().clone())
+        let io = stream.io();
+        Self { peer: Some(io.inner().peer().clone()), calls: io.calls().clone() }
+    }
+}
+
+impl Connected<IncomingStream<'_, Bounded<TcpListener>>> for Client {
+    fn connect_info(stream: IncomingStream<'_, Bounded<TcpListener>>) -> Self {
+        let peer = Peer { address: Some(*stream.remote_addr()), names: None };
+        Self { peer: Some(peer), calls: stream.io().calls().clone() }
     }
 }
 
 /// Makes the router of the API, and of the pages that look at it.
-fn api_router(api: Slot) -> Router {
+fn api_router(api: Slot, open_max: usize) -> Router {
     let pages = dashboard::router(Slot::clone(&api), |request| {
         let client = request.extensions().get::<ConnectInfo<Client>>();
-        client.map(|ConnectInfo(Client(peer))| peer.clone())
+        client.and_then(|ConnectInfo(client)| client.peer.clone())
     });
-    Router::new().route("/v1/{*rest}", any(call)).with_state(api).merge(pages)
+    let pages = pages.layer(middleware::map_response_with_state(Slot::clone(&api), counted));
+    let turns = Turns::new(open_max);
+    let router = Router::new().route("/v1/{*rest}", any(call)).with_state(api).merge(pages);
+    router.layer(middleware::from_fn_with_state(turns, in_turn))
+}
+
+/// Answers a call when it has a turn, which ends with the answer.
+async fn in_turn(State(turns): State<Turns>, request: Request, next: Next) -> Response {
+    let client = request.extensions().get::<ConnectInfo<Client>>();
+    let Some(turn) = turns.next(client.map(|ConnectInfo(client)| &client.calls)) else {
+        return too_many();
+    };
+    next.run(request).await.map(|body| axum::body::Body::new(Held::new(body, turn)))
+}
+
+/// Counts a page until it is read, as answers of the API are.
+async fn counted(State(api): State<Slot>, page: Response) -> Response {
+    match api.get() {
+        None => page,
+        Some(api) => api.counted(page).await,
+    }
+}
+
+/// Adds what keeps an answer from being taken for something else, where its own does not say it.
+async fn guarded(mut response: Response) -> Response {
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Answers a call of the API, as soon as the coordinator serves.
@@ -94,7 +158,7 @@ async fn call(State(api): State<Slot>, mut request: Request) -> Response {
     let client = request.extensions_mut().remove::<ConnectInfo<Client>>();
     match api.get() {
         None => not_yet(),
-        Some(api) => api.answer(request, client.map(|ConnectInfo(Client(peer))| peer)).await,
+        Some(api) => api.answer(request, client.and_then(|ConnectInfo(of)| of.peer)).await,
     }
 }
 
@@ -121,7 +185,8 @@ async fn readyz(State(status): State<Arc<Status>>) -> impl IntoResponse {
 /// Answers 403 to whoever shows no certificate: the metrics name participants.
 async fn metrics_for_clients(status: State<Arc<Status>>, request: Request) -> Response {
     let client = request.extensions().get::<ConnectInfo<Client>>();
-    match client.is_some_and(|ConnectInfo(Client(peer))| peer.names.is_some()) {
+    let peer = client.and_then(|ConnectInfo(client)| client.peer.as_ref());
+    match peer.is_some_and(|peer| peer.names.is_some()) {
         true => metrics(status).await.into_response(),
         false => (StatusCode::FORBIDDEN, "a client certificate is needed\n").into_response(),
     }

@@ -34,6 +34,9 @@ pub const PARTICIPANT_OTHER_DATABASE: &str = "participant_other_database";
 /// Name of the alarm: files of certificates, keys, identities or tokens have changed, and cannot be used.
 pub const FILES_NOT_USED: &str = "files_not_used";
 
+/// Name of the alarm: the audit is not as it was written.
+pub const AUDIT_TAMPERED: &str = "audit_tampered";
+
 /// Documentation of an alarm.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
@@ -160,5 +163,13 @@ pub const TABLE: &[Described] = &[
         act: "The log line names the file and the rule. Repair the file at once where something was revoked; it is \
               read again within a second.",
         cleared: "files that can be used",
+    },
+    Described {
+        name: AUDIT_TAMPERED,
+        raised: "The audit is not as it was written: an entry was changed, removed or moved. Nothing of it is purged, so \
+                 that it stays as evidence.",
+        act: "`unanimo audit verify` tells the first entry that is wrong. Find out who has written into the \
+              coordinator's database; keep a copy of it, and the log, in which each entry has a line.",
+        cleared: "nothing; it is told once, and again after a purge",
     },
 ];

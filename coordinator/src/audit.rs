@@ -7,9 +7,13 @@ mod chain;
 mod denials;
 mod entry;
 mod named;
+mod page;
 mod trail;
 
-pub use self::chain::{Broken, Link, Verifier, hash_of, hex, unhex};
+pub use self::chain::{Broken, Link, Purge, Verifier, hash_of, hex, unhex};
 pub use self::entry::{Entry, Kind};
 pub(crate) use self::named::{Fingerprint, changed, changes, started};
-pub(crate) use self::trail::Trail;
+pub(crate) use self::page::page;
+#[cfg(test)]
+pub(crate) use self::trail::kept;
+pub(crate) use self::trail::{ACTS_MAX, Trail, Unwritten};

@@ -22,8 +22,8 @@ use unanimo_core::{ParticipantName, Violation};
 pub use self::answers::CLIENT_BYTES_DEFAULT;
 pub use self::load::Loaded;
 pub use self::values::{
-    DatabaseSchema, DatabaseUrl, FilePath, History, LogFormat, NodeName, OptionalAddress, Period,
-    ServerName,
+    DatabaseSchema, DatabaseUrl, FilePath, History, HostNames, LogFormat, NodeName,
+    OptionalAddress, Period, ServerName,
 };
 use self::values::{Given, Named};
 pub use self::variables::unknown_variables;
@@ -188,6 +188,10 @@ settings! {
     /// Address on which the [API over HTTP](../http.md) is served alone, and not on `admin-listen`. Its rules are those
     /// of `listen`.
     http_listen: OptionalAddress = OptionalAddress::default(), "UNANIMO_HTTP_LISTEN";
+    /// Names of hosts by which the [API over HTTP](../http.md) is asked, separated by commas, such as that of a proxy or of a
+    /// container: as long as callers have no identities, another name than these and `localhost` is refused, because a page
+    /// may have turned its own to this address. Addresses of IP need not be here.
+    http_hosts: HostNames = HostNames::default(), "UNANIMO_HTTP_HOSTS";
     /// Certificate of the coordinator for TLS: a PEM file, with the certificates of the authorities between
     /// it and the root after it. It serves gRPC, health and metrics. All such files are read again when they
     /// change. See [security](../security.md).
@@ -255,6 +259,7 @@ settings! {
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
     /// Most connections of callers over gRPC at once, of which one address may take three quarters of those that others
     /// leave. One more is closed at once; with TLS, behind its handshake. A few more serve calls of operators alone.
+    /// At `http-listen` as many may be open again.
     connections_max: usize = 4096, "UNANIMO_CONNECTIONS_MAX";
     /// Longest life of a connection of a caller: it is then told to make another one, and calls under way end on it.
     /// With it clients spread anew over several addresses, and new certificates are judged. 0s is no bound.

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use unanimo_core::{Incarnation, ParticipantName};
 
@@ -164,11 +164,12 @@ impl Builder {
         let status = Arc::new(Status::new(Arc::clone(&metrics)));
         let mut vital = JoinSet::new();
         let (mut sockets, http) = (None, Slot::default());
+        let (stop_serving, stop) = watch::channel(());
         let tls = tls::Tls::load(&config)?;
         if network {
             let (bound, listeners) = Sockets::bind(&config).await?;
             sockets = Some(bound);
-            ends::serve_http(&mut vital, listeners, (&config, &tls), &status, &http);
+            ends::serve_http(&mut vital, listeners, (&config, &tls), &status, &http, &stop);
         }
         let (store, created) = opening::take_turn(&config, relocated, &status).await?;
         let me = created.incarnation;
@@ -202,7 +203,6 @@ impl Builder {
         vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));
 
         let mut addresses = None;
-        let (stop_serving, serving_stopped) = oneshot::channel();
         let (health, health_service) = tonic_health::server::health_reporter();
         if let Some(sockets) = sockets {
             let (grpc, served) = sockets.listen(config.listen)?;
@@ -221,9 +221,9 @@ impl Builder {
             let stack = api::Stack::new(api);
             let served = api::http::Http::new(stack.clone(), config.http_callers());
             http.set(served).expect("it starts once");
-            let stop = async { drop(serving_stopped.await) };
-            let serving = api::serve(stack, grpc, tls.grpc(), health.clone(), health_service, stop);
-            vital.spawn(ends::grpc_end(serving));
+            let end = ends::stopped(stop.clone());
+            let serving = api::serve(stack, grpc, tls.grpc(), health.clone(), health_service, end);
+            vital.spawn(ends::grpc_end(serving, stop));
         }
         status.has_started(status::Started {
             store: Arc::clone(&store),
@@ -272,7 +272,8 @@ struct Body {
     helpers: JoinSet<()>,
     /// Tasks of which the first one that ends with a reason ends the coordinator.
     vital: JoinSet<Option<Ended>>,
-    stop_serving: oneshot::Sender<()>,
+    /// Tells the servers to stop. Each has a receiver until it has answered what was under way.
+    stop_serving: watch::Sender<()>,
 }
 
 impl Running {
@@ -360,14 +361,17 @@ impl Body {
 
     /// Stops serving, then deciding, then writing. Last it gives up the right to write, so that a
     /// successor need not wait for the end of the lease.
-    async fn leave(self) -> Result<(), Ended> {
-        let Self { store, me, journal, audit, helpers, mut vital, stop_serving, .. } = self;
+    async fn leave(mut self) -> Result<(), Ended> {
+        let stop_serving = self.stop_serving.clone();
         // Without a network there is no receiver.
         let _ = stop_serving.send(());
-        let served = tokio::time::timeout(LAST_REQUESTS, vital.join_next()).await;
-        if let Ok(Some(Ok(Some(ended)))) = served {
-            return Err(ended);
+        tokio::select! {
+            ended = self.next_end() => return Err(ended),
+            _ = tokio::time::timeout(LAST_REQUESTS, stop_serving.closed()) => {}
         }
+        let Self { store, me, journal, audit, helpers, vital, .. } = self;
+        // An act needs what the helpers drive.
+        audit.stop().await;
         drop(helpers);
         journal.close();
         let written = async {

@@ -3,14 +3,21 @@
 //! They are made of answers of the [API over HTTP](crate::api::http), asked for in the name of whoever looks, so that
 //! roles hold. They change nothing.
 
+mod advice;
 mod chart;
 mod data;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod text;
 mod words;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use askama::Template;
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,12 +27,14 @@ use serde_json::Value;
 use unanimo_tls::Peer;
 
 use self::chart::Chart;
-use self::data::{Filter, Info, List, Participant, Participants, Tx};
+use self::data::{Counts, Filter, Info, List, Participant, Participants, Tx};
+use self::shared::Shared;
 use crate::api::http::{Slot, encoded};
 
 /// Addresses and names of the pages.
 const PAGES: &[(&str, &str)] = &[
     ("/", "Overview"),
+    ("/attention", "Attention"),
     ("/transactions", "Transactions"),
     ("/participants", "Participants"),
     ("/system", "System"),
@@ -45,6 +54,8 @@ pub(crate) type PeerOf = fn(&Request) -> Option<Peer>;
 struct Pages {
     api: Slot,
     peer_of: PeerOf,
+    /// Numbers of all transactions, which are the same for all who may see them.
+    counts: Arc<Shared<Counts>>,
 }
 
 /// Makes the router of the pages.
@@ -52,6 +63,7 @@ pub(crate) fn router(api: Slot, peer_of: PeerOf) -> Router {
     let asset = |media_type, text| get(move || async move { asset(media_type, text) });
     Router::new()
         .route("/", get(overview))
+        .route("/attention", get(attention))
         .route("/transactions", get(transactions))
         .route("/tx/{tx_id}", get(transaction))
         .route("/participants", get(participants))
@@ -59,7 +71,7 @@ pub(crate) fn router(api: Slot, peer_of: PeerOf) -> Router {
         .route("/assets/style.css", asset("text/css", include_str!("../assets/style.css")))
         .route("/assets/live.js", asset("text/javascript", include_str!("../assets/live.js")))
         .route("/assets/icon.svg", asset("image/svg+xml", include_str!("../assets/icon.svg")))
-        .with_state(Pages { api, peer_of })
+        .with_state(Pages { api, peer_of, counts: Arc::default() })
 }
 
 fn asset(media_type: &'static str, text: &'static str) -> Response {
@@ -85,7 +97,8 @@ struct Overview {
     here: &'static str,
     attention: Vec<Tx>,
     more: bool,
-    figures: Vec<Figure>,
+    /// Nothing where they could not be counted a moment ago.
+    counts: Option<Arc<Counts>>,
     newest: Vec<Tx>,
 }
 
@@ -95,6 +108,14 @@ struct Figure {
     value: String,
     more: String,
     is_bad: bool,
+}
+
+#[derive(Template)]
+#[template(path = "attention.html")]
+struct Attention {
+    here: &'static str,
+    list: Vec<Tx>,
+    next: String,
 }
 
 #[derive(Template)]
@@ -202,26 +223,56 @@ fn either(page: Page) -> Response {
 }
 
 async fn overview(State(pages): State<Pages>, request: Request) -> Response {
-    either(overview_of(&pages.looking(&request)).await)
+    either(overview_of(&pages, &pages.looking(&request)).await)
 }
 
-async fn overview_of(looking: &Looking) -> Page {
-    let since = words::ago(60);
-    let address = format!(
-        "/v1/transactions?pageSize={FEW}&includeCounts=true&countsEndedFrom={}",
-        encoded(&since)
-    );
-    let newest: List = looking.ask(&address).await?;
+async fn overview_of(pages: &Pages, looking: &Looking) -> Page {
+    let counts = counts(pages, looking).await?;
+    let newest: List = looking.ask(&format!("/v1/transactions?pageSize={FEW}")).await?;
     let address = format!("/v1/transactions?attention=true&pageSize={FEW}");
     let attention: List = looking.ask(&address).await?;
     let page = Overview {
         here: "/",
         more: !attention.next_page_token.is_empty(),
         attention: attention.transactions,
-        figures: newest.counts.figures(),
+        counts,
         newest: newest.transactions,
     };
     Ok(made(StatusCode::OK, &page))
+}
+
+/// Returns the numbers of all transactions, for whoever may see them. Counting reads up to millions of rows.
+async fn counts(pages: &Pages, looking: &Looking) -> Result<Option<Arc<Counts>>, Response> {
+    // Participants are for the same roles as the numbers, and cost nothing: so what another one had counted is shown to
+    // these alone.
+    let _: Value = looking.ask("/v1/participants?pageSize=1").await?;
+    let count = async {
+        let since = encoded(&words::ago(60));
+        let address =
+            format!("/v1/transactions?pageSize=1&includeCounts=true&countsEndedFrom={since}");
+        let mut list: List = looking.ask(&address).await?;
+        list.counts.counted_at = words::ago(0);
+        Ok(list.counts)
+    };
+    pages.counts.get(Instant::now, count).await
+}
+
+async fn attention(State(pages): State<Pages>, request: Request) -> Response {
+    let token = Filter::of(request.uri().query().unwrap_or_default()).page_token;
+    let looking = pages.looking(&request);
+    either(
+        async move {
+            let address = format!("/v1/transactions?attention=true&pageToken={}", encoded(&token));
+            let found: List = looking.ask(&address).await?;
+            let next = match found.next_page_token.as_str() {
+                "" => String::new(),
+                token => format!("/attention?pageToken={}", encoded(token)),
+            };
+            let page = Attention { here: "/attention", list: found.transactions, next };
+            Ok(made(StatusCode::OK, &page))
+        }
+        .await,
+    )
 }
 
 async fn transactions(State(pages): State<Pages>, request: Request) -> Response {
@@ -244,12 +295,18 @@ async fn transactions(State(pages): State<Pages>, request: Request) -> Response 
 
 async fn transaction(
     State(pages): State<Pages>,
-    Path(tx_id): Path<String>,
+    tx_id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
     let looking = pages.looking(&request);
     either(
         async move {
+            let Path(tx_id) = tx_id.map_err(|bad| {
+                problem(&serde_json::json!({
+                    "status": bad.status().as_u16(), "title": "This is no address",
+                    "detail": bad.body_text(),
+                }))
+            })?;
             let address = format!(
                 "/v1/tx/{}?includeOutputs=true&includePayloads=true&includeTimeline=true",
                 encoded(&tx_id)

@@ -19,7 +19,9 @@ JSON (--json), and each entry of `audit export`: an object with number, at (RFC 
   milliseconds), kind (asked, answered, denied, changed, purged), identity, roles (a list), operator,
   address, act, tx_id, gid, branch_id, reason, outcome, of, count, hash (of 64 hexadecimal digits). A
   text that does not apply is empty, a number is 0. docs/security.md says what each is, and what the
-  hash is of.";
+  hash is of. `audit verify`: an object with entries (their number), last (NUMBER:HASH), purged (the last
+  entry that is gone: purged (NUMBER:HASH), entry (the number of the one that says so), at; or null), and
+  purged_since_noted (a list of such objects).";
 
 /// Failure to check the audit, or to write it.
 #[derive(Debug, thiserror::Error)]
@@ -27,11 +29,27 @@ pub(super) enum Error {
     /// The chain is not as it was written.
     #[error("the audit is not as it was written: {0}")]
     Broken(Broken),
+    /// The entry that was noted is gone.
+    #[error("it cannot be told whether the audit is as it was written: {0}")]
+    Noted(Broken),
     /// An entry has no content.
     #[error(
         "the audit is not as it was written: entry {0} cannot be read, or a later version wrote it"
     )]
     Unreadable(u64),
+    /// An entry has another form than an export gives it.
+    #[error(
+        "the audit is not as it was written: no export has entry {0} in this form (its time, roles or hash)"
+    )]
+    Form(u64),
+    /// The first line of a file is none of an export.
+    #[error("{name}, line 1: {why}")]
+    NoExport {
+        /// The file.
+        name: String,
+        /// Fault of it.
+        why: String,
+    },
     /// A line of a file is none of an export.
     #[error("{name}, line {line}: {why}")]
     Line {
@@ -53,6 +71,22 @@ pub(super) enum Error {
     /// Entries were purged while the audit was read.
     #[error("entries were purged while the audit was read: run the command again")]
     Purged,
+}
+
+impl Error {
+    /// Tells whether the audit, or a file of it, is not as it was written. Otherwise nobody knows.
+    pub(super) fn is_tampered(&self) -> bool {
+        matches!(self, Self::Broken(_) | Self::Unreadable(_) | Self::Form(_) | Self::Line { .. })
+    }
+}
+
+impl From<Broken> for Error {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::NotedPurged { .. } => Self::Noted(broken),
+            broken => Self::Broken(broken),
+        }
+    }
 }
 
 /// List, export and check the audit: acts of operators, denied calls, and changes of who may call

@@ -15,6 +15,7 @@ pub struct Coordinator {
     arguments: Vec<String>,
     child: Child,
     endpoint: String,
+    pages: String,
 }
 
 /// Failure to start or to kill a coordinator's process.
@@ -47,14 +48,20 @@ impl Coordinator {
         for participant in participants {
             arguments.extend(["--participant".to_owned(), participant.clone()]);
         }
-        let (child, endpoint) = spawn(&arguments, "127.0.0.1:0").await?;
-        Ok(Self { arguments, child, endpoint })
+        let (child, [endpoint, pages]) = spawn(&arguments, "127.0.0.1:0").await?;
+        Ok(Self { arguments, child, endpoint, pages })
     }
 
     /// Address of its gRPC services: `http://HOST:PORT`.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Address of its pages for people, of its API over HTTP, and of health and metrics: `http://HOST:PORT`.
+    #[must_use]
+    pub fn pages(&self) -> &str {
+        &self.pages
     }
 
     /// Returns the id of its process; 0 if it has ended.
@@ -85,12 +92,13 @@ impl Coordinator {
     /// It does not start.
     pub async fn start_again(&mut self) -> Result<(), Error> {
         let listen = self.endpoint.trim_start_matches("http://").to_owned();
-        (self.child, self.endpoint) = spawn(&self.arguments, &listen).await?;
+        (self.child, [self.endpoint, self.pages]) = spawn(&self.arguments, &listen).await?;
         Ok(())
     }
 }
 
-async fn spawn(arguments: &[String], listen: &str) -> Result<(Child, String), Error> {
+/// Starts the process, and returns the addresses of its gRPC services and of its pages.
+async fn spawn(arguments: &[String], listen: &str) -> Result<(Child, [String; 2]), Error> {
     let program = std::env::current_exe().map_err(Error::Process)?;
     let mut command = Command::new(program);
     command.args(arguments).args(["--listen", listen, "--log", "warn"]);
@@ -104,9 +112,12 @@ async fn spawn(arguments: &[String], listen: &str) -> Result<(Child, String), Er
         return Err(Error::Ended(String::new()));
     };
     let mut lines = BufReader::new(stdout).lines();
-    let first = lines.next_line().await.map_err(Error::Process)?;
-    let endpoint = first.as_deref().and_then(|line| line.strip_prefix("grpc "));
-    let Some(endpoint) = endpoint else {
+    let mut next = async || lines.next_line().await.map_err(Error::Process);
+    let (first, second) = (next().await?, next().await?);
+    let address =
+        |line: &Option<String>, of: &str| Some(line.as_ref()?.strip_prefix(of)?.to_owned());
+    let addresses = address(&first, "grpc ").zip(address(&second, "admin "));
+    let Some((endpoint, pages)) = addresses else {
         let mut text = String::new();
         // Its error output is added if it can be read.
         let _ = stderr.read_to_string(&mut text).await;
@@ -117,7 +128,7 @@ async fn spawn(arguments: &[String], listen: &str) -> Result<(Child, String), Er
     tokio::spawn(async move {
         let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
     });
-    Ok((child, endpoint.to_owned()))
+    Ok((child, [endpoint, pages]))
 }
 
 fn is_setting(name: &std::ffi::OsStr) -> bool {

@@ -8,6 +8,7 @@ mod tour;
 use std::process::ExitCode;
 
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use super::error::Error;
 
@@ -16,13 +17,29 @@ use super::error::Error;
 /// Starts a coordinator in a process of its own and two small banks with a database each, and moves
 /// money between them: a transfer that commits, one that is refused, one whose participant does not
 /// answer, and one whose coordinator is killed with -9 after its decision and before its Commit is
-/// delivered. The demo takes a few seconds and removes everything that it has made.
+/// delivered. The demo takes a few seconds and removes everything that it has made; with `--open` it does
+/// so at Ctrl-C, and until then its coordinator shows all of it in the browser.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Use two-phase commit on this PostgreSQL server instead of TCC on SQLite files. Creates three
     /// databases there, and drops them at the end; needs `max_prepared_transactions` above 0.
     #[arg(long, value_name = "URL")]
     postgres: Option<String>,
+
+    /// Leave the coordinator running at the end, and open its dashboard in the browser, until Ctrl-C
+    #[arg(long)]
+    open: bool,
+}
+
+/// Progress of the demo, for whoever interrupts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It shows transfers. An interruption is a failure.
+    Touring,
+    /// The dashboard is open until somebody ends it.
+    Open,
+    /// Somebody has ended it.
+    Over,
 }
 
 /// Failure of the tour.
@@ -59,10 +76,11 @@ pub(super) enum Failure {
 pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
     let runtime =
         Runtime::new().map_err(|source| Error::System { doing: "start threads", source })?;
+    let stage = watch::Sender::new(Stage::Touring);
     let result = runtime.block_on(async {
         tokio::select! {
-            toured = tour::run(args.postgres.as_deref()) => toured,
-            _ = tokio::signal::ctrl_c() => {
+            toured = tour::run(args.postgres.as_deref(), args.open.then_some(&stage)) => toured,
+            () = interrupted(&stage) => {
                 Err(Failure::Surprise("the demo was interrupted".to_owned()))
             }
         }
@@ -73,4 +91,20 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
         Err(Failure::Output(error)) => Err(*error),
         Err(failure) => Err(Error::Demo(failure)),
     }
+}
+
+/// Returns at an interruption of the tour. One while the dashboard is open ends that.
+async fn interrupted(stage: &watch::Sender<Stage>) {
+    // A signal that nobody can wait for does not come.
+    while tokio::signal::ctrl_c().await.is_ok() {
+        let was_open = stage.send_if_modified(|stage| {
+            let is_open = *stage == Stage::Open;
+            *stage = if is_open { Stage::Over } else { *stage };
+            is_open
+        });
+        if !was_open {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }

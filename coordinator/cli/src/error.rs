@@ -75,6 +75,7 @@ impl Error {
             Self::Client(error) if error.is_usage() => 2,
             Self::Check(error) if error.is_usage() => 2,
             Self::Ended(coordinator::Ended::Fenced(_) | coordinator::Ended::Elsewhere(_)) => 3,
+            Self::Audit(error) if error.is_tampered() => 7,
             Self::Logged(error) => error.code(),
             Self::System { .. }
             | Self::Start(_)

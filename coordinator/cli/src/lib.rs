@@ -38,8 +38,7 @@ Exit codes:
      `tx submit` and `saga run`: and no transaction was begun by it; `tx rollback`: or the
      transaction was committed before;
      `participant check`: a guarantee is broken, or none could be checked; `saga check`: a
-     definition has a mistake; `replay`: something differs; `audit verify`: an entry is not as it
-     was written
+     definition has a mistake; `replay`: something differs; `audit verify`: nobody can tell
   2  wrong usage: an argument, a setting or a field of a transaction's file breaks a rule. The error
      names it, and nothing has changed
   3  `serve`: fenced, another coordinator adopts its transactions; or its database was moved,
@@ -49,7 +48,8 @@ Exit codes:
      not ended, or nobody knows: run the same command again
   6  `tx submit`, `saga run`, `tx watch` and `tx rollback`: the transaction is decided, and a branch
      ended otherwise, or nobody can tell how: an operator has to look at it. What has ended is told:
-     for all branches `tx submit` and `saga run` need --wait ended";
+     for all branches `tx submit` and `saga run` need --wait ended
+  7  `audit verify`: an entry is not as it was written, or the file is not whole";
 
 /// Exit codes of a command that has no more of its own, for its `--help`.
 const USUAL_EXIT_CODES: &str = "\

@@ -1,47 +1,122 @@
 //! Bound on the connections of a listener (promise L5).
 //!
 //! Probes and scrapes come from a few programs, each on a connection of a moment. Where there are too many, the earliest
-//! is closed: it is the least likely to be one of these, and a new probe must be answered.
+//! is closed on which no call is under way: it is the least likely to be one of these, and a new probe must be answered.
+//! Calls have fewer [turns](Turns) than there are places, so that there is such a connection.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Sleep;
 
-/// Connections at once.
-const OPEN_MAX: usize = 128;
+/// Connections at once, where probes and scrapes come.
+pub(super) const OPEN_MAX: usize = 128;
+
+/// Of so many places one is left to what is no call.
+const LEFT_OF: usize = 8;
 
 /// Longest time for which bytes of an answer are not taken.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
 
+/// Calls that are under way on one connection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Calls(Arc<AtomicUsize>);
+
+impl Calls {
+    fn are_there(&self) -> bool {
+        self.0.load(Ordering::Acquire) > 0
+    }
+
+    fn begin(&self) -> Self {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        self.clone()
+    }
+
+    fn end(&self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Turns of the calls of a listener.
+#[derive(Clone, Debug)]
+pub(super) struct Turns(Arc<Semaphore>);
+
+impl Turns {
+    pub(super) fn new(open_max: usize) -> Self {
+        Self(Arc::new(Semaphore::new((open_max - open_max / LEFT_OF).min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Returns the turn of one more call on a connection, until it is dropped; none if there are too many.
+    pub(super) fn next(&self, calls: Option<&Calls>) -> Option<Turn> {
+        let turn = Arc::clone(&self.0).try_acquire_owned().ok()?;
+        Some(Turn { calls: calls.map(Calls::begin), _turn: turn })
+    }
+}
+
+/// Turn of a call, until its answer has been handed over.
+#[derive(Debug)]
+pub(super) struct Turn {
+    calls: Option<Calls>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(calls) = &self.calls {
+            calls.end();
+        }
+    }
+}
+
+/// Place of an open connection. When it is dropped the connection is closed.
+type Place = (oneshot::Sender<()>, Calls);
+
+/// Places of the connections of a listener: those are closed that are open when the last of these is dropped.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    /// Taken ones, the earliest first.
+    open: Arc<Mutex<VecDeque<Place>>>,
+    max: usize,
+}
+
+impl Places {
+    pub(super) fn new(max: usize) -> Self {
+        Self { open: Arc::default(), max }
+    }
+
+    /// Takes a place; none if a call is under way on every connection.
+    fn take(&self) -> Option<(oneshot::Receiver<()>, Calls)> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= self.max {
+            open.retain(|(place, _)| !place.is_closed());
+        }
+        if open.len() >= self.max {
+            let idle = open.iter().position(|(_, calls)| !calls.are_there())?;
+            open.remove(idle);
+        }
+        let ((place, closed), calls) = (oneshot::channel(), Calls::default());
+        open.push_back((place, calls.clone()));
+        Some((closed, calls))
+    }
+}
+
 /// Listener with a bound on its connections.
 pub(super) struct Bounded<L> {
     listener: L,
-    /// Open ones, the earliest first. One that is dropped closes its connection.
-    open: VecDeque<oneshot::Sender<()>>,
+    places: Places,
 }
 
 impl<L> Bounded<L> {
-    pub(super) fn new(listener: L) -> Self {
-        Self { listener, open: VecDeque::new() }
-    }
-
-    fn place(&mut self) -> oneshot::Receiver<()> {
-        if self.open.len() >= OPEN_MAX {
-            self.open.retain(|place| !place.is_closed());
-        }
-        if self.open.len() >= OPEN_MAX {
-            drop(self.open.pop_front());
-        }
-        let (place, closed) = oneshot::channel();
-        self.open.push_back(place);
-        closed
+    pub(super) fn new(listener: L, places: Places) -> Self {
+        Self { listener, places }
     }
 }
 
@@ -50,8 +125,13 @@ impl<L: Listener> Listener for Bounded<L> {
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, L::Addr) {
-        let (io, address) = self.listener.accept().await;
-        (Placed { io, closed: self.place(), unread: None }, address)
+        loop {
+            let (io, address) = self.listener.accept().await;
+            if let Some((closed, calls)) = self.places.take() {
+                return (Placed { io, closed: Some(closed), calls, unread: None }, address);
+            }
+            tracing::debug!("a call is under way on every connection: one more is closed");
+        }
     }
 
     fn local_addr(&self) -> io::Result<L::Addr> {
@@ -62,8 +142,10 @@ impl<L: Listener> Listener for Bounded<L> {
 /// Connection that ends when its place is another one's.
 pub(super) struct Placed<IO> {
     io: IO,
-    closed: oneshot::Receiver<()>,
-    /// The end of the patience with a client that does not read; nothing while everything is sent.
+    /// Nothing once it is closed.
+    closed: Option<oneshot::Receiver<()>>,
+    calls: Calls,
+    /// The end of the patience with a client that does not read; nothing while it reads, or everything is sent.
     unread: Option<Pin<Box<Sleep>>>,
 }
 
@@ -72,15 +154,35 @@ impl<IO> Placed<IO> {
         &self.io
     }
 
+    pub(super) fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
     fn look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match Pin::new(&mut self.closed).poll(context) {
-            Poll::Pending => Ok(()),
-            Poll::Ready(_) => Err(io::Error::other("too many connections: the earliest is closed")),
+        if let Some(closed) = &mut self.closed
+            && Pin::new(closed).poll(context).is_pending()
+        {
+            return Ok(());
+        }
+        self.closed = None;
+        Err(io::Error::other("too many connections, or the end: this one is closed"))
+    }
+
+    /// Notes whether the client has taken something.
+    fn written(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Pending => self.poll_unread(context),
+            written => {
+                self.unread = None;
+                written
+            }
         }
     }
-}
 
-impl<IO> Placed<IO> {
     /// Waits for the client to read, and not for longer than it may take.
     fn poll_unread<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         let patience = self.unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD_MAX)));
@@ -108,13 +210,28 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Placed<IO> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.look(context)?;
-        match Pin::new(&mut self.io).poll_write(context, bytes) {
-            Poll::Pending => self.poll_unread(context),
-            written => written,
-        }
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.written(written, context)
+    }
+
+    /// Passes the pieces on: where they were put together, they would be copied, and the count of
+    /// [answers](crate::api) that are not read would end with the copy.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.look(context)?;
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, pieces);
+        self.written(written, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.look(context)?;
         match Pin::new(&mut self.io).poll_flush(context) {
             Poll::Pending => self.poll_unread(context),
             flushed => {
@@ -131,22 +248,122 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Placed<IO> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::oneshot::error::TryRecvError;
 
     use super::*;
 
     #[test]
     fn those_that_have_ended_take_no_place() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-        runtime.expect("a runtime").block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let mut bounded = Bounded::new(listener);
-            let mut lasting = bounded.place();
-            (0..3 * OPEN_MAX).for_each(|_| drop(bounded.place()));
-            assert!(lasting.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
-            let later: Vec<_> = (0..OPEN_MAX).map(|_| bounded.place()).collect();
-            assert!(lasting.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
-            assert_eq!((later.len(), bounded.open.len()), (OPEN_MAX, OPEN_MAX));
+        let places = Places::new(OPEN_MAX);
+        let (mut lasting, _) = places.take().expect("a place");
+        (0..3 * OPEN_MAX).for_each(|_| drop(places.take()));
+        assert_eq!(lasting.try_recv(), Err(TryRecvError::Empty));
+        let later: Vec<_> = (0..OPEN_MAX).map(|_| places.take().expect("a place")).collect();
+        assert_eq!(lasting.try_recv(), Err(TryRecvError::Closed));
+        assert_eq!(places.open.lock().expect("no panic").len(), later.len());
+    }
+
+    #[test]
+    fn one_with_a_call_keeps_its_place() {
+        let (places, turns) = (Places::new(8), Turns::new(8));
+        let mut open: Vec<_> = (0..8).map(|_| places.take().expect("a place")).collect();
+        let under_way: Vec<_> =
+            open.iter().map_while(|(_, calls)| turns.next(Some(calls))).collect();
+        assert_eq!(under_way.len(), 7, "one place in eight is left");
+        places.take().expect("the place of the idle one");
+        let states: Vec<_> = open.iter_mut().map(|(closed, _)| closed.try_recv()).collect();
+        assert!(states[..7].iter().all(|state| *state == Err(TryRecvError::Empty)), "{states:?}");
+        assert_eq!(states[7], Err(TryRecvError::Closed));
+        let (_closed, calls) = places.take().expect("the place of one that has ended");
+        let _calls = calls.begin();
+        assert!(places.take().is_none(), "a call is under way on each");
+        drop(under_way);
+        assert!(places.take().is_some());
+        assert_eq!(open[0].0.try_recv(), Err(TryRecvError::Closed), "the earliest is idle now");
+    }
+
+    async fn pair() -> (Placed<TcpStream>, TcpStream, Places) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("one")).await.expect("open");
+        let places = Places::new(1);
+        let (placed, _) = Bounded::new(listener, places.clone()).accept().await;
+        (placed, client, places)
+    }
+
+    fn on_a_runtime(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(test);
+    }
+
+    #[test]
+    fn answers_are_not_put_together() {
+        on_a_runtime(async {
+            let (mut placed, mut client, _places) = pair().await;
+            assert!(placed.is_write_vectored(), "else an answer is copied");
+            let pieces = [IoSlice::new(b"an "), IoSlice::new(b"answer")];
+            assert_eq!(placed.write_vectored(&pieces).await.expect("it is open"), 9);
+            let mut read = [0; 9];
+            client.read_exact(&mut read).await.expect("it comes");
+            assert_eq!(&read, b"an answer");
+        });
+    }
+
+    #[test]
+    fn one_whose_place_is_gone_sends_nothing_more() {
+        on_a_runtime(async {
+            let (mut placed, _client, places) = pair().await;
+            placed.flush().await.expect("it is open");
+            drop(places);
+            for _ in 0..2 {
+                placed.flush().await.expect_err("it is closed");
+                placed.write_vectored(&[IoSlice::new(b"a")]).await.expect_err("it is closed");
+            }
+        });
+    }
+
+    /// Client that takes what is written as it is told: nothing is to let it wait.
+    struct Slow(VecDeque<Option<usize>>);
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let taken = self.0.pop_front().flatten();
+            taken.map_or(Poll::Pending, |taken| Poll::Ready(Ok(taken)))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn patience_begins_anew_with_each_byte_that_is_taken() {
+        on_a_runtime(async {
+            let (_place, closed) = oneshot::channel();
+            let io = Slow([None, Some(1), None].into());
+            let mut placed =
+                Placed { io, closed: Some(closed), calls: Calls::default(), unread: None };
+            let mut write = async || {
+                let poll = |context: &mut Context<'_>| {
+                    Poll::Ready(Pin::new(&mut placed).poll_write(context, b"ab").is_ready())
+                };
+                let taken = std::future::poll_fn(poll).await;
+                (taken, placed.unread.as_ref().map(|unread| unread.deadline()))
+            };
+            let (first, patience) = write().await;
+            assert!(!first && patience.is_some());
+            assert_eq!(write().await, (true, None));
+            let (third, anew) = write().await;
+            assert!(!third && anew > patience, "{anew:?}, {patience:?}");
         });
     }
 }

@@ -66,6 +66,19 @@ impl Api {
         Ok(access(caller, all))
     }
 
+    /// Refuses a call without a certificate, where each must have one. Nothing is told of its address; what is one of
+    /// an rpc is noted.
+    pub(super) fn uncertified(&self, rpc: Option<Rpc>, peer: Option<&Peer>) -> Status {
+        let why = "a client certificate is needed";
+        let status = unauthenticated(why);
+        if let Some(rpc) = rpc {
+            let from = peer.and_then(|peer| peer.address);
+            self.note_denied(&Access { caller: Caller::Anybody, all: false, rpc, from }, why, None);
+            self.metrics.served(rpc.name(), status.code());
+        }
+        status
+    }
+
     /// Counts a call of its identity, as long as it is not one too many.
     pub(super) fn take_place(&self, access: &Access) -> Result<Option<Place>, Status> {
         let Caller::Known(identity) = &access.caller else { return Ok(None) };
@@ -115,7 +128,8 @@ impl Api {
         }
     }
 
-    /// Tells whether a call is an operator's act, and not an initiator's own. Without identities nobody can tell.
+    /// Tells whether a call is an operator's act, and not an initiator's own. Without identities nobody can tell. What
+    /// nobody has begun yet another initiator may begin before the call is carried out.
     pub(super) async fn is_operators(&self, access: &Access, key: &Key, by: Instant) -> bool {
         let Caller::Known(_) = &access.caller else { return false };
         if !access.caller.has_any(&[Role::Operator]) {
@@ -126,7 +140,6 @@ impl Api {
         }
         match self.engine.look(key.clone(), by).await {
             Ok(Answer::View(view)) => !access.caller.began(initiator(&view)),
-            Err(engine::Error::UnknownGid | engine::Error::NeverSeen) => false,
             _ => true,
         }
     }

@@ -2,15 +2,16 @@
 //! is denied is entered behind its answer.
 
 use prost_types::Timestamp;
+use tokio::time::Instant;
 use tonic::{Request, Status};
 use tonic_types::StatusExt;
 use unanimo_core::TxId;
 use unanimo_proto::v1;
 
 use super::access::Access;
-use super::error::{code_name, from_engine, from_store, not_audited};
+use super::error::{code_name, from_engine, from_store, not_audited, too_many_acts};
 use super::{Api, page, parse};
-use crate::audit::{Entry, Kind, Link};
+use crate::audit::{self, ACTS_MAX, Entry, Kind, Link, Unwritten};
 use crate::engine;
 use crate::store::{AuditRange, AuditRow, Key};
 use crate::wire::time_to_wire;
@@ -72,28 +73,36 @@ impl Answered for v1::RollbackTransactionResponse {
 }
 
 impl Api {
-    /// Carries an act out between its two entries, in a task that goes on when the caller goes away.
+    /// Carries an act out between its two entries, in a task that goes on when the caller goes away. It does not begin
+    /// once this time is over: whoever has given it up may do something else meanwhile.
     ///
     /// # Errors
-    /// What the act answers; or it cannot be entered, and was not carried out; or its outcome cannot be.
+    /// What the act answers; or too many are under way, or it cannot be entered in time, and was not carried out; or
+    /// its outcome cannot be entered.
     pub(super) async fn audited<T: Answered + Send + 'static>(
         &self,
         access: &Access,
         act: Act,
+        by: Instant,
         work: impl Future<Output = Result<T, Status>> + Send + 'static,
     ) -> Result<T, Status> {
         let (trail, asked) = (self.audit.clone(), access.entry(Kind::Asked, act));
+        let place = trail.place().ok_or_else(|| too_many_acts(ACTS_MAX))?;
         let acting = tokio::spawn(async move {
-            let written = trail.write(asked.clone()).await;
-            let of = written.map_err(|error| not_audited(&error))?;
-            crash_point!("audit-before-act");
-            let answer = work.await;
-            crash_point!("audit-after-act");
+            let _place = place;
+            let late = Err(not_audited(Unwritten::Late));
+            let not_done = Entry { kind: Kind::Answered, ..outcome::<T>(asked.clone(), &late) };
+            let of = trail.ask(asked.clone(), not_done, by).await.map_err(not_audited)?;
+            let answer = if Instant::now() < by {
+                crash_point!("audit-before-act");
+                let answer = work.await;
+                crash_point!("audit-after-act");
+                answer
+            } else {
+                late
+            };
             let answered = Entry { kind: Kind::Answered, of, ..outcome(asked, &answer) };
-            if let Err(error) = trail.write(answered.clone()).await {
-                trail.later(answered);
-                return Err(from_store(error));
-            }
+            trail.answer(answered).await.map_err(from_store)?;
             answer
         });
         acting.await.unwrap_or_else(|_| Err(from_engine(engine::Error::Stopped)))
@@ -124,9 +133,8 @@ impl Api {
             (true, from) => AuditRange::Before(from),
         };
         let limit = page::size(page_size);
-        let audit = self.store.audit();
-        let ends = audit.ends().await.map_err(from_store)?;
-        let rows = audit.page(range, limit.saturating_add(1)).await.map_err(from_store)?;
+        let read = audit::page(self.store.audit(), range, limit.saturating_add(1)).await;
+        let (ends, rows) = read.map_err(from_store)?;
         let more = rows.len() > limit as usize;
         let shown = rows.into_iter().take(limit as usize).map(entry);
         let (entries, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);

@@ -17,6 +17,7 @@ use unanimo_core::{
 use self::reasons::Reason;
 pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
 use super::convert;
+use crate::audit::Unwritten;
 use crate::identity::TooMany;
 use crate::participants::allow;
 use crate::participants::databases::Other;
@@ -226,9 +227,16 @@ pub(super) fn from_store(error: store::Error) -> Status {
 }
 
 /// An act is not carried out unless it is audited.
-pub(super) fn not_audited(error: &store::Error) -> Status {
-    let error = store::in_full(error);
-    Reason::AuditNotWritten.status(format!("failed to {error}: the act was not carried out"))
+#[expect(clippy::needless_pass_by_value, reason = "callers make it for this")]
+pub(super) fn not_audited(unwritten: Unwritten) -> Status {
+    Reason::AuditNotWritten.status(format!("failed to {unwritten}: the act was not carried out"))
+}
+
+/// An act takes a place until its outcome is audited.
+pub(super) fn too_many_acts(max: u32) -> Status {
+    Reason::Overloaded.status(format!(
+        "{max} acts of operators are under way, and may be no more: the act was not carried out"
+    ))
 }
 
 /// The participant has as many endpoints as it may have, and all of them are alive.

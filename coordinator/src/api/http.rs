@@ -27,11 +27,11 @@ use serde_json::Value;
 use tonic::codegen::Service;
 use unanimo_tls::Peer;
 
+pub(crate) use self::guard::Hosts;
 use self::request::{Json, framed, unreadable};
 use self::table::Found;
 use super::admit::Admitting;
 use super::deadline;
-use super::error::unauthenticated;
 use super::stack::Stack;
 
 /// Headers that mean the same as in gRPC.
@@ -41,12 +41,12 @@ const HEADERS: [&str; 4] = ["authorization", "grpc-timeout", "traceparent", "tra
 const OPENAPI: &str = "/v1/openapi.json";
 
 /// Knowledge of who may reach the address.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Callers {
     /// gRPC demands a certificate of every client.
     pub(crate) demand_certificates: bool,
-    /// Callers are known, or anybody is welcome: the host in a request may be any name.
-    pub(crate) by_name: bool,
+    /// Names that the host in a request may have.
+    pub(crate) hosts: Hosts,
 }
 
 /// The API, once the coordinator serves.
@@ -68,7 +68,7 @@ impl Http {
         Self { stack, service, callers }
     }
 
-    /// Answers a request of this peer; none is known without TLS.
+    /// Answers a request of this peer, of which without TLS the address alone is known.
     pub(crate) async fn answer(
         &self,
         request: Request<Body>,
@@ -81,9 +81,11 @@ impl Http {
         let refused = |(status, why): (StatusCode, &str)| problem::refusal(status, why);
         let has_certificate = peer.as_ref().is_some_and(|peer| peer.names.is_some());
         if self.callers.demand_certificates && !has_certificate {
-            return Err(problem::response(&unauthenticated("a client certificate is needed")));
+            let found = table::find(request.method(), request.uri().path());
+            let rpc = found.ok().map(|(route, _)| route.rpc);
+            return Err(problem::response(&self.stack.api().uncertified(rpc, peer.as_ref())));
         }
-        guard::check(request.headers(), self.callers.by_name).map_err(refused)?;
+        guard::check(request.headers(), &self.callers.hosts).map_err(refused)?;
         let (method, path) = (request.method(), request.uri().path());
         if path == OPENAPI && method == Method::GET {
             return Ok(answer::response(Bytes::from_static(openapi::text().as_bytes())));
@@ -146,7 +148,12 @@ impl Http {
         peer: Option<Peer>,
     ) -> Result<Value, Value> {
         let mut request = Request::new(Body::empty());
-        *request.uri_mut() = address.parse().expect("an address that was encoded");
+        let Ok(uri) = address.parse() else {
+            // What was asked for is within the bound of an address, and is not once it is encoded anew.
+            let why = "the filter or the name in the address is too long";
+            return Err(problem::refused(StatusCode::URI_TOO_LONG, why));
+        };
+        *request.uri_mut() = uri;
         let of_caller = [header::HOST, header::AUTHORIZATION];
         for name in of_caller {
             if let Some(value) = headers.get(&name) {
@@ -161,6 +168,18 @@ impl Http {
         let body = answer.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
         let json = serde_json::from_slice(&body).unwrap_or_default();
         if status.is_success() { Ok(json) } else { Err(json) }
+    }
+
+    /// Counts a response that is whole until it is read; another one takes its place if there is no room for it.
+    pub(crate) async fn counted(&self, response: Response<Body>) -> Response<Body> {
+        let (head, body) = response.into_parts();
+        let Ok(body) = body.collect().await.map(Collected::to_bytes) else {
+            return problem::refusal(StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be made");
+        };
+        match self.stack.answers.counted(body) {
+            Ok(body) => Response::from_parts(head, Body::from(body)),
+            Err(status) => problem::response(&status),
+        }
     }
 }
 
@@ -221,7 +240,15 @@ fn not_found(others: &[Method]) -> Response<Body> {
 
 /// Makes the answer of a coordinator that does not serve yet.
 pub(crate) fn not_yet() -> Response<Body> {
-    let why = "the coordinator starts, or is a standby: /readyz tells what it waits for";
+    later("the coordinator starts, or is a standby: /readyz tells what it waits for")
+}
+
+/// Makes the answer to a call that is one too many.
+pub(crate) fn too_many() -> Response<Body> {
+    later("so many calls are under way here that one more has no connection to wait on")
+}
+
+fn later(why: &str) -> Response<Body> {
     let mut response = problem::refusal(StatusCode::SERVICE_UNAVAILABLE, why);
     response.headers_mut().insert(header::RETRY_AFTER, 1.into());
     response

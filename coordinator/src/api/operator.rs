@@ -36,7 +36,7 @@ impl Api {
             let answer = engine.retry(tx_id, branch.as_ref(), operator, by).await;
             Ok(v1::RetryTransactionResponse { transaction: shown(answer)? })
         };
-        self.audited(&access, act, work).await
+        self.audited(&access, act, by, work).await
     }
 
     async fn resolve_one(
@@ -54,7 +54,8 @@ impl Api {
             v1::Resolution::RolledBack => HeuristicKind::Rollback,
             v1::Resolution::Hazard => HeuristicKind::Hazard,
             v1::Resolution::Unspecified => {
-                let rule = "must be COMMITTED, ROLLED_BACK or HAZARD";
+                let rule =
+                    "must be RESOLUTION_COMMITTED, RESOLUTION_ROLLED_BACK or RESOLUTION_HAZARD";
                 return Err(invalid(Violation::new("resolution", rule)));
             }
         };
@@ -71,7 +72,7 @@ impl Api {
             let answer = engine.resolve(tx_id, &branch_id, word, by).await;
             Ok(v1::ResolveBranchResponse { transaction: shown(answer)? })
         };
-        self.audited(&access, act, work).await
+        self.audited(&access, act, by, work).await
     }
 
     async fn forget_one(
@@ -89,7 +90,7 @@ impl Api {
             let answer = engine.forget(tx_id, operator, note, by).await;
             Ok(v1::ForgetTransactionResponse { transaction: shown(answer)? })
         };
-        self.audited(&access, act, work).await
+        self.audited(&access, act, by, work).await
     }
 }
 

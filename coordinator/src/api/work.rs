@@ -277,7 +277,7 @@ impl Api {
             Ok(v1::RollbackTransactionResponse { result: Some(result) })
         };
         match is_act {
-            true => self.audited(&access, act, work).await,
+            true => self.audited(&access, act, by, work).await,
             false => work.await,
         }
     }

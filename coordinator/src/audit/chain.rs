@@ -29,7 +29,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Returns the bytes of such a text; `None` if it is none.
 #[must_use]
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    let is_hex = text.is_ascii() && text.len().is_multiple_of(2);
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit()) && text.len().is_multiple_of(2);
     let pairs = is_hex.then(|| (0..text.len()).step_by(2))?;
     pairs.map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
@@ -72,6 +72,29 @@ pub enum Broken {
     /// Entries are gone without an entry about it.
     #[error("entries up to {0} are missing, and no entry says that their retention was over")]
     Unvouched(u64),
+    /// The entry that was noted is before the start: it tells nothing about what is there.
+    #[error(
+        "entry {noted}, which was noted, was purged, as entries up to {purged} were: note a later one"
+    )]
+    NotedPurged {
+        /// Number of the entry that was noted.
+        noted: u64,
+        /// The last one that was purged.
+        purged: u64,
+    },
+}
+
+/// Entry about a purge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purge {
+    /// Its number.
+    pub number: u64,
+    /// When it was written.
+    pub at: Timestamp,
+    /// Number of the last entry that it says is gone.
+    pub of: u64,
+    /// Hash of that one, in its words.
+    pub hash: String,
 }
 
 /// Check of a chain, entry by entry.
@@ -79,8 +102,8 @@ pub enum Broken {
 pub struct Verifier {
     start: Link,
     last: Link,
-    /// An entry says that what is before the start was purged.
-    vouched: bool,
+    /// Entries about purges.
+    purges: Vec<Purge>,
     /// A link that must be in it.
     noted: Option<Link>,
 }
@@ -89,8 +112,7 @@ impl Verifier {
     /// Begins behind what was purged. `noted` is a link that must be in the chain.
     #[must_use]
     pub fn new(start: Link, noted: Option<Link>) -> Self {
-        let vouched = start.number == 0;
-        Self { last: start.clone(), start, vouched, noted }
+        Self { last: start.clone(), start, purges: Vec::new(), noted }
     }
 
     /// Returns the last link.
@@ -99,15 +121,29 @@ impl Verifier {
         &self.last
     }
 
+    /// Returns the entry that says that what is before the start was purged.
+    #[must_use]
+    pub fn vouching(&self) -> Option<&Purge> {
+        let hash = hex(&self.start.hash);
+        self.purges.iter().find(|purge| purge.of == self.start.number && purge.hash == hash)
+    }
+
+    /// Returns the entries about purges that are behind the one that was noted.
+    pub fn purges_since_noted(&self) -> impl Iterator<Item = &Purge> {
+        let noted = self.noted.as_ref().map(|noted| noted.number);
+        self.purges.iter().filter(move |purge| noted.is_some_and(|noted| purge.number > noted))
+    }
+
     /// Takes the next entry.
     ///
     /// # Errors
     /// It is not the next one, or not as it was written.
     pub fn take(&mut self, link: &Link, at: Timestamp, body: &[u8]) -> Result<(), Broken> {
-        let (number, next) = (link.number, self.last.number + 1);
-        if number < next {
+        let number = link.number;
+        let next = self.last.number.checked_add(1).filter(|next| number >= *next);
+        let Some(next) = next else {
             return Err(Broken::Order { number, behind: self.last.number });
-        }
+        };
         if number > next {
             return Err(Broken::Missing { from: next, to: number - 1 });
         }
@@ -118,9 +154,12 @@ impl Verifier {
             return Err(Broken::Another(number));
         }
         let purged = Entry::decode(body).filter(|entry| entry.kind == Kind::Purged);
-        self.vouched |= purged.is_some_and(|entry| {
-            entry.of == self.start.number && entry.reason == hex(&self.start.hash)
-        });
+        self.purges.extend(purged.map(|Entry { of, reason: hash, .. }| Purge {
+            number,
+            at,
+            of,
+            hash,
+        }));
         self.last = link.clone();
         Ok(())
     }
@@ -128,7 +167,8 @@ impl Verifier {
     /// Ends the check: the chain must reach this link at least. An entry that came meanwhile may be behind it.
     ///
     /// # Errors
-    /// The end is missing, or another one; or what is before the start is, and nothing says why.
+    /// The end is missing, or another one; or what is before the start is, and nothing says why; or the entry that was
+    /// noted is before the start.
     pub fn end(&self, known: &Link) -> Result<(), Broken> {
         let noted = self.noted.iter().map(|noted| noted.number).max().unwrap_or(0);
         let known_number = known.number.max(noted);
@@ -138,10 +178,19 @@ impl Verifier {
         if self.last.number == known.number && self.last != *known {
             return Err(Broken::Changed(known.number));
         }
-        if !self.vouched {
+        if self.start.number != 0 && self.vouching().is_none() {
             return Err(Broken::Unvouched(self.start.number));
         }
-        Ok(())
+        let purged = self.start.number;
+        match &self.noted {
+            Some(noted) if noted.number < purged => {
+                Err(Broken::NotedPurged { noted: noted.number, purged })
+            }
+            Some(noted) if noted.number == purged && *noted != self.start => {
+                Err(Broken::Another(purged))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -224,5 +273,61 @@ mod tests {
         }
         assert_eq!(unhex(&hex(&start.hash)), Some(start.hash));
         assert_eq!((unhex("0"), unhex("zz"), unhex("ää")), (None, None, None));
+        assert_eq!((unhex("+f"), unhex("-0")), (None, None), "numbers, and no bytes");
+    }
+
+    #[test]
+    fn a_noted_entry_is_compared_where_the_chain_begins_and_is_not_there_before_it() {
+        let gone = chain(zero(), &vec![Entry::new(Kind::Denied); 3]);
+        let start = gone[2].0.clone();
+        let purged = Entry { of: 3, reason: hex(&start.hash), ..Entry::new(Kind::Purged) };
+        let rows = chain(start.clone(), &[purged]);
+        let other = Link { number: 3, hash: vec![7; 32] };
+        for (noted, expected) in [
+            (start.clone(), Ok(())),
+            (rows[0].0.clone(), Ok(())),
+            (other, Err(Broken::Another(3))),
+            (gone[1].0.clone(), Err(Broken::NotedPurged { noted: 2, purged: 3 })),
+            (zero(), Err(Broken::NotedPurged { noted: 0, purged: 3 })),
+        ] {
+            assert_eq!(check(start.clone(), Some(noted), &rows, &rows[0].0), expected);
+        }
+        let of_nothing = Link { number: 0, hash: vec![7; 32] };
+        let checked = check(zero(), Some(of_nothing), &gone, &start);
+        assert_eq!(checked, Err(Broken::Another(0)));
+    }
+
+    #[test]
+    fn each_purge_behind_the_noted_entry_is_told() {
+        let gone = chain(zero(), &vec![Entry::new(Kind::Denied); 3]);
+        let start = gone[2].0.clone();
+        let purged =
+            |of: u64, hash: &[u8]| Entry { of, reason: hex(hash), ..Entry::new(Kind::Purged) };
+        let entries = [purged(2, &[2; 32]), purged(3, &start.hash), Entry::new(Kind::Asked)];
+        let rows = chain(start.clone(), &entries);
+        let told = |noted: Option<&Row>| {
+            let mut verifier = Verifier::new(start.clone(), noted.map(|row| row.0.clone()));
+            let taken = rows.iter().try_for_each(|(link, at, body)| verifier.take(link, *at, body));
+            assert_eq!(taken, Ok(()));
+            let since: Vec<u64> = verifier.purges_since_noted().map(|purge| purge.number).collect();
+            (verifier.vouching().cloned(), since)
+        };
+        let hash = hex(&start.hash);
+        let vouching = Some(Purge { number: 5, at: Timestamp(1), of: 3, hash });
+        assert_eq!(told(Some(&gone[2])), (vouching.clone(), vec![4, 5]));
+        assert_eq!(told(Some(&rows[0])), (vouching.clone(), vec![5]));
+        assert_eq!(told(Some(&rows[1])), (vouching.clone(), vec![]));
+        assert_eq!(told(None), (vouching, vec![]));
+    }
+
+    #[test]
+    fn nothing_is_behind_the_largest_number() {
+        let start = Link { number: u64::MAX, hash: vec![1; 32] };
+        for number in [0, 1, u64::MAX] {
+            let mut verifier = Verifier::new(start.clone(), None);
+            let link = Link { number, hash: vec![2; 32] };
+            let taken = verifier.take(&link, Timestamp(0), b"");
+            assert_eq!(taken, Err(Broken::Order { number, behind: u64::MAX }));
+        }
     }
 }

@@ -41,7 +41,7 @@ kinds! {
     Answered = "answered";
     /// Calls that were denied; `count` of them, of which the first is described.
     Denied = "denied";
-    /// Files of identities, keys or tokens are used from now on.
+    /// Settings and files of identities, keys or tokens are used from now on; or the database has lost entries.
     Changed = "changed";
     /// Entries whose retention was over are gone; `of` is the number of the last one, and `reason` its hash.
     Purged = "purged";

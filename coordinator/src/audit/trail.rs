@@ -1,39 +1,60 @@
 //! The writer of the audit.
+//!
+//! What it has written last is remembered until the database has said that it is there, and for some time after that.
+//! If an answer was lost, the same entries are sent again before any others, with the same hashes, so none is there
+//! twice; and entries that a failover has lost are written again as they were.
+
+mod adding;
+mod end;
+#[cfg(test)]
+pub(crate) mod kept;
+mod purge;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use unanimo_core::{Incarnation, Timestamp};
+use unanimo_core::Incarnation;
 
-use super::chain::{Verifier, hash_of, hex};
+use self::end::End;
 use super::denials::Denials;
 use super::entry::{Entry, Kind};
 use crate::env::Env;
 use crate::metrics::Metrics;
-use crate::store::{self, AuditLink, AuditRange, AuditRow, Store, in_full};
+use crate::store::{self, AuditLink, Store, in_full};
+
+/// Most acts at once. Each waits for its entries.
+pub(crate) const ACTS_MAX: u32 = 256;
 
 /// Most entries that wait to be written without an act that waits for them. Files change once a second at most.
 const WAITING_MAX: usize = 1024;
 
-/// Most entries of one write.
+/// Most of these in one write.
 const BATCH_MAX: usize = 256;
 
 /// Pause between two looks at what waits.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Entries that one purge takes.
-const PURGE_MAX: u32 = 1_000;
+/// Longest time for which a stop waits for acts that are under way.
+const LAST_ACTS: Duration = Duration::from_secs(1);
 
-/// Time past the retention before a purge begins: so that there is an entry about a purge a day, and not one for
-/// each entry that is purged.
-const PURGE_SLACK: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Attempts to add to the end of the chain. Somebody else is there before only if an answer of the database was lost.
-const ATTEMPTS_MAX: u32 = 5;
+/// Failure to write.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unwritten {
+    /// It is not written.
+    #[error("{}", in_full(.0))]
+    No(store::Error),
+    /// Nobody knows; it will be, before any other entry.
+    #[error("{}", in_full(.0))]
+    Later(store::Error),
+    /// It is not written, because the call's time was over before its turn came, or when it was written.
+    #[error("write the audit within the time of the call")]
+    Late,
+}
 
 /// Writer of the audit. Cheap to clone.
 #[derive(Clone)]
@@ -45,15 +66,29 @@ struct Shared {
     metrics: Arc<Metrics>,
     me: Incarnation,
     /// The end of the chain, as this writer has left it. Whoever writes holds it: so entries are in one order.
-    end: tokio::sync::Mutex<Option<AuditLink>>,
+    end: tokio::sync::Mutex<End>,
     waiting: Mutex<Waiting>,
     wake: Notify,
+    /// Places of acts.
+    acts: Arc<Semaphore>,
+    /// Held by the task that writes what waits.
+    running: tokio::sync::Mutex<()>,
+    is_stopping: AtomicBool,
+    stop: Notify,
+    /// The chain was found to be another one than was written.
+    is_tampered: AtomicBool,
+    /// Number of the entry of a time to come of which the log has told.
+    told_ahead: AtomicU64,
 }
 
 #[derive(Default)]
 struct Waiting {
     denials: Denials,
     entries: VecDeque<Entry>,
+    /// Entries that are written only if the chain has others.
+    besides: Vec<Entry>,
+    /// Something is to be written again.
+    is_open: bool,
 }
 
 impl fmt::Debug for Trail {
@@ -69,16 +104,63 @@ impl Trail {
         metrics: Arc<Metrics>,
         me: Incarnation,
     ) -> Self {
-        let (end, waiting, wake) = Default::default();
-        Self(Arc::new(Shared { store, env, metrics, me, end, waiting, wake }))
+        let acts = Arc::new(Semaphore::new(ACTS_MAX as usize));
+        let (end, waiting, wake, running) = Default::default();
+        let (is_stopping, stop, is_tampered, told_ahead) = Default::default();
+        Self(Arc::new(Shared {
+            store,
+            env,
+            metrics,
+            me,
+            end,
+            waiting,
+            wake,
+            acts,
+            running,
+            is_stopping,
+            stop,
+            is_tampered,
+            told_ahead,
+        }))
     }
 
-    /// Writes an entry, and returns its number once it is durable.
+    /// Takes the place of an act, for as long as it is under way; `None` if there are as many as may be.
+    pub(crate) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.acts).try_acquire_owned().ok()
+    }
+
+    /// Enters an act, and returns the entry's number once it is durable. If it turns out later that it is, though this
+    /// has failed, `otherwise` is entered as its outcome.
     ///
     /// # Errors
-    /// It was not written, or nobody knows.
-    pub(crate) async fn write(&self, entry: Entry) -> Result<u64, store::Error> {
-        self.append(vec![entry], None).await
+    /// It was not entered, or nobody knows; or its turn does not come by this time.
+    pub(crate) async fn ask(
+        &self,
+        asked: Entry,
+        otherwise: Entry,
+        by: Instant,
+    ) -> Result<u64, Unwritten> {
+        let Ok(mut end) = tokio::time::timeout_at(by, self.0.end.lock()).await else {
+            self.0.metrics.audit_failed();
+            return Err(Unwritten::Late);
+        };
+        self.add(&mut end, &[asked], None, Some(otherwise)).await
+    }
+
+    /// Enters the outcome of an act. If that fails, it is entered later.
+    ///
+    /// # Errors
+    /// It was not entered yet, or nobody knows.
+    pub(crate) async fn answer(&self, answered: Entry) -> Result<(), store::Error> {
+        let mut end = self.0.end.lock().await;
+        match self.add(&mut end, std::slice::from_ref(&answered), None, None).await {
+            Ok(_) | Err(Unwritten::Late) => Ok(()),
+            Err(Unwritten::No(error)) => {
+                self.later(answered);
+                Err(error)
+            }
+            Err(Unwritten::Later(error)) => Err(error),
+        }
     }
 
     /// Notes a denied call. It is written later, and delays nobody.
@@ -92,6 +174,7 @@ impl Trail {
     pub(crate) fn later(&self, entry: Entry) {
         let mut waiting = self.waiting();
         if waiting.entries.len() >= WAITING_MAX {
+            self.0.metrics.audit_failed();
             tracing::error!(reason = entry.reason, "an entry of the audit is lost: too many wait");
             return;
         }
@@ -99,167 +182,111 @@ impl Trail {
         self.0.wake.notify_one();
     }
 
-    /// Writes what waits, for as long as the process lives.
+    /// Notes an entry that is to be written if the chain has others.
+    pub(crate) fn besides(&self, entry: Entry) {
+        self.waiting().besides.push(entry);
+        self.0.wake.notify_one();
+    }
+
+    /// Writes what waits, until the stop.
     pub(crate) async fn run(self) {
-        loop {
+        let _running = self.0.running.lock().await;
+        while !self.0.is_stopping.load(Ordering::SeqCst) {
             if self.is_idle() {
                 self.0.wake.notified().await;
             } else {
                 let _ = tokio::time::timeout(LOOK_INTERVAL, self.0.wake.notified()).await;
             }
-            let now = Instant::now();
-            let due = self.waiting().denials.due(now);
-            if self.flush(due).await.is_err() {
-                tokio::time::sleep(LOOK_INTERVAL).await;
+            if self.flush(false).await.is_err() {
+                let _ = tokio::time::timeout(LOOK_INTERVAL, self.0.stop.notified()).await;
             }
         }
     }
 
-    /// Writes all that waits, and what was counted.
+    /// Lets acts that are under way end, and allows no more; then ends the task that writes what waits. It does not
+    /// wait for long: what is left goes on, or is written by [`Self::finish`].
+    pub(crate) async fn stop(&self) {
+        let all = self.0.acts.acquire_many(ACTS_MAX);
+        match tokio::time::timeout(LAST_ACTS, all).await {
+            Ok(Ok(all)) => all.forget(),
+            _ => self.0.acts.close(),
+        }
+        self.0.is_stopping.store(true, Ordering::SeqCst);
+        self.0.wake.notify_one();
+        self.0.stop.notify_one();
+        let _ = tokio::time::timeout(LAST_ACTS, self.0.running.lock()).await;
+    }
+
+    /// Writes all that waits, and what was counted; and what the database has lost by now.
     pub(crate) async fn finish(&self) {
-        let due = self.waiting().denials.all(Instant::now());
-        let _ = self.flush(due).await;
+        self.0.end.lock().await.doubt();
+        let _ = self.flush(true).await;
     }
 
-    async fn flush(&self, denied: Vec<Entry>) -> Result<(), ()> {
-        let entries: Vec<Entry> = {
-            let mut waiting = self.waiting();
-            let take = waiting.entries.len().min(BATCH_MAX);
-            waiting.entries.drain(..take).collect()
-        };
-        let written = self.append_some(entries.clone()).await;
-        if written.is_err() {
-            let mut waiting = self.waiting();
-            entries.into_iter().rev().for_each(|entry| waiting.entries.push_front(entry));
-        }
-        let mut failed = written.is_err();
-        for some in denied.chunks(BATCH_MAX) {
-            if failed || self.append_some(some.to_vec()).await.is_err() {
-                failed = true;
-                self.waiting().denials.put_back(some.to_vec(), Instant::now());
-            }
-        }
-        if failed { Err(()) } else { Ok(()) }
-    }
-
-    async fn append_some(&self, entries: Vec<Entry>) -> Result<(), store::Error> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        self.append(entries, None).await.map(drop)
-    }
-
-    /// Removes entries that are older than the retention, and leaves an entry about it; returns their number. What is
-    /// not as it was written is kept: it is evidence.
-    pub(crate) async fn purge(
-        &self,
-        now: Timestamp,
-        retention: Duration,
-    ) -> Result<u64, store::Error> {
-        let older_than = |period: Duration| {
-            let ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
-            now.0.saturating_sub(ms)
-        };
-        let cutoff = older_than(retention);
-        let start = self.0.store.audit().ends().await?.purged;
-        let rows = self.0.store.audit().page(AuditRange::After(start.number), PURGE_MAX).await?;
-        let begins = older_than(retention.saturating_add(PURGE_SLACK));
-        if rows.first().is_none_or(|first| first.at.0 >= begins) {
-            return Ok(0);
-        }
-        let mut verifier = Verifier::new(start, None);
-        let old: Vec<_> = rows.into_iter().take_while(|row| row.at.0 < cutoff).collect();
-        for row in &old {
-            if let Err(broken) = verifier.take(&row.link, row.at, &row.body) {
-                tracing::error!(%broken, "the audit is not as it was written; nothing of it is purged");
-                return Ok(0);
-            }
-        }
-        let (last, count) = (verifier.last().clone(), old.len() as u64);
-        let (of, reason) = (last.number, hex(&last.hash));
-        let entry = Entry { of, reason, count, ..Entry::new(Kind::Purged) };
-        self.append(vec![entry], Some(last)).await?;
-        Ok(count)
-    }
-
-    /// Adds entries to the chain, and returns the number of the first one.
-    async fn append(
-        &self,
-        entries: Vec<Entry>,
-        purged: Option<AuditLink>,
-    ) -> Result<u64, store::Error> {
-        let mut end = self.0.end.lock().await;
-        let appended = self.append_to(&mut end, &entries, purged).await;
-        if let Err(error) = &appended {
-            self.0.metrics.audit_failed();
-            tracing::warn!(error = in_full(error), "failed to write the audit");
-        }
-        appended
-    }
-
-    async fn append_to(
-        &self,
-        end: &mut Option<AuditLink>,
-        entries: &[Entry],
-        purged: Option<AuditLink>,
-    ) -> Result<u64, store::Error> {
-        let store = &self.0.store;
-        for _ in 0..ATTEMPTS_MAX {
-            // Until it is written, nobody knows the end: this future may be dropped.
-            let follows = match end.take() {
-                Some(end) => end,
-                None => store.audit().ends().await?.last,
-            };
-            let rows = self.rows(&follows, entries);
-            let last = rows.last().map_or_else(|| follows.clone(), |row| row.link.clone());
-            let first = follows.number + 1;
-            if store.audit().append(self.0.me, follows, rows, purged.clone()).await? {
-                for (number, entry) in (first..).zip(entries) {
-                    log(number, entry);
+    /// Writes what waits until nothing does; with denied calls that are not due yet, if all are to be written.
+    async fn flush(&self, all: bool) -> Result<(), ()> {
+        loop {
+            let mut end = self.0.end.lock().await;
+            let last = match self.whole(&mut end).await {
+                Ok(last) => last,
+                Err(error) => {
+                    self.tell_failed(&Unwritten::No(error));
+                    return Err(());
                 }
-                tracing::info!(
-                    target: "unanimo::audit",
-                    number = last.number,
-                    hash = hex(&last.hash),
-                    "the audit has a new end"
-                );
-                *end = Some(last);
-                return Ok(first);
+            };
+            // From here to where the end remembers them nothing waits, so nothing is lost if this is dropped.
+            let entries = self.take(&last, all);
+            if entries.is_empty() {
+                return Ok(());
+            }
+            match self.add(&mut end, &entries, None, None).await {
+                Ok(_) => {}
+                Err(Unwritten::Later(_)) => return Err(()),
+                Err(Unwritten::No(_) | Unwritten::Late) => {
+                    self.put_back(entries);
+                    return Err(());
+                }
             }
         }
-        Err(store::Error::AuditMoves)
     }
 
-    fn rows(&self, follows: &AuditLink, entries: &[Entry]) -> Vec<AuditRow> {
-        let at = self.0.env.now();
-        let mut before = follows.clone();
-        let row = |entry: &Entry| {
-            let (number, body) = (before.number + 1, entry.encode());
-            before = AuditLink { number, hash: hash_of(&before.hash, number, at, &body) };
-            AuditRow { link: before.clone(), at, body }
-        };
-        entries.iter().map(row).collect()
+    /// Takes what is to be written next.
+    fn take(&self, last: &AuditLink, all: bool) -> Vec<Entry> {
+        let mut waiting = self.waiting();
+        let besides = std::mem::take(&mut waiting.besides);
+        if last.number > 0 {
+            waiting.entries.extend(besides);
+        }
+        if waiting.entries.is_empty() {
+            let now = Instant::now();
+            return match all {
+                true => waiting.denials.all(now),
+                false => waiting.denials.due(now),
+            };
+        }
+        let take = waiting.entries.len().min(BATCH_MAX);
+        waiting.entries.drain(..take).collect()
+    }
+
+    fn put_back(&self, entries: Vec<Entry>) {
+        let (denied, others): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| entry.kind == Kind::Denied);
+        let mut waiting = self.waiting();
+        waiting.denials.put_back(denied, Instant::now());
+        others.into_iter().rev().for_each(|entry| waiting.entries.push_front(entry));
     }
 
     fn is_idle(&self) -> bool {
         let waiting = self.waiting();
-        waiting.entries.is_empty() && waiting.denials.is_empty()
+        waiting.entries.is_empty()
+            && waiting.denials.is_empty()
+            && waiting.besides.is_empty()
+            && !waiting.is_open
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Tells the log of an entry: whoever keeps the log elsewhere can compare.
-fn log(number: u64, entry: &Entry) {
-    let Entry { identity, operator, address, act, tx_id, gid, branch_id, outcome, count, .. } =
-        entry;
-    tracing::info!(
-        target: "unanimo::audit",
-        number, kind = entry.kind.name(), identity, operator, address, act, tx_id, gid, branch_id, outcome, count,
-        "audited"
-    );
 }
 
 #[cfg(test)]

@@ -157,7 +157,10 @@ impl Config {
     pub(crate) fn http_callers(&self) -> api::http::Callers {
         api::http::Callers {
             demand_certificates: self.tls_client_ca.is_set(),
-            by_name: self.identities.is_set() || self.tls_client_ca.is_set() || self.insecure,
+            hosts: match self.identities.is_set() || self.tls_client_ca.is_set() {
+                true => api::http::Hosts::Any,
+                false => api::http::Hosts::Own(self.http_hosts.0.clone()),
+            },
         }
     }
 

@@ -13,7 +13,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use unanimo_core::{ParticipantName, RecordPolicy};
 
-pub use self::address::OptionalAddress;
+pub use self::address::{HostNames, OptionalAddress};
 pub use self::database::{DatabaseSchema, DatabaseUrl};
 pub use self::files::{FilePath, ServerName};
 use crate::participants::allow::Pattern;
@@ -89,6 +89,7 @@ named! {
     DatabaseSchema = "NAME";
     bool = "BOOL" ["true", "false"];
     Patterns = "PATTERNS";
+    HostNames = "NAMES";
     LogFormat = "FORMAT" ["human", "json"];
     History = "WHICH" ["sagas", "all", "none"];
     FilePath = "FILE";

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::listen::Listeners;
@@ -14,9 +15,16 @@ use crate::cluster::lease;
 use crate::config::Config;
 use crate::store::{self, Store, journal};
 
-/// Turns the end of the gRPC server into a reason.
+/// Waits until the servers are told to stop.
+pub(super) async fn stopped(mut stop: watch::Receiver<()>) {
+    // The error is that nobody can tell it any more.
+    drop(stop.changed().await);
+}
+
+/// Turns the end of the gRPC server into a reason. Until then it has `_serves`.
 pub(super) async fn grpc_end(
     serving: impl Future<Output = Result<(), tonic::transport::Error>>,
+    _serves: watch::Receiver<()>,
 ) -> Option<Ended> {
     let why = store::in_full(&serving.await.err()?);
     Some(Ended::Server { what: "gRPC", why })
@@ -29,16 +37,28 @@ pub(super) fn serve_http(
     (config, tls): (&Config, &Tls),
     status: &Arc<Status>,
     api: &Slot,
+    stop: &watch::Receiver<()>,
 ) {
     let ended = |what, served: std::io::Result<()>| {
         Some(Ended::Server { what, why: served.err()?.to_string() })
     };
     let at_admin = config.admin_serves_api().then(|| Slot::clone(api));
-    let served = admin::serve(listeners.admin, tls.admin(), Arc::clone(status), at_admin);
-    vital.spawn(async move { ended("health and metrics", served.await) });
+    let (status, serves, stopped) = (Arc::clone(status), stop.clone(), self::stopped(stop.clone()));
+    let served = admin::serve(listeners.admin, tls.admin(), status, at_admin, stopped);
+    vital.spawn(async move {
+        let end = ended("health and metrics", served.await);
+        drop(serves);
+        end
+    });
     if let Some(listener) = listeners.http {
-        let served = admin::serve_api(listener, tls.admin(), Slot::clone(api));
-        vital.spawn(async move { ended("the API over HTTP", served.await) });
+        let (api, serves, stopped) = (Slot::clone(api), stop.clone(), self::stopped(stop.clone()));
+        let open_max = config.connections_max;
+        let served = admin::serve_api(listener, tls.admin(), api, open_max, stopped);
+        vital.spawn(async move {
+            let end = ended("the API over HTTP", served.await);
+            drop(serves);
+            end
+        });
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use unanimo_core::{Incarnation, Timestamp};
 
 use super::purge_clock::{PurgeClock, Reading, Verdict};
@@ -24,6 +25,9 @@ const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Pause between two purges while the last one found something to purge.
 const PURGE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Shortest pause between two purges of the audit: what is to go from it is a year old.
+const AUDIT_PURGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Part of the retention of gids since the last purge from which on a start raises an alarm: a day by default.
 const SUSPICIOUS_PARTS: u32 = 7;
@@ -56,6 +60,10 @@ pub(super) struct Purge {
     pub(super) retention: Retention,
     pub(super) audit: Trail,
     pub(super) audit_retention: Duration,
+    /// The purge of the audit: it may wait for writes, and nothing waits for it.
+    pub(super) purging_audit: JoinSet<()>,
+    /// When that began last.
+    pub(super) audit_purged: Option<Instant>,
     pub(super) interval: Duration,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: PurgeClock,
@@ -80,6 +88,8 @@ impl Purge {
             retention: config.retention(),
             audit: audit.clone(),
             audit_retention: config.audit_retention.0,
+            purging_audit: JoinSet::new(),
+            audit_purged: None,
             interval: config.purge_interval.0,
             metrics: Arc::clone(metrics),
             clock: PurgeClock::default(),
@@ -115,7 +125,7 @@ impl Purge {
                 let (purge, me, retention) = (self.store.purge(), self.me, self.retention);
                 let stripped = purge.strip(me, retention, now).await;
                 let deleted = purge.delete(me, retention, now).await;
-                self.purge_audit(now).await;
+                self.purge_audit(now);
                 if stripped.is_ok() && deleted.is_ok() {
                     self.metrics.purge_succeeded(now);
                 }
@@ -125,16 +135,23 @@ impl Purge {
         }
     }
 
-    /// Removes entries of the audit whose own retention is over.
-    async fn purge_audit(&self, now: Timestamp) {
-        if self.audit_retention.is_zero() {
+    /// Begins to remove entries of the audit whose own retention is over, unless that is under way, or was a moment
+    /// ago.
+    fn purge_audit(&mut self, now: Timestamp) {
+        while self.purging_audit.try_join_next().is_some() {}
+        let is_due = self.audit_purged.is_none_or(|last| last.elapsed() >= AUDIT_PURGE_INTERVAL);
+        if self.audit_retention.is_zero() || !self.purging_audit.is_empty() || !is_due {
             return;
         }
-        match self.audit.purge(now, self.audit_retention).await {
-            Ok(0) => {}
-            Ok(purged) => tracing::info!(purged, "entries of the audit were purged"),
-            Err(error) => warn_failed(&error),
-        }
+        self.audit_purged = Some(Instant::now());
+        let (audit, retention) = (self.audit.clone(), self.audit_retention);
+        self.purging_audit.spawn(async move {
+            match audit.purge(now, retention).await {
+                Ok(0) => {}
+                Ok(purged) => tracing::info!(purged, "entries of the audit were purged"),
+                Err(error) => warn_failed(&error),
+            }
+        });
     }
 
     /// Raises the alarm when the clocks begin to disagree, and clears it when they agree again.
@@ -240,5 +257,35 @@ async fn wake_returned(directory: Arc<Directory>, engine: Handle) {
             "participants have registered; calls that wait for them are sent"
         );
         engine.returned(names);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::kept::Kept;
+    use crate::env::SystemEnv;
+
+    /// Transactions are purged though the audit waits for a database that does not answer.
+    #[tokio::test]
+    async fn a_purge_of_the_audit_that_hangs_holds_up_no_other() {
+        let kept = Kept::new().await;
+        let (store, env, metrics) =
+            (kept.store(), Arc::new(SystemEnv) as Arc<dyn Env>, Arc::default());
+        let audit = Trail::new(Arc::clone(&store), Arc::clone(&env), Arc::clone(&metrics), kept.me);
+        let config = Config::default();
+        let mut purge = Purge::new(&config, kept.me, &store, &env, &metrics, &audit);
+        kept.hang(true);
+        for _ in 0..3 {
+            let once = tokio::time::timeout(Duration::from_secs(20), purge.once()).await;
+            once.expect("it does not wait for the audit");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(purge.purging_audit.len(), 1, "one is under way");
+        kept.hang(false);
+        purge.purging_audit.join_next().await.expect("one").expect("no panic");
+        purge.once().await;
+        assert!(purge.purging_audit.is_empty(), "not twice in a minute");
+        assert!(purge.doubt.is_none(), "the clocks of a new database agree");
     }
 }

@@ -16,11 +16,19 @@ use crate::participants::directory::Directory;
 use crate::participants::tokens::Tokens;
 use crate::store::Store;
 
+/// Settings of the servers' TLS, as the audit names them.
+const TLS_SETTINGS: &str = "tls-cert, tls-client-ca";
+
+/// Words of the audit about a setting that is not used.
+const NOT_SET: &str = "in use from the start: not set";
+
 /// TLS of a coordinator.
 #[derive(Clone)]
 pub(super) struct Tls {
     server: Option<Server>,
     demands_certificates: bool,
+    /// Settings of an issuer beside its keys, for the audit.
+    of_issuer: Option<String>,
     participants: Client,
     tokens: Tokens,
     pub(super) known: Known,
@@ -32,6 +40,9 @@ impl Tls {
         Ok(Self {
             server: config.server_tls().map(Server::load).transpose()?,
             demands_certificates: config.tls_client_ca.is_set(),
+            of_issuer: config.issuer().map(|of| {
+                format!("issuer {}; audience {}; claim {}", of.issuer, of.audience, of.claim)
+            }),
             participants: Client::load(config.participant_tls())?,
             tokens: config
                 .participant_tokens
@@ -89,28 +100,37 @@ impl Tls {
                     .for_each(|entry| trail.later(entry));
             }
         };
-        let started = |setting, told: &AllTold, fingerprint| {
-            trail.later(audit::started(setting, told, fingerprint));
-        };
-        if let Some(identities) = &self.known.identities {
+        let identities = self.known.identities.as_ref().map(|identities| {
             let changed = changes("identities");
             identities.on_change(move |before, now| changed(&before.told(), &now.told()));
-            started("identities", &identities.current().told(), Fingerprint::Shown);
-        }
-        if let Some(issuer) = &self.known.issuer {
+            identities.current().told()
+        });
+        started(trail, "identities", identities.map(|told| (told, Fingerprint::Shown)));
+        let keys = self.known.issuer.as_ref().map(|issuer| {
             let changed = changes("jwt-keys");
             issuer.on_change(move |before, now| changed(&before, &now));
-            started("jwt-keys", &issuer.told(), Fingerprint::Shown);
+            issuer.told()
+        });
+        started(trail, "jwt-keys", keys.map(|told| (told, Fingerprint::Shown)));
+        if let Some(of_issuer) = &self.of_issuer {
+            let what = format!("in use from the start: {of_issuer}");
+            trail.later(audit::changed("jwt-issuer, jwt-audience, jwt-claim", &what));
         }
-        if let Some(told) = self.tokens.told() {
+        let tokens = self.tokens.told().inspect(|_| {
             let changed = changes("participant-tokens");
             self.tokens.on_change(move |before, now| changed(&before, &now));
-            started("participant-tokens", &told, Fingerprint::Kept);
-        }
+        });
+        started(trail, "participant-tokens", tokens.map(|told| (told, Fingerprint::Kept)));
+        let in_use = match (&self.server, self.demands_certificates) {
+            (None, _) => return trail.besides(audit::changed(TLS_SETTINGS, NOT_SET)),
+            (Some(_), false) => "in use from the start: tls-cert",
+            (Some(_), true) => "in use from the start: tls-cert, tls-client-ca",
+        };
+        trail.later(audit::changed(TLS_SETTINGS, in_use));
         if let Some(server) = &self.server {
             let trail = trail.clone();
             let what = "the servers' certificate or the authorities of clients";
-            server.on_change(move || trail.later(audit::changed("tls-cert, tls-client-ca", what)));
+            server.on_change(move || trail.later(audit::changed(TLS_SETTINGS, what)));
         }
     }
 
@@ -127,6 +147,14 @@ impl Tls {
             metrics.files_not_used(stale.iter().flatten().count());
             tokio::time::sleep(RELOAD_INTERVAL).await;
         }
+    }
+}
+
+/// Has the audit tell what is used from the start; that nothing is, beside other entries alone.
+fn started(trail: &Trail, setting: &str, told: Option<(AllTold, Fingerprint)>) {
+    match told {
+        Some((told, fingerprint)) => trail.later(audit::started(setting, &told, fingerprint)),
+        None => trail.besides(audit::changed(setting, NOT_SET)),
     }
 }
 

@@ -2,16 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
-use super::Figure;
 use super::words::word;
+use super::{Figure, text};
 use crate::api::http::encoded;
-
-/// Most characters of a payload that a page shows.
-const TEXT_MAX: usize = 20_000;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -41,6 +36,7 @@ pub(super) struct Tx {
     pub(super) heuristic: String,
     pub(super) stalled: bool,
     pub(super) attention: bool,
+    pub(super) alarms: Vec<String>,
     pub(super) branch_count: u32,
     pub(super) branches: Vec<Branch>,
     pub(super) created_at: String,
@@ -117,6 +113,9 @@ pub(super) struct Attempts {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Counts {
+    /// Time of counting.
+    #[serde(skip)]
+    pub(super) counted_at: String,
     states: Vec<StateCount>,
     stalled_count: String,
     heuristic_count: String,
@@ -166,6 +165,11 @@ pub(super) struct Info {
 }
 
 impl Tx {
+    /// Returns its name: the client's, if that can be read.
+    pub(super) fn name(&self) -> &str {
+        if self.gid.is_empty() { &self.tx_id } else { &self.gid }
+    }
+
     pub(super) fn state_word(&self) -> String {
         word(&self.state, "TRANSACTION_STATE_")
     }
@@ -198,12 +202,22 @@ impl Tx {
 
 impl Branch {
     pub(super) fn state_word(&self) -> String {
+        // At night the difference counts: one that was undone did something.
+        if self.state == "BRANCH_STATE_CANCELLED" && !self.is_called() && !self.ended_at.is_empty()
+        {
+            return "not sent".to_owned();
+        }
         word(&self.state, "BRANCH_STATE_")
     }
 
     /// Tells whether something is owed to it.
     pub(super) fn is_open(&self) -> bool {
         self.ended_at.is_empty()
+    }
+
+    /// Tells whether its participant was called for it.
+    pub(super) fn is_called(&self) -> bool {
+        self.prepare_attempts.count + self.phase_two_attempts.count > 0
     }
 
     pub(super) fn tone(&self) -> &'static str {
@@ -220,7 +234,12 @@ impl Branch {
     pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
         let attempts = |attempts: &Attempts| match attempts.count {
             0 => String::new(),
-            count => format!("{count}, last at {}", super::words::time(&attempts.last_at)),
+            1 => format!("1, at {}", super::words::time(&attempts.last_at)),
+            count => {
+                let [first, last] =
+                    [&attempts.first_at, &attempts.last_at].map(|at| super::words::time(at));
+                format!("{count}, first at {first}, last at {last}")
+            }
         };
         let refusal = self.refusal.as_ref();
         let refusal = refusal.map(|refusal| format!("{}: {}", refusal.reason, refusal.message));
@@ -245,27 +264,9 @@ impl Branch {
     pub(super) fn bytes(&self) -> Vec<(&'static str, String)> {
         let all = [("Payload", &self.payload), ("Output", &self.output)];
         let some = all.into_iter().filter_map(|(name, bytes)| Some((name, bytes.as_ref()?)));
-        some.map(|(name, bytes)| (name, bytes.text()))
+        some.map(|(name, bytes)| (name, text::shown(&bytes.data, &bytes.media_type)))
             .filter(|(_, text)| !text.is_empty())
             .collect()
-    }
-}
-
-impl Payload {
-    /// Returns the bytes as a text: JSON with indents, other texts as they are, and the rest by its size.
-    fn text(&self) -> String {
-        let bytes = BASE64_STANDARD.decode(&self.data).unwrap_or_default();
-        let json = serde_json::from_slice::<serde_json::Value>(&bytes);
-        let pretty = json.ok().and_then(|json| serde_json::to_string_pretty(&json).ok());
-        let text = match (pretty, std::str::from_utf8(&bytes)) {
-            (Some(pretty), _) => pretty,
-            (None, Ok(text)) => text.to_owned(),
-            (None, Err(_)) => return format!("{} bytes, {}", bytes.len(), self.media_type),
-        };
-        match text.char_indices().nth(TEXT_MAX) {
-            None => text,
-            Some((end, _)) => format!("{}…\n({} bytes in all)", &text[..end], bytes.len()),
-        }
     }
 }
 
@@ -288,18 +289,30 @@ impl Counts {
             Figure { name, value, more: more.to_owned(), is_bad }
         };
         let number = |text: &str| if text.is_empty() { "0".to_owned() } else { text.to_owned() };
+        let [committed, aborted] = ["committed", "aborted"].map(of);
+        let last_minute = |count: &str| format!("in the last minute{}", per_second(count));
+        let (of_committed, of_aborted) = (last_minute(&committed), last_minute(&aborted));
         vec![
             figure("active", of("active"), "not decided", false),
             figure("in doubt", of("in doubt"), "children that wait", false),
             figure("committing", of("committing"), "owed a Commit", false),
             figure("aborting", of("aborting"), "owed a Cancel", false),
             figure("scheduled", of("scheduled"), "start later", false),
-            figure("committed", of("committed"), "in the last minute", false),
-            figure("aborted", of("aborted"), "in the last minute", false),
+            figure("committed", committed, &of_committed, false),
+            figure("aborted", aborted, &of_aborted, false),
             figure("stalled", number(&self.stalled_count), "", true),
             figure("heuristic", number(&self.heuristic_count), "not forgotten", true),
             figure("unreadable", number(&self.unreadable_count), "set aside", true),
         ]
+    }
+}
+
+/// Returns the rate of what happened so often in a minute, where there is one.
+fn per_second(count: &str) -> String {
+    let (count, more) = count.strip_suffix('+').map_or((count, ""), |count| (count, "+"));
+    match count.parse::<u64>() {
+        Ok(count @ 1..) => format!(", {}.{}{more} a second", count / 60, count % 60 / 6),
+        _ => String::new(),
     }
 }
 

@@ -34,6 +34,29 @@ pub(super) fn time(text: &str) -> String {
     seconds.replace('T', " ")
 }
 
+/// Returns the same to the millisecond.
+pub(super) fn exact(text: &str) -> String {
+    let seconds = time(text);
+    let fraction = text.split_once('.').map_or("", |(_, rest)| rest.trim_end_matches('Z'));
+    if seconds.is_empty() { seconds } else { format!("{seconds}.{fraction:0<3.3}") }
+}
+
+/// Returns the age that a time has now.
+pub(super) fn since(text: &str) -> String {
+    age(text, now())
+}
+
+/// Returns the age of a time, or how long it is until then; nothing for what is no time.
+fn age(text: &str, now: Timestamp) -> String {
+    let Ok(at) = text.parse::<Timestamp>() else { return String::new() };
+    let millis = now.as_millisecond() - at.as_millisecond();
+    let coarse = |millis: i64| match millis {
+        ..120_000 => format!("{} s", millis / 1_000),
+        _ => duration(millis),
+    };
+    if millis < 0 { format!("in {}", coarse(-millis)) } else { format!("{} ago", coarse(millis)) }
+}
+
 /// Returns a name of JSON as words.
 pub(super) fn spaced(name: &str) -> String {
     let mut words = String::new();
@@ -54,5 +77,40 @@ pub(super) fn duration(millis: i64) -> String {
         120_000..7_200_000 => format!("{} min", millis / 60_000),
         7_200_000..172_800_000 => format!("{} h", millis / 3_600_000),
         _ => format!("{} days", millis / 86_400_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_a_history_have_milliseconds() {
+        for (text, shown) in [
+            ("2026-03-04T12:00:01Z", "2026-03-04 12:00:01.000"),
+            ("2026-03-04T12:00:01.5Z", "2026-03-04 12:00:01.500"),
+            ("2026-03-04T12:00:01.123456Z", "2026-03-04 12:00:01.123"),
+            ("", ""),
+        ] {
+            assert_eq!(exact(text), shown);
+        }
+    }
+
+    #[test]
+    fn ages_are_in_the_unit_that_tells_most() {
+        let now: Timestamp = "2026-03-04T12:00:00Z".parse().expect("a time");
+        for (text, expected) in [
+            ("2026-03-04T12:00:00Z", "0 s ago"),
+            ("2026-03-04T11:59:58.900Z", "1 s ago"),
+            ("2026-03-04T11:58:01Z", "119 s ago"),
+            ("2026-03-04T11:57:00Z", "3 min ago"),
+            ("2026-03-04T09:00:00Z", "3 h ago"),
+            ("2026-03-01T12:00:00Z", "3 days ago"),
+            ("2026-03-04T12:00:20Z", "in 20 s"),
+            ("", ""),
+            ("soon", ""),
+        ] {
+            assert_eq!(age(text, now), expected, "{text}");
+        }
     }
 }

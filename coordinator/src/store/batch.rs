@@ -149,4 +149,21 @@ pub trait BatchWriter: Send + fmt::Debug {
     /// See [`BatchError`]; after any but `Indeterminate`, `Unproven` and `Fatal` nothing of the batch is
     /// written.
     async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError>;
+
+    /// Makes a write that concerns no transaction: where that fails, no row is to blame for what else does. One that
+    /// knows none takes its database for well.
+    ///
+    /// # Errors
+    /// See [`BatchError`].
+    async fn write_own(&mut self) -> Result<(), BatchError> {
+        Ok(())
+    }
+
+    /// Tells whether the database can read what it needs for a write that it has refused as damaged, however it is made.
+    ///
+    /// # Errors
+    /// See [`BatchError`].
+    async fn can_read(&mut self, _write: &Write) -> Result<bool, BatchError> {
+        Ok(false)
+    }
 }

@@ -165,7 +165,10 @@ async fn s3_operators_acts_and_refusals_wait_for_the_disk() {
         assert!(tokio::time::timeout(MEANWHILE, &mut both).await.is_err());
         // Nor is a participant that asks for its verdict, or anybody else.
         let verdict = tokio::time::timeout(MEANWHILE, inquire(&world, &tx_id)).await;
-        assert!(verdict.is_err(), "S3: {verdict:?}");
+        // Where the act's entry in the audit waits as well, nothing is resolved yet, and that may be told.
+        let is_resolved = matches!(holder, Holder::Postgres(_));
+        let is_early = verdict.is_ok_and(|told| is_resolved || told == Verdict::Heuristic);
+        assert!(!is_early, "S3");
         holder.let_go().await;
         let (first, second) = both.await;
         assert_eq!(first.unwrap().into_inner().transaction.unwrap().tx_id, tx_id);

@@ -40,21 +40,53 @@ pub(crate) async fn http_call(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Reply {
+    let mut stream = begin(address, (method, path), headers, body.len()).await;
+    // A server that has answered reads no further.
+    let _ = stream.write_all(body).await;
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response).await;
+    reply(&String::from_utf8(response).unwrap())
+}
+
+/// Sends the head of a request on a connection of its own.
+async fn begin(
+    address: SocketAddr,
+    (method, path): (&str, &str),
+    headers: &[(&str, &str)],
+    length: usize,
+) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let has_host = headers.iter().any(|(name, _)| *name == "host");
     let host = if has_host { String::new() } else { format!("host: {address}\r\n") };
     let headers: String =
         headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\n{host}connection: close\r\ncontent-length: {}\r\n{headers}\r\n",
-        body.len()
+        "{method} {path} HTTP/1.1\r\n{host}connection: close\r\ncontent-length: {length}\r\n{headers}\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    // A server that has answered reads no further.
-    let _ = stream.write_all(body).await;
+    stream
+}
+
+/// Reads a stream of events to its first one, and returns it with the rest of the stream; an answer that is no stream to
+/// its end.
+pub(crate) async fn first_event(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (Reply, TcpStream) {
+    // An event ends with an empty line, and is a chunk of its own.
+    const END: &str = "\n\n\r\n";
+    let mut stream = begin(address, ("GET", path), headers, 0).await;
     let mut response = Vec::new();
-    let _ = stream.read_to_end(&mut response).await;
-    reply(&String::from_utf8(response).unwrap())
+    loop {
+        let text = String::from_utf8_lossy(&response).into_owned();
+        if let Some(end) = text.find(END) {
+            return (reply(&text[..end + END.len()]), stream);
+        }
+        if stream.read_buf(&mut response).await.unwrap() == 0 {
+            return (reply(&text), stream);
+        }
+    }
 }
 
 /// Takes a response apart.

@@ -12,7 +12,7 @@ use tonic::{Request, Status};
 use tonic_types::StatusExt;
 use unanimo_tests::wait::until;
 
-use super::http::{Reply, http_call};
+use super::http::{Reply, first_event, http_call};
 use super::{World, tcc};
 
 /// Passes messages on as bytes.
@@ -118,10 +118,10 @@ impl Call {
                 })
             });
             let path = format!("{}?{}", self.path, query.collect::<Vec<_>>().join("&"));
-            // A stream ends with its call.
-            let timeout: &[_] =
-                if self.rpc == "WatchTransaction" { &[("grpc-timeout", "1S")] } else { &[] };
-            return http_call(address, "GET", &path, timeout, b"").await;
+            if self.rpc == "WatchTransaction" {
+                return first_event(address, &path, &[]).await.0;
+            }
+            return http_call(address, "GET", &path, &[], b"").await;
         }
         let json = [("content-type", "application/json")];
         http_call(address, "POST", &self.path, &json, self.rest.to_string().as_bytes()).await
@@ -402,9 +402,9 @@ async fn a_transaction_is_watched_until_its_end() {
     world.p.hold(true);
     world.submit(tcc("g", &["ok"])).await.unwrap();
     let address = world.running.admin_address().unwrap();
+    let (now, _) = first_event(address, "/v1/transactions/g:watch", &[]).await;
     // Whoever has seen the present state waits for the next one.
-    let timeout = ("grpc-timeout", "1S");
-    let now = http_call(address, "GET", "/v1/transactions/g:watch", &[timeout], b"").await;
+    let timeout = ("grpc-timeout", "5S");
     let id = now.body.rsplit("id: ").next().unwrap().lines().next().unwrap().to_owned();
     let headers = [timeout, ("last-event-id", id.as_str())];
     let seen = http_call(address, "GET", "/v1/transactions/g:watch", &headers, b"").await;
@@ -452,7 +452,75 @@ async fn the_api_may_have_an_address_of_its_own() {
         );
         assert_eq!((here.code, there.code), (200, 404), "{path}: {here:?}, {there:?}");
     }
-    for path in ["/healthz", "/readyz", "/metrics"] {
+    for path in ["/healthz", "/metrics"] {
         assert_eq!(http_call(admin, "GET", path, &[], b"").await.code, 200, "{path}");
+    }
+}
+
+/// A page whose own name was turned to this address is refused, even where anybody is welcome; names in `http-hosts` are
+/// this coordinator's.
+#[tokio::test]
+async fn a_foreign_host_is_refused_where_anybody_is_welcome() {
+    let mut config = super::config(&super::sqlite_url());
+    config.insecure = true;
+    config.http_hosts.0 = vec!["coordinator".to_owned()];
+    let world = World::start(config).await;
+    let address = world.running.admin_address().unwrap();
+    for path in ["/v1/server", "/"] {
+        for (host, code) in [
+            ("evil.example:7611", 421),
+            ("coordinator.evil.example", 421),
+            ("Coordinator:7611", 200),
+            ("localhost:7611", 200),
+            ("10.0.0.1", 200),
+        ] {
+            let origin = format!("http://{host}");
+            let headers =
+                [("host", host), ("origin", origin.as_str()), ("sec-fetch-site", "same-origin")];
+            let reply = http_call(address, "GET", path, &headers, b"").await;
+            assert_eq!(reply.code, code, "{path} of {host}: {reply:?}");
+        }
+    }
+}
+
+/// An address that is too long once a page has encoded it anew is refused, and harms nothing.
+#[tokio::test]
+async fn a_long_address_is_refused() {
+    let world = World::sqlite().await;
+    let address = world.running.admin_address().unwrap();
+    let long = "-".repeat(22_000);
+    for path in [
+        format!("/transactions?gidPrefix={long}"),
+        format!("/participants?pageToken={long}"),
+        format!("/tx/{long}"),
+    ] {
+        let reply = http_call(address, "GET", &path, &[], b"").await;
+        assert_eq!(reply.code, 414, "{}: {reply:?}", &path[..20]);
+    }
+    assert_eq!(http_call(address, "GET", "/", &[], b"").await.code, 200);
+}
+
+/// Nothing that is answered can be put into a page of another site, or be kept: not even what is nowhere.
+#[tokio::test]
+async fn whatever_is_answered_keeps_to_itself() {
+    let world = World::sqlite().await;
+    let address = world.running.admin_address().unwrap();
+    for (path, code) in [
+        ("/tx/%ff", 400),
+        ("/nothing", 404),
+        ("/v1/nothing", 404),
+        ("/v1/server", 200),
+        ("/healthz", 200),
+        ("/assets/live.js", 200),
+    ] {
+        let reply = http_call(address, "GET", path, &[], b"").await;
+        assert_eq!(reply.code, code, "{path}: {reply:?}");
+        for header in [
+            "content-security-policy: default-src 'none'",
+            "x-content-type-options: nosniff",
+            "cache-control: no-store",
+        ] {
+            assert!(reply.head.contains(header), "{header} of {path}: {reply:?}");
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! Pages of the dashboard: what they show, to whom, and that nothing in them is anybody else's program.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
+use unanimo_coordinator::identity::Token;
+use unanimo_tests::reaper::run_folder;
 use unanimo_tests::wait::until;
 
 use super::http::{Reply, http_call};
-use super::{World, tcc};
+use super::{World, config, sqlite_url, tcc};
 
 async fn page(world: &World, path: &str) -> Reply {
     http_call(world.running.admin_address().unwrap(), "GET", path, &[], b"").await
@@ -22,7 +26,18 @@ async fn pages_are_served_and_keep_to_themselves() {
     let tx = world.get_until("first", "its end", |tx| tx.ended_at.is_some()).await;
     let of_tx = format!("/tx/{}", tx.tx_id);
     for (path, shown) in [
-        ("/", &["Nothing needs a person.", ">first</a>", "active", "committed"][..]),
+        (
+            "/",
+            &[
+                "Nothing needs a person.",
+                ">first</a>",
+                "active",
+                "committed",
+                " ago</span>",
+                "Counted at 20",
+            ][..],
+        ),
+        ("/attention", &["No transaction needs a person."]),
         ("/transactions", &[">first</a>", "tcc", "needs a person"]),
         (
             "/transactions?gidPrefix=fir&states=TRANSACTION_STATE_COMMITTED",
@@ -70,12 +85,19 @@ async fn pages_are_served_and_keep_to_themselves() {
     }
     for (path, code) in [
         ("/tx/nothing", 400),
+        ("/tx/%ff", 400),
         ("/tx/0199b0d0-0000-7000-8000-000000000000", 404),
         ("/transactions?states=NONE", 400),
         ("/transactions?pageToken=x", 400),
         ("/nothing", 404),
     ] {
         assert_eq!(page(&world, path).await.code, code, "{path}");
+    }
+    for path in ["/tx/nothing", "/tx/%ff"] {
+        let reply = page(&world, path).await;
+        for header in ["content-security-policy: ", "nosniff", "no-store"] {
+            assert!(reply.head.contains(header), "{header} of {path}: {}", reply.head);
+        }
     }
     let address = world.running.admin_address().unwrap();
     let elsewhere = http_call(address, "GET", "/", &[("host", "evil.example")], b"").await;
@@ -146,4 +168,91 @@ async fn a_transaction_that_hangs_says_why() {
         "{}",
         reply.body
     );
+}
+
+/// The script catches up with what came while the page was read or not seen, gives up on what does not answer, and holds no
+/// connection for a page that nobody sees.
+#[tokio::test]
+async fn the_script_catches_up_and_lets_go() {
+    let world = World::sqlite().await;
+    let script = page(&world, "/assets/live.js").await.body;
+    for part in [
+        "addEventListener(\"visibilitychange\"",
+        "addEventListener(\"focusout\"",
+        "addEventListener(\"selectionchange\"",
+        "AbortSignal.timeout(",
+        "events?.close()",
+        "d.open = chosen.get(",
+    ] {
+        assert!(script.contains(part), "{part}: {script}");
+    }
+}
+
+/// Lists in lists around many numbers would be a hundred times as long with indents.
+#[tokio::test]
+async fn a_payload_in_many_lists_makes_no_large_page() {
+    let world = World::sqlite().await;
+    let (open, close) = ("[".repeat(120), "]".repeat(120));
+    let mut request = tcc("g", &["ok", "ok"]);
+    for (branch, numbers) in request.branches.iter_mut().zip([9_000, 400_000]) {
+        let payload = format!("{open}{}1{close}", "1,".repeat(numbers));
+        branch.payload = unanimo_tests::payload(payload.into_bytes());
+    }
+    world.submit(request).await.unwrap();
+    let tx = world.get("g").await;
+    let reply = page(&world, &format!("/tx/{}", tx.tx_id)).await;
+    assert_eq!(reply.code, 200, "{}", reply.head);
+    assert!(reply.body.contains("(800241 bytes in all)"), "{} bytes", reply.body.len());
+    assert!(reply.body.len() < 100_000, "{} bytes", reply.body.len());
+}
+
+/// The numbers on the overview.
+fn figures(reply: &Reply) -> &str {
+    let (_, rest) = reply.body.split_once("<dl class=\"figures\">").expect(&reply.body);
+    rest.split_once("</dl>").unwrap().0
+}
+
+/// Counting may read millions of rows: it is done once for all who look within some seconds.
+#[tokio::test]
+async fn numbers_are_counted_once_for_all_who_look() {
+    loop {
+        let world = World::sqlite().await;
+        let began = Instant::now();
+        let first = page(&world, "/").await;
+        world.p.hold(true);
+        world.submit(tcc("held", &["ok"])).await.unwrap();
+        let second = page(&world, "/").await;
+        let took = began.elapsed();
+        assert!(second.body.contains(">held</a>"), "the lists are new: {}", second.body);
+        world.p.hold(false);
+        // On a machine that is very slow they are counted anew.
+        if took < Duration::from_secs(5) {
+            assert_eq!(figures(&first), figures(&second));
+            return;
+        }
+    }
+}
+
+/// Numbers of all transactions are for operators and viewers, also those that were counted for one of these a moment ago.
+#[tokio::test]
+async fn numbers_that_another_one_counted_are_for_those_who_may_see_them() {
+    let (path, tokens) = (
+        run_folder().join(uuid::Uuid::new_v4().to_string()),
+        [1, 2].map(|n| Token::new([n; Token::RANDOM_BYTES])),
+    );
+    let entries = ["viewer", "initiator"].iter().zip(&tokens).map(|(role, token)| {
+        let token = token.hashed();
+        format!("[[identity]]\nname = \"{role}\"\nroles = [\"{role}\"]\ntokens = [\"{token}\"]\n")
+    });
+    std::fs::write(&path, entries.collect::<String>()).unwrap();
+    let mut config = config(&sqlite_url());
+    config.identities = crate::security::setting(&path);
+    let world = World::start(config).await;
+    let address = world.running.admin_address().unwrap();
+    for (token, code) in tokens.iter().zip([200, 403]) {
+        let header = format!("Bearer {}", token.text());
+        let reply = http_call(address, "GET", "/", &[("authorization", &header)], b"").await;
+        assert_eq!(reply.code, code, "{reply:?}");
+        assert_eq!(reply.body.contains("Counted at"), code == 200, "{reply:?}");
+    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, BytesMut};
 use http_body_util::BodyExt;
 use prost::Message;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -18,7 +18,7 @@ use unanimo_proto::v1::{
 };
 use unanimo_tests::wait::{PATIENCE, until};
 
-use super::http::http_get;
+use super::http::{first_event, http_call, http_get};
 use super::process::Process;
 use super::{World, channel, config, describe, sqlite_url, tcc};
 
@@ -205,4 +205,101 @@ async fn l5_connections_of_probes_are_bounded() {
     let mut last = idle.pop().unwrap();
     let open = tokio::time::timeout(Duration::from_millis(50), last.read(&mut byte)).await;
     assert!(open.is_err(), "the latest stays: {open:?}");
+}
+
+/// The same over HTTP: answers are counted until they are read, and are not copied before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_answers_over_http_that_are_not_read_are_within_the_bound() {
+    let settings = [("live-bytes-max", 32), ("payloads-bytes-max", 8), ("message-bytes-max", 16)];
+    let settings = settings.map(|(name, mib)| [format!("--{name}"), (mib * MIB).to_string()]);
+    let mut process = Process::start(&sqlite_url(), settings.as_flattened()).await;
+    let mut large = tcc("large", &["ok"; 6]);
+    for branch in &mut large.branches {
+        branch.payload = unanimo_tests::payload(vec![b'x'; MIB]);
+    }
+    process.client().submit_transaction(large).await.unwrap();
+    let address = process.admin_address();
+    let get = b"GET /v1/transactions/large?includePayloads=true HTTP/1.1\r\nhost: localhost\r\n\
+                connection: close\r\n\r\n";
+    let before = process.resident();
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for _ in 0..48 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(get).await.unwrap();
+        let mut status = [0; "HTTP/1.1 200".len()];
+        stream.read_exact(&mut status).await.unwrap();
+        match &status {
+            b"HTTP/1.1 200" => held.push(stream),
+            b"HTTP/1.1 503" => refused += 1,
+            other => panic!("{}", String::from_utf8_lossy(other)),
+        }
+    }
+    // Each has 8 MiB in JSON, of which the system takes a part. All of them would be 384 MiB; one that is made takes
+    // several times as much for a moment.
+    assert!(!held.is_empty() && refused >= 40, "L5: {refused} refused, {} not read", held.len());
+    let grown = process.resident_max().saturating_sub(before) / (MIB as u64);
+    assert!(grown < 200, "L5: {grown} MiB for a bound of 32");
+    let metrics = http_call(address, "GET", "/metrics", &[], b"").await.body;
+    let unread = metrics.lines().find_map(|line| line.strip_prefix("unanimo_unread_bytes "));
+    let unread: f64 = unread.unwrap().parse().unwrap();
+    assert!(unread > (8 * MIB) as f64, "{unread} bytes are not read");
+    let mut whole = Vec::new();
+    held.pop().unwrap().read_to_end(&mut whole).await.unwrap();
+    assert!(whole.len() > 8 * MIB, "{} bytes", whole.len());
+    drop(held);
+    until("room for a large one", async || {
+        let path = "/v1/transactions/large?includePayloads=true";
+        let reply = http_call(address, "GET", path, &[], b"").await;
+        (reply.code == 200 && reply.body.len() > 8 * MIB).then_some(())
+    })
+    .await;
+}
+
+/// A connection of HTTP on which a call waits is not closed for another one. Where too many wait, one more call is told
+/// to come again.
+#[tokio::test]
+async fn l5_a_call_that_waits_keeps_its_connection() {
+    let mut config = config(&sqlite_url());
+    config.connections_max = 8;
+    config.http_listen.0 = Some("127.0.0.1:0".parse().unwrap());
+    let world = World::start(config).await;
+    let address = world.running.http_address().unwrap();
+    world.p.hold(true);
+    let body = serde_json::json!({
+        "gid": "held", "mode": "MODE_TCC", "waitFor": "WAIT_FOR_ENDED",
+        "branches": [{"branchId": "a", "participant": "p", "action": "ok"}],
+    });
+    let waiting = tokio::spawn(async move {
+        let json = [("content-type", "application/json")];
+        let body = body.to_string();
+        http_call(address, "POST", "/v1/transactions", &json, body.as_bytes()).await
+    });
+    until("the transaction", async || {
+        let reply = http_call(address, "GET", "/v1/transactions/held", &[], b"").await;
+        (reply.code == 200).then_some(())
+    })
+    .await;
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    let ended = tokio::time::timeout(PATIENCE, idle[0].read(&mut [0])).await;
+    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "L5: {ended:?}");
+    let mut watching = Vec::new();
+    for n in 0..6 {
+        let (event, stream) = first_event(address, "/v1/transactions/held:watch", &[]).await;
+        assert_eq!(event.code, 200, "{n}: {event:?}");
+        watching.push(stream);
+    }
+    let later = http_call(address, "GET", "/v1/server", &[], b"").await;
+    assert!(later.code == 503 && later.head.contains("retry-after: 1"), "{later:?}");
+    assert!(!waiting.is_finished(), "it waits");
+    watching.pop();
+    until("a turn", async || {
+        (http_call(address, "GET", "/v1/server", &[], b"").await.code == 200).then_some(())
+    })
+    .await;
+    world.p.hold(false);
+    let reply = waiting.await.unwrap();
+    assert_eq!(reply.code, 200, "L5: {reply:?}");
 }

@@ -1,14 +1,17 @@
 //! The end of a coordinator that is embedded in a process which goes on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use unanimo_coordinator::Config;
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::{Mode, Outcome, SubmitTransactionRequest, Vote, WaitFor};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::scripted::{Mood, Scripted};
-use unanimo_tests::wait::until;
+use unanimo_tests::wait::{PATIENCE, until};
 
+use super::http::{first_event, http_call};
 use super::participants::register;
 use super::places::{at, submit_all};
 use super::{World, branch, config, sqlite_url, tcc};
@@ -73,4 +76,51 @@ async fn l2_a_graceful_stop_hands_over_at_once() {
     let shown = world.get_until("decided", "its end", |t| t.ended_at.is_some()).await;
     assert_eq!(shown.outcome(), Outcome::Committed);
     assert!(started.elapsed() < Duration::from_secs(20), "L2: {:?}", started.elapsed());
+}
+
+/// A stop in good order waits for what is under way over HTTP, as for gRPC: a stream is read to its end, and a call that
+/// waits has as long as the last requests may take. Then its connection is closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_waits_for_what_is_under_way_over_http() {
+    const DRAIN: Duration = Duration::from_millis(200);
+    const LAST_REQUESTS: Duration = Duration::from_secs(1);
+    let mut config = config(&sqlite_url());
+    config.drain_timeout = Period(DRAIN);
+    let world = World::start(config).await;
+    let address = world.running.admin_address().unwrap();
+    world.p.hold(true);
+    let body = serde_json::json!({
+        "gid": "held", "mode": "MODE_TCC", "waitFor": "WAIT_FOR_ENDED",
+        "branches": [{"branchId": "a", "participant": "p", "action": "ok"}],
+    });
+    let body = body.to_string();
+    let head = format!(
+        "POST /v1/transactions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut waiting = TcpStream::connect(address).await.unwrap();
+    waiting.write_all(head.as_bytes()).await.unwrap();
+    until("the transaction", async || {
+        let reply = http_call(address, "GET", "/v1/transactions/held", &[], b"").await;
+        (reply.code == 200).then_some(())
+    })
+    .await;
+    let (event, mut events) = first_event(address, "/v1/transactions/held:watch", &[]).await;
+    assert_eq!(event.code, 200, "{event:?}");
+    let began = Instant::now();
+    let World { running, p, .. } = world;
+    let reading = tokio::spawn(async move {
+        let mut rest = String::new();
+        events.read_to_string(&mut rest).await.map(|_| rest)
+    });
+    running.stop().await.unwrap();
+    let took = began.elapsed();
+    assert!(took >= DRAIN + LAST_REQUESTS, "nobody waited for the call: {took:?}");
+    let rest = reading.await.unwrap().expect("the stream ends in good order");
+    assert!(rest.contains("event: error\n") && rest.contains("STOPPED"), "{rest}");
+    assert!(rest.ends_with("0\r\n\r\n"), "it is cut off: {rest}");
+    let closed = tokio::time::timeout(PATIENCE, waiting.read_to_end(&mut Vec::new())).await;
+    closed.expect("the connection is closed").ok();
+    p.hold(false);
 }

@@ -1,17 +1,23 @@
 //! The audit: who did what, and what was denied to whom.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use sqlx::{Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
-use tonic::Code;
+use tonic::{Code, Request};
 use unanimo_coordinator::audit::{Entry, Kind, Link, Verifier};
 use unanimo_core::Timestamp;
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 use unanimo_proto::v1::{self, AuditKind};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::wait::until;
 
-use super::roles::{COLUMNS, File, Link as Caller, begin, call, table};
+use super::handshakes::http_get as tls_call;
+use super::roles::{Begun, COLUMNS, File, Link as Caller, begin, call, table};
+use super::{Authority, guarded};
+use crate::coordinator::http::http_call;
 use crate::coordinator::{World, config, describe};
 use crate::store::execute;
 
@@ -221,6 +227,105 @@ async fn denied_calls_are_counted_and_none_is_lost_at_the_stop() {
     assert_eq!((counts.len(), counts.iter().sum()), (2, 50), "{denied:?}");
 }
 
+/// An operator that may begin transactions, too, rolls back a gid that nobody has: another one may have it before that
+/// is carried out.
+#[tokio::test]
+async fn a_rollback_of_what_nobody_has_begun_is_an_operators_act() {
+    let file = File::new();
+    file.write_both();
+    let world = file.world().await;
+    let of = Begun { tx_id: String::new(), gid: "nobodys".into(), cluster_id: String::new() };
+    call("RollbackTransaction", file.link(&world, 0), &of).await.unwrap();
+    let all = entries(&file, &world).await;
+    let acts = all.iter().filter(|entry| entry.act == "RollbackTransaction");
+    let acts: Vec<_> = acts.map(|entry| (entry.kind(), &*entry.gid)).collect();
+    assert_eq!(acts, [(AuditKind::Asked, "nobodys"), (AuditKind::Answered, "nobodys")]);
+}
+
+/// While the database hangs, acts are bounded, and one that its caller has given up is not carried out afterwards.
+#[tokio::test]
+async fn acts_that_were_given_up_are_not_carried_out() {
+    const MORE: usize = 40;
+    let file = File::new();
+    let database = Server::shared().database().await;
+    let mut config = config(&database);
+    config.identities = file.setting();
+    let world = World::start(config).await;
+    let begun = begin(file.link(&world, 0)).await;
+    until("the entry of the start", async || {
+        (!entries(&file, &world).await.is_empty()).then_some(())
+    })
+    .await;
+    let mut holder = PgConnection::connect(&database).await.unwrap();
+    let lock = "BEGIN; LOCK TABLE unanimo.audit_chain IN ACCESS EXCLUSIVE MODE";
+    holder.execute(lock).await.unwrap();
+    let mut acting = JoinSet::new();
+    for _ in 0..256 + MORE {
+        let key = Some(v1::rollback_transaction_request::Key::TxId(begun.tx_id.clone()));
+        let request = v1::RollbackTransactionRequest { key, ..Default::default() };
+        let mut request = Request::new(request);
+        request.set_timeout(Duration::from_secs(6));
+        let mut client = CoordinatorServiceClient::new(file.link(&world, 4));
+        acting.spawn(async move { client.rollback_transaction(request).await });
+    }
+    let mut refused = 0;
+    while let Some(answer) = acting.join_next().await {
+        match answer.unwrap() {
+            Ok(answer) => {
+                let result = answer.into_inner().result.unwrap();
+                assert_eq!(result.outcome(), v1::Outcome::NotDecided, "{result:?}");
+            }
+            Err(status) if status.code() == Code::ResourceExhausted => {
+                assert_eq!(describe(&status).1, "OVERLOADED", "{status}");
+                refused += 1;
+            }
+            Err(status) => assert_ne!(status.code(), Code::PermissionDenied, "{status}"),
+        }
+    }
+    assert!(refused >= MORE, "{refused} of {} were refused", 256 + MORE);
+    holder.execute("ROLLBACK").await.unwrap();
+    let answered = until("the outcome", async || {
+        let all = entries(&file, &world).await;
+        all.into_iter().find(|entry| entry.kind() == AuditKind::Answered)
+    })
+    .await;
+    assert_eq!(answered.outcome, "UNAVAILABLE (AUDIT_NOT_WRITTEN)");
+    let asked = entries(&file, &world).await;
+    let asked = asked.iter().filter(|entry| entry.kind() == AuditKind::Asked).count();
+    assert_eq!(asked, 1, "the one whose turn it was");
+    call("EnlistBranch", file.link(&world, 0), &begun).await.expect("it was not rolled back");
+}
+
+/// Each start tells what is used, and what is not, once the audit has entries.
+#[tokio::test]
+async fn a_start_without_identities_is_entered_beside_others() {
+    let file = File::new();
+    let world = file.world().await;
+    begin(file.link(&world, 0)).await;
+    let changed = async |file: &File, world: &World| {
+        let all = entries(file, world).await;
+        let changed = all.into_iter().filter(|entry| entry.kind() == AuditKind::Changed);
+        changed.map(|entry| (entry.act, entry.reason)).collect::<Vec<_>>()
+    };
+    until("the entry of the start", async || {
+        (changed(&file, &world).await.len() == 1).then_some(())
+    })
+    .await;
+    let World { running, mut config, .. } = world;
+    running.stop().await.unwrap();
+    config.identities = Default::default();
+    let world = World::start(config).await;
+    let told = until("the entries of the second start", async || {
+        let told = changed(&file, &world).await;
+        (told.len() >= 5).then_some(told)
+    })
+    .await;
+    let settings = ["identities", "jwt-keys", "participant-tokens", "tls-cert, tls-client-ca"];
+    let expected =
+        settings.map(|act| (act.to_owned(), "in use from the start: not set".to_owned()));
+    assert_eq!(told[1..], expected);
+}
+
 /// Acts that come at once are one chain, each with its outcome.
 #[tokio::test]
 async fn acts_at_once_are_one_chain() {
@@ -295,4 +400,50 @@ async fn the_latest_entries_come_first_where_they_are_asked_for() {
     let mut client = OperatorServiceClient::new(file.link(&world, 4));
     let status = client.list_audit(bad).await.unwrap_err();
     assert_eq!(describe(&status).2, ["page_token"]);
+}
+
+/// Calls over HTTP have their address in the audit, with TLS or without, and a call without a certificate is entered.
+#[tokio::test]
+async fn calls_over_http_are_entered_with_their_addresses() {
+    let file = File::new();
+    let world = file.world().await;
+    let begun = begin(file.link(&world, 0)).await;
+    let address = world.running.admin_address().unwrap();
+    let act = async |column: usize| {
+        let header = format!("Bearer {}", file.token(column));
+        let headers = [("authorization", &*header), ("content-type", "application/json")];
+        let path = format!("/v1/tx/{}:retry", begun.tx_id);
+        http_call(address, "POST", &path, &headers, b"{}").await.code
+    };
+    assert_eq!(act(5).await, 403);
+    act(4).await;
+    until_denied(&file, &world, 1).await;
+    let all = entries(&file, &world).await;
+    let of: Vec<_> = all.iter().filter(|entry| entry.act == "RetryTransaction").collect();
+    assert_eq!(of.len(), 3, "{of:?}");
+    assert!(of.iter().all(|entry| entry.address.starts_with("127.0.0.1:")), "{of:?}");
+
+    let authority = Authority::new();
+    let world = World::start(guarded(&authority)).await;
+    let (code, _) = tls_call(&world, &authority, "/v1/server", false).await;
+    assert_eq!(code, 401);
+    let (code, _) = tls_call(&world, &authority, "/v1/nothing", false).await;
+    assert_eq!(code, 401, "nothing is told of what is there");
+    let denied = until("the entry", async || {
+        let page = page_of(&world, &authority).await;
+        let entries = page["entries"].as_array().cloned().unwrap_or_default();
+        entries.into_iter().find(|entry| entry["kind"] == "AUDIT_KIND_DENIED")
+    })
+    .await;
+    assert_eq!((&denied["act"], &denied["count"]), (&"GetServerInfo".into(), &"1".into()));
+    let why = denied["reason"].as_str().unwrap();
+    assert_eq!(why, "a client certificate is needed");
+    assert!(denied["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{denied}");
+}
+
+/// Reads the first page over HTTP, with a certificate.
+async fn page_of(world: &World, authority: &Authority) -> serde_json::Value {
+    let (code, text) = tls_call(world, authority, "/v1/audit", true).await;
+    assert_eq!(code, 200, "{text}");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }

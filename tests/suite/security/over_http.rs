@@ -1,14 +1,19 @@
 //! Identities and roles over HTTP: those of gRPC.
 
 use serde_json::{Value, json};
-use unanimo_tests::wait::until;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use unanimo_proto::v1;
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+use unanimo_tests::wait::{PATIENCE, until};
 use uuid::Uuid;
 
 use super::handshakes::http_get as tls_call;
 use super::roles::{Begun, COLUMNS, File, begin, table};
 use super::{Authority, guarded};
 use crate::coordinator::World;
-use crate::coordinator::http::http_call;
+use crate::coordinator::describe;
+use crate::coordinator::http::{first_event, http_call, reply};
 
 /// Method, address and body of a call.
 fn request(rpc: &str, of: &Begun) -> (&'static str, String, Value) {
@@ -16,7 +21,7 @@ fn request(rpc: &str, of: &Begun) -> (&'static str, String, Value) {
     let new = Uuid::new_v4();
     let branch = |id: &str| json!({"branchId": id, "participant": "p", "action": "ok"});
     let act = json!({"operator": "ann", "note": "a test"});
-    let endpoint = json!({"endpoint": "http://127.0.0.1:1"});
+    let endpoint = json!({"endpoint": "http://127.0.0.1:1", "instanceId": "i"});
     match rpc {
         "SubmitTransaction" => {
             let body =
@@ -31,7 +36,9 @@ fn request(rpc: &str, of: &Begun) -> (&'static str, String, Value) {
             ("POST", format!("{tx}/branches:execute"), json!({"branch": branch("b")}))
         }
         "EnlistBranch" => ("POST", format!("{tx}/branches:enlist"), json!({"branch": branch("b")})),
-        "CommitTransaction" => ("POST", format!("{tx}:commit"), json!({})),
+        "CommitTransaction" => {
+            ("POST", format!("{tx}:commit"), json!({"branches": [{"branchId": "a"}]}))
+        }
         "RollbackTransaction" => ("POST", format!("{gid}:rollback"), json!({})),
         "GetTransaction" => ("GET", gid, Value::Null),
         "ListTransactions" => ("GET", "/v1/transactions?participant=p".into(), Value::Null),
@@ -63,18 +70,29 @@ fn request(rpc: &str, of: &Begun) -> (&'static str, String, Value) {
 async fn found(world: &World, header: &str, rpc: &str, of: &Begun) -> (&'static str, String) {
     let (method, path, body) = request(rpc, of);
     let address = world.running.admin_address().unwrap();
-    let headers =
-        [("authorization", header), ("content-type", "application/json"), ("grpc-timeout", "2S")];
+    let headers = [("authorization", header), ("content-type", "application/json")];
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let reply = http_call(address, method, &path, &headers, body.as_bytes()).await;
+    let reply = match rpc {
+        "WatchTransaction" => first_event(address, &path, &headers).await.0,
+        _ => http_call(address, method, &path, &headers, body.as_bytes()).await,
+    };
     let is_missing =
         rpc == "ListTransactions" && reply.code == 200 && !reply.body.contains(&of.tx_id);
+    // Nothing is owed, wrong or recorded yet; who is told so may ask.
+    let nothing = match rpc {
+        "ResolveBranch" => "NOTHING_TO_RESOLVE",
+        "ForgetTransaction" => "NOTHING_TO_FORGET",
+        "ExportTransaction" => "NO_HISTORY",
+        _ => "none",
+    };
     let word = match reply.code {
         404 => "NOT_FOUND",
-        _ if is_missing => "NOT_FOUND",
+        200 if is_missing => "NOT_FOUND",
         403 => "DENIED",
         401 => "UNAUTHENTICATED",
-        _ => "yes",
+        200 => "yes",
+        400 if reply.body.contains(&format!("\"reason\":\"{nothing}\"")) => "yes",
+        _ => "another answer",
     };
     (word, format!("{reply:?}"))
 }
@@ -103,15 +121,81 @@ async fn each_role_may_do_over_http_what_the_table_says() {
         assert!(word == "UNAUTHENTICATED" && reply.contains("www-authenticate: bearer"), "{reply}");
         assert!(reply.contains("\\\"reason\\\":\\\"UNAUTHENTICATED\\\""), "{reply}");
     }
-    let body = format!("{{\"gid\": \"{}", "a".repeat(20 << 20));
-    let address = world.running.admin_address().unwrap();
-    let reply = http_call(address, "POST", "/v1/transactions", &[], body.as_bytes()).await;
-    assert!([0, 401].contains(&reply.code), "{reply:?}");
+    let mut stream = TcpStream::connect(world.running.admin_address().unwrap()).await.unwrap();
+    let head = "POST /v1/transactions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                content-length: 1000000\r\n\r\n{\"gid\": \"";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The rest does not come. A server that waited for it would say so, and not that nobody is known.
+    let mut response = Vec::new();
+    let answered = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut response)).await;
+    answered.expect("it is answered").ok();
+    let answer = reply(&String::from_utf8_lossy(&response));
+    assert_eq!(answer.code, 401, "{answer:?}");
 }
 
-/// A token that is revoked is none over HTTP either, and a call too many is told when to come back.
+/// A token that is revoked is none over HTTP either.
+#[tokio::test]
+async fn a_token_that_is_revoked_is_none_over_http() {
+    let file = File::new();
+    let world = file.world().await;
+    let begun = begin(file.link(&world, 0)).await;
+    let header = |column: usize| format!("Bearer {}", file.token(column));
+    assert_eq!(found(&world, &header(0), "GetTransaction", &begun).await.0, "yes");
+    file.write(&[1]);
+    until("the token to be revoked", async || {
+        let (word, _) = found(&world, &header(0), "GetTransaction", &begun).await;
+        (word == "UNAUTHENTICATED").then_some(())
+    })
+    .await;
+    assert_eq!(found(&world, &header(1), "GetTransaction", &begun).await.0, "NOT_FOUND");
+}
+
+/// Calls under way over HTTP take of the share that gRPC has, and the other way round.
 #[tokio::test]
 async fn shares_of_an_identity_hold_for_both_together() {
+    let file = File::new();
+    let mut config = crate::coordinator::config(&crate::coordinator::sqlite_url());
+    config.identities = file.setting();
+    config.identity_calls = 2;
+    let world = World::start(config).await;
+    let begun = begin(file.link(&world, 0)).await;
+    let address = world.running.admin_address().unwrap();
+    let bearer = format!("Bearer {}", file.token(0));
+    let headers = [("authorization", bearer.as_str())];
+    let watched = format!("/v1/tx/{}:watch", begun.tx_id);
+    let ask = async || {
+        let mut client = CoordinatorServiceClient::new(file.link(&world, 0));
+        client.get_server_info(v1::GetServerInfoRequest::default()).await.map(drop)
+    };
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let stream = until("a turn", async || {
+            let (event, stream) = first_event(address, &watched, &headers).await;
+            (event.code == 200).then_some(stream)
+        });
+        streams.push(stream.await);
+    }
+    let status = ask().await.expect_err("two calls are under way over HTTP");
+    assert_eq!(describe(&status).1, "IDENTITY_LIMITED", "{status}");
+    drop(streams);
+    until("the end of a stream", async || ask().await.ok()).await;
+
+    let client = CoordinatorServiceClient::new(file.link(&world, 0));
+    let key = Some(v1::watch_transaction_request::Key::TxId(begun.tx_id.clone()));
+    let request = v1::WatchTransactionRequest { key, ..Default::default() };
+    let mut watching = Vec::new();
+    for _ in 0..2 {
+        let watch = async || client.clone().watch_transaction(request.clone()).await.ok();
+        watching.push(until("a turn", watch).await);
+    }
+    let limited = http_call(address, "GET", "/v1/server", &headers, b"").await;
+    assert!(limited.code == 429 && limited.body.contains("IDENTITY_LIMITED"), "{limited:?}");
+    drop((client, watching));
+}
+
+/// A call too many is told when to come back.
+#[tokio::test]
+async fn a_call_too_many_over_http_is_told_when_to_come_back() {
     let file = File::new();
     let mut config = crate::coordinator::config(&crate::coordinator::sqlite_url());
     config.identities = file.setting();

@@ -1,14 +1,15 @@
 //! Batches that meet locks, timeouts and refusals: others wait for nothing of it (promise L3).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 use unanimo_coordinator::store::journal::{Completion, Ended};
 use unanimo_coordinator::store::{Write, Written};
-use unanimo_core::{Gid, Input, PrepareAnswer, TxId, Version};
+use unanimo_core::{Attempts, Gid, TxId, Version};
+use unanimo_tests::wait::until;
 
 use super::journal::Journal;
 use super::unwell::{End, Unwell};
@@ -20,6 +21,9 @@ on_both_stores!(
     a_batch_that_takes_too_long_is_halved,
     nobody_is_to_blame_for_a_server_that_takes_no_more,
     a_row_that_is_too_much_alone_is_refused,
+    one_row_that_is_too_much_is_not_the_servers_trouble,
+    one_row_on_a_server_that_takes_no_more_is_its_trouble,
+    a_row_that_may_be_there_and_is_refused_waits_alone,
 );
 
 /// Begins transactions, and returns what is to become of them.
@@ -134,9 +138,10 @@ async fn nobody_is_to_blame_for_a_server_that_takes_no_more(fixture: Fixture) {
     };
     let mut journal = Journal::start(Unwell::new(&fixture.store, plan), fixture.me);
     let wanted = begin(&journal, 10);
-    let told = tokio::time::timeout(Duration::from_secs(1), journal.results.recv()).await;
+    let why = until("its trouble", async || journal.handle.trouble()).await;
+    assert!(why.contains("takes no more"), "{why}");
+    let told = journal.results.try_recv();
     assert!(told.is_err(), "{told:?}");
-    assert!(journal.handle.trouble().is_some_and(|why| why.contains("takes no more")));
     full.store(false, Ordering::Relaxed);
     assert_eq!(journal.completed(&wanted).await, []);
     journal.end().await.unwrap();
@@ -157,6 +162,109 @@ async fn a_row_that_is_too_much_alone_is_refused(fixture: Fixture) {
         matches!(&others[..], [Completion { tx_id, ended: Ended::Refused(_), .. }] if *tx_id == id),
         "{others:?}"
     );
+    journal.end().await.unwrap();
+}
+
+/// The only row that there is, on a server that takes others: the node is not unwell for that, and the row is refused
+/// once another one is written.
+async fn one_row_that_is_too_much_is_not_the_servers_trouble(fixture: Fixture) {
+    let (huge, transition) = Live::begin(&new_gid());
+    let id = huge.id();
+    let has_it = move |batch: &[Write]| batch.iter().any(|write| write.transition.tx_id == id);
+    let plan = move |_, batch: &[Write]| if has_it(batch) { End::TooMuch } else { End::Well };
+    let store = Unwell::new(&fixture.store, plan);
+    let mut journal = Journal::start(Arc::clone(&store) as _, fixture.me);
+    journal.submit(transition);
+    until("four attempts", async || (store.batches() >= 4).then_some(())).await;
+    assert_eq!(journal.handle.trouble(), None);
+    let told = journal.results.try_recv();
+    assert!(told.is_err(), "{told:?}");
+    let mut wanted = begin(&journal, 1);
+    wanted.push((id, Version(1)));
+    let others = journal.completed(&wanted).await;
+    assert!(
+        matches!(&others[..], [Completion { tx_id, ended: Ended::Refused(_), .. }] if *tx_id == id),
+        "{others:?}"
+    );
+    journal.end().await.unwrap();
+}
+
+/// A server that takes nothing has one row to write: that is its trouble, too.
+async fn one_row_on_a_server_that_takes_no_more_is_its_trouble(fixture: Fixture) {
+    let full = Arc::new(AtomicBool::new(true));
+    let is_full = Arc::clone(&full);
+    let plan = move |_, _: &[Write]| {
+        if is_full.load(Ordering::Relaxed) { End::TooMuch } else { End::Well }
+    };
+    let mut journal = Journal::start(Unwell::new(&fixture.store, plan), fixture.me);
+    let wanted = begin(&journal, 1);
+    let why = until("its trouble", async || journal.handle.trouble()).await;
+    assert!(why.contains("takes no more"), "{why}");
+    full.store(false, Ordering::Relaxed);
+    assert_eq!(journal.completed(&wanted).await, []);
+    assert_eq!(journal.handle.trouble(), None);
+    journal.end().await.unwrap();
+}
+
+/// L3: the page that PostgreSQL gives a new row is damaged, and not one that the row needs: it is not refused for that.
+#[tokio::test]
+async fn l3_a_row_that_needs_no_damaged_page_waits_for_another_one() {
+    let fixture = Fixture::postgres().await;
+    let (held, transition) = Live::begin(&new_gid());
+    let (id, well) = (held.id(), Arc::new(AtomicBool::new(false)));
+    let is_well = Arc::clone(&well);
+    let plan = move |_, batch: &[Write]| {
+        let has_it = batch.iter().any(|write| write.transition.tx_id == id);
+        if has_it && !is_well.load(Ordering::Relaxed) { End::Damaged } else { End::Well }
+    };
+    let store = Unwell::new(&fixture.store, plan);
+    let mut journal = Journal::start(Arc::clone(&store) as _, fixture.me);
+    journal.submit(transition);
+    let wanted = begin(&journal, 20);
+    assert_eq!(journal.completed(&wanted).await, []);
+    let from = store.batches();
+    until("four attempts", async || (store.batches() >= from + 4).then_some(())).await;
+    assert_eq!(journal.handle.trouble(), None);
+    let told = journal.results.try_recv();
+    assert!(told.is_err(), "{told:?}");
+    well.store(true, Ordering::Relaxed);
+    assert_eq!(journal.completed(&[(id, Version(1))]).await, []);
+    journal.end().await.unwrap();
+}
+
+/// A row that may have been written is refused ever since, and others are written: it is neither given up nor the
+/// server's trouble.
+async fn a_row_that_may_be_there_and_is_refused_waits_alone(fixture: Fixture) {
+    let (held, transition) = Live::begin(&new_gid());
+    let (id, attempts) = (held.id(), Arc::new(AtomicU32::new(0)));
+    let (counted, well) = (Arc::clone(&attempts), Arc::new(AtomicBool::new(false)));
+    let is_well = Arc::clone(&well);
+    let plan = move |_, batch: &[Write]| {
+        let has_it = batch.iter().any(|write| write.transition.tx_id == id);
+        if !has_it || is_well.load(Ordering::Relaxed) {
+            return End::Well;
+        }
+        match counted.fetch_add(1, Ordering::Relaxed) {
+            0 => End::Lost,
+            _ => End::TooMuch,
+        }
+    };
+    let mut journal = Journal::start(Unwell::new(&fixture.store, plan), fixture.me);
+    let more = async |count: u32| {
+        let from = attempts.load(Ordering::Relaxed);
+        let is_there = async || (attempts.load(Ordering::Relaxed) >= from + count).then_some(());
+        until("more attempts", is_there).await;
+    };
+    journal.submit(transition);
+    more(2).await;
+    let wanted = begin(&journal, 1);
+    assert_eq!(journal.completed(&wanted).await, []);
+    more(3).await;
+    assert_eq!(journal.handle.trouble(), None);
+    let told = journal.results.try_recv();
+    assert!(told.is_err(), "{told:?}");
+    well.store(true, Ordering::Relaxed);
+    assert_eq!(journal.completed(&[(id, Version(1))]).await, []);
     journal.end().await.unwrap();
 }
 
@@ -196,20 +304,24 @@ async fn a_found_write_is_affirmed() {
 /// A transition is counted as what it takes: error texts of 64 branches come again with each.
 #[tokio::test]
 async fn l5_a_batch_is_counted_as_it_is_written() {
-    let text = "\u{1}".repeat(1_000);
-    let gid = new_gid();
-    let mut definition = definition(&gid);
+    let fixture = Fixture::sqlite().await;
+    let mut definition = definition(&new_gid());
     definition.branches = (0..64).map(|n| spec(&format!("b{n}"))).collect();
-    let (mut live, _) = Live::begin_with(definition, now());
-    let mut last = None;
-    for number in live.numbers() {
-        let answer = PrepareAnswer::Failed(text.clone());
-        let answered = Input::PrepareAnswered { number, attempt: 1, answer };
-        last = live.apply(answered).transition.or(last);
+    let (_, mut begin) = Live::begin_with(definition, now());
+    for branch in &mut begin.state.branches {
+        let [first_error, last_error] = ["a", "b"].map(|text| Some(text.repeat(1_000)));
+        branch.prepare_attempts =
+            Attempts { count: 2, first_error, last_error, ..Attempts::default() };
     }
-    let transition = last.unwrap_or_else(|| live.rollback());
-    let real = serde_json::to_vec(&transition.state.branches).unwrap().len();
-    assert!(real > 64 * 6_000, "{real}");
-    let counted = transition.size();
+    let counted = begin.size();
+    fixture.write([begin]).await;
+    let path = fixture.url.strip_prefix("sqlite:").unwrap();
+    let mut raw = SqliteConnection::connect(path).await.unwrap();
+    let real: i64 = sqlx::query_scalar("SELECT length(body) + length(data) FROM log")
+        .fetch_one(&mut raw)
+        .await
+        .unwrap();
+    let real = usize::try_from(real).unwrap();
+    assert!(real > 64 * 2_000, "{real}");
     assert!(counted >= real && counted < 2 * real, "{counted} for {real}");
 }

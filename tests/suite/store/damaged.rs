@@ -235,6 +235,45 @@ async fn l3_a_batch_that_meets_a_damaged_page_goes_on_with_others() {
     journal.end().await.unwrap();
 }
 
+/// L2, L4: a page of rows that cannot be read. Whoever looks for what an owner has open finds all others, and hears the
+/// names of those on the page as far as they are parked.
+#[tokio::test]
+async fn l2_what_is_open_beside_a_damaged_page_is_found() {
+    let (disk, url) = Disk::start().await;
+    let fixture = Fixture::open(url.clone()).await;
+    let mut parked = Vec::new();
+    for _ in 0..20 {
+        parked.push(write(&fixture, "", false).await.id());
+    }
+    let park = "INSERT INTO unanimo.parked (tx_id, owner)
+        SELECT DISTINCT tx_id, owner FROM unanimo.log ON CONFLICT DO NOTHING";
+    execute(&url, park).await;
+    let mut young = Vec::new();
+    for _ in 0..20 {
+        young.push(write(&fixture, "", false).await.id());
+    }
+    let owner = fixture.me;
+    fixture.store.close().await;
+    damage_page_of(&disk, &url, parked[0]).await;
+    let store = super::store::open(&url, &PostgresOptions::default()).await.unwrap();
+    let open = store.transactions().open_of(owner).await.unwrap();
+    let version_of = |id: &TxId| open.iter().find(|(open, _)| open == id).map(|(_, at)| *at);
+    assert_eq!(version_of(&parked[0]), Some(Version(0)));
+    for id in &parked {
+        let found = store.transactions().find(&Key::Tx(*id)).await;
+        // Of one that cannot be read the last row may be on another page.
+        let version = version_of(id);
+        assert!(version == Some(Version(2)) || found.is_err() && version.is_some(), "{found:?}");
+    }
+    let last = young.last().unwrap();
+    assert_eq!(version_of(last), Some(Version(2)));
+    // It is in the way of nobody who claims another one, and whoever claims it hears why that cannot be.
+    let me = create(&store, "two").await;
+    let claim = Claim::One(parked[0], owner, Version(0));
+    let error = store.transactions().claim(me, claim).await.unwrap_err();
+    assert!(error.is_of_rows(), "{error:?}");
+}
+
 /// L3, S9: values on which the database gives up, with nobody but the purge to meet them.
 #[tokio::test]
 async fn l3_the_purge_goes_on_beside_what_cannot_be_read_back() {

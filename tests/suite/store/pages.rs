@@ -16,7 +16,7 @@ use unanimo_coordinator::store::{
 use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, TxId};
 
 use super::journal::Journal;
-use super::{Fixture, a_write, create};
+use super::{Fixture, a_write, create, rows};
 use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
 /// Transactions that have ended, and as many that are open.
@@ -121,6 +121,20 @@ async fn claim_all(fixture: &Fixture) -> BTreeSet<TxId> {
     panic!("there is no end of claims");
 }
 
+/// Returns the number of a run of the purge; none where it tells that all that is left cannot be purged.
+fn purged(run: Result<u64, Error>) -> u64 {
+    match run {
+        Err(Error::Damaged { .. }) => 0,
+        run => run.unwrap(),
+    }
+}
+
+/// Ends an open transaction, whose owner is fenced.
+fn end(live: &mut Live, former: Incarnation) -> Write {
+    let transition = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
+    Write { former: Some(former), ..a_write(transition) }
+}
+
 /// L3: two pages of rows, one of what has ended and one of what is open.
 #[tokio::test]
 async fn l3_a_damaged_page_of_the_file_harms_the_transactions_on_it_alone() {
@@ -170,12 +184,12 @@ async fn l3_a_damaged_page_of_the_file_harms_the_transactions_on_it_alone() {
     let retention = Retention { details: DAY, gids: 2 * DAY };
     let mut stripped = 0;
     for _ in 0..3 {
-        stripped += store.purge().strip(me, retention, now()).await.unwrap();
+        stripped += purged(store.purge().strip(me, retention, now()).await);
     }
     assert!(stripped as usize + 12 >= ended.len(), "{stripped} of {}", ended.len());
     let mut deleted = 0;
     for _ in 0..3 {
-        deleted += store.purge().delete(me, retention, now().after(DAY)).await.unwrap();
+        deleted += purged(store.purge().delete(me, retention, now().after(DAY)).await);
     }
     assert!(deleted + 12 >= stripped, "{deleted} of {stripped}");
     for live in closed.ended.iter().filter(|live| harmed.contains(&live.id())) {
@@ -192,14 +206,10 @@ async fn l3_a_batch_that_meets_a_damaged_page_of_the_file_writes_the_others() {
     let harmed = closed.harmed().await;
     let fixture = closed.reopened().await;
     let mut writer = fixture.writer().await;
-    let end = |live: &mut Live| {
-        let transition = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done).remove(0);
-        Write { former: Some(former), ..a_write(transition) }
-    };
     let place = closed.open.iter().position(|live| harmed.contains(&live.id())).unwrap();
-    let bad = end(&mut closed.open[place]);
+    let bad = end(&mut closed.open[place], former);
     let sound = closed.open.iter().position(|live| !harmed.contains(&live.id())).unwrap();
-    let good = end(&mut closed.open[sound]);
+    let good = end(&mut closed.open[sound], former);
     let new = a_write(Live::begin(&new_gid()).1);
     let written = writer.write(&[new, bad.clone(), good]).await.unwrap();
     let [Written::Applied, Written::Refused(why), Written::Applied] = &written[..] else {
@@ -240,4 +250,99 @@ async fn what_all_need_that_is_damaged_ends_the_journal_with_a_sentence() {
         assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
         assert!(in_full(&error).contains("restore a backup"), "{error}");
     }
+}
+
+/// S3: a part of a batch is committed, and a later one fails for a reason that says that nothing is written.
+#[tokio::test]
+async fn s3_what_is_committed_before_another_part_fails_is_told() {
+    let mut closed = Closed::new().await;
+    let (leaves, former) = (closed.pages("log", "leaf").await, closed.owner);
+    closed.damage(leaves[leaves.len() - 4]);
+    let harmed = closed.harmed().await;
+    let fixture = closed.reopened().await;
+    rows::refuse_marked(&fixture.url).await;
+    let place = closed.open.iter().position(|live| harmed.contains(&live.id())).unwrap();
+    let bad = end(&mut closed.open[place], former);
+    let first = a_write(Live::begin(&new_gid()).1);
+    let (_, mut marked) = Live::begin(&new_gid());
+    rows::mark(&mut marked);
+    let marked = a_write(marked);
+    let mut writer = fixture.writer().await;
+    let written = writer.write(&[first.clone(), bad, marked.clone()]).await.unwrap();
+    let [Written::Applied, Written::Refused(why), Written::Busy] = &written[..] else {
+        panic!("{written:?}")
+    };
+    assert!(why.contains("damaged"), "{why}");
+    assert_eq!(writer.write(&[first]).await.unwrap(), [Written::Applied], "it is found");
+    let error = writer.write(&[marked]).await.unwrap_err();
+    assert!(matches!(error, BatchError::Refused(_)), "{error:?}");
+}
+
+/// Pages that each end needs: none is refused as if it were its own fault, though begins are written.
+#[tokio::test]
+async fn what_all_ends_need_that_is_damaged_ends_the_journal() {
+    for name in ["log_ended", "parked"] {
+        let mut closed = Closed::new().await;
+        let (leaves, former) = (closed.pages(name, "leaf").await, closed.owner);
+        closed.damage(*leaves.last().unwrap_or_else(|| panic!("{name} has no leaf")));
+        let fixture = closed.reopened().await;
+        let mut writer = fixture.writer().await;
+        let new = a_write(Live::begin(&new_gid()).1);
+        let error = writer.write(&[new, end(&mut closed.open[0], former)]).await.unwrap_err();
+        let told = in_full(&error);
+        assert!(matches!(error, BatchError::Fatal(_)), "{name}: {told}");
+        assert!(told.contains("restore a backup"), "{name}: {told}");
+    }
+}
+
+/// The page of the fences is read by each write before all else.
+#[tokio::test]
+async fn a_damaged_page_of_the_fences_ends_the_journal() {
+    let closed = Closed::new().await;
+    let fixture = closed.reopened().await;
+    let mut writer = fixture.writer().await;
+    let [first, second] = [(), ()].map(|()| a_write(Live::begin(&new_gid()).1));
+    assert_eq!(writer.write(&[first]).await.unwrap(), [Written::Applied]);
+    // All of it comes to the file, and nobody goes on with a copy of a page in memory.
+    let mut raw = closed.raw().await;
+    for statement in ["PRAGMA wal_checkpoint(TRUNCATE)", "CREATE TABLE other (column_of_it)"] {
+        sqlx::query(statement).execute(&mut raw).await.unwrap();
+    }
+    raw.close().await.unwrap();
+    let leaves = closed.pages("fences", "leaf").await;
+    leaves.iter().for_each(|leaf| closed.damage(*leaf));
+    let error = writer.write(&[second]).await.unwrap_err();
+    let told = in_full(&error);
+    assert!(matches!(error, BatchError::Fatal(_)), "{told}");
+    assert!(told.contains("restore a backup"), "{told}");
+}
+
+/// Nothing can be purged by an index that is damaged: that is no purge for which nothing was due.
+#[tokio::test]
+async fn a_purge_with_a_damaged_index_says_so() {
+    let closed = Closed::new().await;
+    for leaf in closed.pages("log_ended", "leaf").await {
+        closed.damage(leaf);
+    }
+    let fixture = closed.reopened().await;
+    let retention = Retention { details: DAY, gids: 2 * DAY };
+    let error = fixture.store.purge().strip(fixture.me, retention, now()).await.unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
+    assert!(in_full(&error).contains("restore a backup"), "{error}");
+}
+
+/// L3: the holder of a gid is on a damaged page. Whoever uses the gid again is refused, and others go on.
+#[tokio::test]
+async fn l3_a_gid_whose_holder_is_on_a_damaged_page_is_refused_alone() {
+    let closed = Closed::new().await;
+    let leaves = closed.pages("log", "leaf").await;
+    closed.damage(leaves[leaves.len() / 4]);
+    let harmed = closed.harmed().await;
+    let holder = closed.ended.iter().find(|live| harmed.contains(&live.id())).unwrap();
+    let gid = holder.tx.identity().gid.clone();
+    let fixture = closed.reopened().await;
+    let mut writer = fixture.writer().await;
+    let [taken, new] = [gid, new_gid()].map(|gid| a_write(Live::begin(&gid).1));
+    let written = writer.write(&[taken, new]).await.unwrap();
+    assert!(matches!(&written[..], [Written::Refused(_), Written::Applied]), "{written:?}");
 }

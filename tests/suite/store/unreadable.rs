@@ -89,6 +89,7 @@ const DAMAGES: &[(Damage, &str)] = &[
     (Body(|body| replace(body, COMMITTING, &[6, 5, 1])), "transactions.abort_cause"),
     (Body(|body| behind_decision(body, 4, 7, &[0])), "transactions.decided_ms"),
     (Body(|body| behind_decision(body, 12, 1, b"\x00\x07perhaps")), "transactions.heuristic"),
+    (Body(|body| behind_decision(body, BEFORE_PROGRESS - 1, 1, &[4])), "flags 4"),
     (Body(|body| replace_identity(body, 0, 1, b"\x00\x06ballet")), "transactions.mode"),
     (Body(|body| replace_identity(body, 1, 1, b"\x00\x06parked")), "transactions.drive"),
     (Body(cut_digest), "transactions.digest"),

@@ -24,6 +24,8 @@ pub(crate) enum End {
     TimedOut,
     /// The server takes no more.
     TooMuch,
+    /// A page is damaged.
+    Damaged,
     /// The server fails, and no row is to blame.
     Failed,
 }
@@ -71,6 +73,10 @@ impl fmt::Debug for Writer {
     }
 }
 
+fn too_much() -> BatchError {
+    BatchError::TooMuch("it is too much".into())
+}
+
 fn lost() -> BatchError {
     BatchError::Indeterminate("the answer was lost".into())
 }
@@ -87,7 +93,21 @@ impl BatchWriter for Writer {
             }
             End::TimedOut => Err(BatchError::TimedOut("it took too long".into())),
             End::Failed => Err(BatchError::Failed("out of memory".into())),
-            End::TooMuch => Err(BatchError::TooMuch("it is too much".into())),
+            End::TooMuch => Err(too_much()),
+            End::Damaged => Err(BatchError::Damaged("a page is damaged".into())),
+        }
+    }
+
+    async fn can_read(&mut self, write: &Write) -> Result<bool, BatchError> {
+        self.writer.can_read(write).await
+    }
+
+    /// Ends as an empty batch would.
+    async fn write_own(&mut self) -> Result<(), BatchError> {
+        match (self.plan)(self.count.load(Ordering::Relaxed), &[]) {
+            End::Well => self.writer.write_own().await,
+            End::TooMuch => Err(too_much()),
+            _ => Err(lost()),
         }
     }
 }

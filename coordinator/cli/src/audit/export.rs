@@ -1,8 +1,8 @@
 //! `unanimo audit export`: all entries as lines of JSON.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -18,7 +18,8 @@ use crate::tx::Server;
 /// The first line has the entry that was purged last, and the last line the end of the chain.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// File to write; without it, standard output. A file that exists is not overwritten
+    /// File to write; without it, standard output. A file that exists is not overwritten, and one that is not whole is
+    /// removed
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -30,12 +31,25 @@ pub(super) async fn run(server: &Server, args: &Args) -> Result<ExitCode, Error>
         pages.each(write).await?;
         return Ok(ExitCode::SUCCESS);
     };
-    let failed = |source| AuditError::File { name: path.display().to_string(), source };
-    let mut file = BufWriter::new(File::create_new(path).map_err(failed)?);
+    let file = File::create_new(path).map_err(|source| failed(path, source))?;
+    let written = write(pages, path, file).await;
+    if written.is_err() {
+        // What is not whole is no export, and would be in the way of the next one.
+        let _ = fs::remove_file(path);
+    }
+    written.map(|()| ExitCode::SUCCESS)
+}
+
+async fn write(pages: Pages, path: &Path, file: File) -> Result<(), Error> {
+    let failed = |source| failed(path, source);
+    let mut file = BufWriter::new(file);
     pages.each(|part| Ok(file.write_all(text(&part).as_bytes()).map_err(failed)?)).await?;
     let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.sync_all().map_err(failed)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(file.sync_all().map_err(failed)?)
+}
+
+fn failed(path: &Path, source: io::Error) -> AuditError {
+    AuditError::File { name: path.display().to_string(), source }
 }
 
 fn text(part: &Part) -> String {

@@ -107,8 +107,17 @@ fn kind(kind: v1::AuditKind) -> Option<Kind> {
 }
 
 fn time(at: prost_types::Timestamp) -> String {
-    let at = Timestamp::new(at.seconds, at.nanos);
-    at.map_or_else(|_| String::new(), |at| format!("{at:.3}"))
+    Timestamp::new(at.seconds, at.nanos).map(shown).unwrap_or_default()
+}
+
+/// Returns a time as an export has it; an empty text if it has none for it.
+pub(super) fn time_of(at: unanimo_core::Timestamp) -> String {
+    let at = i64::try_from(at.0).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
+    at.map(shown).unwrap_or_default()
+}
+
+fn shown(at: Timestamp) -> String {
+    format!("{at:.3}")
 }
 
 /// Content of a line, as its hash is of it.
@@ -142,6 +151,14 @@ impl Line {
             of: self.of,
             count: self.count,
         };
-        Ok(Content { link, at: unanimo_core::Timestamp(at), body: entry.encode() })
+        let at = unanimo_core::Timestamp(at);
+        // Its hash is of the content: another form of that would have the same one.
+        let roles = entry.roles.split(',').filter(|role| !role.is_empty());
+        let is_as_exported = roles.eq(self.roles.iter().map(String::as_str))
+            && (&self.at, &self.hash) == (&time_of(at), &hex(&link.hash));
+        if !is_as_exported {
+            return Err(Error::Form(self.number));
+        }
+        Ok(Content { link, at, body: entry.encode() })
     }
 }

@@ -14,7 +14,8 @@ use crate::tx::Server;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// At most so many entries
-    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 50,
+          value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 }
 

@@ -6,23 +6,25 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::de::DeserializeOwned;
-use unanimo_coordinator::audit::{Link, Verifier, hex};
+use unanimo_coordinator::audit::{Link, Purge, Verifier, hex};
 
 use super::Error as AuditError;
-use super::line::{FORMAT, Head, Line, Place, Tail};
+use super::line::{FORMAT, Head, Line, Place, Tail, time_of};
 use super::pages::{Pages, Part};
 use crate::error::Error;
-use crate::output;
+use crate::output::{self, clean};
 use crate::tx::Server;
 
 /// Check that no entry of the audit was changed, removed or moved since it was written
 ///
 /// Each entry has a hash over its content and the hash before it. Whoever can write the database can write the whole
-/// chain anew: note the last line of this command elsewhere, and give it with --noted the next time.
+/// chain anew: note the last line of this command elsewhere, and give it with --noted the next time. Whoever can write the
+/// database can also add an entry about a purge, and remove what is before: this command tells which entry says that
+/// entries were purged, and with --noted each such entry since then. The log has a line for each purge.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Exit codes: 0 it is as it was written; 1 it is not, and the first fault is told, or it cannot be read;
-  2 an argument is wrong.")]
+Exit codes: 0 it is as it was written; 7 it is not, or the file is not whole, and the first fault is told;
+  1 it cannot be read, or the noted entry was purged: nobody can tell; 2 an argument is wrong.")]
 pub(super) struct Args {
     /// File of `unanimo audit export`; without it, the coordinator is asked
     #[arg(value_name = "FILE")]
@@ -57,13 +59,12 @@ impl Check {
             }
             (Part::Line(line), Some(verifier)) => {
                 let content = line.content()?;
-                let taken = verifier.take(&content.link, content.at, &content.body);
-                taken.map_err(AuditError::Broken)?;
+                verifier.take(&content.link, content.at, &content.body)?;
                 self.count += 1;
             }
             (Part::Tail(Tail { last }), Some(verifier)) => {
                 let last = last.link().ok_or(AuditError::Unreadable(last.number))?;
-                verifier.end(&last).map_err(AuditError::Broken)?;
+                verifier.end(&last)?;
                 self.ended = true;
             }
             (_, None) => return Err(AuditError::Unreadable(0)),
@@ -81,18 +82,42 @@ pub(super) fn run(server: &Server, args: &Args) -> Result<ExitCode, Error> {
             pages.each(|part| Ok(check.take(&part)?)).await
         })?,
     }
-    let last = check.verifier.as_ref().map(|verifier| verifier.last().clone());
-    let last = last.map(|last| format!("{}:{}", last.number, hex(&last.hash))).unwrap_or_default();
-    if server.json {
-        let told = serde_json::json!({ "entries": check.count, "last": last });
-        output::print_json(&told)?;
-    } else {
-        output::print(&format!(
-            "{} entries are as they were written; the last one is\n{last}\n",
-            check.count
-        ))?;
-    }
+    let verifier = check.verifier.as_ref().ok_or(AuditError::Unreadable(0))?;
+    tell(server.json, check.count, verifier)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells of a chain that is as it was written.
+fn tell(json: bool, entries: u64, verifier: &Verifier) -> Result<(), Error> {
+    let last = format!("{}:{}", verifier.last().number, hex(&verifier.last().hash));
+    let (purged, since) = (verifier.vouching(), verifier.purges_since_noted());
+    if json {
+        return output::print_json(&serde_json::json!({
+            "entries": entries,
+            "last": last,
+            "purged": purged.map(purge_json),
+            "purged_since_noted": since.map(purge_json).collect::<Vec<_>>(),
+        }));
+    }
+    let mut text = purged.map(|purge| purge_text("", purge)).unwrap_or_default();
+    text.extend(since.map(|purge| purge_text("since the noted entry: ", purge)));
+    output::print(&format!(
+        "{text}{entries} entries are as they were written; the last one is\n{last}\n"
+    ))
+}
+
+fn purge_json(purge: &Purge) -> serde_json::Value {
+    serde_json::json!({
+        "purged": format!("{}:{}", purge.of, purge.hash),
+        "entry": purge.number,
+        "at": time_of(purge.at),
+    })
+}
+
+fn purge_text(before: &str, purge: &Purge) -> String {
+    let Purge { number, at, of, hash } = purge;
+    let (hash, at) = (clean(hash), time_of(*at));
+    format!("{before}purged {of}:{hash}, as entry {number} of {at} says\n")
 }
 
 /// Checks the lines of a file.
@@ -102,7 +127,10 @@ fn read(path: &Path, check: &mut Check) -> Result<(), AuditError> {
     let lines = BufReader::new(File::open(path).map_err(failed)?).lines();
     for (index, text) in lines.enumerate() {
         let text = text.map_err(failed)?;
-        let bad = |why: String| AuditError::Line { name: name.clone(), line: index + 1, why };
+        let bad = |why: String| match index {
+            0 => AuditError::NoExport { name: name.clone(), why },
+            index => AuditError::Line { name: name.clone(), line: index + 1, why },
+        };
         if check.ended {
             return Err(bad("there is nothing behind the end of an export".to_owned()));
         }
@@ -138,5 +166,8 @@ fn part(index: usize, text: &str) -> Result<Part, String> {
 }
 
 fn parse<T: DeserializeOwned>(text: &str, what: &str) -> Result<T, String> {
-    serde_json::from_str(text).map_err(|error| format!("it is not {what}: {error}"))
+    serde_json::from_str(text).map_err(|error| {
+        // The error repeats texts of the file.
+        format!("it is not {what}: {}", clean(&error.to_string()))
+    })
 }

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use unanimo_sdk::client::Draft;
 use unanimo_sdk::{Client, Json, Outcome};
 
-use super::Failure;
 use super::bank::Posting;
 use super::banks::{Bank, Databases};
+use super::{Failure, Stage};
 use crate::child::Coordinator;
 use crate::output::{self, BAD, GOOD, HEADING, HINT};
 
@@ -24,25 +25,32 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// Time that the tour waits for an expected result.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(super) async fn run(postgres: Option<&str>) -> Result<(), Failure> {
+/// Runs it. With a stage the coordinator stays at the end, until that is over.
+pub(super) async fn run(
+    postgres: Option<&str>,
+    open: Option<&watch::Sender<Stage>>,
+) -> Result<(), Failure> {
     let folder = tempfile::tempdir().map_err(Failure::Folder)?;
     let Some(server) = postgres else {
         let a = Bank::on_sqlite(folder.path(), "bank-a", "alice", ALICE).await?;
         let b = Bank::on_sqlite(folder.path(), "bank-b", "bob", BOB).await?;
         let url = format!("sqlite:{}", folder.path().join("coordinator.db").display());
-        return Tour::start(url, [a, b], Mode::Tcc).await?.walk().await;
+        return Tour::start(url, [a, b], Mode::Tcc).await?.walk(open).await;
     };
     let databases = Databases::create(server).await?;
-    let toured = on_postgres(&databases).await;
+    let toured = on_postgres(&databases, open).await;
     // The databases are dropped also if the tour failed; its own error is the one to report.
     let dropped = databases.drop().await;
     toured.and(dropped)
 }
 
-async fn on_postgres(databases: &Databases) -> Result<(), Failure> {
+async fn on_postgres(
+    databases: &Databases,
+    open: Option<&watch::Sender<Stage>>,
+) -> Result<(), Failure> {
     let a = Bank::on_postgres(&databases.url(1), "bank-a", "alice", ALICE).await?;
     let b = Bank::on_postgres(&databases.url(2), "bank-b", "bob", BOB).await?;
-    Tour::start(databases.url(0), [a, b], Mode::TwoPhase).await?.walk().await
+    Tour::start(databases.url(0), [a, b], Mode::TwoPhase).await?.walk(open).await
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,7 +74,7 @@ impl Tour {
         Ok(Self { banks, mode, coordinator, client })
     }
 
-    async fn walk(mut self) -> Result<(), Failure> {
+    async fn walk(mut self, open: Option<&watch::Sender<Stage>>) -> Result<(), Failure> {
         let (mode, stores) = match self.mode {
             Mode::Tcc => ("TCC: try, confirm, cancel", "SQLite files"),
             Mode::TwoPhase => ("two-phase commit", "PostgreSQL databases"),
@@ -83,7 +91,24 @@ impl Tour {
         self.falls_silent().await?;
         self.is_killed().await?;
         self.adds_up().await?;
-        self.look().await
+        self.look().await?;
+        match open {
+            None => say(&format!("\nThe demo has removed everything that it made. {}", next())),
+            Some(stage) => self.stay(stage).await,
+        }
+    }
+
+    /// Shows the dashboard until somebody ends it.
+    async fn stay(&self, stage: &watch::Sender<Stage>) -> Result<(), Failure> {
+        let pages = self.coordinator.pages();
+        stage.send_replace(Stage::Open);
+        say(&format!(
+            "\n{HEADING}Dashboard:{HEADING:#} {pages}/\nCtrl-C ends the demo, and removes everything that it made.\n"
+        ))?;
+        open_in_browser(pages);
+        // The sender is there as long as this is.
+        let _ = stage.subscribe().wait_for(|stage| *stage == Stage::Over).await;
+        say(&format!("\nThe demo has removed everything that it made. {}", next()))
     }
 
     async fn commits(&self) -> Result<(), Failure> {
@@ -182,12 +207,7 @@ impl Tour {
             "\nThe coordinator sent Commit to alice's bank twice: the first answer was not on disk \
              when the coordinator was killed. The bank's barrier repeated its answer, and no money \
              moved.\n",
-        )?;
-        say(&format!(
-            "\nThe demo has removed everything that it made. Next: {HINT}unanimo serve{HINT:#} (or \
-             {HINT}cargo run -- serve{HINT:#}) starts a coordinator of your own, and \
-             docs/first-participant.md shows how your service becomes a participant.\n"
-        ))
+        )
     }
 
     /// Runs a command of this program, as a user would type it.
@@ -244,6 +264,25 @@ impl Tour {
         let (alice, bob) = (money(a.cents().await?), money(b.cents().await?));
         say(&format!("   alice has {alice} at {}, bob has {bob} at {}.\n", a.name, b.name))
     }
+}
+
+/// Opens an address in the browser of a desktop; elsewhere the line that names it has to do.
+fn open_in_browser(address: &str) {
+    let is_desktop =
+        ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    if cfg!(target_os = "macos") || is_desktop {
+        let mut command = std::process::Command::new(program);
+        let null = std::process::Stdio::null;
+        let _ = command.arg(address).stdin(null()).stdout(null()).stderr(null()).spawn();
+    }
+}
+
+fn next() -> String {
+    format!(
+        "Next: {HINT}unanimo serve{HINT:#} (or {HINT}cargo run -- serve{HINT:#}) starts a coordinator of your own, \
+         and docs/first-participant.md shows how your service becomes a participant.\n"
+    )
 }
 
 fn expect(as_promised: bool, outcome: &Outcome) -> Result<(), Failure> {

@@ -243,7 +243,9 @@ fn hint(status: &Status) -> Option<String> {
             )
         }
         Code::Unimplemented => Some(
-            "the endpoint is no coordinator of this version, or a proxy answers for it".to_owned(),
+            "the endpoint is no coordinator of this version, or it is its address of HTTP (gRPC is at `listen`, by \
+             default port 7610), or a proxy answers for it"
+                .to_owned(),
         ),
         _ => None,
     }

@@ -5,15 +5,38 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, StatusCode, header};
 
-/// Checks that no page of another site is behind a request. Where `by_name` is false nobody is known by an identity, and
-/// a name of the host proves nothing: it may be a page's own, which was turned to this address (DNS rebinding).
-pub(super) fn check(headers: &HeaderMap, by_name: bool) -> Result<(), (StatusCode, &'static str)> {
+/// Names that the host in a request may have.
+#[derive(Clone, Debug)]
+pub(crate) enum Hosts {
+    /// Any: callers are known by an identity.
+    Any,
+    /// An IP address, `localhost`, and these. Another name may be a page's own, which was turned to this address (DNS
+    /// rebinding).
+    Own(Vec<String>),
+}
+
+impl Hosts {
+    fn has(&self, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Own(names) => {
+                let name = name_of(host);
+                name.eq_ignore_ascii_case("localhost")
+                    || name.parse::<IpAddr>().is_ok()
+                    || names.iter().any(|own| own.eq_ignore_ascii_case(name))
+            }
+        }
+    }
+}
+
+/// Checks that no page of another site is behind a request.
+pub(super) fn check(headers: &HeaderMap, hosts: &Hosts) -> Result<(), (StatusCode, &'static str)> {
     let text =
         |name| headers.get(name).map(|value: &http::HeaderValue| value.to_str().unwrap_or("?"));
     let host = text(header::HOST).unwrap_or("");
-    if !by_name && !is_plain(host) {
-        let why =
-            "the host must be an IP address or localhost, as long as callers have no identities";
+    if !hosts.has(host) {
+        let why = "the host must be an IP address, localhost or one of http-hosts, as long as callers have no \
+                   identities";
         return Err((StatusCode::MISDIRECTED_REQUEST, why));
     }
     let site = text(header::HeaderName::from_static("sec-fetch-site"));
@@ -29,11 +52,19 @@ pub(super) fn check(headers: &HeaderMap, by_name: bool) -> Result<(), (StatusCod
     Ok(())
 }
 
-/// Checks that a body says that it is JSON: a form of a page cannot.
+/// Checks that a body says that it is JSON, if there is one: a form of a page cannot.
 pub(super) fn check_json(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-    let Some(media_type) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-    let essence = media_type.to_str().unwrap_or("?").split(';').next().unwrap_or_default();
-    match essence.trim().eq_ignore_ascii_case("application/json") {
+    let is_json = match headers.get(header::CONTENT_TYPE) {
+        None => {
+            let is_none = headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0");
+            is_none && !headers.contains_key(header::TRANSFER_ENCODING)
+        }
+        Some(media_type) => {
+            let essence = media_type.to_str().unwrap_or("?").split(';').next().unwrap_or_default();
+            essence.trim().eq_ignore_ascii_case("application/json")
+        }
+    };
+    match is_json {
         true => Ok(()),
         false => Err((
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -42,25 +73,47 @@ pub(super) fn check_json(headers: &HeaderMap) -> Result<(), (StatusCode, &'stati
     }
 }
 
-fn is_plain(host: &str) -> bool {
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+/// Returns a host without its port and its brackets.
+fn name_of(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter().map(|(name, value)| {
+            (header::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+        });
+        pairs.collect()
+    }
+
+    #[test]
+    fn a_body_says_that_it_is_json() {
+        for (pairs, is_good) in [
+            (&[][..], true),
+            (&[("content-length", "0")], true),
+            (&[("content-length", "2")], false),
+            (&[("transfer-encoding", "chunked")], false),
+            (&[("content-length", "2"), ("content-type", "application/json; charset=utf-8")], true),
+            (&[("content-length", "2"), ("content-type", "text/plain")], false),
+        ] {
+            assert_eq!(check_json(&headers(pairs)).is_ok(), is_good, "{pairs:?}");
+        }
+    }
+
     #[test]
     fn pages_of_other_sites_are_refused() {
         let check = |pairs: &[(&'static str, &'static str)], by_name| {
-            let headers = pairs.iter().map(|(name, value)| {
-                (header::HeaderName::from_static(name), http::HeaderValue::from_static(value))
-            });
-            check(&headers.collect(), by_name).map_or_else(|(status, _)| status.as_u16(), |()| 200)
+            let hosts = match by_name {
+                true => Hosts::Any,
+                false => Hosts::Own(vec!["tx.own.example".to_owned()]),
+            };
+            check(&headers(pairs), &hosts).map_or_else(|(status, _)| status.as_u16(), |()| 200)
         };
         for (pairs, by_name, expected) in [
             (&[("host", "127.0.0.1:7611")][..], false, 200),
@@ -70,6 +123,11 @@ mod tests {
             (&[("host", "127.0.0.1.example")], false, 421),
             (&[], false, 421),
             (&[("host", "tx.shop.example")], true, 200),
+            (&[("host", "TX.own.example:7611")], false, 200),
+            (&[("host", "tx.own.example.evil")], false, 421),
+            (&[("host", "evil.tx.own.example")], false, 421),
+            (&[("host", "tx.own.example"), ("origin", "http://tx.own.example")], false, 200),
+            (&[("host", "tx.own.example"), ("origin", "http://evil.example")], false, 403),
             (&[("host", "localhost:1"), ("origin", "http://localhost:1")], false, 200),
             (&[("host", "localhost:1"), ("origin", "http://localhost:2")], false, 403),
             (&[("host", "localhost:1"), ("origin", "null")], false, 403),

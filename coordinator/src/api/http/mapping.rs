@@ -52,8 +52,40 @@ where
     read.map_err(|error| {
         let path = track.path().to_string();
         let field = if path == "." { BODY } else { path.as_str() };
-        Violation::new(field, format!("cannot be read: {error}"))
+        let wanted =
+            wanted(message, &path).map_or_else(String::new, |is| format!("; it must be {is}"));
+        Violation::new(field, format!("cannot be read: {error}{wanted}"))
     })
+}
+
+/// Tells of a field what it can be, where its name does not tell.
+fn wanted(message: &MessageDescriptor, path: &str) -> Option<String> {
+    let (mut of, mut kind) = (message.clone(), None);
+    for part in path.split('.') {
+        let name = part.split('[').next()?;
+        let by_name = || of.get_field_by_name(name);
+        let field = of.get_field_by_json_name(name).or_else(by_name)?;
+        kind = Some(field.kind());
+        if let Some(Kind::Message(inner)) = &kind {
+            of = inner.clone();
+        }
+    }
+    match kind? {
+        Kind::Enum(of) => {
+            let names = of.values().filter(|value| value.number() != 0);
+            let names: Vec<_> = names.map(|value| value.name().to_owned()).collect();
+            Some(format!("one of {}", names.join(", ")))
+        }
+        Kind::Message(of) => match of.full_name() {
+            "google.protobuf.Duration" => Some("seconds as a text, such as \"1.5s\"".to_owned()),
+            "google.protobuf.Timestamp" => {
+                Some("a time as a text, such as \"2026-01-31T12:00:00Z\"".to_owned())
+            }
+            _ => None,
+        },
+        Kind::Uint32 | Kind::Uint64 => Some("a whole number, 0 or more".to_owned()),
+        _ => None,
+    }
 }
 
 /// Reads a message from the query of an address, and its path.
@@ -117,4 +149,109 @@ fn with_path(
 pub(super) fn write(message: &MessageDescriptor, bytes: &[u8]) -> Result<Vec<u8>, String> {
     let message = DynamicMessage::decode(message.clone(), bytes).map_err(|e| e.to_string())?;
     serde_json::to_vec(&message).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use prost_reflect::MapKey;
+
+    use super::super::descriptors::POOL;
+    use super::*;
+
+    /// Numbers that look random.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            // SplitMix64.
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }
+
+        fn below(&mut self, end: u64) -> u64 {
+            self.next() % end
+        }
+
+        fn text(&mut self) -> String {
+            const PARTS: [&str; 8] =
+                ["a", "B9", "\u{e4}", "\u{1f980}", "\"", "\\", "\u{0}\n", "</script>"];
+            (0..self.below(6))
+                .map(|_| PARTS[usize::try_from(self.below(8)).expect("few")])
+                .collect()
+        }
+
+        fn value(&mut self, kind: &Kind, depth: u32) -> Value {
+            match kind {
+                Kind::Bool => Value::Bool(self.below(2) == 1),
+                Kind::String => Value::String(self.text()),
+                Kind::Bytes => Value::Bytes(self.text().into_bytes().into()),
+                Kind::Uint32 => Value::U32(u32::try_from(self.next() >> 32).expect("32 bits")),
+                Kind::Uint64 => Value::U64(self.next()),
+                Kind::Int32 => Value::I32((self.next() >> 33).try_into().expect("31 bits")),
+                Kind::Int64 => {
+                    Value::I64(i64::MIN / 2 + i64::try_from(self.next() >> 1).expect("63 bits"))
+                }
+                // One that nobody knows, at times.
+                Kind::Enum(_) => Value::EnumNumber(self.below(40).try_into().expect("few")),
+                Kind::Message(message) => Value::Message(self.message(message, depth + 1)),
+                other => panic!("the contract has no {other:?}"),
+            }
+        }
+
+        fn message(&mut self, of: &MessageDescriptor, depth: u32) -> DynamicMessage {
+            let mut message = DynamicMessage::new(of.clone());
+            let of_time = of.full_name().starts_with("google.protobuf.");
+            if of_time {
+                let seconds = i64::try_from(self.below(4_000_000_000)).expect("few");
+                message.set_field_by_name("seconds", Value::I64(seconds));
+                let nanos = self.below(1_000_000_000).try_into().expect("few");
+                message.set_field_by_name("nanos", Value::I32(nanos));
+                return message;
+            }
+            for field in of.fields() {
+                let is_deep = depth > 4 && matches!(field.kind(), Kind::Message(_));
+                if is_deep || self.below(3) == 0 {
+                    continue;
+                }
+                let kind = field.kind();
+                if let (true, Kind::Message(entry)) = (field.is_map(), &kind) {
+                    let of = entry.map_entry_value_field().kind();
+                    let pairs = (0..self.below(3))
+                        .map(|_| (MapKey::String(self.text()), self.value(&of, depth)));
+                    message.set_field(&field, Value::Map(pairs.collect()));
+                } else if field.is_list() {
+                    let values = (0..self.below(3)).map(|_| self.value(&kind, depth));
+                    message.set_field(&field, Value::List(values.collect()));
+                } else {
+                    let value = self.value(&kind, depth);
+                    message.set_field(&field, value);
+                }
+            }
+            message
+        }
+    }
+
+    /// Every message of every rpc comes back from JSON as it was.
+    #[test]
+    fn a_message_comes_back_from_json() {
+        let mut random = Random(14);
+        let methods: Vec<_> =
+            POOL.services().flat_map(|service| service.methods().collect::<Vec<_>>()).collect();
+        for of in methods.iter().flat_map(|method| [method.input(), method.output()]) {
+            for _ in 0..40 {
+                let message = random.message(&of, 0);
+                let plain = |message: &DynamicMessage| {
+                    // A default that was set is one that was not.
+                    DynamicMessage::decode(of.clone(), message.encode_to_vec().as_slice())
+                };
+                let json = write(&of, &message.encode_to_vec()).expect("it can be written");
+                let text = String::from_utf8_lossy(&json).into_owned();
+                let read = read(&of, &json, &[]).unwrap_or_else(|bad| panic!("{bad} in {text}"));
+                assert_eq!(plain(&read), plain(&message), "{text}");
+            }
+        }
+    }
 }

@@ -77,7 +77,21 @@ pub(super) fn of(status: &Status) -> Value {
 fn title(reason: &str) -> String {
     let described = TABLE.iter().find(|described| described.name == reason);
     let help = described.map_or(reason, |described| described.help);
-    help.split_inclusive(". ").next().unwrap_or(help).trim_end().to_owned()
+    plain(help.split_inclusive(". ").next().unwrap_or(help).trim_end())
+}
+
+/// Returns a text of Markdown without its links and marks of code: `[text](address)` is `text`.
+fn plain(markdown: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = markdown;
+    while let Some((before, after)) = rest.split_once('[') {
+        let Some((text, beyond)) = after.split_once("](") else { break };
+        let Some((_, left)) = beyond.split_once(')') else { break };
+        plain.extend([before, text]);
+        rest = left;
+    }
+    plain += rest;
+    plain.replace('`', "")
 }
 
 /// Makes the response of a status.
@@ -97,13 +111,17 @@ pub(super) fn response<B: From<Bytes>>(status: &Status) -> Response<B> {
 
 /// Makes the response of what HTTP itself refuses.
 pub(super) fn refusal<B: From<Bytes>>(status: StatusCode, detail: &str) -> Response<B> {
-    let problem = json!({
+    made(status, &refused(status, detail))
+}
+
+/// Returns the problem details of what HTTP itself refuses.
+pub(super) fn refused(status: StatusCode, detail: &str) -> Value {
+    json!({
         "type": "about:blank",
         "title": status.canonical_reason(),
         "status": status.as_u16(),
         "detail": detail,
-    });
-    made(status, &problem)
+    })
 }
 
 fn made<B: From<Bytes>>(status: StatusCode, problem: &Value) -> Response<B> {
@@ -118,6 +136,15 @@ fn made<B: From<Bytes>>(status: StatusCode, problem: &Value) -> Response<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn titles_are_plain_text() {
+        assert_eq!(plain("a [b](c.md#d) and `E` [f](g)."), "a b and E f.");
+        for reason in TABLE {
+            let title = title(reason.name);
+            assert!(!title.contains(['`', '[', ']']) && !title.contains("]("), "{title}");
+        }
+    }
 
     #[test]
     fn every_code_has_its_status() {

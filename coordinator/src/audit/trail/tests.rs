@@ -1,12 +1,15 @@
 //! Tests of the writer, on a store.
 
+mod lost;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use unanimo_core::TxId;
+use unanimo_core::{Timestamp, TxId};
 
 use super::*;
+use crate::audit::{Verifier, hash_of};
 use crate::env::SystemEnv;
-use crate::store::PostgresOptions;
+use crate::store::{AuditRange, AuditRow, PostgresOptions};
 
 /// Time of day that a test sets.
 #[derive(Debug)]
@@ -24,6 +27,13 @@ impl Env for Hands {
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+impl Trail {
+    async fn write(&self, entry: Entry) -> Result<u64, Unwritten> {
+        let mut end = self.0.end.lock().await;
+        self.add(&mut end, &[entry], None, None).await
+    }
+}
 
 struct Desk {
     trail: Trail,
@@ -52,7 +62,7 @@ impl Desk {
     }
 
     /// Checks the chain, and returns the numbers that are there.
-    async fn verify(&self) -> Result<Vec<u64>, super::super::Broken> {
+    async fn verify(&self) -> Result<Vec<u64>, crate::audit::Broken> {
         let ends = self.store.audit().ends().await.expect("ends");
         let rows = self.store.audit().page(AuditRange::After(0), 9_999).await.expect("entries");
         let mut verifier = Verifier::new(ends.purged, None);
@@ -102,7 +112,7 @@ async fn a_chain_that_is_broken_is_evidence_and_stays() {
     assert!(added.expect("a store"));
     let now = desk.days(400);
     assert_eq!(desk.trail.purge(now, YEAR).await.expect("no purge"), 0);
-    assert_eq!(desk.verify().await, Err(super::super::Broken::Changed(2)));
+    assert_eq!(desk.verify().await, Err(crate::audit::Broken::Changed(2)));
     // Who adds behind somebody else does not stop at the end that it remembers.
     assert_eq!(desk.write(3).await, 3);
 }

@@ -1,6 +1,7 @@
-//! Address that may be left out.
+//! Address that may be left out, and names of hosts.
 
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
@@ -29,5 +30,52 @@ impl Named for OptionalAddress {
 
     fn of_file<'de, D: Deserializer<'de>>(file: D) -> Result<Self, D::Error> {
         Self::of_text(&String::deserialize(file)?).map_err(D::Error::custom)
+    }
+}
+
+/// Names of hosts: in the file a list, in a flag or a variable separated by commas. None is an empty text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub struct HostNames(pub Vec<String>);
+
+impl FromStr for HostNames {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = text.split(',').map(|name| name.trim().to_owned());
+        match text.trim() {
+            "" => Ok(Self::default()),
+            _ => names.collect::<Vec<_>>().try_into(),
+        }
+    }
+}
+
+impl TryFrom<Vec<String>> for HostNames {
+    type Error = String;
+
+    fn try_from(names: Vec<String>) -> Result<Self, String> {
+        let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        match names.iter().find(|name| name.is_empty() || !name.chars().all(is_good)) {
+            None => Ok(Self(names)),
+            Some(bad) => {
+                Err(format!("{bad:?} is no name of a host: write it without a scheme and a port"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_hosts_are_separated_by_commas() {
+        let names = |text: &str| text.parse::<HostNames>().map(|HostNames(names)| names);
+        assert_eq!(names(""), Ok(Vec::new()));
+        let both = ["tx.shop.example", "coordinator"].map(str::to_owned).to_vec();
+        assert_eq!(names("tx.shop.example, coordinator"), Ok(both));
+        for bad in ["a,,b", "http://a", "a:7611", "*", "a b"] {
+            names(bad).expect_err(bad);
+        }
     }
 }

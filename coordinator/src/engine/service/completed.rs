@@ -1,11 +1,14 @@
 //! Results of writes.
 
+use std::sync::Arc;
+
 use unanimo_core::{Origin, TxId, Version};
 
 use super::super::Error;
 use super::super::message::Failure;
 use super::{Service, ends};
 use crate::store::journal::{Completion, Ended};
+use crate::store::{self, Key};
 
 impl Service {
     /// Takes the result of a write.
@@ -42,11 +45,31 @@ impl Service {
                 if let Some(mut live) = self.remove(tx_id) {
                     live.dismiss(|| Error::Refused(error.clone()).into());
                     live.end_watches(Error::Refused(error));
+                    self.look_at_refused(tx_id);
                 }
             }
         }
         // Nothing of that life is in memory any more: it hands nothing over.
         self.journal.forget(tx_id, life);
+    }
+
+    /// Sets a transaction aside whose write was refused, if it cannot be read: nobody can take it up, and the looks at
+    /// what is set aside tell a person. One that can be read is adopted by the next scan.
+    fn look_at_refused(&self, tx_id: TxId) {
+        let (store, me) = (Arc::clone(&self.store), self.me);
+        tokio::spawn(async move {
+            let transactions = store.transactions();
+            let done = match transactions.find(&Key::Tx(tx_id)).await {
+                Err(error) if error.is_of_rows() => {
+                    transactions.set_aside(me, &[tx_id], true).await
+                }
+                found => found.map(drop),
+            };
+            if let Err(error) = done {
+                let error = store::in_full(&error);
+                tracing::warn!(%tx_id, error, "failed to look at a transaction whose write was refused");
+            }
+        });
     }
 
     fn became_durable(&mut self, tx_id: TxId, version: Version) {

@@ -171,7 +171,7 @@ impl<'a> Attempt<'a> {
                 participant = self.participant,
                 calls = self.kind.name(),
                 error,
-                "the participant fails: new work for it is refused, and what is owed to it waits until                  it answers again"
+                "the participant fails: new work for it is refused, and what is owed to it waits until it answers again"
             );
         }
     }

@@ -1,6 +1,7 @@
 //! A connection that writes batches, and what it does when that does not go well.
 
 mod budget;
+mod refused;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use unanimo_core::Incarnation;
 
 use self::budget::Budget;
 use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
-use super::queue::{Blame, Line, Queue};
+use super::queue::{Line, Queue};
 use super::{Completion, Ended, Error, Observer};
 use crate::alarm::WRITE_REFUSED;
 
@@ -99,26 +100,27 @@ impl Lane {
                     self.observer.flushed(batch.len(), started.elapsed());
                     self.complete(batch, written).await;
                 }
-                Err(BatchError::Fenced(me)) => return Err(Error::Fenced(me)),
-                Err(error @ BatchError::Fatal(_)) => return Err(Error::Fatal(in_full(&error))),
-                Err(BatchError::Elsewhere(error)) => {
-                    return Err(Error::Elsewhere(in_full(&*error)));
-                }
-                Err(error) => self.part(batch, error, &mut work).await,
+                Err(error) => self.part(batch, going_on(error)?, &mut work).await?,
             }
         }
         Ok(())
     }
 
     /// Decides what becomes of a batch that was not written, or may have been.
-    async fn part(&mut self, batch: Vec<Write>, error: BatchError, work: &mut Vec<Vec<Write>>) {
+    async fn part(
+        &mut self,
+        batch: Vec<Write>,
+        error: BatchError,
+        work: &mut Vec<Vec<Write>>,
+    ) -> Result<(), Error> {
         let rows = batch.len();
         let said = in_full(&error);
+        let is_damage = matches!(error, BatchError::Damaged(_));
         match error {
             BatchError::Refused(_) if rows > 1 => halve(batch, work),
             BatchError::Refused(error) => self.refuse(batch, &in_full(&*error)),
             BatchError::TooMuch(error) | BatchError::Damaged(error) => {
-                self.refuse_or_wait(batch, (&said, &in_full(&*error)), work).await;
+                self.refuse_or_wait(batch, (&said, &in_full(&*error)), is_damage, work).await?;
             }
             BatchError::LockTimeout(_) => {
                 tracing::debug!(error = said, rows, "a batch waited for a lock for too long");
@@ -156,20 +158,7 @@ impl Lane {
                 work.push(batch);
                 self.rest().await;
             }
-            BatchError::Indeterminate(_) => {
-                tracing::warn!(
-                    error = said,
-                    rows,
-                    "the acknowledgement of a batch was lost; it is sent again"
-                );
-                self.disconnect();
-                if rows > 1 {
-                    self.budget.shrink();
-                }
-                self.queue.note_sent(&batch);
-                self.put_back(batch);
-                self.rest().await;
-            }
+            BatchError::Indeterminate(_) => self.send_lost_again(batch, &said).await,
             // The writer itself has waited for a while, and goes on with that.
             BatchError::Unproven(_) => {
                 warn_unproven(&said, rows);
@@ -179,6 +168,19 @@ impl Lane {
                 unreachable!("they end the journal")
             }
         }
+        Ok(())
+    }
+
+    async fn send_lost_again(&mut self, batch: Vec<Write>, error: &str) {
+        let rows = batch.len();
+        tracing::warn!(error, rows, "the acknowledgement of a batch was lost; it is sent again");
+        self.disconnect();
+        if rows > 1 {
+            self.budget.shrink();
+        }
+        self.queue.note_sent(&batch);
+        self.put_back(batch);
+        self.rest().await;
     }
 
     /// Completes each write, or leaves it to the slow lane where somebody else has its row.
@@ -261,32 +263,6 @@ impl Lane {
         }
     }
 
-    /// The server refuses a batch as more than it takes, or because of a damaged page: through a fault of some row, or
-    /// of nothing that is in it.
-    async fn refuse_or_wait(
-        &mut self,
-        batch: Vec<Write>,
-        (said, error): (&str, &str),
-        work: &mut Vec<Vec<Write>>,
-    ) {
-        let blame = self.queue.note_refused(&batch);
-        if batch.len() > 1 {
-            halve(batch, work);
-        } else if blame == Blame::Row {
-            self.refuse(batch, error);
-        } else {
-            if blame == Blame::Nobody {
-                self.queue.note_trouble(Some(said.to_owned()));
-            }
-            for write in batch {
-                let tx_id = write.transition.tx_id;
-                tracing::warn!(%tx_id, error, "the database does not take a row; it is sent again");
-                self.queue.put_back(write, Line::Alone);
-            }
-            self.rest().await;
-        }
-    }
-
     fn refused(&self, write: &Write, error: String) -> Ended {
         let tx_id = write.transition.tx_id;
         tracing::error!(%tx_id, error, alarm = WRITE_REFUSED, "the database refuses a row");
@@ -341,6 +317,16 @@ impl Lane {
     async fn rest(&mut self) {
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Returns an error after which the journal goes on; those that end it, as that.
+fn going_on(error: BatchError) -> Result<BatchError, Error> {
+    match error {
+        BatchError::Fenced(me) => Err(Error::Fenced(me)),
+        BatchError::Fatal(_) => Err(Error::Fatal(in_full(&error))),
+        BatchError::Elsewhere(error) => Err(Error::Elsewhere(in_full(&*error))),
+        error => Ok(error),
     }
 }
 

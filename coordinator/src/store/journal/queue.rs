@@ -32,7 +32,12 @@ pub(super) enum Blame {
     Row,
     /// It is not known yet.
     Open,
-    /// No row is written: it is the server, as far as can be told.
+    /// Others are written, and so it is not the server; but an attempt of its own may have fared better, and so it
+    /// waits.
+    Held,
+    /// It is the only one that is refused, and none was written since: it, or the server.
+    Alone,
+    /// Several are refused, and none is written: it is the server, as far as can be told.
     Nobody,
 }
 
@@ -54,6 +59,8 @@ struct Slot {
     refused_at: Option<u64>,
     /// It was refused so without any other.
     refused_alone: bool,
+    /// It is known to be held up by what only it needs.
+    is_held: bool,
 }
 
 impl Slot {
@@ -307,15 +314,30 @@ impl Queue {
         let written = inner.written;
         let mut blame = Blame::Open;
         for write in batch {
-            let Some(slot) = inner.slots.get_mut(&write.transition.tx_id) else { continue };
+            let tx_id = write.transition.tx_id;
+            // A batch is blamed for nothing, and is not compared with all that waits.
+            let is_other = |(other, slot): (&TxId, &Slot)| *other != tx_id && slot.refused_alone;
+            let is_other_refused = batch.len() == 1 && inner.slots.iter().any(is_other);
+            let Some(slot) = inner.slots.get_mut(&tx_id) else { continue };
             let before = *slot.refused_at.get_or_insert(written);
             if slot.refused_alone {
-                let is_row = !slot.sent && before < written;
-                blame = if is_row { Blame::Row } else { Blame::Nobody };
+                blame = match (before < written, slot.sent) {
+                    (true, false) => Blame::Row,
+                    (true, true) => Blame::Held,
+                    (false, _) if is_other_refused => Blame::Nobody,
+                    (false, _) => Blame::Alone,
+                };
             }
             slot.refused_alone = batch.len() == 1;
         }
         if batch.len() == 1 { blame } else { Blame::Open }
+    }
+
+    /// Notes that a write is held up by what only it needs, and tells whether that is new.
+    pub(super) fn note_held(&self, tx_id: TxId) -> bool {
+        let mut inner = self.lock();
+        let slot = inner.slots.get_mut(&tx_id);
+        slot.is_some_and(|slot| !std::mem::replace(&mut slot.is_held, true))
     }
 
     /// Notes why the last batch was not written, in words that fit after "failed to"; nothing if it was.

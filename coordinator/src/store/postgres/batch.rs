@@ -261,6 +261,17 @@ impl BatchWriter for Writer {
     async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
         self.write_batch(batch).await
     }
+
+    async fn write_own(&mut self) -> Result<(), BatchError> {
+        if let Some(former) = self.former() {
+            return Err(BatchError::WrongServer(former.into()));
+        }
+        self.affirm(&mut None).await
+    }
+
+    async fn can_read(&mut self, write: &Write) -> Result<bool, BatchError> {
+        self.can_read_for(write).await
+    }
 }
 
 /// A write definitely failed only if the server answered it with severity ERROR. FATAL and PANIC

@@ -1,6 +1,7 @@
 //! Transactions on PostgreSQL: read and adopted.
 
 mod listed;
+mod open;
 mod parked;
 mod read;
 
@@ -224,7 +225,7 @@ impl Transactions for Postgres {
                         "failed to park open transactions; they are found without that"
                     );
                 }
-                sqlx::query_as(SELECT_OPEN).bind(owner.0).fetch_all(connection).await
+                open::of_owner(connection, owner).await
             })
         });
         let rows: Vec<(Uuid, i64)> = open.await?;

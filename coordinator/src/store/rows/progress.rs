@@ -2,7 +2,8 @@
 //! and a zero behind the last. What is as it was at the begin takes no byte.
 //!
 //! Numbers are never given anew. A field that is not known makes the transaction unreadable: it may tell what must
-//! not be done. (A reader of protobuf passes over such fields.)
+//! not be done. (A reader of protobuf passes over such fields.) So does one that comes twice, against another one of
+//! its kind, or out of its order: the last one would tell what nobody has written.
 
 use unanimo_core::{Attempts, HeuristicKind, PhaseTwo, Progress, Refusal, Timestamp, Vote};
 use uuid::Uuid;
@@ -39,6 +40,27 @@ const FINISHES: u8 = 22;
 /// A database's id that is a UUID as PostgreSQL spells it, and as 32 digits: the usual ones.
 const DATABASE_HYPHENATED: u8 = 23;
 const DATABASE_SIMPLE: u8 = 24;
+
+/// Fields in the order in which they are written. Of those in one place a branch has at most one.
+const ORDER: &[&[u8]] = &[
+    &[PREPARED, READ_ONLY, REFUSED],
+    &[VOTED_AT],
+    &[LOCKS_ASKED_AT],
+    &[ENDED_AT],
+    &[DATABASE, DATABASE_HYPHENATED, DATABASE_SIMPLE],
+    &[UNANSWERED],
+    &[RELEASED],
+    &[REFUSED_BY_WORD],
+    &[LISTED],
+    &[OUTPUT_BY_WORD],
+    &[REFUSED_AFTER_COMMIT],
+    &[OUTPUT_TOO_LARGE],
+    &[OUTPUT_DROPPED],
+    &[REFUSAL],
+    &[NOT_OWED, OWED, DONE, HEURISTIC],
+    &[PREPARES],
+    &[FINISHES],
+];
 
 const HEURISTICS: &[&str] = &["commit", "rollback", "hazard"];
 
@@ -246,6 +268,9 @@ fn take_attempts(reader: &mut Reader<'_>, last: &mut Timestamp) -> Result<Attemp
         return Err(reader.corrupt(format!("attempts with marks {marks}")));
     }
     let has = |mark| marks & mark != 0;
+    if has(SAME_ERROR) && (has(LAST_ERROR) || !has(FIRST_ERROR)) {
+        return Err(reader.corrupt(format!("attempts with marks {marks}")));
+    }
     let first_error = if has(FIRST_ERROR) { Some(reader.text()?) } else { None };
     let last_error = if has(LAST_ERROR) { Some(reader.text()?) } else { None };
     let last_error = if has(SAME_ERROR) { first_error.clone() } else { last_error };
@@ -270,8 +295,16 @@ fn take_heuristic(reader: &mut Reader<'_>) -> Result<PhaseTwo, Error> {
 
 fn take(reader: &mut Reader<'_>, last: &mut Timestamp) -> Result<Progress, Error> {
     let mut progress = Progress::default();
+    let mut rest = ORDER;
     loop {
-        match reader.byte()? {
+        let field = reader.byte()?;
+        if field != END {
+            let Some(place) = rest.iter().position(|fields| fields.contains(&field)) else {
+                return Err(reader.corrupt(format!("field {field}")));
+            };
+            rest = &rest[place + 1..];
+        }
+        match field {
             END => return Ok(progress),
             PREPARED => progress.vote = Some(Vote::Prepared),
             READ_ONLY => progress.vote = Some(Vote::ReadOnly),

@@ -1,5 +1,7 @@
 //! The journal's connection: a batch of transitions in one transaction, which is one sync.
 
+mod parts;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,9 +13,9 @@ use uuid::Uuid;
 use super::super::batch::unreadable_holder;
 use super::super::error::is_full;
 use super::super::rows::{Encoded, ms_to_column, number_to_column};
-use super::super::{BatchError, BatchWriter, Cause, Error, GidHolder, Write, Written, in_full};
+use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::opened::Opened;
-use super::transactions::{SET_ASIDE, marks, of_holder};
+use super::transactions::{SET_ASIDE, of_holder};
 use super::work::{code, roll_back};
 use super::{Right, earlier, is_unfenced, log};
 
@@ -48,13 +50,12 @@ const PLAIN: &str = "
 UPDATE parked SET wake_ms = NULL, reasons = 0
 WHERE tx_id = $1 AND (wake_ms IS NOT NULL OR reasons <> 0)";
 
-const PROBE: &str = "
-INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, body)
-VALUES ($1, 0, 1, $2, $1, 1, 0, x'')";
+const UNPARK: &str = "DELETE FROM parked WHERE tx_id = $1";
 
-/// Reason for which one write is refused.
-const DAMAGED: &str =
-    "a page of the database file that it needs is damaged; restore a backup of the file";
+const RELEASE: &str = "DELETE FROM locks WHERE tx_id = $1";
+
+/// SQLite's result code for a damaged page.
+const CORRUPT: i32 = 11;
 
 /// The connection.
 #[derive(Debug)]
@@ -109,30 +110,7 @@ impl Writer {
             Err(BatchError::Damaged(cause)) => cause,
             result => return result,
         };
-        let (mut written, mut work, mut last) = (Vec::new(), vec![batch], cause);
-        while let Some(part) = work.pop() {
-            match self.transact_or_roll_back(part).await {
-                Err(BatchError::Damaged(_)) if part.len() > 1 => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    work.extend([second, first]);
-                }
-                Err(BatchError::Damaged(cause)) => {
-                    written.push(Written::Refused(format!("{DAMAGED}: {}", in_full(&*cause))));
-                    last = cause;
-                }
-                // What was written of it is found when it is sent again.
-                part => written.extend(part?),
-            }
-        }
-        // Where nothing at all is written it may be the file, and no row.
-        if !written.contains(&Written::Applied) {
-            let probed = self.probe().await;
-            match self.rolled_back(probed).await {
-                Err(BatchError::Damaged(_)) => return Err(BatchError::Fatal(ruined(last))),
-                probed => probed?,
-            }
-        }
-        Ok(written)
+        self.write_parts(batch, cause).await
     }
 
     async fn transact_or_roll_back(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
@@ -172,21 +150,6 @@ impl Writer {
         sqlx::query(statement).execute(&mut self.connection).await.map(drop).map_err(classify)
     }
 
-    /// Writes what every transaction writes, and takes it back.
-    async fn probe(&mut self) -> Result<(), BatchError> {
-        let (now, _) = marks(&mut self.connection).await.map_err(classify)?;
-        let tx_id = Uuid::from_u128(now.as_u128() | Uuid::new_v4().as_u128() >> 48);
-        self.run("BEGIN IMMEDIATE").await?;
-        for probe in [
-            sqlx::query(NAME).bind(tx_id.as_bytes().as_slice()).bind(tx_id),
-            sqlx::query(PROBE).bind(tx_id).bind(self.right.me.0),
-            sqlx::query(PARK).bind(tx_id).bind(self.right.me.0).bind(None::<i64>).bind(0),
-        ] {
-            probe.execute(&mut self.connection).await.map_err(classify)?;
-        }
-        self.run("ROLLBACK").await
-    }
-
     async fn commit(&mut self) -> Result<(), BatchError> {
         match sqlx::query("COMMIT").execute(&mut self.connection).await {
             Ok(_) => Ok(()),
@@ -196,6 +159,9 @@ impl Writer {
             Err(error) if code(&error).is_some_and(|code| code & 0xff == 5 || is_full(code)) => {
                 Err(BatchError::Failed(error.into()))
             }
+            // A statement before it met a damaged page, and was not told to fail for that. SQLite then commits
+            // nothing, and has rolled back.
+            Err(error) if code(&error) == Some(CORRUPT) => Err(BatchError::Damaged(error.into())),
             Err(error) => Err(BatchError::Fatal(error.into())),
         }
     }
@@ -246,7 +212,7 @@ impl Writer {
         let query = if parks || row.reasons != 0 || row.wake_ms.is_some() {
             sqlx::query(PARK).bind(tx_id).bind(me).bind(row.wake_ms).bind(row.reasons)
         } else if row.ended_ms.is_some() {
-            sqlx::query("DELETE FROM parked WHERE tx_id = $1").bind(tx_id)
+            sqlx::query(UNPARK).bind(tx_id)
         } else if row.gid_key.is_some() {
             sqlx::query(PARK_OLD).bind(tx_id).bind(me)
         } else {
@@ -274,10 +240,7 @@ impl Writer {
             .await?;
         }
         if transition.releases_locks {
-            sqlx::query("DELETE FROM locks WHERE tx_id = $1")
-                .bind(tx_id)
-                .execute(&mut self.connection)
-                .await?;
+            sqlx::query(RELEASE).bind(tx_id).execute(&mut self.connection).await?;
         }
         Ok(())
     }
@@ -327,18 +290,11 @@ impl BatchWriter for Writer {
         }
         written
     }
-}
 
-/// Error about damage that no write is to blame for.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "a page of the database file is damaged, and it is one that all transactions need, so that none can be set aside \
-     for it; a restart does not help: restore a backup of the file"
-)]
-struct Ruined(#[source] Cause);
-
-fn ruined(cause: Cause) -> Cause {
-    Ruined(cause).into()
+    async fn write_own(&mut self) -> Result<(), BatchError> {
+        let probed = self.probe().await;
+        self.rolled_back(probed).await
+    }
 }
 
 /// Before COMMIT nothing is written, whatever fails.
@@ -350,7 +306,7 @@ fn classify(error: sqlx::Error) -> BatchError {
             5 | 6 => BatchError::LockTimeout(error.into()),
             // TOOBIG, CONSTRAINT, MISMATCH, RANGE
             18 | 19 | 20 | 25 => BatchError::Refused(error.into()),
-            11 => BatchError::Damaged(error.into()),
+            CORRUPT => BatchError::Damaged(error.into()),
             // IOERR, NOTADB: the file cannot be trusted any more.
             10 | 26 => BatchError::Fatal(error.into()),
             _ => BatchError::Failed(error.into()),

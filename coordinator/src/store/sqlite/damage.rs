@@ -6,6 +6,7 @@
 //! Where nothing is found, it is a page of an index, or of a table that all transactions need: then nothing can be
 //! isolated, and whoever asks is told that the file has to be restored.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use uuid::Uuid;
 use super::super::Error;
 use super::super::error::is_of_data;
 use super::Sqlite;
+use super::purge::Passed;
 use super::transactions::SET_ASIDE;
 use crate::alarm::TRANSACTION_UNREADABLE;
 
@@ -66,7 +68,10 @@ const NAMES: &str = "SELECT DISTINCT tx_id FROM log WHERE +rowid BETWEEN $1 AND 
 pub(super) struct Damage {
     /// First and last places of rows that cannot be read, in their order.
     ranges: std::sync::Mutex<Vec<(i64, i64)>>,
+    /// Transactions that have rows there, as far as their names are known.
+    on_them: std::sync::Mutex<HashSet<Uuid>>,
     looks: Mutex<Looks>,
+    pub(super) passed: Passed,
 }
 
 #[derive(Debug, Default)]
@@ -79,8 +84,24 @@ struct Looks {
 
 impl Damage {
     fn ranges(&self) -> Vec<(i64, i64)> {
-        // Nothing panics half way through a change.
-        self.ranges.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        lock(&self.ranges).clone()
+    }
+
+    fn keep(&self, ranges: Vec<(i64, i64)>, names: &[Uuid]) {
+        *lock(&self.ranges) = ranges;
+        *lock(&self.on_them) = names.iter().copied().collect();
+    }
+
+    /// Forgets what is known where one of these transactions has a row on it: they could be read, and are not set aside
+    /// any more. Whatever is still damaged is met, and looked for, again.
+    pub(super) async fn take_back(&self, tx_ids: &[Uuid]) {
+        let mut looks = self.looks.lock().await;
+        let mut on_them = lock(&self.on_them);
+        if tx_ids.iter().any(|tx_id| on_them.contains(tx_id)) {
+            on_them.clear();
+            lock(&self.ranges).clear();
+            looks.in_vain = None;
+        }
     }
 
     /// Tells whether there is any.
@@ -95,23 +116,42 @@ impl Damage {
     }
 }
 
+fn lock<T>(known: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing panics half way through a change.
+    known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn sparing(statement: &str, ranges: &[(i64, i64)]) -> String {
     let mut parts = statement.split("/*sound ");
     let mut sparing = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (name, rest) = part.split_once("*/").unwrap_or((part, ""));
-        for (first, last) in ranges {
-            let _ = write!(sparing, "AND {name}.rowid NOT BETWEEN {first} AND {last} ");
-        }
         if !ranges.is_empty() {
+            sparing.push_str("AND NOT ");
+            put_ranges(&mut sparing, name, ranges);
             let _ = write!(
                 sparing,
-                "AND NOT EXISTS (SELECT 1 FROM aside AS damaged WHERE damaged.tx_id = {name}.tx_id) "
+                " AND NOT EXISTS (SELECT 1 FROM aside AS damaged WHERE damaged.tx_id = {name}.tx_id) "
             );
         }
         sparing.push_str(rest);
     }
     sparing
+}
+
+/// Tells of a row whether it is in one of these ranges. Halves stand in brackets of their own: SQLite takes no expression
+/// that is a thousand deep, and one without them is as deep as it is long.
+fn put_ranges(statement: &mut String, name: &str, ranges: &[(i64, i64)]) {
+    if let [(first, last)] = ranges {
+        let _ = write!(statement, "({name}.rowid BETWEEN {first} AND {last})");
+        return;
+    }
+    let (before, after) = ranges.split_at(ranges.len() / 2);
+    statement.push('(');
+    put_ranges(statement, name, before);
+    statement.push_str(" OR ");
+    put_ranges(statement, name, after);
+    statement.push(')');
 }
 
 /// Work that is done once more where it has met damage.
@@ -171,8 +211,9 @@ impl Sqlite {
             return Ok(());
         }
         tell(&ranges, names.as_deref());
-        looks.names.extend(names.unwrap_or_default());
-        *damage.ranges.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = ranges;
+        let names = names.unwrap_or_default();
+        damage.keep(ranges, &names);
+        looks.names.extend(names);
         Ok(())
     }
 }
@@ -251,9 +292,39 @@ mod tests {
         assert_eq!(sparing(statement, &[]), "SELECT 1 FROM log AS last WHERE true  LIMIT 1");
         assert_eq!(
             sparing(statement, &[(1, 2), (7, 7)]),
-            "SELECT 1 FROM log AS last WHERE true AND last.rowid NOT BETWEEN 1 AND 2 AND last.rowid NOT \
-             BETWEEN 7 AND 7 AND NOT EXISTS (SELECT 1 FROM aside AS damaged WHERE damaged.tx_id = last.tx_id)  \
-             LIMIT 1"
+            "SELECT 1 FROM log AS last WHERE true AND NOT ((last.rowid BETWEEN 1 AND 2) OR (last.rowid BETWEEN 7 \
+             AND 7)) AND NOT EXISTS (SELECT 1 FROM aside AS damaged WHERE damaged.tx_id = last.tx_id)  LIMIT 1"
         );
+    }
+
+    #[tokio::test]
+    async fn any_number_of_places_is_passed_over() {
+        use sqlx::Connection;
+        let mut raw = SqliteConnection::connect("sqlite::memory:").await.expect("it is opened");
+        let tables = "CREATE TABLE log (tx_id blob); CREATE TABLE aside (tx_id blob);
+            WITH RECURSIVE n AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM n WHERE n < 6000)
+            INSERT INTO log (tx_id) SELECT randomblob(16) FROM n";
+        sqlx::raw_sql(tables).execute(&mut raw).await.expect("it has tables");
+        let damage = Damage::default();
+        *damage.ranges.lock().expect("it is free") = (0..2_000).map(|n| (3 * n, 3 * n)).collect();
+        let statement =
+            damage.sparing(concat!("SELECT count(*) FROM log WHERE true", sound!("log")));
+        let count: i64 =
+            sqlx::query_scalar(statement).fetch_one(&mut raw).await.expect("it is taken");
+        assert_eq!(count, 6_000 - 1_999);
+    }
+
+    #[tokio::test]
+    async fn a_place_whose_transaction_is_taken_back_is_looked_for_again() {
+        let damage = Damage::default();
+        let [one, other] = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        let keep = |ranges: Vec<(i64, i64)>| damage.keep(ranges, &[one]);
+        keep(vec![(1, 2)]);
+        damage.take_back(&[other]).await;
+        assert!(damage.is_known());
+        damage.take_back(&[other, one]).await;
+        assert!(!damage.is_known(), "its row is passed over though it is not set aside");
+        keep(vec![(1, 2)]);
+        assert!(damage.is_known());
     }
 }

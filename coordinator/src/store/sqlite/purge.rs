@@ -2,6 +2,7 @@
 //! PostgreSQL.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
@@ -70,22 +71,57 @@ struct Part {
 
 const ALL: Part = Part { count: PURGE_ROWS_MAX, from: 0 };
 
+/// Numbers of transactions that a run found, and of what became of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    due: u64,
+    purged: u64,
+    /// They are not due any more.
+    set_aside: u64,
+}
+
+/// Number of those that are due, and that purges one by one have passed over since they began with the first one.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    strips: AtomicI64,
+    deletes: AtomicI64,
+}
+
 /// Purges one after the other, and passes over those that are on the page beside a damaged one: a page that becomes
-/// empty is merged with its neighbours.
-async fn singly<F>(purge: impl Fn(Part) -> F) -> Result<u64, Error>
+/// empty is merged with its neighbours. It goes on where the last run ended, so that those which fail are not all that
+/// it ever comes to. Where nothing can be purged, and something would have to be, that is an error.
+async fn singly<F>(passed: &AtomicI64, purge: impl Fn(Part) -> F) -> Result<u64, Error>
 where
-    F: Future<Output = Result<u64, Error>>,
+    F: Future<Output = Result<Taken, Error>>,
 {
-    let (mut purged, mut from) = (0, 0);
+    let mut from = passed.swap(0, Ordering::Relaxed);
+    let mut begins_anew = from > 0;
+    let (mut purged, mut failed) = (0, None);
     for _ in 0..PURGE_ROWS_MAX {
         match purge(Part { count: 1, from }).await {
-            Ok(0) => break,
-            Ok(count) => purged += count,
-            Err(error) if error.is_damage() => from += 1,
+            Ok(Taken { due: 0, .. }) => {
+                from = 0;
+                if !std::mem::take(&mut begins_anew) {
+                    break;
+                }
+            }
+            Ok(taken) => {
+                purged += taken.purged;
+                let rest = taken.due.saturating_sub(taken.purged + taken.set_aside);
+                from += i64::try_from(rest).unwrap_or_default();
+            }
+            Err(error) if error.is_damage() => {
+                from += 1;
+                failed = Some(error);
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(purged)
+    passed.store(from, Ordering::Relaxed);
+    match failed {
+        Some(error) if purged == 0 => Err(error.with_damage()),
+        _ => Ok(purged),
+    }
 }
 
 #[async_trait]
@@ -116,9 +152,10 @@ impl Purge for Sqlite {
         let stripped = self.spared(Some(me), || Box::pin(self.strip_once(me, cutoffs, ALL))).await;
         match stripped {
             Err(error) if error.is_damaged() => {
-                singly(|part| self.strip_once(me, cutoffs, part)).await
+                let passed = &self.opened.damage.passed.strips;
+                singly(passed, |part| self.strip_once(me, cutoffs, part)).await
             }
-            stripped => stripped,
+            stripped => stripped.map(|taken| taken.purged),
         }
     }
 
@@ -132,9 +169,10 @@ impl Purge for Sqlite {
         let deleted = self.spared(Some(me), || Box::pin(self.delete_once(me, cutoffs, ALL))).await;
         match deleted {
             Err(error) if error.is_damaged() => {
-                singly(|part| self.delete_once(me, cutoffs, part)).await
+                let passed = &self.opened.damage.passed.deletes;
+                singly(passed, |part| self.delete_once(me, cutoffs, part)).await
             }
-            deleted => deleted,
+            deleted => deleted.map(|taken| taken.purged),
         }
     }
 }
@@ -145,7 +183,7 @@ impl Sqlite {
         me: Incarnation,
         cutoffs: Cutoffs,
         part: Part,
-    ) -> Result<u64, Error> {
+    ) -> Result<Taken, Error> {
         let opened = Arc::clone(&self.opened);
         self.write(STRIPPING, Some(me), move |connection| {
             Box::pin(async move {
@@ -162,14 +200,15 @@ impl Sqlite {
                 let found = of_ids_without_data(connection, &old).await?;
                 let (kept, unreadable) = Stripped::of(found);
                 // What cannot be read is set aside, and no longer in the way of what can be.
-                for tx_id in unreadable {
-                    let aside = sqlx::query(SET_ASIDE).bind(tx_id).bind(me.0);
+                for tx_id in &unreadable {
+                    let aside = sqlx::query(SET_ASIDE).bind(*tx_id).bind(me.0);
                     aside.execute(&mut *connection).await?;
                 }
                 for one in &kept {
                     keep(connection, one, cutoffs).await?;
                 }
-                Ok(kept.len() as u64)
+                let set_aside = unreadable.len() as u64;
+                Ok(Taken { due: old.len() as u64, purged: kept.len() as u64, set_aside })
             })
         })
         .await
@@ -180,7 +219,7 @@ impl Sqlite {
         me: Incarnation,
         cutoffs: Cutoffs,
         part: Part,
-    ) -> Result<u64, Error> {
+    ) -> Result<Taken, Error> {
         let opened = Arc::clone(&self.opened);
         let raise = self.write(RAISING, Some(me), move |connection| {
             Box::pin(async move {
@@ -201,11 +240,14 @@ impl Sqlite {
                     .bind(part.from)
                     .fetch_all(&mut *connection)
                     .await?;
-                let mut deleted = 0;
+                let mut taken = Taken { due: due.len() as u64, ..Taken::default() };
                 for read in of_ids_without_data(connection, &due).await? {
-                    deleted += u64::from(delete_one(connection, me, &read).await?);
+                    match delete_one(connection, me, &read).await? {
+                        true => taken.purged += 1,
+                        false => taken.set_aside += 1,
+                    }
                 }
-                Ok(deleted)
+                Ok(taken)
             })
         })
         .await
@@ -254,4 +296,85 @@ async fn delete_one(
         sqlx::query(statement).bind(read.tx_id).execute(&mut *connection).await?;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("database disk image is malformed")]
+    struct Malformed;
+
+    impl DatabaseError for Malformed {
+        fn message(&self) -> &str {
+            "database disk image is malformed"
+        }
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some("11".into())
+        }
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    fn malformed() -> Error {
+        Error::database("purge")(sqlx::Error::Database(Box::new(Malformed)))
+    }
+
+    #[tokio::test]
+    async fn those_that_fail_are_not_all_that_it_ever_comes_to() {
+        // The first 600 fail.
+        let (passed, left) = (AtomicI64::new(0), AtomicI64::new(100));
+        let purge = |part: Part| {
+            let left = &left;
+            async move {
+                if part.from < 600 {
+                    return Err(malformed());
+                }
+                if left.load(Ordering::Relaxed) == 0 {
+                    return Ok(Taken::default());
+                }
+                left.fetch_sub(1, Ordering::Relaxed);
+                Ok(Taken { due: 1, purged: 1, set_aside: 0 })
+            }
+        };
+        let first = singly(&passed, purge).await;
+        assert!(matches!(first, Err(Error::Damaged { .. })), "{first:?}");
+        assert_eq!(singly(&passed, purge).await.expect("some are purged"), 100);
+        for _ in 0..3 {
+            let later = singly(&passed, purge).await;
+            assert!(matches!(later, Err(Error::Damaged { .. })), "{later:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_set_aside_is_not_the_last_that_is_due() {
+        let (passed, taken) = (AtomicI64::new(0), AtomicI64::new(0));
+        let purge = |part: Part| {
+            let number = taken.fetch_add(1, Ordering::Relaxed);
+            async move {
+                assert_eq!(part.from, 0, "what is set aside is not due any more");
+                Ok(match number {
+                    0 => Taken { due: 1, purged: 0, set_aside: 1 },
+                    1 => Taken { due: 1, purged: 1, set_aside: 0 },
+                    _ => Taken::default(),
+                })
+            }
+        };
+        assert_eq!(singly(&passed, purge).await.expect("it goes on"), 1);
+    }
 }

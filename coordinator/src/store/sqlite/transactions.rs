@@ -227,6 +227,7 @@ impl Transactions for Sqlite {
 
     async fn set_aside(&self, me: Incarnation, tx_ids: &[TxId], aside: bool) -> Result<(), Error> {
         let ids: Vec<Uuid> = tx_ids.iter().map(|tx_id| tx_id.0).collect();
+        let names = ids.clone();
         self.write("set transactions aside", Some(me), move |connection| {
             Box::pin(async move {
                 for id in ids {
@@ -239,7 +240,11 @@ impl Transactions for Sqlite {
                 Ok(())
             })
         })
-        .await
+        .await?;
+        if !aside {
+            self.opened.damage.take_back(&names).await;
+        }
+        Ok(())
     }
 
     async fn all_set_aside(&self, after: Option<TxId>, limit: u32) -> Result<Vec<TxId>, Error> {

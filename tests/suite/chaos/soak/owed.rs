@@ -80,7 +80,7 @@ async fn l3_the_healthy_are_served_as_before_while_very_much_goes_out_to_another
     let slower = latencies.tell();
     for n in 0..OWED {
         until("the end of what was owed", async || {
-            let found = world.client.find(&gid(n)).await;
+            let found = world.client.find(gid(n)).await;
             matches!(found, Ok(Outcome::Aborted(aborted)) if aborted.ended).then_some(())
         })
         .await;

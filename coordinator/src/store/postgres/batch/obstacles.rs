@@ -23,6 +23,12 @@ const OWN_WRITES: &str = "
 SELECT write_id FROM UNNEST($1::uuid[], $2::int8[], $3::uuid[]) AS own (tx_id, follows, id)
 JOIN log USING (tx_id, follows) WHERE write_id = own.id";
 
+/// Reads what a write goes by: its transaction's rows, and its gid.
+const NEEDED: &str = "
+SELECT (SELECT count(owner + version + kind) FROM log WHERE tx_id = $1)
+    + (SELECT count(owner + reasons) FROM parked WHERE tx_id = $1)
+    + (SELECT count(tx_id) FROM gids WHERE key = $2)";
+
 const NAMES: &str = "SELECT key, tx_id FROM gids WHERE key = ANY($1)";
 
 /// Reads the transactions that have these gids. A gid without one answers with a row, too: both are written in
@@ -131,6 +137,20 @@ impl Writer {
         let read = tokio::time::timeout(self.answer_timeout, reading).await;
         read.unwrap_or_else(|_| Err(no_answer()))
             .map_err(|error| BatchError::Indeterminate(error.into()))
+    }
+
+    /// Tells whether the server can read what a write needs.
+    pub(super) async fn can_read_for(&mut self, write: &Write) -> Result<bool, BatchError> {
+        let identity = write.transition.begins.as_ref();
+        let key = identity.map(|identity| gid_key(identity.gid.as_str()));
+        let query = sqlx::query_scalar::<_, i64>(NEEDED).bind(write.transition.tx_id.0).bind(key);
+        let reading = query.fetch_one(&mut self.session.connection);
+        let read = tokio::time::timeout(self.answer_timeout, reading).await;
+        match read.unwrap_or_else(|_| Err(no_answer())) {
+            Ok(_) => Ok(true),
+            Err(error) if is_of_data(&error) => Ok(false),
+            Err(error) => Err(BatchError::Indeterminate(error.into())),
+        }
     }
 
     /// Sets holders of gids aside that cannot be read: whoever began under such a gid is refused, and a person has

@@ -61,6 +61,9 @@ impl TransactionRow {
         self.ended_ms = reader.optional()?;
         self.heuristic = reader.word(HEURISTICS)?;
         let flags = reader.byte()?;
+        if flags & !(1 | 2) != 0 {
+            return Err(reader.corrupt(format!("flags {flags}")));
+        }
         (self.stalled, self.forgotten) = (flags & 1 != 0, flags & 2 != 0);
         self.progress = match is_json {
             true => progress::Column::Json(reader.word(COMMON)?),

@@ -118,3 +118,63 @@ fn what_cannot_be_read_is_told_and_kept() {
     assert!(Column::Fields(vec![1, PREPARES, 2, 0, 0, 16, 0]).read().is_err());
     assert!(Column::Fields(vec![99]).read().is_err(), "a later form");
 }
+
+#[test]
+fn what_is_said_twice_or_out_of_its_order_cannot_be_read() {
+    let attempts = |field| vec![field, 2, 0, 0, 0];
+    let text = |field| vec![field, 1, b'd'];
+    let refusal = vec![REFUSAL, 0, 0];
+    let heuristic = vec![HEURISTIC, 1, 0, 0];
+    let uuid = |field| [vec![field], vec![7; 16]].concat();
+    // In the order in which they are written; several of them are of one kind.
+    let kinds: Vec<Vec<Vec<u8>>> = vec![
+        vec![vec![PREPARED], vec![READ_ONLY], vec![REFUSED]],
+        vec![vec![VOTED_AT, 2]],
+        vec![vec![LOCKS_ASKED_AT, 2]],
+        vec![vec![ENDED_AT, 2]],
+        vec![text(DATABASE), uuid(DATABASE_HYPHENATED), uuid(DATABASE_SIMPLE)],
+        vec![vec![UNANSWERED]],
+        vec![vec![RELEASED]],
+        vec![vec![REFUSED_BY_WORD]],
+        vec![vec![LISTED]],
+        vec![vec![OUTPUT_BY_WORD]],
+        vec![vec![REFUSED_AFTER_COMMIT]],
+        vec![vec![OUTPUT_TOO_LARGE]],
+        vec![vec![OUTPUT_DROPPED]],
+        vec![refusal],
+        vec![vec![NOT_OWED], vec![OWED], vec![DONE], heuristic],
+        vec![attempts(PREPARES)],
+        vec![attempts(FINISHES)],
+    ];
+    let read = |fields: &[&Vec<u8>]| {
+        let mut bytes = vec![1];
+        fields.iter().for_each(|field| bytes.extend_from_slice(field));
+        bytes.push(END);
+        Column::Fields(bytes).read()
+    };
+    for (place, kind) in kinds.iter().enumerate() {
+        for first in kind {
+            read(&[first]).expect("it can be read");
+            for second in kind {
+                assert!(read(&[first, second]).is_err(), "{first:?}, {second:?}");
+            }
+            for later in kinds[place + 1..].iter().flatten() {
+                read(&[first, later]).expect("it can be read");
+                assert!(read(&[later, first]).is_err(), "{later:?}, {first:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn errors_of_attempts_that_contradict_each_other_cannot_be_read() {
+    let read = |marks: u8, rest: &[u8]| {
+        let bytes = [&[1, PREPARES, 2, 0, 0, marks], rest, &[END]].concat();
+        Column::Fields(bytes).read()
+    };
+    read(FIRST_ERROR | SAME_ERROR, &[1, b'a']).expect("it can be read");
+    // The same as one that there is not, and another one that is the same.
+    assert!(read(SAME_ERROR, &[]).is_err());
+    let both = FIRST_ERROR | LAST_ERROR | SAME_ERROR;
+    assert!(read(both, &[1, b'a', 1, b'b']).is_err());
+}

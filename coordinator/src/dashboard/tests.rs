@@ -1,0 +1,138 @@
+//! Pages that a coordinator in a test does not easily show.
+
+use serde_json::json;
+
+use super::*;
+
+const TX_ID: &str = "0199b0d0-0000-7000-8000-000000000000";
+
+fn txs(of: Value) -> Vec<Tx> {
+    serde_json::from_value(of).expect("transactions")
+}
+
+fn overview(attention: Value, more: bool, counts: Option<Counts>) -> String {
+    let page = Overview {
+        here: "/",
+        attention: txs(attention),
+        more,
+        counts: counts.map(Arc::new),
+        newest: Vec::new(),
+    };
+    page.render().expect("a page")
+}
+
+/// A page of a search may be empty, and a later one is not.
+#[test]
+fn nothing_needs_a_person_only_if_all_were_looked_at() {
+    let calm = "Nothing needs a person.";
+    assert!(overview(json!([]), false, None).contains(calm));
+    let html = overview(json!([]), true, None);
+    assert!(!html.contains(calm) && !html.contains("<table"), "{html}");
+    assert!(html.contains("<a href=\"/attention\">All of them"), "{html}");
+}
+
+#[test]
+fn numbers_that_are_not_there_are_no_zeros() {
+    let html = overview(json!([]), false, None);
+    assert!(html.contains("could not be counted") && !html.contains("<dl"), "{html}");
+    let counts = json!({
+        "states": [
+            {"state": "TRANSACTION_STATE_COMMITTED", "transactionCount": "90"},
+            {"state": "TRANSACTION_STATE_ABORTED", "transactionCount": "1000000", "atLeast": true},
+        ],
+        "stalledCount": "2",
+    });
+    let mut counts: Counts = serde_json::from_value(counts).expect("counts");
+    counts.counted_at = "2026-03-04T12:00:00Z".into();
+    let html = overview(json!([]), false, Some(counts));
+    for shown in [
+        "<dt>committed</dt><dd>90</dd><dd class=\"more\">in the last minute, 1.5 a second</dd>",
+        "<dd>1000000+</dd><dd class=\"more\">in the last minute, 16666.6+ a second</dd>",
+        "<dt>stalled</dt><dd class=\"bad\">2</dd>",
+        "<dt>active</dt><dd>0</dd>",
+        "Counted at 2026-03-04 12:00:00.",
+    ] {
+        assert!(html.contains(shown), "{shown}: {html}");
+    }
+}
+
+/// Of one that cannot be read the gid may be missing, too: the link to it has a text, and the reason is there.
+#[test]
+fn one_that_cannot_be_read_has_a_name_and_its_reason() {
+    let aside = json!([{
+        "txId": TX_ID, "attention": true, "unreadable": "field <99> of transactions.progress",
+        "createdAt": "2026-03-04T12:00:00Z",
+    }]);
+    let link = format!("<a href=\"/tx/{TX_ID}\">{TX_ID}</a>");
+    let html = overview(aside.clone(), false, None);
+    let page = Attention { here: "/attention", list: txs(aside), next: String::new() };
+    for html in [html, page.render().expect("a page")] {
+        assert!(html.contains(&link), "{html}");
+        assert!(html.contains("field &#60;99&#62; of transactions.progress"), "{html}");
+        assert!(!html.contains("class=\"state wait\""), "it has no state: {html}");
+    }
+}
+
+/// Its commands stand on its own page with the names of its branches, and in the list without them.
+#[test]
+fn one_that_needs_a_person_has_its_commands() {
+    let stalled = json!({
+        "txId": TX_ID, "gid": "pay-1", "attention": true, "stalled": true,
+        "state": "TRANSACTION_STATE_COMMITTING", "createdAt": "2026-03-04T12:00:00Z",
+        "decidedAt": "2026-03-04T12:00:01Z",
+        "branches": [{
+            "branchId": "debit", "votedAt": "2026-03-04T12:00:01Z",
+            "prepareAttempts": {"count": 1, "firstAt": "2026-03-04T12:00:00Z", "lastAt": "2026-03-04T12:00:00Z"},
+            "phaseTwoAttempts": {"count": 9, "firstAt": "2026-03-04T12:00:01Z", "lastAt": "2026-03-04T12:05:00Z"},
+        }],
+    });
+    let tx: Tx = serde_json::from_value(stalled.clone()).expect("a transaction");
+    let now = "2026-03-04T12:06:00Z".parse().expect("a time");
+    let page = Transaction { here: "/transactions", chart: Chart::of(&tx, now), tx };
+    let html = page.render().expect("a page");
+    let retry = format!("<code>unanimo tx retry {TX_ID}</code>");
+    for shown in [
+        retry.as_str(),
+        "--branch debit --as HOW",
+        "<details data-key=\"debit\" open>",
+        "Attempts of 1 branches over 6 min; their number, times and errors are with each branch below",
+        "<dd>9, first at 2026-03-04 12:00:01, last at 2026-03-04 12:05:00</dd>",
+        "<dd>1, at 2026-03-04 12:00:00</dd>",
+    ] {
+        assert!(html.contains(shown), "{shown}: {html}");
+    }
+    let mut listed = stalled;
+    listed["branches"] = json!([]);
+    let page = Attention { here: "/attention", list: txs(json!([listed])), next: String::new() };
+    let html = page.render().expect("a page");
+    assert!(html.contains(&retry) && html.contains("--branch BRANCH --as HOW"), "{html}");
+}
+
+#[test]
+fn an_empty_page_of_the_list_is_no_all_clear() {
+    let page = |next: &str| {
+        let page = Attention { here: "/attention", list: Vec::new(), next: next.to_owned() };
+        page.render().expect("a page")
+    };
+    let calm = "No transaction needs a person.";
+    assert!(page("").contains(calm));
+    assert!(!page("/attention?pageToken=x").contains(calm));
+}
+
+/// Tells apart what was undone and what never went out.
+#[test]
+fn a_step_that_was_never_sent_was_not_undone() {
+    let step = |calls: u32| {
+        let tx = json!({
+            "txId": TX_ID, "gid": "trip-1", "state": "TRANSACTION_STATE_ABORTED",
+            "branches": [{
+                "branchId": "payment", "state": "BRANCH_STATE_CANCELLED", "endedAt": "2026-03-04T12:00:01Z",
+                "prepareAttempts": {"count": calls},
+            }],
+        });
+        let tx: Tx = serde_json::from_value(tx).expect("a transaction");
+        let branch = tx.branches.into_iter().next().expect("a branch");
+        branch.state_word()
+    };
+    assert_eq!([step(0), step(1)], ["not sent", "cancelled"]);
+}

@@ -1,0 +1,82 @@
+//! Writes that the database refuses, through a fault of a row or of its own.
+
+use super::super::super::{BatchError, Write, in_full};
+use super::super::queue::{Blame, Line};
+use super::{Error, Lane, going_on, halve};
+use crate::alarm::WRITE_REFUSED;
+
+impl Lane {
+    /// The server refuses a batch as more than it takes, or because of a damaged page: through a fault of some row, or
+    /// of nothing that is in it.
+    pub(super) async fn refuse_or_wait(
+        &mut self,
+        batch: Vec<Write>,
+        (said, error): (&str, &str),
+        is_damage: bool,
+        work: &mut Vec<Vec<Write>>,
+    ) -> Result<(), Error> {
+        let blame = self.queue.note_refused(&batch);
+        if batch.len() > 1 {
+            halve(batch, work);
+            return Ok(());
+        }
+        let mut is_held = blame == Blame::Held;
+        match blame {
+            // A new row may be given a page that no other row needs: it goes to another one later.
+            Blame::Row if is_damage && self.can_read(&batch).await? => is_held = true,
+            Blame::Row => {
+                self.refuse(batch, error);
+                return Ok(());
+            }
+            Blame::Open | Blame::Held => {}
+            Blame::Alone if self.is_server_well().await? => self.queue.note_trouble(None),
+            Blame::Alone | Blame::Nobody => self.queue.note_trouble(Some(said.to_owned())),
+        }
+        for write in batch {
+            let tx_id = write.transition.tx_id;
+            if is_held && self.queue.note_held(tx_id) {
+                tracing::error!(
+                    %tx_id,
+                    error,
+                    alarm = WRITE_REFUSED,
+                    "the database refuses a row, and it is not known whether that is the row's own fault, or whether \
+                     it was taken before; it is sent again"
+                );
+            } else {
+                tracing::warn!(%tx_id, error, "the database does not take a row; it is sent again");
+            }
+            self.queue.put_back(write, Line::Alone);
+        }
+        self.rest().await;
+        Ok(())
+    }
+
+    /// Tells whether the database takes a write that has nothing to do with a transaction.
+    async fn is_server_well(&mut self) -> Result<bool, Error> {
+        let Some(writer) = &mut self.writer else { return Ok(false) };
+        match writer.write_own().await {
+            Ok(()) => Ok(true),
+            Err(error) => self.failed(error).map(|()| false),
+        }
+    }
+
+    /// Tells whether all can be read that these writes need. What is not known is not the rows' fault.
+    async fn can_read(&mut self, batch: &[Write]) -> Result<bool, Error> {
+        let Some(writer) = &mut self.writer else { return Ok(true) };
+        for write in batch {
+            match writer.can_read(write).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) => return self.failed(error).map(|()| true),
+            }
+        }
+        Ok(true)
+    }
+
+    fn failed(&mut self, error: BatchError) -> Result<(), Error> {
+        let error = going_on(error)?;
+        tracing::warn!(error = in_full(&error), "failed to find out why a row is refused");
+        self.disconnect();
+        Ok(())
+    }
+}
