@@ -8,6 +8,7 @@ mod tour;
 use std::process::ExitCode;
 
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::error::Error;
@@ -93,10 +94,23 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
     }
 }
 
-/// Returns at an interruption of the tour. One while the dashboard is open ends that.
+/// Returns at an interruption of the tour, by Ctrl-C, an end of the terminal or `kill`. One while the dashboard is open
+/// ends that.
 async fn interrupted(stage: &watch::Sender<Stage>) {
-    // A signal that nobody can wait for does not come.
-    while tokio::signal::ctrl_c().await.is_ok() {
+    let listen = |kind| signal(kind).ok();
+    let (mut terminate, mut hang_up) =
+        (listen(SignalKind::terminate()), listen(SignalKind::hangup()));
+    let heard = async |signal: &mut Option<Signal>| match signal {
+        Some(signal) => signal.recv().await,
+        // A signal that nobody can wait for does not come.
+        None => std::future::pending().await,
+    };
+    loop {
+        tokio::select! {
+            Ok(()) = tokio::signal::ctrl_c() => {}
+            _ = heard(&mut terminate) => {}
+            _ = heard(&mut hang_up) => {}
+        }
         let was_open = stage.send_if_modified(|stage| {
             let is_open = *stage == Stage::Open;
             *stage = if is_open { Stage::Over } else { *stage };
@@ -106,5 +120,4 @@ async fn interrupted(stage: &watch::Sender<Stage>) {
             return;
         }
     }
-    std::future::pending::<()>().await;
 }

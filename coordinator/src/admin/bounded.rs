@@ -108,6 +108,9 @@ impl Places {
     }
 }
 
+/// Bytes with which HTTP/2 begins: no method of HTTP/1 is this. What it holds for a client that does not read is not bounded here.
+const PREFACE: &[u8] = b"PRI ";
+
 /// Listener with a bound on its connections.
 pub(super) struct Bounded<L> {
     listener: L,
@@ -128,7 +131,8 @@ impl<L: Listener> Listener for Bounded<L> {
         loop {
             let (io, address) = self.listener.accept().await;
             if let Some((closed, calls)) = self.places.take() {
-                return (Placed { io, closed: Some(closed), calls, unread: None }, address);
+                let begun = Some(0);
+                return (Placed { io, closed: Some(closed), calls, unread: None, begun }, address);
             }
             tracing::debug!("a call is under way on every connection: one more is closed");
         }
@@ -147,6 +151,8 @@ pub(super) struct Placed<IO> {
     calls: Calls,
     /// The end of the patience with a client that does not read; nothing while it reads, or everything is sent.
     unread: Option<Pin<Box<Sleep>>>,
+    /// Bytes of [`PREFACE`] with which it has begun; nothing once it is known to speak HTTP/1.
+    begun: Option<usize>,
 }
 
 impl<IO> Placed<IO> {
@@ -156,6 +162,18 @@ impl<IO> Placed<IO> {
 
     pub(super) fn calls(&self) -> &Calls {
         &self.calls
+    }
+
+    /// Looks at its first bytes.
+    fn begins(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for byte in bytes {
+            let Some(begun) = self.begun else { break };
+            self.begun = (PREFACE[begun] == *byte).then_some(begun + 1);
+            if self.begun == Some(PREFACE.len()) {
+                return Err(io::Error::other("HTTP/2 is spoken at the address of gRPC alone"));
+            }
+        }
+        Ok(())
     }
 
     fn look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
@@ -199,7 +217,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Placed<IO> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.look(context)?;
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        self.begins(&buffer.filled()[before..])?;
+        read
     }
 }
 
@@ -350,8 +371,13 @@ mod tests {
         on_a_runtime(async {
             let (_place, closed) = oneshot::channel();
             let io = Slow([None, Some(1), None].into());
-            let mut placed =
-                Placed { io, closed: Some(closed), calls: Calls::default(), unread: None };
+            let mut placed = Placed {
+                io,
+                closed: Some(closed),
+                calls: Calls::default(),
+                unread: None,
+                begun: Some(0),
+            };
             let mut write = async || {
                 let poll = |context: &mut Context<'_>| {
                     Poll::Ready(Pin::new(&mut placed).poll_write(context, b"ab").is_ready())
@@ -364,6 +390,32 @@ mod tests {
             assert_eq!(write().await, (true, None));
             let (third, anew) = write().await;
             assert!(!third && anew > patience, "{anew:?}, {patience:?}");
+        });
+    }
+
+    #[test]
+    fn http_2_is_not_spoken_here() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        on_a_runtime(async {
+            for (first, second, is_good) in [
+                ("PR", "I * HTTP/2.0", false),
+                ("PRI ", "", false),
+                ("PR", "OPFIND / HTTP/1.1", true),
+                ("G", "ET PRI ", true),
+            ] {
+                let (_place, closed) = oneshot::channel();
+                let (mut far, io) = tokio::io::duplex(64);
+                let calls = Calls::default();
+                let mut placed =
+                    Placed { io, closed: Some(closed), calls, unread: None, begun: Some(0) };
+                far.write_all(first.as_bytes()).await.expect("room");
+                let mut read = placed.read(&mut [0; 64]).await;
+                if read.is_ok() && !second.is_empty() {
+                    far.write_all(second.as_bytes()).await.expect("room");
+                    read = placed.read(&mut [0; 64]).await;
+                }
+                assert_eq!(read.is_ok(), is_good, "{first}{second}: {read:?}");
+            }
         });
     }
 }

@@ -6,7 +6,7 @@
 use super::data::Tx;
 
 /// End of a command that ends a branch by hand.
-const BY_HAND: &str = "--as HOW --note \"why\"";
+const BY_HAND: &str = "--as HOW --operator YOU --note \"why\"";
 
 /// Branches for which a command is written out.
 const BRANCHES_SHOWN: usize = 5;
@@ -49,7 +49,7 @@ impl Tx {
                 why: "A branch ended against the decision, or nobody can tell how. Compare the data of the participants, \
                       and repair it by hand. When all has ended and is right again, clear the alarm; where a branch was \
                       resolved by hand, with --released, by which you say that you have looked at what is held there.",
-                commands: vec![format!("{} --note \"why\"", self.command("forget"))],
+                commands: vec![format!("{} --operator YOU --note \"why\"", self.command("forget"))],
             });
         }
         all
@@ -74,7 +74,7 @@ impl Tx {
                 "output_too_large",
                 "An output is too large for the step that reads it. Repair the participant: its output must be smaller. If it \
                  has stored its answer and cannot, give the output that the other step is to read.",
-                "--as committed --output JSON --note \"why\"",
+                "--as committed --output JSON --operator YOU --note \"why\"",
             ),
             _ => return None,
         };
@@ -114,9 +114,9 @@ mod tests {
     fn each_alarm_has_its_commands() {
         let retry = "unanimo tx retry T".to_owned();
         let resolve = |branch: &str| {
-            format!("unanimo tx resolve T --branch {branch} --as HOW --note \"why\"")
+            format!("unanimo tx resolve T --branch {branch} --as HOW --operator YOU --note \"why\"")
         };
-        let forget = "unanimo tx forget T --note \"why\"".to_owned();
+        let forget = "unanimo tx forget T --operator YOU --note \"why\"".to_owned();
         assert_eq!(alarms(json!({"txId": "T"})), []);
         // One that was forgotten is heuristic for ever.
         assert_eq!(alarms(json!({"txId": "T", "heuristic": "HEURISTIC_MIXED"})), []);

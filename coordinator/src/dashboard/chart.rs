@@ -60,9 +60,14 @@ impl Chart {
         let scale = Scale { from, until };
         let rows = tx.branches.iter().enumerate().map(|(number, branch)| {
             let y = number * ROW_HEIGHT + 6;
-            let one =
-                scale.bar(&branch.prepare_attempts, &branch.voted_at, ("prepare", "phase one"));
-            let two = scale.bar(&branch.phase_two_attempts, &branch.ended_at, ("two", "phase two"));
+            let one = scale.bar(
+                &branch.prepare_attempts,
+                &branch.voted_at,
+                &tx.decided_at,
+                ("prepare", "phase one"),
+            );
+            let two =
+                scale.bar(&branch.phase_two_attempts, &branch.ended_at, "", ("two", "phase two"));
             Row {
                 label: cut(&branch.branch_id),
                 y,
@@ -110,15 +115,16 @@ impl Scale {
         ((ENDS.0 + part.clamp(0.0, 1.0) * (ENDS.1 - ENDS.0)) * 10.0).round() / 10.0
     }
 
-    /// Returns the bar from the first attempt to the answer; without an answer to the right end.
+    /// Returns the bar from the first attempt to the answer; without an answer to the end of the phase, or the right end.
     fn bar(
         &self,
         attempts: &Attempts,
         answered: &str,
+        over: &str,
         (class, name): (&'static str, &str),
     ) -> Option<Bar> {
         let first = millis(&attempts.first_at)?;
-        let last = millis(answered).unwrap_or(self.until);
+        let last = millis(answered).or(millis(over)).unwrap_or(self.until).max(first);
         let x = self.x(first);
         let class = match attempts.last_error.is_empty() {
             false if answered.is_empty() => "failing",

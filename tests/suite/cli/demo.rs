@@ -28,5 +28,6 @@ async fn the_demo_leaves_its_dashboard_open_until_it_is_ended() {
     assert!(page.code == 200 && page.body.contains("demo-4"), "{page:?}");
     program.process.signal(Signal::INT);
     program.end().await.check(0).says(&["Ctrl-C ends the demo", "The demo has removed everything"]);
-    tokio::net::TcpStream::connect(address).await.expect_err("its coordinator has ended");
+    let ended = async || tokio::net::TcpStream::connect(address).await.err();
+    until("its coordinator to have ended", ended).await;
 }

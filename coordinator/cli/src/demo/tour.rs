@@ -99,15 +99,17 @@ impl Tour {
     }
 
     /// Shows the dashboard until somebody ends it.
-    async fn stay(&self, stage: &watch::Sender<Stage>) -> Result<(), Failure> {
-        let pages = self.coordinator.pages();
+    async fn stay(&mut self, stage: &watch::Sender<Stage>) -> Result<(), Failure> {
+        let (pages, endpoint) = (self.coordinator.pages(), self.coordinator.endpoint());
         stage.send_replace(Stage::Open);
         say(&format!(
-            "\n{HEADING}Dashboard:{HEADING:#} {pages}/\nCtrl-C ends the demo, and removes everything that it made.\n"
+            "\n{HEADING}Dashboard:{HEADING:#} {pages}/\nCommands of another terminal reach it with {HINT}export \
+             UNANIMO_ENDPOINT={endpoint}{HINT:#}\nCtrl-C ends the demo, and removes everything that it made.\n"
         ))?;
         open_in_browser(pages);
         // The sender is there as long as this is.
         let _ = stage.subscribe().wait_for(|stage| *stage == Stage::Over).await;
+        self.coordinator.kill().await?;
         say(&format!("\nThe demo has removed everything that it made. {}", next()))
     }
 
@@ -273,6 +275,8 @@ fn open_in_browser(address: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     if cfg!(target_os = "macos") || is_desktop {
         let mut command = std::process::Command::new(program);
+        // Ctrl-C ends the demo, and no browser.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let null = std::process::Stdio::null;
         let _ = command.arg(address).stdin(null()).stdout(null()).stderr(null()).spawn();
     }

@@ -35,7 +35,7 @@ impl Trail {
 
     pub(super) fn tell_failed(&self, unwritten: &Unwritten) {
         self.0.metrics.audit_failed();
-        tracing::warn!(error = %unwritten, "failed to write the audit");
+        tracing::warn!(error = unwritten.to_string(), "failed to write the audit");
     }
 
     async fn add_to(
@@ -53,9 +53,15 @@ impl Trail {
         match self.0.store.audit().append(self.0.me, follows, rows, purged).await {
             Ok(true) => {
                 self.is_there(end);
+                // Whoever waits for it knows that it is written.
+                drop(end.otherwise());
                 Ok(first)
             }
-            Ok(false) => self.repair(end).await.map_err(Unwritten::Later),
+            Ok(false) => {
+                let first = self.repair(end).await.map_err(Unwritten::Later)?;
+                drop(end.otherwise());
+                Ok(first)
+            }
             Err(error) if is_refused(&error) => {
                 end.take_back();
                 // Nothing follows on what will never be written.

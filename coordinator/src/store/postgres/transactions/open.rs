@@ -1,6 +1,8 @@
 //! Open transactions of an owner. Where the database gives up on a page of the log's rows, they are looked for in parts:
 //! those that can be read are found, and those that cannot are told by name where that is known.
 
+use std::time::{Duration, Instant};
+
 use sqlx::postgres::PgConnection;
 use unanimo_core::Incarnation;
 use uuid::Uuid;
@@ -17,6 +19,9 @@ const RANGE_MIN: u128 = 1 << 80;
 /// Ranges of which something cannot be read, after which the search for what is in the log alone ends: a page costs some
 /// hundred.
 const FAILURES_MAX: u32 = 4_096;
+
+/// Longest time of the search: it is one request to the store, and what was found counts.
+const SEARCH_MAX: Duration = Duration::from_secs(5);
 
 const PARKED: &str = "
 SELECT tx_id FROM parked WHERE owner = $1 AND wake_ms IS NULL
@@ -50,8 +55,9 @@ pub(super) async fn of_owner(
 ) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
     match sqlx::query_as(SELECT_OPEN).bind(owner.0).fetch_all(&mut *connection).await {
         Err(error) if is_of_data(&error) => {
-            let mut found = parked(connection, owner).await?;
-            found.extend(young(connection, owner).await?);
+            let until = Instant::now() + SEARCH_MAX;
+            let mut found = parked(connection, owner, until).await?;
+            found.extend(young(connection, owner, until).await?);
             found.sort_unstable();
             // One of both may be parked by now.
             found.dedup_by_key(|(tx_id, _)| *tx_id);
@@ -61,14 +67,25 @@ pub(super) async fn of_owner(
     }
 }
 
+fn tell_end() {
+    tracing::warn!(
+        "the search for open transactions meets too much damage, and ends with what it has found"
+    );
+}
+
 async fn parked(
     connection: &mut PgConnection,
     owner: Incarnation,
+    until: Instant,
 ) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
     let ids: Vec<Uuid> =
         sqlx::query_scalar(PARKED).bind(owner.0).fetch_all(&mut *connection).await?;
     let (mut found, mut work) = (Vec::new(), ids.chunks(CHUNK).collect::<Vec<_>>());
     while let Some(part) = work.pop() {
+        if Instant::now() >= until {
+            tell_end();
+            break;
+        }
         let query = sqlx::query_as::<_, (Uuid, i64)>(LAST_OF).bind(owner.0).bind(part);
         match query.fetch_all(&mut *connection).await {
             Err(error) if is_of_data(&error) && part.len() > 1 => {
@@ -87,6 +104,7 @@ async fn parked(
 async fn young(
     connection: &mut PgConnection,
     owner: Incarnation,
+    until: Instant,
 ) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
     let marks = sqlx::query_as(MARKS).bind(owner.0).fetch_optional(&mut *connection);
     let marks: Option<(Uuid, Uuid)> = marks.await?;
@@ -102,8 +120,8 @@ async fn young(
         match query.fetch_all(&mut *connection).await {
             Err(error) if is_of_data(&error) => {
                 failures += 1;
-                if failures >= FAILURES_MAX {
-                    tracing::warn!(%error, "the search for open transactions meets too much damage, and ends");
+                if failures >= FAILURES_MAX || Instant::now() >= until {
+                    tell_end();
                     break;
                 }
                 if to - from > RANGE_MIN {

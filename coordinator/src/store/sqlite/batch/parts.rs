@@ -8,6 +8,9 @@ use super::super::is_unfenced;
 use super::super::transactions::marks;
 use super::{NAME, PARK, PLAIN, RELEASE, UNPARK, Writer, classify};
 
+/// Keys that the probe draws.
+const PROBE_KEYS: usize = 8;
+
 const PROBE: &str = "
 INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, body)
 VALUES ($1, 0, 1, $2, $1, 1, 0, x'')";
@@ -69,19 +72,37 @@ impl Writer {
         Ok(written)
     }
 
+    /// Writes names as every transaction does, and takes them back. Keys are hashes, and one leaf of them is not what all
+    /// need: it is damage only if each of several keys meets it.
+    async fn probe_names(&mut self) -> Result<(), BatchError> {
+        let mut drawn = 1;
+        loop {
+            let named = self.probe_name(Uuid::new_v4()).await;
+            match self.rolled_back(named).await {
+                Err(BatchError::Damaged(_)) if drawn < PROBE_KEYS => drawn += 1,
+                named => return named,
+            }
+        }
+    }
+
+    async fn probe_name(&mut self, key: Uuid) -> Result<(), BatchError> {
+        self.run("BEGIN IMMEDIATE").await?;
+        let name = sqlx::query(NAME).bind(key.as_bytes().as_slice()).bind(key);
+        name.execute(&mut self.connection).await.map_err(classify)?;
+        self.run("ROLLBACK").await
+    }
+
     /// Writes what every transaction writes until it has ended, and takes it back.
     pub(super) async fn probe(&mut self) -> Result<(), BatchError> {
+        self.probe_names().await?;
         let (now, _) = marks(&mut self.connection).await.map_err(classify)?;
         let tx_id = Uuid::from_u128(now.as_u128() | Uuid::new_v4().as_u128() >> 48);
-        // Keys are hashes: one leaf of them is not what all need.
-        let key = Uuid::new_v4();
         self.run("BEGIN IMMEDIATE").await?;
         if !is_unfenced(&mut self.connection, self.right).await.map_err(classify)? {
             return Err(BatchError::Fenced(self.right.me));
         }
         let me = self.right.me.0;
         for probe in [
-            sqlx::query(NAME).bind(key.as_bytes().as_slice()).bind(tx_id),
             sqlx::query(PROBE).bind(tx_id).bind(me),
             sqlx::query(PARK).bind(tx_id).bind(me).bind(None::<i64>).bind(0),
             sqlx::query(PROBE_END).bind(tx_id).bind(me),
