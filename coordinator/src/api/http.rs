@@ -1,6 +1,6 @@
 //! The rpcs over HTTP, with JSON by the contract's own mapping.
 //!
-//! A request becomes one of gRPC and goes through the same [services](super::stack), so that identities, roles, limits,
+//! A request becomes one of gRPC and goes through the same services, so that identities, roles, limits,
 //! deadlines and errors are the same: nothing is checked a second time here. What only HTTP has is refused here: pages of
 //! other sites, other media types, unknown addresses.
 
