@@ -1,6 +1,6 @@
 //! The writer of the audit.
 //!
-//! What it has written last is remembered until the database has said that it is there, and for some time after that.
+//! Entries that it wrote last are remembered until the database has said that they are there, and for some time after that.
 //! If an answer was lost, the same entries are sent again before any others, with the same hashes, so none is there
 //! twice; and entries that a failover has lost are written again as they were.
 

@@ -9,7 +9,7 @@ use super::Postgres;
 
 const ENDS: &str = "SELECT purged_number, purged_hash, last_number, last_hash FROM audit_chain WHERE singleton = 1";
 
-/// Whoever comes second finds another end, and writes nothing.
+/// The second one finds another end, and writes nothing.
 const APPEND: &str = concat!(
     "
 WITH ",
