@@ -77,7 +77,7 @@ impl Api {
     /// once this time is over: whoever has given it up may do something else meanwhile.
     ///
     /// # Errors
-    /// What the act answers; or too many are under way, or it cannot be entered in time, and was not carried out; or
+    /// The act's own; or too many are under way, or it cannot be entered in time, and was not carried out; or
     /// its outcome cannot be entered.
     pub(super) async fn audited<T: Answered + Send + 'static>(
         &self,

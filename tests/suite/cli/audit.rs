@@ -155,7 +155,7 @@ async fn a_database_that_was_tampered_with_is_found() {
     verify().await.check(7).complains(&["ends with entry 0, and had 6"]);
 }
 
-/// Whoever appends an entry about a purge can remove what is before it; but it is told, and the entry that was noted is
+/// An entry about a purge that is forged can remove what is before it; but it is told, and the entry that was noted is
 /// compared, or is not taken for there.
 #[tokio::test]
 async fn a_forged_purge_is_told_and_a_noted_entry_that_is_gone_is_not_taken_for_there() {

@@ -252,6 +252,35 @@ async fn what_all_need_that_is_damaged_ends_the_journal_with_a_sentence() {
     }
 }
 
+/// A leaf of the names: whoever needs it is refused, others begin, and the file is not taken for one that is lost.
+#[tokio::test]
+async fn l3_a_damaged_leaf_of_the_names_refuses_those_alone_that_need_it() {
+    let closed = Closed::new().await;
+    // So many names that a few of a hundred are on each leaf.
+    let more = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 800)
+                INSERT INTO gids (key, tx_id) SELECT randomblob(16), randomblob(16) FROM n";
+    let mut raw = closed.raw().await;
+    sqlx::query(more).execute(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    let leaves = closed.pages("gids", "leaf").await;
+    assert!(leaves.len() >= 8, "{leaves:?}");
+    closed.damage(leaves[3]);
+    let fixture = closed.reopened().await;
+    let mut writer = fixture.writer().await;
+    let (mut begun, mut refused) = (0, 0);
+    for _ in 0..80 {
+        let batch: Vec<Write> = (0..10).map(|_| a_write(Live::begin(&new_gid()).1)).collect();
+        for written in writer.write(&batch).await.expect("it goes on") {
+            match written {
+                Written::Applied => begun += 1,
+                Written::Refused(why) if why.contains("damaged") => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(refused >= 10 && begun > refused, "{refused} were refused, {begun} begun");
+}
+
 /// S3: a part of a batch is committed, and a later one fails for a reason that says that nothing is written.
 #[tokio::test]
 async fn s3_what_is_committed_before_another_part_fails_is_told() {

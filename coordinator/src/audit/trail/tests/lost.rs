@@ -90,6 +90,20 @@ async fn an_act_whose_answer_was_lost_has_an_outcome_without_another_one() {
     running.abort();
 }
 
+/// An act that is under way has no outcome yet, whoever looks at the end of the chain meanwhile.
+#[tokio::test]
+async fn an_act_under_way_has_no_outcome_but_its_own() {
+    let (kept, trail) = on_kept().await;
+    let asked = trail.ask(act("act", Kind::Asked), act("not done", Kind::Answered), soon());
+    let of = asked.await.expect("it is written");
+    trail.finish().await;
+    let answered = Entry { of, ..act("done", Kind::Answered) };
+    trail.answer(answered).await.expect("it is written");
+    trail.finish().await;
+    let expected = [one(Kind::Asked, "act", 0, 0), one(Kind::Answered, "done", 1, 0)];
+    assert_eq!(told(&kept), expected);
+}
+
 /// Entries that the database has lost are written again as they were: a link that was noted stays true.
 #[tokio::test]
 async fn what_a_failover_has_lost_is_written_again_as_it_was() {

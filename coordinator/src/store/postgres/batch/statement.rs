@@ -15,7 +15,7 @@ use super::super::session::settings_of_session;
 /// be this incarnation's. The last SELECT answers with the applied ones, unless all are, and a row without a
 /// transaction if the fence was there: it tells how many were applied, and what the statement was made under.
 ///
-/// What is asked of `parked` begins there (`IS TRUE` keeps the planner from a join with all that was written), and a
+/// Statements on `parked` begin there (`IS TRUE` keeps the planner from a join with all that was written), and a
 /// column of nothing but NULL goes as an empty array: both cost what they find.
 ///
 /// Once without a look for rows that are there already, which costs a quarter more; and once with it, after such
