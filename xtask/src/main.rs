@@ -4,6 +4,7 @@
 #[expect(unreachable_pub, reason = "the tests' harness has the same file as a public module")]
 mod installed;
 
+mod chart;
 mod ci;
 mod docs;
 mod kills;
@@ -35,6 +36,8 @@ cargo xtask CHORE
                  every violation with a count for each folder, and fails for none
   codegen        make the gRPC code anew from proto/unanimo; --accept makes the present contract the
                  baseline that later ones must be compatible with
+  chart          check the chart of Helm, and render it where Helm is installed or Go can install it;
+                 --accept makes its schema, README and rendered examples anew
   docs           make docs/reference anew from the code
   bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
                  --check to fail where the journal does not do its work; bench layout [--count N]: what
@@ -72,6 +75,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["ci"] => ci::ci(),
         ["tidy", rest @ ..] => tidy::tidy(rest),
         ["codegen", rest @ ..] => docs::codegen(rest),
+        ["chart", rest @ ..] => chart::chart(rest),
         ["docs"] => docs::reference(),
         ["bench", rest @ ..] => {
             packages::ensure(&[packages::POSTGRES])?;
