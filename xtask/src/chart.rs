@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_value_without_use_and_a_use_without_value_are_found() {
-        let values = values::parse("# A\na: 1\nb:\n  # C\n  c: x\n").unwrap();
+        let values = values::parse("# A\na: 1\nb:\n  # C\n  c: x\n").expect("values");
         assert!(wrong_uses(&values, "{{ .Values.a }} {{ .Values.b.c }}").is_empty());
         let wrong = wrong_uses(&values, "{{ .Values.a }} {{ .Values.b.d }}");
         assert_eq!(wrong, ["a template uses b.d: there is none", "no template uses b.c"]);

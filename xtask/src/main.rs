@@ -6,6 +6,7 @@ mod installed;
 
 mod chart;
 mod ci;
+mod dist;
 mod docs;
 mod kills;
 mod links;
@@ -51,6 +52,9 @@ cargo xtask CHORE
   histories      record what tests/histories lacks of this version; what is there is never written again
   package        pack every published crate, and build what was packed; --each lets cargo verify each
                  alone, and installs the program from its package: slow, for a release
+  dist           build the program for a release, and pack it with its manual, completions and unit, and with
+                 checksums and a bill of materials beside it: the same bytes each time; --program FILE takes one
+                 that is built
   msrv           build with the oldest Rust that Cargo.toml promises, if rustup has it
   links          check that every relative link of every page leads to a file and a heading
   hygiene        cargo-deny and cargo-machete, where they are installed
@@ -96,6 +100,7 @@ fn run(arguments: &[String]) -> Result<()> {
             "--nocapture",
         ]),
         ["package", rest @ ..] => publish::package(rest),
+        ["dist", rest @ ..] => dist::dist(rest),
         ["msrv"] => msrv::msrv(),
         ["hygiene"] => ci::hygiene(),
         ["links"] => links::check(),

@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn values_are_read_with_their_comments() {
         let text = "# Head\n\n# Count\na: 1\nb:\n  # Text\n  c: \"x: y\"\n  # (map) More\n  d:\n    e: 1\n# On\nf: true\n";
-        let values = parse(text).unwrap();
+        let values = parse(text).expect("values");
         let read: Vec<_> =
             values.iter().map(|v| (v.path.as_str(), v.kind, v.about.as_str())).collect();
         let expected = [
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_value_without_a_comment_is_refused() {
-        let error = parse("# Count\na: 1\nb: 2\n").unwrap_err().to_string();
+        let error = parse("# Count\na: 1\nb: 2\n").expect_err("no comment").to_string();
         assert_eq!(error, "values.yaml, line 3: b has no comment");
     }
 }
