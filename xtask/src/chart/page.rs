@@ -27,6 +27,8 @@ helm install unanimo deploy/helm/unanimo --set image.repository=REGISTRY/unanimo
   start: `kubectl rollout restart` after it has changed in a secret of your own.
 - Values that the coordinator would refuse at its start are refused before anything is installed; so is a misspelt one.
 
+[From a laptop to production](../../../docs/production.md) says what else there is to decide.
+
 ## Values
 
 | Value | Default | Meaning |
