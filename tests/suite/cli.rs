@@ -19,6 +19,7 @@ mod file;
 mod generated;
 mod histories;
 mod lives;
+mod many;
 mod moves;
 mod night;
 mod operators;

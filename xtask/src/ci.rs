@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, bail};
 
 use crate::step::{Steps, cargo, has, run};
-use crate::{docs, installed, links, msrv, packages, publish, python, soak, tidy};
+use crate::{chart, docs, installed, links, msrv, packages, publish, python, soak, tidy};
 
 /// Runs every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
@@ -43,6 +43,7 @@ pub(crate) fn ci() -> Result<()> {
     let mut steps = Steps::default();
     steps.step("tidy", || tidy::tidy(&[]))?;
     steps.step("links", links::check)?;
+    steps.step("chart", || chart::chart(&[]))?;
     steps.step("formatting", || cargo(["fmt", "--all", "--check"]))?;
     steps.step("hygiene", hygiene)?;
     steps.step("clippy", || {

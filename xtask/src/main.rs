@@ -4,7 +4,9 @@
 #[expect(unreachable_pub, reason = "the tests' harness has the same file as a public module")]
 mod installed;
 
+mod chart;
 mod ci;
+mod dist;
 mod docs;
 mod kills;
 mod links;
@@ -35,6 +37,8 @@ cargo xtask CHORE
                  every violation with a count for each folder, and fails for none
   codegen        make the gRPC code anew from proto/unanimo; --accept makes the present contract the
                  baseline that later ones must be compatible with
+  chart          check the chart of Helm, and render it where Helm is installed or Go can install it;
+                 --accept makes its schema, README and rendered examples anew
   docs           make docs/reference anew from the code
   bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
                  --check to fail where the journal does not do its work; bench layout [--count N]: what
@@ -48,6 +52,9 @@ cargo xtask CHORE
   histories      record what tests/histories lacks of this version; what is there is never written again
   package        pack every published crate, and build what was packed; --each lets cargo verify each
                  alone, and installs the program from its package: slow, for a release
+  dist           build the program for a release, and pack it with its manual, completions and unit, and with
+                 checksums and a bill of materials beside it: the same bytes each time; --program FILE takes one
+                 that is built
   msrv           build with the oldest Rust that Cargo.toml promises, if rustup has it
   links          check that every relative link of every page leads to a file and a heading
   hygiene        cargo-deny and cargo-machete, where they are installed
@@ -72,6 +79,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["ci"] => ci::ci(),
         ["tidy", rest @ ..] => tidy::tidy(rest),
         ["codegen", rest @ ..] => docs::codegen(rest),
+        ["chart", rest @ ..] => chart::chart(rest),
         ["docs"] => docs::reference(),
         ["bench", rest @ ..] => {
             packages::ensure(&[packages::POSTGRES])?;
@@ -92,6 +100,7 @@ fn run(arguments: &[String]) -> Result<()> {
             "--nocapture",
         ]),
         ["package", rest @ ..] => publish::package(rest),
+        ["dist", rest @ ..] => dist::dist(rest),
         ["msrv"] => msrv::msrv(),
         ["hygiene"] => ci::hygiene(),
         ["links"] => links::check(),

@@ -23,6 +23,7 @@ mod replay;
 mod saga;
 mod serve;
 mod token;
+mod top;
 mod tx;
 
 use std::process::ExitCode;
@@ -69,6 +70,7 @@ enum Command {
     Serve(serve::Args),
     Config(config::Args),
     Tx(tx::Args),
+    Top(top::Args),
     Saga(saga::Args),
     Replay(replay::Args),
     Participant(participant::Args),
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => config::run(args),
         Command::Tx(args) => tx::run(args),
+        Command::Top(args) => top::run(&args),
         Command::Saga(args) => saga::run(args),
         Command::Replay(args) => replay::run(&args),
         Command::Participant(args) => participant::run(args),
@@ -122,6 +125,7 @@ fn read_no_unknown_variable(command: &Command) -> Result<(), error::Error> {
         Command::Serve(_)
         | Command::Config(_)
         | Command::Tx(_)
+        | Command::Top(_)
         | Command::Saga(_)
         | Command::Audit(_) => true,
         Command::Replay(_)

@@ -77,7 +77,7 @@ impl From<Status> for Error {
 
 impl Error {
     /// Adds the coordinator's address.
-    pub(super) fn at(self, server: &str) -> Self {
+    pub(crate) fn at(self, server: &str) -> Self {
         match self {
             Self::Refused { status, .. } => Self::Refused { status, endpoint: server.to_owned() },
             error => error,
@@ -132,6 +132,16 @@ impl Error {
             Some(info) => info.metadata.get("retryable").is_some_and(|value| value == "true"),
             None => !is_permanent(status.code()),
         }
+    }
+
+    /// Tells whether the request was refused for its own transaction's sake, so that others may do better.
+    pub(super) fn is_of_one(&self) -> bool {
+        let Self::Refused { status, .. } = self else { return false };
+        let of_one = matches!(
+            status.code(),
+            Code::NotFound | Code::FailedPrecondition | Code::Aborted | Code::DataLoss
+        );
+        of_one && own(&status.get_error_details()).is_some()
     }
 
     /// Tells whether the gid names another request's transaction.

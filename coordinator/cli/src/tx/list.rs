@@ -22,7 +22,8 @@ const PAGE_MAX: u32 = 500;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 JSON (--json): an object with transactions (a list of transactions without branches and timeline,
-  as `unanimo tx --help` describes them) and next_page_token (null after the last page).")]
+  as `unanimo tx --help` describes them) and next_page_token (null after the last page). With --follow
+  a line for each such transaction instead.")]
 pub(super) struct Args {
     /// Only transactions in this state; separate several by commas
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
@@ -50,6 +51,9 @@ pub(super) struct Args {
     /// Print tx_id and the number of branches, too, and each transaction in one line, however long
     #[arg(long)]
     wide: bool,
+    /// Go on: print each transaction that begins from now on, as it comes, until Ctrl-C or --timeout
+    #[arg(long, conflicts_with_all = ["page_token", "until", "limit"])]
+    follow: bool,
     /// Token of the next page, as the previous list printed it
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
     page_token: String,
@@ -113,7 +117,7 @@ impl When {
 }
 
 pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
-    let wide = args.wide;
+    let (wide, follow) = (args.wide, args.follow);
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let mut request = v1::ListTransactionsRequest {
         states: args.state.into_iter().map(|state| state.to_wire().into()).collect(),
@@ -128,6 +132,9 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
         ..Default::default()
     };
     let mut client = Client::connect(server).await?;
+    if follow {
+        return super::follow::run(server, &mut client, request).await;
+    }
     let mut found: Vec<v1::Transaction> = Vec::new();
     loop {
         let left = u32::try_from(limit - found.len()).unwrap_or(u32::MAX);
@@ -178,7 +185,7 @@ fn print(
     Ok(())
 }
 
-fn row(tx: &v1::Transaction) -> [String; 5] {
+pub(super) fn row(tx: &v1::Transaction) -> [String; 5] {
     [
         tx.created_at.map(words::time_to_the_second).unwrap_or_default(),
         tx.gid.clone(),

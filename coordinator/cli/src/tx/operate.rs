@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use unanimo_proto::v1;
 
 use super::client::{self, Client};
+use super::many::Many;
 use super::show::head;
 use super::submit::{DEVIATES, Wait, end, not_known, shown};
 use super::target::Target;
@@ -34,13 +35,27 @@ pub(super) struct RollbackArgs {
 ///
 /// Use it when a participant is repaired. The transaction's history records the command. Where no call
 /// waits, as in a transaction that has ended, nothing is sent, and a line on standard error says so.
+///
+/// With --all it is done for each transaction that has not ended and meets the conditions, one after the other and
+/// no faster than --pace. One that cannot be retried is told, and the others follow.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+JSON (--json): the transaction, as `unanimo tx --help` describes it, with branches. With --all an object with matched, sent, not_sent
+  (no call was due), failed (numbers of transactions) and dry_run.
+
+Exit codes: 0 success; 1 the command failed, or with --all a transaction could not be retried; 2 an argument is wrong.")]
 pub(super) struct RetryArgs {
-    #[command(flatten)]
-    target: Target,
+    /// tx_id or gid of the transaction. A name in the form of a tx_id is looked up as one first
+    #[arg(value_name = "TX", required_unless_present = "all")]
+    name: Option<String>,
+    /// TX is a gid, also if it has the form of a tx_id
+    #[arg(long)]
+    gid: bool,
     /// Only this branch; without it, every branch that has not ended
     #[arg(long, value_name = "BRANCH_ID", default_value = "", hide_default_value = true)]
     branch: String,
+    #[command(flatten)]
+    many: Many,
     /// Your name, for the history
     #[arg(long, value_name = "NAME", env = "USER", default_value = "", hide_default_value = true)]
     operator: String,
@@ -157,8 +172,9 @@ pub(super) async fn rollback(server: &Server, args: RollbackArgs) -> Result<Exit
 
 pub(super) async fn retry(server: &Server, args: RetryArgs) -> Result<ExitCode, Error> {
     let mut client = Client::connect(server).await?;
-    let tx_id = args.target.tx_id(&mut client).await?;
-    let RetryArgs { branch, operator, .. } = args;
+    let RetryArgs { name, gid, branch, operator, many } = args;
+    let Some(name) = name else { return many.retry(server, &mut client, &operator).await };
+    let tx_id = Target::new(name, gid).tx_id(&mut client).await?;
     let request = client.request(v1::RetryTransactionRequest {
         tx_id,
         branch_id: branch.clone(),
@@ -174,7 +190,7 @@ pub(super) async fn retry(server: &Server, args: RetryArgs) -> Result<ExitCode, 
 }
 
 /// Tells why a retry has sent nothing; `None` if it has, or may have.
-fn not_sent(tx: &v1::Transaction, branch_id: &str) -> Option<String> {
+pub(super) fn not_sent(tx: &v1::Transaction, branch_id: &str) -> Option<String> {
     if tx.ended_at.is_some() {
         return Some("the transaction has ended".to_owned());
     }

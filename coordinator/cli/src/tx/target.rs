@@ -18,6 +18,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Makes a target of a name, which may be said to be a gid.
+    pub(super) fn new(name: String, gid: bool) -> Self {
+        Self { name, gid }
+    }
+
     /// Makes a target of a name: a `tx_id` if it has the form of one.
     pub(super) fn named(name: &str) -> Self {
         Self { name: name.to_owned(), gid: false }

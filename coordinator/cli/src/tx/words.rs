@@ -27,7 +27,7 @@ fn known(word: Option<String>) -> String {
     word.unwrap_or_else(|| "unknown".to_owned())
 }
 
-pub(super) fn state(state: v1::TransactionState) -> String {
+pub(crate) fn state(state: v1::TransactionState) -> String {
     known(word(state.as_str_name(), "TRANSACTION_STATE_"))
 }
 
@@ -135,7 +135,7 @@ pub(super) fn size(payload: Option<&v1::Payload>, dropped: bool) -> String {
 }
 
 /// Tells the reasons for which a transaction needs an operator; empty if it needs none.
-pub(super) fn attention(tx: &v1::Transaction) -> String {
+pub(crate) fn attention(tx: &v1::Transaction) -> String {
     let heuristic = !matches!(tx.heuristic(), v1::Heuristic::None | v1::Heuristic::Unspecified);
     let reasons = [
         tx.stalled.then(|| match tx.alarms.is_empty() {

@@ -1,0 +1,251 @@
+//! Numbers of one look, and their page.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use unanimo_proto::v1::{self, TransactionState as State};
+
+use crate::output::{BAD, CAUTION, GOOD, HEADING, clean, table, wrapped};
+use crate::tx::client::{self, Client};
+use crate::tx::words;
+
+/// Seconds over which begun transactions are counted: more than [`PAGE`] in them are not.
+const BEGUN_SECS: u64 = 10;
+
+/// Seconds over which ended transactions are counted.
+const ENDED_SECS: u64 = 60;
+
+/// Most transactions that one question looks at.
+const PAGE: u32 = 500;
+
+/// Most transactions that need a person, and participants, that are listed one by one.
+const LISTED_MAX: usize = 8;
+
+/// One look at the system. Keys are only ever added.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Snapshot {
+    at: String,
+    begun_per_second: f64,
+    committed_per_second: f64,
+    aborted_per_second: f64,
+    counts: BTreeMap<String, u64>,
+    at_least: Vec<String>,
+    oldest_undecided_seconds: Option<u64>,
+    oldest_owed_seconds: Option<u64>,
+    stalled: u64,
+    heuristic: u64,
+    unreadable: u64,
+    attention: Vec<Needing>,
+    participants: Vec<Participant>,
+}
+
+/// Transaction that needs a person.
+#[derive(Debug, Serialize)]
+struct Needing {
+    tx_id: String,
+    gid: String,
+    state: String,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Participant {
+    name: String,
+    endpoints: usize,
+    alive: usize,
+}
+
+impl Snapshot {
+    pub(super) async fn take(client: &mut Client) -> Result<Self, client::Error> {
+        let now = Timestamp::now();
+        let before = |secs: u64| prost_types::Timestamp {
+            seconds: now.as_second() - i64::try_from(secs).unwrap_or_default(),
+            nanos: now.subsec_nanosecond(),
+        };
+        let mut taken = Self { at: format!("{now:.3}"), ..Self::default() };
+        let needing = v1::ListTransactionsRequest {
+            attention: true,
+            include_counts: true,
+            counts_ended_from: Some(before(ENDED_SECS)),
+            page_size: u32::try_from(LISTED_MAX).unwrap_or(u32::MAX),
+            ..Default::default()
+        };
+        let needing = list(client, needing).await?;
+        let counts = needing.counts.ok_or(client::Error::Nonsense("it has no counts"))?;
+        taken.count(&counts);
+        taken.attention = needing.transactions.iter().map(Needing::from).collect();
+        let begun = v1::ListTransactionsRequest {
+            created_from: Some(before(BEGUN_SECS)),
+            page_size: PAGE,
+            ..Default::default()
+        };
+        let begun = list(client, begun).await?;
+        taken.begun_per_second = rate(begun.transactions.len(), BEGUN_SECS);
+        if !begun.next_page_token.is_empty() {
+            taken.at_least.push("begun_per_second".to_owned());
+        }
+        taken.oldest_undecided_seconds = oldest(client, now, &[State::Active]).await?;
+        taken.oldest_owed_seconds =
+            oldest(client, now, &[State::Committing, State::Aborting]).await?;
+        taken.participants = participants(client).await?;
+        Ok(taken)
+    }
+
+    fn count(&mut self, counts: &v1::TransactionCounts) {
+        for count in &counts.states {
+            let state = words::state(count.state());
+            if count.at_least {
+                self.at_least.push(state.clone());
+            }
+            let number = usize::try_from(count.transaction_count).unwrap_or(usize::MAX);
+            match count.state() {
+                State::Committed => self.committed_per_second = rate(number, ENDED_SECS),
+                State::Aborted => self.aborted_per_second = rate(number, ENDED_SECS),
+                _ => {}
+            }
+            self.counts.insert(state, count.transaction_count);
+        }
+        self.stalled = counts.stalled_count;
+        self.heuristic = counts.heuristic_count;
+        self.unreadable = counts.unreadable_count;
+    }
+
+    /// Makes a page of at most so many lines.
+    pub(super) fn text(&self, endpoint: &str, lines: usize) -> String {
+        let plus = |name: &str| if self.at_least.iter().any(|of| of == name) { "+" } else { "" };
+        let number = |state: &str| {
+            format!("{}{}", self.counts.get(state).copied().unwrap_or_default(), plus(state))
+        };
+        let since = |secs: Option<u64>| match secs {
+            Some(secs) => format!(", the oldest for {:#}", age(secs)),
+            None => String::new(),
+        };
+        let mut text =
+            format!("{HEADING}unanimo top{HEADING:#}  {}  {}\n\n", self.at, clean(endpoint));
+        text += &format!(
+            "a second     {:.1}{} begun, {:.1}{} committed, {:.1}{} aborted\n",
+            self.begun_per_second,
+            plus("begun_per_second"),
+            self.committed_per_second,
+            plus("committed"),
+            self.aborted_per_second,
+            plus("aborted"),
+        );
+        text +=
+            &format!("not decided  {}{}\n", number("active"), since(self.oldest_undecided_seconds));
+        text += &format!(
+            "owed         {} committing, {} aborting{}\n",
+            number("committing"),
+            number("aborting"),
+            since(self.oldest_owed_seconds)
+        );
+        text += &format!(
+            "waiting      {} scheduled, {} children in doubt\n",
+            number("scheduled"),
+            number("in_doubt")
+        );
+        text += &self.needing();
+        text += &self.of_participants();
+        text.lines().take(lines).fold(String::new(), |text, line| text + line + "\n")
+    }
+
+    fn needing(&self) -> String {
+        let Self { stalled, heuristic, unreadable, .. } = self;
+        if stalled + heuristic + unreadable == 0 {
+            return format!("\n{GOOD}nothing needs a person{GOOD:#}\n");
+        }
+        let rows = self.attention.iter().map(|of| {
+            let name = if of.gid.is_empty() { &of.tx_id } else { &of.gid };
+            [name.clone(), of.state.clone(), of.reason.clone()]
+        });
+        format!(
+            "\n{BAD}{stalled} stalled, {heuristic} heuristic, {unreadable} unreadable{BAD:#}\n{}",
+            table(["GID", "STATE", "ATTENTION"], rows)
+        )
+    }
+
+    fn of_participants(&self) -> String {
+        let mut sorted: Vec<&Participant> = self.participants.iter().collect();
+        sorted.sort_by_key(|of| (of.alive > 0, of.alive == of.endpoints));
+        let rows = sorted.iter().take(LISTED_MAX).map(|of| {
+            let state = match of.alive {
+                0 => "gone".to_owned(),
+                alive => format!("{alive} of {} alive", of.endpoints),
+            };
+            [of.name.clone(), state]
+        });
+        let more = match self.participants.len().saturating_sub(LISTED_MAX) {
+            0 => String::new(),
+            more => format!("and {more} more: `unanimo participant list`\n"),
+        };
+        format!("\n{}{more}", table(["PARTICIPANT", "PROCESSES"], rows))
+    }
+}
+
+impl From<&v1::Transaction> for Needing {
+    fn from(tx: &v1::Transaction) -> Self {
+        Self {
+            tx_id: tx.tx_id.clone(),
+            gid: tx.gid.clone(),
+            state: words::state(tx.state()),
+            reason: words::attention(tx),
+        }
+    }
+}
+
+/// Makes the line about a look that failed.
+pub(super) fn failure(error: &client::Error) -> String {
+    let text = clean(&error.to_string());
+    format!("{CAUTION}no answer{CAUTION:#}  {}", wrapped(11, &text))
+}
+
+async fn list(
+    client: &mut Client,
+    request: v1::ListTransactionsRequest,
+) -> Result<v1::ListTransactionsResponse, client::Error> {
+    let request = client.request(request);
+    Ok(client.coordinator.list_transactions(request).await?.into_inner())
+}
+
+/// Returns the age of the oldest transaction in one of these states. Of more than [`PAGE`] it is the oldest of
+/// the newest ones.
+async fn oldest(
+    client: &mut Client,
+    now: Timestamp,
+    states: &[State],
+) -> Result<Option<u64>, client::Error> {
+    let request = v1::ListTransactionsRequest {
+        states: states.iter().map(|state| i32::from(*state)).collect(),
+        page_size: PAGE,
+        ..Default::default()
+    };
+    let found = list(client, request).await?.transactions;
+    let at = found.iter().filter_map(|tx| tx.decided_at.or(tx.created_at)).map(|at| at.seconds);
+    Ok(at.min().map(|at| u64::try_from(now.as_second() - at).unwrap_or_default()))
+}
+
+async fn participants(client: &mut Client) -> Result<Vec<Participant>, client::Error> {
+    let request = client.request(v1::ListParticipantsRequest {
+        page_size: PAGE,
+        page_token: String::new(),
+        requires: Vec::new(),
+    });
+    let found = client.directory.list_participants(request).await?.into_inner().participants;
+    let of = |participant: v1::Participant| Participant {
+        endpoints: participant.endpoints.len(),
+        alive: participant.endpoints.iter().filter(|of| of.configured || of.alive).count(),
+        name: participant.name,
+    };
+    Ok(found.into_iter().map(of).collect())
+}
+
+fn rate(count: usize, secs: u64) -> f64 {
+    let hundredths = u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(100) / secs;
+    f64::from(u32::try_from(hundredths).unwrap_or(u32::MAX)) / 100.0
+}
+
+fn age(secs: u64) -> jiff::SignedDuration {
+    jiff::SignedDuration::try_from(Duration::from_secs(secs)).unwrap_or_default()
+}
