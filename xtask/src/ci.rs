@@ -10,7 +10,12 @@ use crate::{docs, installed, links, msrv, packages, publish, python, soak, tidy}
 
 /// Runs every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
-    packages::ensure(&[packages::POSTGRES, packages::MARIADB, packages::PYTHON])?;
+    packages::ensure(&[
+        packages::POSTGRES,
+        packages::MARIADB,
+        packages::PYTHON,
+        packages::CHROMIUM,
+    ])?;
     if cfg!(target_os = "linux") {
         packages::ensure(&[packages::FAKETIME])?;
     }
@@ -80,7 +85,6 @@ fn sdk_features() -> Result<()> {
 const NOT_EMBEDDED: &[&str] = &[
     "unanimo",
     "unanimo-conformance",
-    "unanimo-saga",
     "unanimo-sdk",
     "anstream",
     "clap",
