@@ -7,7 +7,7 @@
   const away = document.getElementById("away");
   // Longest time for an answer, between two attempts, and between one answer and the next request.
   const PATIENCE = 15000, PAUSE = 3000, BREATH = 300;
-  const every = Number(main.dataset.every) || 0;
+  let every = Number(main.dataset.every) || 0;
   if (!every && !main.dataset.watch) return;
   let wanted = false, busy = false, events = null, isOver = false;
   let watch = main.dataset.watch;
@@ -52,6 +52,8 @@
         isOver = false;
         follow();
       }
+      // An act that has ended changes no more.
+      if (answer.ok && every) every = Number(page.dataset.every) || 0;
       if (!answer.ok) wanted = true;
       show(page);
       away.hidden = true;

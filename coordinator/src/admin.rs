@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -80,6 +81,7 @@ async fn serve_router(
     places: Places,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let router = router.layer(middleware::from_fn(with_one_host));
     let router = router.layer(middleware::map_response(guarded));
     let service = router.into_make_service_with_connect_info::<Client>();
     // The listener is dropped at the stop; what is under way has its places until this future is.
@@ -139,6 +141,20 @@ async fn counted(State(api): State<Slot>, page: Response) -> Response {
         None => page,
         Some(api) => api.counted(page).await,
     }
+}
+
+/// Refuses a request whose host is not one: what it is checked for must be what it was sent to.
+async fn with_one_host(request: Request, next: Next) -> Response {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
+    let is_other = |authority: &Authority| {
+        host.is_none_or(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
+    };
+    if hosts.next().is_some() || request.uri().authority().is_some_and(is_other) {
+        let why = "the header host must be there once, and an address that names a host must name the same\n";
+        return (StatusCode::BAD_REQUEST, why).into_response();
+    }
+    next.run(request).await
 }
 
 /// Adds what keeps an answer from being taken for something else, where its own does not say it.

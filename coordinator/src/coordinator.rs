@@ -301,12 +301,6 @@ impl Running {
         self.addresses.map(|of| of.admin)
     }
 
-    /// Returns the address on which the API over HTTP is served alone; `None` without such an address.
-    #[must_use]
-    pub fn http_address(&self) -> Option<SocketAddr> {
-        self.addresses.and_then(|of| of.http)
-    }
-
     /// Waits until the coordinator ends by itself: because it is fenced, or because of a failure
     /// after which only a restart helps.
     pub async fn ended(&mut self) -> Ended {

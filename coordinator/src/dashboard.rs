@@ -1,8 +1,9 @@
 //! Pages for people: what goes on, what needs a person, and one transaction drawn.
 //!
 //! They are made of answers of the [API over HTTP](crate::api::http), asked for in the name of whoever looks, so that
-//! roles hold. They change nothing.
+//! roles hold. Operators [act](acts) by them.
 
+mod acts;
 mod advice;
 mod chart;
 mod data;
@@ -19,17 +20,18 @@ use askama::Template;
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use unanimo_tls::Peer;
 
+use self::acts::Acts;
 use self::chart::Chart;
-use self::data::{Counts, Filter, Info, List, Participant, Participants, Tx};
+use self::data::{Counts, Filter, Found, Info, List, Participant, Participants, Tx};
 use self::shared::Shared;
-use crate::api::http::{Slot, encoded};
+use crate::api::http::{Act, Asker, Http, Slot, encoded};
 
 /// Addresses and names of the pages.
 const PAGES: &[(&str, &str)] = &[
@@ -56,6 +58,7 @@ struct Pages {
     peer_of: PeerOf,
     /// Numbers of all transactions, which are the same for all who may see them.
     counts: Arc<Shared<Counts>>,
+    acts: Arc<Acts>,
 }
 
 /// Makes the router of the pages.
@@ -71,7 +74,8 @@ pub(crate) fn router(api: Slot, peer_of: PeerOf) -> Router {
         .route("/assets/style.css", asset("text/css", include_str!("../assets/style.css")))
         .route("/assets/live.js", asset("text/javascript", include_str!("../assets/live.js")))
         .route("/assets/icon.svg", asset("image/svg+xml", include_str!("../assets/icon.svg")))
-        .with_state(Pages { api, peer_of, counts: Arc::default() })
+        .merge(acts::router())
+        .with_state(Pages { api, peer_of, counts: Arc::default(), acts: Arc::new(Acts::new()) })
 }
 
 fn asset(media_type: &'static str, text: &'static str) -> Response {
@@ -83,7 +87,8 @@ fn guarded(mut response: Response) -> Response {
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // With `no-referrer` a browser would not tell from which page a form comes.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -116,6 +121,7 @@ struct Attention {
     here: &'static str,
     list: Vec<Tx>,
     next: String,
+    may_act: bool,
 }
 
 #[derive(Template)]
@@ -133,6 +139,9 @@ struct Transaction {
     here: &'static str,
     tx: Tx,
     chart: Chart,
+    /// Picture of a saga.
+    graph: Option<String>,
+    may_act: bool,
 }
 
 #[derive(Template)]
@@ -162,37 +171,63 @@ struct Problem {
 }
 
 /// Who looks, and by which means the answers are asked for.
+#[derive(Clone, Debug)]
 struct Looking {
     api: Slot,
-    headers: HeaderMap,
-    peer: Option<Peer>,
+    asker: Asker,
 }
 
 impl Pages {
     fn looking(&self, request: &Request) -> Looking {
-        let peer = (self.peer_of)(request);
-        Looking { api: Arc::clone(&self.api), headers: request.headers().clone(), peer }
+        let asker = Asker::new(request.headers(), (self.peer_of)(request));
+        Looking { api: Arc::clone(&self.api), asker }
     }
 }
 
 type Page = Result<Response, Response>;
 
 impl Looking {
-    /// Asks the API for what is at this address.
-    async fn ask<T: DeserializeOwned>(&self, address: &str) -> Result<T, Response> {
-        let api = self.api.get().ok_or_else(|| {
-            problem(&serde_json::json!({
+    /// Returns the API. The error is a problem.
+    fn api(&self) -> Result<&Http, Value> {
+        self.api.get().ok_or_else(|| {
+            json!({
                 "status": 503, "title": "The coordinator does not serve yet",
                 "detail": "It starts, or is a standby: /readyz tells what it waits for.",
-            }))
-        })?;
-        let answer = api.look(address, &self.headers, self.peer.clone()).await;
-        let answer = answer.map_err(|bad| problem(&bad))?;
-        serde_json::from_value(answer).map_err(|error| {
-            tracing::error!(%error, address, "an answer has another form than a page expects");
-            problem(&serde_json::json!({ "status": 500, "title": "The page cannot be made" }))
+            })
         })
     }
+
+    /// Asks the API for what is at this address. The error is a problem.
+    async fn get<T: DeserializeOwned>(&self, address: &str) -> Result<T, Value> {
+        read(address, self.api()?.look(address, &self.asker).await?)
+    }
+
+    /// Acts by the call at this address. The error is a problem.
+    async fn post<T: DeserializeOwned>(&self, address: &str, body: &Value) -> Result<T, Value> {
+        read(address, self.api()?.act(address, &self.asker, body).await?)
+    }
+
+    /// Asks the API for what is at this address.
+    async fn ask<T: DeserializeOwned>(&self, address: &str) -> Result<T, Response> {
+        self.get(address).await.map_err(|bad| problem(&bad))
+    }
+
+    /// Returns the name of whoever is about to act, by a form or to see one. The error is a problem.
+    fn actor(&self, act: Act, is_form: bool) -> Result<String, Value> {
+        self.api()?.actor(act, &self.asker, is_form)
+    }
+
+    /// Tells whether whoever looks may act.
+    fn may_act(&self) -> bool {
+        self.api().is_ok_and(|api| api.may_act(&self.asker))
+    }
+}
+
+fn read<T: DeserializeOwned>(address: &str, answer: Value) -> Result<T, Value> {
+    serde_json::from_value(answer).map_err(|error| {
+        tracing::error!(%error, address, "an answer has another form than a page expects");
+        json!({ "status": 500, "title": "The page cannot be made" })
+    })
 }
 
 fn made(status: StatusCode, page: &impl Template) -> Response {
@@ -268,7 +303,8 @@ async fn attention(State(pages): State<Pages>, request: Request) -> Response {
                 "" => String::new(),
                 token => format!("/attention?pageToken={}", encoded(token)),
             };
-            let page = Attention { here: "/attention", list: found.transactions, next };
+            let (list, may_act) = (found.transactions, looking.may_act());
+            let page = Attention { here: "/attention", list, next, may_act };
             Ok(made(StatusCode::OK, &page))
         }
         .await,
@@ -302,7 +338,7 @@ async fn transaction(
     either(
         async move {
             let Path(tx_id) = tx_id.map_err(|bad| {
-                problem(&serde_json::json!({
+                problem(&json!({
                     "status": bad.status().as_u16(), "title": "This is no address",
                     "detail": bad.body_text(),
                 }))
@@ -311,9 +347,13 @@ async fn transaction(
                 "/v1/tx/{}?includeOutputs=true&includePayloads=true&includeTimeline=true",
                 encoded(&tx_id)
             );
-            let found: data::Found = looking.ask(&address).await?;
+            let answer: Value = looking.ask(&address).await?;
+            let is_saga = answer["transaction"]["mode"] == "MODE_SAGA";
+            let graph = if is_saga { Http::drawn(&answer["transaction"]) } else { None };
+            let found: Found = read(&address, answer).map_err(|bad| problem(&bad))?;
             let chart = Chart::of(&found.transaction, words::now());
-            let page = Transaction { here: "/transactions", tx: found.transaction, chart };
+            let (tx, may_act) = (found.transaction, looking.may_act());
+            let page = Transaction { here: "/transactions", tx, chart, graph, may_act };
             Ok(made(StatusCode::OK, &page))
         }
         .await,

@@ -32,6 +32,9 @@ const FAKETIME: [&str; 6] = [
     "/usr/lib/libfaketime.so.1",
 ];
 
+/// Names of Chromium, by distribution.
+const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
+
 /// Variable with the folder of the programs of PostgreSQL to be used before all others. What is not there is taken from
 /// the usual places.
 pub const POSTGRES_PROGRAMS: &str = "POSTGRES_PROGRAMS";
@@ -80,4 +83,10 @@ fn on_the_path(name: &str) -> Option<PathBuf> {
 #[must_use]
 pub fn libfaketime() -> Option<&'static Path> {
     FAKETIME.iter().map(Path::new).find(|path| path.is_file())
+}
+
+/// Returns the path of Chromium, or of a browser that is built of it; `None` if there is none.
+#[must_use]
+pub fn browser() -> Option<PathBuf> {
+    BROWSERS.iter().find_map(|name| on_the_path(name))
 }

@@ -4,6 +4,7 @@
 
 pub mod alarms;
 pub mod bank;
+pub mod browser;
 pub mod clock;
 #[cfg(feature = "failpoints")]
 pub mod crash;

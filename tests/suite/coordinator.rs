@@ -24,6 +24,7 @@ use unanimo_tests::reaper::run_folder;
 use unanimo_tests::scripted::Scripted;
 use unanimo_tests::wait::until;
 
+pub(crate) mod acts;
 mod admission;
 mod bad_input;
 mod by_gid;

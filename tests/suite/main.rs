@@ -7,6 +7,7 @@
     reason = "some modules run over two drivers: participant/over_tokio.rs"
 )]
 
+mod browser;
 mod chaos;
 mod cli;
 mod clients;

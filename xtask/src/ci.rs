@@ -10,7 +10,12 @@ use crate::{chart, docs, installed, links, msrv, packages, publish, python, soak
 
 /// Runs every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
-    packages::ensure(&[packages::POSTGRES, packages::MARIADB, packages::PYTHON])?;
+    packages::ensure(&[
+        packages::POSTGRES,
+        packages::MARIADB,
+        packages::PYTHON,
+        packages::CHROMIUM,
+    ])?;
     if cfg!(target_os = "linux") {
         packages::ensure(&[packages::FAKETIME])?;
     }
@@ -81,7 +86,6 @@ fn sdk_features() -> Result<()> {
 const NOT_EMBEDDED: &[&str] = &[
     "unanimo",
     "unanimo-conformance",
-    "unanimo-saga",
     "unanimo-sdk",
     "anstream",
     "clap",

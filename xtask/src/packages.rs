@@ -1,5 +1,5 @@
 //! System packages that the tests need: the programs of PostgreSQL and MariaDB, with which they
-//! start servers of their own, and Python.
+//! start servers of their own, Python, and a browser.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -82,6 +82,13 @@ pub(crate) const FAKETIME: Need = Need {
         &["libfaketime"],
         &["libfaketime"],
     ],
+    before_apt: None,
+};
+
+pub(crate) const CHROMIUM: Need = Need {
+    name: "Chromium",
+    is_there: || installed::browser().is_some(),
+    packages: [&["chromium"]; MANAGERS.len()],
     before_apt: None,
 };
 

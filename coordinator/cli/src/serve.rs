@@ -165,6 +165,12 @@ fn announce(running: &Running, scheme: &str) {
         tracing::info!(%http, "the coordinator serves its API over HTTP");
         lines += &format!("http {scheme}://{http}\n");
     }
+    if let Some(pages) = running.dashboard_address() {
+        tracing::info!(
+            address = format!("{scheme}://{pages}/"),
+            "the dashboard is there for browsers"
+        );
+    }
     // A parent process that does not read the lines is no reason to stop.
     let _ = output::print(&lines);
 }

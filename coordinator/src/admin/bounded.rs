@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -28,20 +28,37 @@ const UNREAD_MAX: Duration = Duration::from_secs(60);
 
 /// Calls that are under way on one connection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Calls(Arc<AtomicUsize>);
+pub(super) struct Calls(Arc<OfConnection>);
+
+#[derive(Debug, Default)]
+struct OfConnection {
+    calls: AtomicUsize,
+    /// The answer of the last one is on its way: it was handed over, and is not sent yet.
+    is_answering: AtomicBool,
+}
 
 impl Calls {
     fn are_there(&self) -> bool {
-        self.0.load(Ordering::Acquire) > 0
+        self.0.calls.load(Ordering::Acquire) > 0
+    }
+
+    fn is_answering(&self) -> bool {
+        self.0.is_answering.load(Ordering::Acquire)
     }
 
     fn begin(&self) -> Self {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        self.0.calls.fetch_add(1, Ordering::AcqRel);
         self.clone()
     }
 
     fn end(&self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.is_answering.store(true, Ordering::Release);
+        self.0.calls.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Notes that everything that was handed over is sent.
+    fn sent(&self) {
+        self.0.is_answering.store(false, Ordering::Release);
     }
 }
 
@@ -99,7 +116,10 @@ impl Places {
             open.retain(|(place, _)| !place.is_closed());
         }
         if open.len() >= self.max {
-            let idle = open.iter().position(|(_, calls)| !calls.are_there())?;
+            // An answer on its way is cut off only where there is nothing else: its reader may be slow, and a probe may not.
+            let is_idle = |(_, calls): &Place| !calls.are_there() && !calls.is_answering();
+            let idle = open.iter().position(is_idle);
+            let idle = idle.or_else(|| open.iter().position(|(_, calls)| !calls.are_there()))?;
             open.remove(idle);
         }
         let ((place, closed), calls) = (oneshot::channel(), Calls::default());
@@ -257,6 +277,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Placed<IO> {
             Poll::Pending => self.poll_unread(context),
             flushed => {
                 self.unread = None;
+                self.calls.sent();
                 flushed
             }
         }

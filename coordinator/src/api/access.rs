@@ -41,20 +41,10 @@ impl Api {
     ) -> Result<Access, Status> {
         let from = address(of);
         let access = |caller, all| Access { caller, all, rpc, from };
-        let caller = match &self.known.identities {
-            None => Caller::Anybody,
-            Some(identities) => {
-                let names = of.get::<Peer>().and_then(|peer| peer.names.as_deref());
-                let identities = identities.current();
-                let header = headers.get("authorization").map(|header| header.as_bytes());
-                let issuer = (self.known.issuer.as_ref(), self.env.now());
-                let found = Caller::find(&identities, issuer, header, names);
-                found.map_err(|unknown| {
-                    self.note_denied(&access(Caller::Anybody, false), why(unknown), None);
-                    unauthenticated(why(unknown))
-                })?
-            }
-        };
+        let caller = self.caller(headers, of).map_err(|unknown| {
+            self.note_denied(&access(Caller::Anybody, false), why(unknown), None);
+            unauthenticated(why(unknown))
+        })?;
         if !caller.has_any(rpc.roles()) {
             let (why, rpc) = ("no role of it may make this call", rpc.name());
             let words = format!("{} may not call {rpc}: it has no role for it", caller.name());
@@ -64,6 +54,21 @@ impl Api {
         let sees_all = |role: &Role| rpc.roles().contains(role) && caller.has_any(&[*role]);
         let all = caller == Caller::Anybody || OF_ALL.iter().any(sees_all);
         Ok(access(caller, all))
+    }
+
+    /// Finds out who calls.
+    fn caller(&self, headers: &HeaderMap, of: &Extensions) -> Result<Caller, Unknown> {
+        let Some(identities) = &self.known.identities else { return Ok(Caller::Anybody) };
+        let names = of.get::<Peer>().and_then(|peer| peer.names.as_deref());
+        let identities = identities.current();
+        let header = headers.get("authorization").map(|header| header.as_bytes());
+        let issuer = (self.known.issuer.as_ref(), self.env.now());
+        Caller::find(&identities, issuer, header, names)
+    }
+
+    /// Tells whether a call would be admitted, and notes nothing of it.
+    pub(super) fn would_admit(&self, rpc: Rpc, headers: &HeaderMap, of: &Extensions) -> bool {
+        self.caller(headers, of).is_ok_and(|caller| caller.has_any(rpc.roles()))
     }
 
     /// Refuses a call without a certificate, where each must have one. Nothing is told of its address; what is one of

@@ -95,7 +95,7 @@ impl Late for v1::ExecuteBranchResponse {
 }
 
 /// At most eight digits and a unit, by the gRPC-over-HTTP/2 protocol.
-fn parse(text: &str) -> Option<Duration> {
+pub(super) fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;

@@ -4,6 +4,7 @@
 //! be sent again, and whether this one may have changed something; `google.rpc.BadRequest` names each
 //! bad field, and `google.rpc.RetryInfo` says when to come back.
 
+mod held;
 mod reasons;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use unanimo_core::{
     Violation,
 };
 
+pub(super) use self::held::still_held;
 use self::reasons::Reason;
 pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
 use super::convert;

@@ -73,6 +73,11 @@ pub const TABLE: &[Described] = &[
         promise: "`output` of ResolveBranch is kept, and handed to the steps that read it.",
     },
     Described {
+        name: "forget_released",
+        promise: "`released` of ForgetTransaction is kept: where it is false, a transaction of which an operator has \
+                  resolved a branch is STILL_HELD.",
+    },
+    Described {
         name: "payload_media_type",
         promise: "The media type of a payload or output is kept and delivered with its bytes.",
     },

@@ -10,6 +10,7 @@ mod events;
 mod guard;
 mod mapping;
 pub mod openapi;
+mod pages;
 mod problem;
 mod request;
 mod schema;
@@ -21,13 +22,12 @@ use std::sync::{Arc, OnceLock};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Collected};
 use prost_reflect::MethodDescriptor;
-use serde_json::Value;
 use tonic::codegen::Service;
 use unanimo_tls::Peer;
 
 pub(crate) use self::guard::Hosts;
+pub(crate) use self::pages::{Act, Asker};
 use self::request::{Json, framed, unreadable};
 use self::table::Found;
 use super::admit::Admitting;
@@ -86,11 +86,13 @@ impl Http {
             return Err(problem::response(&self.stack.api().uncertified(rpc, peer.as_ref())));
         }
         guard::check(request.headers(), &self.callers.hosts).map_err(refused)?;
+        guard::check_timeout(request.headers())
+            .map_err(|bad| problem::response::<Body>(&unreadable(bad)))?;
         let (method, path) = (request.method(), request.uri().path());
         if path == OPENAPI && method == Method::GET {
             return Ok(answer::response(Bytes::from_static(openapi::text().as_bytes())));
         }
-        let found = table::find(method, path).map_err(|others| not_found(&others))?;
+        let found = table::find(method, path).map_err(|others| not_found(path, &others))?;
         if !found.0.by_query {
             guard::check_json(request.headers()).map_err(refused)?;
         }
@@ -139,50 +141,6 @@ impl Http {
     }
 }
 
-impl Http {
-    /// Asks for what is at this address, in the name of whoever sent these headers. The error is a problem.
-    pub(crate) async fn look(
-        &self,
-        address: &str,
-        headers: &HeaderMap,
-        peer: Option<Peer>,
-    ) -> Result<Value, Value> {
-        let mut request = Request::new(Body::empty());
-        let Ok(uri) = address.parse() else {
-            // What was asked for is within the bound of an address, and is not once it is encoded anew.
-            let why = "the filter or the name in the address is too long";
-            return Err(problem::refused(StatusCode::URI_TOO_LONG, why));
-        };
-        *request.uri_mut() = uri;
-        let of_caller = [header::HOST, header::AUTHORIZATION];
-        for name in of_caller {
-            if let Some(value) = headers.get(&name) {
-                request.headers_mut().insert(name, value.clone());
-            }
-        }
-        // A page does not wait for long.
-        let timeout = header::HeaderValue::from_static("10S");
-        request.headers_mut().insert("grpc-timeout", timeout);
-        let answer = self.answer(request, peer).await;
-        let status = answer.status();
-        let body = answer.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
-        let json = serde_json::from_slice(&body).unwrap_or_default();
-        if status.is_success() { Ok(json) } else { Err(json) }
-    }
-
-    /// Counts a response that is whole until it is read; another one takes its place if there is no room for it.
-    pub(crate) async fn counted(&self, response: Response<Body>) -> Response<Body> {
-        let (head, body) = response.into_parts();
-        let Ok(body) = body.collect().await.map(Collected::to_bytes) else {
-            return problem::refusal(StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be made");
-        };
-        match self.stack.answers.counted(body) {
-            Ok(body) => Response::from_parts(head, Body::from(body)),
-            Err(status) => problem::response(&status),
-        }
-    }
-}
-
 /// Encodes a text for an address.
 pub(crate) fn encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
@@ -226,7 +184,12 @@ fn resumed(query: &str, headers: &HeaderMap, method: &MethodDescriptor) -> Strin
     others.map(str::to_owned).chain(seen).collect::<Vec<_>>().join("&")
 }
 
-fn not_found(others: &[Method]) -> Response<Body> {
+fn not_found(path: &str, others: &[Method]) -> Response<Body> {
+    if others.is_empty() && path.starts_with("/v1/") && path.contains(':') {
+        let why = "nothing is there: what follows a colon is an act, such as :watch, and a colon of a name is written %3A. \
+                   See /v1/openapi.json";
+        return problem::refusal(StatusCode::NOT_FOUND, why);
+    }
     if others.is_empty() {
         return problem::refusal(StatusCode::NOT_FOUND, "nothing is there: see /v1/openapi.json");
     }

@@ -1,7 +1,8 @@
 //! Operators' rpcs.
 
+use tokio::time::Instant;
 use tonic::{Request, Status};
-use unanimo_core::{HeuristicKind, Violation};
+use unanimo_core::{HeuristicKind, Rejection, TxId, Violation};
 use unanimo_proto::v1;
 use unanimo_proto::v1::operator_service_server::OperatorService;
 
@@ -9,11 +10,12 @@ use super::Api;
 use super::access::Access;
 use super::audit::Act;
 use super::convert::{self, Content};
-use super::error::{from_engine, invalid};
+use super::error::{from_engine, invalid, still_held};
 use super::parse::{self, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX};
 use super::query::durable_view;
 use super::rpc::serve;
-use crate::engine::{Answer, Error, Word};
+use crate::engine::{Answer, Error, Handle, Word};
+use crate::store::Key;
 use crate::wire::payload_from_wire;
 
 impl Api {
@@ -30,7 +32,10 @@ impl Api {
             id => Some(parse::branch_id("branch_id", id)?),
         };
         let act = Act { branch_id: request.branch_id, ..Act::on(tx_id, &request.operator, "") };
-        let operator = access.operator(request.operator);
+        let operator = match access.operator(request.operator) {
+            nobody if nobody.is_empty() => "an operator without a name".to_owned(),
+            operator => operator,
+        };
         let engine = self.engine.clone();
         let work = async move {
             let answer = engine.retry(tx_id, branch.as_ref(), operator, by).await;
@@ -80,18 +85,33 @@ impl Api {
         request: Request<v1::ForgetTransactionRequest>,
     ) -> Result<v1::ForgetTransactionResponse, Status> {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
-        let v1::ForgetTransactionRequest { tx_id, operator, note, .. } = request.into_inner();
+        let v1::ForgetTransactionRequest { tx_id, operator, note, released, .. } =
+            request.into_inner();
         let tx_id = parse::tx_id(&tx_id)?;
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
         let act = Act::on(tx_id, &operator, &note);
         let (engine, operator) = (self.engine.clone(), access.operator(operator));
         let work = async move {
+            if released == Some(false) {
+                check_released(&engine, tx_id, by).await?;
+            }
             let answer = engine.forget(tx_id, operator, note, by).await;
             Ok(v1::ForgetTransactionResponse { transaction: shown(answer)? })
         };
         self.audited(&access, act, by, work).await
     }
+}
+
+/// Refuses a transaction whose branches an operator has resolved, and which has an alarm still. One that has not ended is
+/// refused here as well: a branch of it may be resolved before it would be forgotten.
+async fn check_released(engine: &Handle, tx_id: TxId, by: Instant) -> Result<(), Status> {
+    let tx = shown(engine.look(Key::Tx(tx_id), by).await)?.unwrap_or_default();
+    if tx.ended_at.is_none() && !tx.stripped {
+        return Err(from_engine(Error::Rejected(Rejection::NothingToForget)));
+    }
+    let is_resolved = tx.branches.iter().any(|branch| !branch.resolved_by.is_empty());
+    if tx.attention && is_resolved { Err(still_held(&tx)) } else { Ok(()) }
 }
 
 /// Returns a resolution in a word, as the command line has it.

@@ -74,7 +74,13 @@ impl Config {
                  for received messages"
             )
         });
-        large.into_iter().collect()
+        let open = self.insecure.then(|| {
+            "insecure is set: addresses of other machines may be served without certificates, and calls to participants there \
+             may be plaintext. Everybody on the way can read and change them, and whoever reaches the ports can commit and \
+             roll back transactions"
+                .to_owned()
+        });
+        large.into_iter().chain(open).collect()
     }
 }
 
@@ -93,6 +99,13 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_core() {
         assert_eq!(Config::default().engine().policy, unanimo_core::Policy::default());
+    }
+
+    #[test]
+    fn what_is_not_safe_is_told() {
+        let config = Config { insecure: true, ..Config::default() };
+        let warnings = config.warnings();
+        assert!(warnings.len() == 1 && warnings[0].contains("insecure is set"), "{warnings:?}");
     }
 
     #[test]

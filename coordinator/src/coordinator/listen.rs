@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpSocket};
 
-use super::StartError;
+use super::{Running, StartError};
 use crate::config::Config;
 
 /// Connections that the system accepts before the server does.
@@ -18,6 +18,8 @@ pub(super) struct Addresses {
     pub(super) admin: SocketAddr,
     /// That of the API over HTTP; none where it is served with health and metrics.
     pub(super) http: Option<SocketAddr>,
+    /// That of the pages for people, which are served where the API over HTTP is.
+    pub(super) pages: Option<SocketAddr>,
 }
 
 /// Listeners of HTTP.
@@ -31,6 +33,7 @@ pub(super) struct Sockets {
     grpc: TcpSocket,
     admin: SocketAddr,
     http: Option<SocketAddr>,
+    pages: Option<SocketAddr>,
 }
 
 impl Sockets {
@@ -53,14 +56,30 @@ impl Sockets {
             }
         };
         let of_http = http.as_ref().and_then(|http| http.local_addr().ok());
-        Ok((Self { grpc, admin: address, http: of_http }, Listeners { admin, http }))
+        let pages = of_http.or_else(|| config.admin_serves_api().then_some(address));
+        Ok((Self { grpc, admin: address, http: of_http, pages }, Listeners { admin, http }))
     }
 
     /// Listens on the address of gRPC, and returns all addresses.
     pub(super) fn listen(self, asked: SocketAddr) -> Result<(TcpListener, Addresses), StartError> {
-        let grpc = self.grpc.listen(BACKLOG).map_err(|source| failed(asked, source))?;
+        let Self { grpc, admin, http, pages } = self;
+        let grpc = grpc.listen(BACKLOG).map_err(|source| failed(asked, source))?;
         let address = grpc.local_addr().unwrap_or(asked);
-        Ok((grpc, Addresses { grpc: address, admin: self.admin, http: self.http }))
+        Ok((grpc, Addresses { grpc: address, admin, http, pages }))
+    }
+}
+
+impl Running {
+    /// Returns the address on which the API over HTTP is served alone; `None` without such an address.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.addresses.and_then(|of| of.http)
+    }
+
+    /// Returns the address of the dashboard; `None` where it is not served.
+    #[must_use]
+    pub fn dashboard_address(&self) -> Option<SocketAddr> {
+        self.addresses.and_then(|of| of.pages)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::acts::forms::Fields;
 use super::words::word;
 use super::{Figure, text};
 use crate::api::http::encoded;
@@ -82,6 +83,7 @@ pub(super) struct Branch {
     pub(super) voted_at: String,
     pub(super) ended_at: String,
     heuristic_note: String,
+    pub(super) resolved_by: String,
     depends_on: Vec<String>,
     pub(super) pivot: bool,
     child_gid: String,
@@ -155,6 +157,26 @@ pub(super) struct Endpoint {
     pub(super) sdk: String,
 }
 
+impl Endpoint {
+    /// Returns what is known of it. A configured one registers nothing: whether it is there is seen by its answers alone.
+    pub(super) fn word(&self) -> &'static str {
+        match (self.configured, self.alive) {
+            (true, _) if self.endpoint == IN_PROCESS => "alive",
+            (true, _) => "configured",
+            (false, true) => "alive",
+            (false, false) => "gone",
+        }
+    }
+
+    pub(super) fn tone(&self) -> &'static str {
+        match self.word() {
+            "alive" => "good",
+            "gone" => "bad",
+            _ => "",
+        }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Info {
@@ -180,6 +202,11 @@ impl Tx {
 
     pub(super) fn is_heuristic(&self) -> bool {
         !matches!(self.heuristic.as_str(), "" | "HEURISTIC_NONE")
+    }
+
+    /// Tells whether it has an alarm that an operator may clear.
+    pub(super) fn may_be_forgotten(&self) -> bool {
+        !self.ended_at.is_empty() && self.attention && self.is_heuristic()
     }
 
     pub(super) fn heuristic_word(&self) -> String {
@@ -218,6 +245,15 @@ impl Branch {
     /// Tells whether its participant was called for it.
     pub(super) fn is_called(&self) -> bool {
         self.prepare_attempts.count + self.phase_two_attempts.count > 0
+    }
+
+    /// Tells whether an operator may end it: it waits for its participant.
+    pub(super) fn may_be_resolved(&self) -> bool {
+        let is_owed = matches!(
+            self.state.as_str(),
+            "BRANCH_STATE_PREPARING" | "BRANCH_STATE_COMMITTING" | "BRANCH_STATE_CANCELLING"
+        );
+        is_owed && self.is_open() && self.is_called()
     }
 
     pub(super) fn tone(&self) -> &'static str {
@@ -311,10 +347,13 @@ impl Counts {
 fn per_second(count: &str) -> String {
     let (count, more) = count.strip_suffix('+').map_or((count, ""), |count| (count, "+"));
     match count.parse::<u64>() {
-        Ok(count @ 1..) => format!(", {}.{}{more} a second", count / 60, count % 60 / 6),
+        Ok(count @ 6..) => format!(", {}.{}{more} a second", count / 60, count % 60 / 6),
         _ => String::new(),
     }
 }
+
+/// Endpoint of a participant in the coordinator's own process.
+const IN_PROCESS: &str = "in-process";
 
 /// Filter of a list, as the address has it.
 #[derive(Clone, Debug, Default)]
@@ -328,22 +367,15 @@ pub(super) struct Filter {
 
 impl Filter {
     pub(super) fn of(query: &str) -> Self {
-        let mut filter = Self::default();
-        for part in query.split('&') {
-            let (name, text) = part.split_once('=').unwrap_or((part, ""));
-            let text = percent_encoding::percent_decode_str(&text.replace('+', " "))
-                .decode_utf8_lossy()
-                .into_owned();
-            match name {
-                "states" => filter.states = text,
-                "gidPrefix" => filter.gid_prefix = text,
-                "participant" => filter.participant = text,
-                "attention" => filter.attention = text,
-                "pageToken" => filter.page_token = text,
-                _ => {}
-            }
+        let fields = Fields::of(query);
+        let text = |name| fields.get(name).to_owned();
+        Self {
+            states: text("states"),
+            gid_prefix: text("gidPrefix"),
+            participant: text("participant"),
+            attention: text("attention"),
+            page_token: text("pageToken"),
         }
-        filter
     }
 
     /// Returns the same for the page after.

@@ -65,7 +65,8 @@ fn one_that_cannot_be_read_has_a_name_and_its_reason() {
     }]);
     let link = format!("<a href=\"/tx/{TX_ID}\">{TX_ID}</a>");
     let html = overview(aside.clone(), false, None);
-    let page = Attention { here: "/attention", list: txs(aside), next: String::new() };
+    let page =
+        Attention { here: "/attention", list: txs(aside), next: String::new(), may_act: false };
     for html in [html, page.render().expect("a page")] {
         assert!(html.contains(&link), "{html}");
         assert!(html.contains("field &#60;99&#62; of transactions.progress"), "{html}");
@@ -88,7 +89,13 @@ fn one_that_needs_a_person_has_its_commands() {
     });
     let tx: Tx = serde_json::from_value(stalled.clone()).expect("a transaction");
     let now = "2026-03-04T12:06:00Z".parse().expect("a time");
-    let page = Transaction { here: "/transactions", chart: Chart::of(&tx, now), tx };
+    let page = Transaction {
+        here: "/transactions",
+        chart: Chart::of(&tx, now),
+        graph: None,
+        tx,
+        may_act: false,
+    };
     let html = page.render().expect("a page");
     let retry = format!("<code>unanimo tx retry {TX_ID}</code>");
     for shown in [
@@ -103,7 +110,12 @@ fn one_that_needs_a_person_has_its_commands() {
     }
     let mut listed = stalled;
     listed["branches"] = json!([]);
-    let page = Attention { here: "/attention", list: txs(json!([listed])), next: String::new() };
+    let page = Attention {
+        here: "/attention",
+        list: txs(json!([listed])),
+        next: String::new(),
+        may_act: false,
+    };
     let html = page.render().expect("a page");
     assert!(html.contains(&retry) && html.contains("--branch BRANCH --as HOW"), "{html}");
 }
@@ -111,7 +123,12 @@ fn one_that_needs_a_person_has_its_commands() {
 #[test]
 fn an_empty_page_of_the_list_is_no_all_clear() {
     let page = |next: &str| {
-        let page = Attention { here: "/attention", list: Vec::new(), next: next.to_owned() };
+        let page = Attention {
+            here: "/attention",
+            list: Vec::new(),
+            next: next.to_owned(),
+            may_act: false,
+        };
         page.render().expect("a page")
     };
     let calm = "No transaction needs a person.";
@@ -135,4 +152,19 @@ fn a_step_that_was_never_sent_was_not_undone() {
         branch.state_word()
     };
     assert_eq!([step(0), step(1)], ["not sent", "cancelled"]);
+}
+
+/// A configured endpoint registers nothing, so that nobody knows whether it is there.
+#[test]
+fn a_configured_endpoint_is_not_said_to_be_alive() {
+    let word = |endpoint: serde_json::Value| {
+        let endpoint: super::data::Endpoint =
+            serde_json::from_value(endpoint).expect("an endpoint");
+        endpoint.word()
+    };
+    let url = "http://127.0.0.1:9";
+    assert_eq!(word(json!({"endpoint": url, "configured": true, "alive": true})), "configured");
+    assert_eq!(word(json!({"endpoint": "in-process", "configured": true, "alive": true})), "alive");
+    assert_eq!(word(json!({"endpoint": url, "alive": true})), "alive");
+    assert_eq!(word(json!({"endpoint": url})), "gone");
 }

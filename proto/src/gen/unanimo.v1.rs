@@ -5075,6 +5075,12 @@ pub struct ForgetTransactionRequest {
     /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "4")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Word of the operator on the branches that were ended by ResolveBranch: their participants have confirmed nothing, and
+    /// may still hold what they had prepared or reserved. True: somebody has looked, and nothing is held there any more. False:
+    /// nobody has, and a transaction with such a branch is refused with FAILED_PRECONDITION (STILL_HELD). Absent: it is not
+    /// asked, as before there was this field. A coordinator with the feature `forget_released` keeps it.
+    #[prost(bool, optional, tag = "5")]
+    pub released: ::core::option::Option<bool>,
 }
 impl ::prost::Name for ForgetTransactionRequest {
     const NAME: &'static str = "ForgetTransactionRequest";

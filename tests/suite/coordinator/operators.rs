@@ -57,8 +57,9 @@ async fn s11_a_heuristic_outcome_is_shown_until_it_is_forgotten() {
     let without_note = ForgetTransactionRequest { note: String::new(), ..forget(&shown.tx_id) };
     let status = world.operator().forget_transaction(without_note).await.unwrap_err();
     assert_eq!(describe(&status).2, ["note"]);
-    let forgotten =
-        world.operator().forget_transaction(forget(&shown.tx_id)).await.unwrap().into_inner();
+    // No operator has resolved a branch: nobody is asked whether its participant holds something.
+    let request = ForgetTransactionRequest { released: Some(false), ..forget(&shown.tx_id) };
+    let forgotten = world.operator().forget_transaction(request).await.unwrap().into_inner();
     assert!(!forgotten.transaction.unwrap().attention);
     assert!(attention(&world).await.is_empty());
     let shown = world.get("g").await;
@@ -117,6 +118,9 @@ async fn a_stalled_transaction_is_shown_retried_and_resolved() {
 
     let status = world.operator().forget_transaction(forget(tx_id)).await.unwrap_err();
     assert_eq!(describe(&status).1, "NOTHING_TO_FORGET", "it has not ended");
+    let guarded = ForgetTransactionRequest { released: Some(false), ..forget(tx_id) };
+    let status = world.operator().forget_transaction(guarded).await.unwrap_err();
+    assert_eq!(describe(&status).1, "NOTHING_TO_FORGET", "it has not ended");
     let status = world.operator().resolve_branch(resolve(tx_id, "b", Resolution::Committed)).await;
     assert_eq!(
         describe(&status.unwrap_err()),
@@ -136,7 +140,17 @@ async fn a_stalled_transaction_is_shown_retried_and_resolved() {
     assert_eq!(resolved.state(), TransactionState::Committed, "never the decision");
     assert_eq!(resolved.heuristic(), Heuristic::Mixed);
     assert_eq!(resolved.branches[0].heuristic_note, "ann: the bank is closed");
-    world.operator().forget_transaction(forget(tx_id)).await.unwrap();
+    let asked = |released| ForgetTransactionRequest { released, ..forget(tx_id) };
+    let status = world.operator().forget_transaction(asked(Some(false))).await.unwrap_err();
+    assert_eq!(describe(&status), (Code::FailedPrecondition, "STILL_HELD".into(), vec![]));
+    assert!(status.message().contains("a of p"), "{}", status.message());
+    assert_eq!(attention(&world).await, ["g"], "nothing was forgotten");
+    // One that says nothing of it is not asked.
+    world.operator().forget_transaction(asked(None)).await.unwrap();
+    // It is forgotten, and stays so.
+    for released in [Some(false), Some(true)] {
+        world.operator().forget_transaction(asked(released)).await.unwrap();
+    }
     let timeline = world.get("g").await.timeline;
     let acts: Vec<&str> = timeline.iter().map(|entry| entry.event.as_str()).collect();
     for act in ["stalled", "retried", "resolved", "forgotten"] {

@@ -85,7 +85,13 @@ const CRATES: &[Crates] = &[
     Crates { krate: "unanimo-core", may_use: &[] },
     Crates {
         krate: "unanimo-coordinator",
-        may_use: &["unanimo-core", "unanimo-migrations", "unanimo-proto", "unanimo-tls"],
+        may_use: &[
+            "unanimo-core",
+            "unanimo-migrations",
+            "unanimo-proto",
+            "unanimo-saga",
+            "unanimo-tls",
+        ],
     },
     Crates { krate: "unanimo-saga", may_use: &["unanimo-core", "unanimo-proto"] },
     Crates {

@@ -310,6 +310,7 @@ pub(super) async fn forget(server: &Server, args: ForgetArgs) -> Result<ExitCode
         tx_id,
         operator,
         note,
+        released: Some(args.released),
         ..Default::default()
     });
     let answer = client.operator.forget_transaction(request).await.map_err(client::Error::from)?;

@@ -35,6 +35,33 @@ fn one_with_a_call_keeps_its_place() {
     assert_eq!(open[0].0.try_recv(), Err(TryRecvError::Closed), "the earliest is idle now");
 }
 
+/// An answer that was handed over is not sent yet: its connection is closed after the others.
+#[test]
+fn one_whose_answer_is_on_its_way_is_closed_last() {
+    let (places, turns) = (Places::new(2), Turns::new(8));
+    let (mut answering, calls) = places.take().expect("a place");
+    drop(turns.next(Some(&calls)).expect("a turn"));
+    let (mut idle, _) = places.take().expect("a place");
+    let (_later, later) = places.take().expect("that of the idle one");
+    assert_eq!(idle.try_recv(), Err(TryRecvError::Closed));
+    assert_eq!(answering.try_recv(), Err(TryRecvError::Empty));
+    let _under_way = later.begin();
+    let (_last, _) = places.take().expect("there is no other one");
+    assert_eq!(answering.try_recv(), Err(TryRecvError::Closed));
+}
+
+#[test]
+fn an_answer_is_sent_when_it_is_flushed() {
+    on_a_runtime(async {
+        let (mut placed, _client, _places) = pair().await;
+        placed.calls().begin().end();
+        placed.write_all(b"an answer").await.expect("it is open");
+        assert!(placed.calls().is_answering());
+        placed.flush().await.expect("it is open");
+        assert!(!placed.calls().is_answering());
+    });
+}
+
 async fn pair() -> (Placed<TcpStream>, TcpStream, Places) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let client = TcpStream::connect(listener.local_addr().expect("one")).await.expect("open");

@@ -110,6 +110,8 @@ reasons! {
         "The branch is not owed a commit or cancel, or an operator has resolved it otherwise before: that resolution stays, and the message names it.";
     NothingToForget = "NOTHING_TO_FORGET", FailedPrecondition, final, None,
         "The transaction has not ended, or is not heuristic.";
+    StillHeld = "STILL_HELD", FailedPrecondition, final, None,
+        "An operator has resolved branches of the transaction, the request says that nobody has looked since (`released` is false), and the participants that the message names may still hold what they had prepared or reserved. Look there, end by hand what is left, and say so: `released` is true then (`--released` of the command line).";
     NoHistory = "NO_HISTORY", FailedPrecondition, final, None,
         "No history of the transaction was recorded: the setting `history` says which transactions have one.";
     ParentDecides = "PARENT_DECIDES", FailedPrecondition, final, None,

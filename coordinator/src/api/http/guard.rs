@@ -4,6 +4,9 @@
 use std::net::IpAddr;
 
 use http::{HeaderMap, StatusCode, header};
+use unanimo_core::Violation;
+
+use crate::api::deadline;
 
 /// Names that the host in a request may have.
 #[derive(Clone, Debug)]
@@ -50,6 +53,29 @@ pub(super) fn check(headers: &HeaderMap, hosts: &Hosts) -> Result<(), (StatusCod
         return Err((StatusCode::FORBIDDEN, "the request comes from a page of another site"));
     }
     Ok(())
+}
+
+/// Checks the time that a caller gives: one that cannot be read would be no bound, and nobody would tell.
+pub(super) fn check_timeout(headers: &HeaderMap) -> Result<(), Violation> {
+    let mut given = headers.get_all("grpc-timeout").iter();
+    let is_good = given.next().is_none_or(|value| {
+        value.to_str().ok().and_then(deadline::parse).is_some() && given.next().is_none()
+    });
+    let rule = "the header must be there once: up to eight digits and one of H, M, S, m, u and n, such as 10S";
+    if is_good { Ok(()) } else { Err(Violation::new("grpc-timeout", rule)) }
+}
+
+/// Checks that a page of this address is behind a form: every browser says where one comes from.
+pub(super) fn check_own_page(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    let is_told = headers.contains_key(header::ORIGIN)
+        || headers.contains_key(header::HeaderName::from_static("sec-fetch-site"));
+    match is_told {
+        true => Ok(()),
+        false => Err((
+            StatusCode::FORBIDDEN,
+            "a form needs the header origin or sec-fetch-site; programs use the API: /v1/openapi.json",
+        )),
+    }
 }
 
 /// Checks that a body says that it is JSON, if there is one: a form of a page cannot.
@@ -104,6 +130,23 @@ mod tests {
         ] {
             assert_eq!(check_json(&headers(pairs)).is_ok(), is_good, "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn a_timeout_that_cannot_be_read_is_refused() {
+        for (pairs, is_good) in [
+            (&[][..], true),
+            (&[("grpc-timeout", "10S")], true),
+            (&[("grpc-timeout", "10")], false),
+            (&[("grpc-timeout", "10s")], false),
+            (&[("grpc-timeout", "")], false),
+            (&[("grpc-timeout", "5 seconds")], false),
+        ] {
+            assert_eq!(check_timeout(&headers(pairs)).is_ok(), is_good, "{pairs:?}");
+        }
+        let mut twice = headers(&[("grpc-timeout", "1S")]);
+        twice.append("grpc-timeout", http::HeaderValue::from_static("2S"));
+        assert!(check_timeout(&twice).is_err());
     }
 
     #[test]

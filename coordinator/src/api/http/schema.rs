@@ -33,7 +33,7 @@ impl Comments {
 
     pub(super) fn of_field(&self, field: &FieldDescriptor) -> String {
         let text = self.at(field.parent_file().name(), field.path());
-        match field.containing_oneof() {
+        match field.containing_oneof().filter(|oneof| oneof.fields().len() > 1) {
             None => text,
             Some(oneof) => {
                 let names: Vec<_> = oneof.fields().map(|f| f.json_name().to_owned()).collect();

@@ -1,0 +1,167 @@
+//! Questions of the pages for people, and the acts of those who look at them: in their name, through the same services.
+
+use axum::body::Body;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Collected};
+use prost::Message;
+use prost_reflect::DynamicMessage;
+use serde_json::Value;
+use unanimo_proto::v1;
+use unanimo_saga::graph::Graph;
+use unanimo_tls::Peer;
+
+use super::{Http, descriptors, guard, problem};
+use crate::api::rpc::Rpc;
+
+/// Most steps of a saga that is drawn: more cannot be read, and cost much.
+const STEPS_MAX: usize = 100;
+
+/// Longest time for which a page waits, as gRPC writes it.
+const PATIENCE: &str = "10S";
+
+/// Header by which a browser tells whether a page of another site is behind a request.
+const SITE: &str = "sec-fetch-site";
+
+/// Whoever looks at a page, or acts by it.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker {
+    headers: HeaderMap,
+    peer: Option<Peer>,
+}
+
+/// Act of an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Retry,
+    Resolve,
+    Forget,
+}
+
+impl Act {
+    fn rpc(self) -> Rpc {
+        match self {
+            Self::Retry => Rpc::RetryTransaction,
+            Self::Resolve => Rpc::ResolveBranch,
+            Self::Forget => Rpc::ForgetTransaction,
+        }
+    }
+}
+
+impl Asker {
+    pub(crate) fn new(headers: &HeaderMap, peer: Option<Peer>) -> Self {
+        // Those by which it is known, and found to be no page of another site.
+        let names = [
+            header::HOST,
+            header::AUTHORIZATION,
+            header::ORIGIN,
+            header::HeaderName::from_static(SITE),
+        ];
+        let mut known = HeaderMap::new();
+        for name in names {
+            if let Some(value) = headers.get(&name) {
+                known.insert(name, value.clone());
+            }
+        }
+        Self { headers: known, peer }
+    }
+
+    fn extensions(&self) -> http::Extensions {
+        let mut extensions = http::Extensions::new();
+        if let Some(peer) = &self.peer {
+            extensions.insert(peer.clone());
+        }
+        extensions
+    }
+
+    fn request(&self, address: &str, method: Method, body: Body) -> Result<Request<Body>, Value> {
+        let mut request = Request::new(body);
+        let Ok(uri) = address.parse() else {
+            // What was asked for is within the bound of an address, and is not once it is encoded anew.
+            let why = "the filter or the name in the address is too long";
+            return Err(problem::refused(StatusCode::URI_TOO_LONG, why));
+        };
+        *request.uri_mut() = uri;
+        *request.method_mut() = method;
+        for name in [header::HOST, header::AUTHORIZATION] {
+            if let Some(value) = self.headers.get(&name) {
+                request.headers_mut().insert(name, value.clone());
+            }
+        }
+        let timeout = header::HeaderValue::from_static(PATIENCE);
+        request.headers_mut().insert("grpc-timeout", timeout);
+        Ok(request)
+    }
+}
+
+impl Http {
+    /// Asks for what is at this address, in the name of whoever looks. The error is a problem.
+    pub(crate) async fn look(&self, address: &str, asker: &Asker) -> Result<Value, Value> {
+        let request = asker.request(address, Method::GET, Body::empty())?;
+        self.answer_to(request, asker).await
+    }
+
+    /// Acts by the call at this address. The error is a problem.
+    pub(crate) async fn act(
+        &self,
+        address: &str,
+        asker: &Asker,
+        body: &Value,
+    ) -> Result<Value, Value> {
+        let mut request = asker.request(address, Method::POST, Body::from(body.to_string()))?;
+        let media_type = header::HeaderValue::from_static("application/json");
+        request.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        self.answer_to(request, asker).await
+    }
+
+    async fn answer_to(&self, request: Request<Body>, asker: &Asker) -> Result<Value, Value> {
+        let answer = self.answer(request, asker.peer.clone()).await;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+        let json = serde_json::from_slice(&body).unwrap_or_default();
+        if status.is_success() { Ok(json) } else { Err(json) }
+    }
+
+    /// Draws a saga, as the API tells it, with the state of each step: a picture in SVG, in which every text is escaped.
+    /// Nothing if it is too large to be read, or no transaction.
+    pub(crate) fn drawn(transaction: &Value) -> Option<String> {
+        let message = descriptors::POOL.get_message_by_name("unanimo.v1.Transaction")?;
+        let message = DynamicMessage::deserialize(message, transaction).ok()?;
+        let tx = v1::Transaction::decode(message.encode_to_vec().as_slice()).ok()?;
+        (tx.branches.len() <= STEPS_MAX).then(|| Graph::of_transaction(&tx).to_svg())
+    }
+
+    /// Tells whether whoever looks may act.
+    pub(crate) fn may_act(&self, asker: &Asker) -> bool {
+        let is_certified = asker.peer.as_ref().is_some_and(|peer| peer.names.is_some());
+        let rpc = Act::Retry.rpc();
+        (is_certified || !self.callers.demand_certificates)
+            && self.stack.api().would_admit(rpc, &asker.headers, &asker.extensions())
+    }
+
+    /// Returns the name of whoever is about to act; empty where there are no identities. One who may not is refused with
+    /// a problem, which is noted and entered as it is for gRPC. A form comes from a page of this address, and says so.
+    pub(crate) fn actor(&self, act: Act, asker: &Asker, is_form: bool) -> Result<String, Value> {
+        let is_certified = asker.peer.as_ref().is_some_and(|peer| peer.names.is_some());
+        let api = self.stack.api();
+        if self.callers.demand_certificates && !is_certified {
+            return Err(problem::of(&api.uncertified(Some(act.rpc()), asker.peer.as_ref())));
+        }
+        let checked = guard::check(&asker.headers, &self.callers.hosts)
+            .and_then(|()| if is_form { guard::check_own_page(&asker.headers) } else { Ok(()) });
+        checked.map_err(|(status, why)| problem::refused(status, why))?;
+        let access = api.admit(act.rpc(), &asker.headers, &asker.extensions());
+        access.map(|access| access.name().to_owned()).map_err(|status| problem::of(&status))
+    }
+
+    /// Counts a response that is whole until it is read; another one takes its place if there is no room for it.
+    pub(crate) async fn counted(&self, response: Response<Body>) -> Response<Body> {
+        let (head, body) = response.into_parts();
+        let Ok(body) = body.collect().await.map(Collected::to_bytes) else {
+            return problem::refusal(StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be made");
+        };
+        match self.stack.answers.counted(body) {
+            Ok(body) => Response::from_parts(head, Body::from(body)),
+            Err(status) => problem::response(&status),
+        }
+    }
+}

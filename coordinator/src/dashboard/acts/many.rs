@@ -1,0 +1,133 @@
+//! Acts on many transactions: those that need a person and match a filter.
+
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::super::data::{Filter, List, Tx};
+use super::super::words as shown;
+use super::super::{Looking, Page, Pages, either, made, problem};
+use super::order::{Order, is_for};
+use super::runs::Run;
+use super::{Ask, act_of, no_act, refused, words};
+use crate::api::http::Act;
+
+/// Most transactions that are counted, and acted on at once.
+const MANY_MAX: u64 = 10_000;
+
+/// Transactions of a page that is counted.
+const PAGE: u32 = 500;
+
+/// Most pages that are read to count: an act may be for few of those that need a person.
+const PAGES_MAX: usize = 40;
+
+/// Transactions that the page before an act on many names.
+const NAMED_MAX: usize = 10;
+
+/// Transactions of an act on many.
+pub(super) struct Many {
+    pub(super) filter: Filter,
+    pub(super) act: &'static str,
+    pub(super) count: u64,
+    pub(super) at_least: bool,
+    pub(super) named: Vec<Tx>,
+}
+
+pub(super) async fn ask(
+    State(pages): State<Pages>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    either(ask_of(&pages, &name, request).await)
+}
+
+async fn ask_of(pages: &Pages, name: &str, request: Request) -> Page {
+    let (looking, act) = (pages.looking(&request), act_of(name).ok_or_else(no_act)?);
+    let who = looking.actor(act, false).map_err(|bad| problem(&bad))?;
+    let mut filter = Filter::of(request.uri().query().unwrap_or_default());
+    filter.attention = "true".to_owned();
+    filter.page_token.clear();
+    let mut many =
+        Many { act: words::name(act), filter, count: 0, at_least: false, named: Vec::new() };
+    many.count(&looking, act).await?;
+    let address = request.uri().path().to_owned();
+    let page = Ask {
+        here: "/attention",
+        title: words::title_of_many(act).to_owned(),
+        says: words::says_of_many(act, &many.filter.participant),
+        nothing: words::nothing_of_many(act, many.count, &many.filter.participant),
+        mark: pages.acts.forms.mark(&who, &address, shown::now()),
+        address,
+        back: "/attention".to_owned(),
+        needs_note: act != Act::Retry,
+        branch: String::new(),
+        branches: Vec::new(),
+        is_resolve: act == Act::Resolve,
+        may_have_output: false,
+        held: words::held_by_many(act),
+        many: Some(many),
+        who,
+    };
+    Ok(made(StatusCode::OK, &page))
+}
+
+impl Many {
+    /// Counts the transactions that the act is for, and keeps the first ones.
+    async fn count(&mut self, looking: &Looking, act: Act) -> Result<(), Response> {
+        let mut filter = self.filter.clone();
+        for _ in 0..PAGES_MAX {
+            let address = format!("/v1/transactions?{}&pageSize={PAGE}", filter.query());
+            let list: List = looking.ask(&address).await?;
+            let (token, found) = (list.next_page_token, list.transactions);
+            for tx in found.into_iter().filter(|tx| is_for(act, tx)) {
+                if self.count == MANY_MAX {
+                    self.at_least = true;
+                    return Ok(());
+                }
+                self.count += 1;
+                if self.named.len() < NAMED_MAX {
+                    self.named.push(tx);
+                }
+            }
+            if token.is_empty() {
+                return Ok(());
+            }
+            filter = filter.after(&token);
+        }
+        self.at_least = true;
+        Ok(())
+    }
+}
+
+pub(super) async fn send(
+    State(pages): State<Pages>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    either(send_of(&pages, &name, request).await)
+}
+
+async fn send_of(pages: &Pages, name: &str, request: Request) -> Page {
+    let (looking, act) = (pages.looking(&request), act_of(name).ok_or_else(no_act)?);
+    let sent = pages.sent(&looking, act, request).await?;
+    let text = |name| sent.fields.get(name).to_owned();
+    let filter = Filter {
+        states: text("states"),
+        gid_prefix: text("gidPrefix"),
+        participant: text("participant"),
+        attention: "true".to_owned(),
+        page_token: String::new(),
+    };
+    if act == Act::Resolve && filter.participant.is_empty() {
+        let why = "Branches are resolved for one participant at a time: name it in the filter.";
+        return Err(refused(StatusCode::BAD_REQUEST, "A participant is needed", why));
+    }
+    let Some(total) = text("most").parse().ok().filter(|most| (1..=MANY_MAX).contains(most)) else {
+        let why = "The number of transactions to act on is missing.";
+        return Err(refused(StatusCode::BAD_REQUEST, "The form is not whole", why));
+    };
+    let title = words::title_of_many(act).to_owned();
+    let run = Run::new(sent.id, title, "/attention".to_owned(), total);
+    let order = Order::of(act, looking, &sent);
+    Ok(pages.begin(run, |run| async move { order.many(&run, filter).await }).await)
+}

@@ -1,0 +1,339 @@
+//! The dashboard in a real browser.
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+use unanimo_coordinator::Config;
+use unanimo_coordinator::config::Period;
+use unanimo_coordinator::identity::Token;
+use unanimo_proto::v1::Mode;
+use unanimo_tests::browser::{Browser, Page};
+use unanimo_tests::reaper::run_folder;
+use unanimo_tests::wait::until;
+
+use crate::coordinator::acts::{stall, stall_many, stuck};
+use crate::coordinator::{World, branch, config, sqlite_url, tcc};
+
+/// Variable with the folder for the pictures of docs/dashboard.md; without it none are made.
+const PICTURES: &str = "DASHBOARD_PICTURES";
+
+/// Widths of windows: a telephone, a laptop, a screen on a wall.
+const WIDTHS: [u32; 3] = [360, 1024, 1920];
+
+const THEMES: [&str; 2] = ["light", "dark"];
+
+/// Text that would run, load or break out if it were anything but text.
+const HOSTILE: &str = "</pre></title><script>alert(1)</script><img src=http://evil.example/x onerror=alert(1)>\"'&{{7*7}}";
+
+async fn page(world: &World) -> Page {
+    let address = world.running.admin_address().unwrap();
+    let page = Browser::shared().page(&format!("http://{address}")).await;
+    page.size(1024, 900).await;
+    page
+}
+
+/// Elements that are wider than the window, if the page is.
+const OVERFLOW: &str = "(() => { const w = document.documentElement; if (w.scrollWidth <= w.clientWidth) return []; \
+     return [w.scrollWidth, w.clientWidth].concat([...document.querySelectorAll('body *')] \
+     .filter((e) => e.getBoundingClientRect().right > w.clientWidth + 1 && !e.closest('.wide')) \
+     .map((e) => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 40))); })()";
+
+/// Texts with a contrast to what is behind them that is too small: less than 4.5 to 1.
+const PALE: &str = include_str!("browser/pale.js");
+
+/// A world in which every page has something to show: long names, hostile texts, a stuck and a heuristic one, and a saga.
+async fn full() -> (World, Vec<String>) {
+    let world = World::start(stuck()).await;
+    let long = format!("order-{}", "0123456789".repeat(12));
+    world.submit(tcc("order-4711", &["ok", "ok"])).await.unwrap();
+    world.submit(tcc("order-4712", &["ok", "refuse"])).await.unwrap();
+    world.submit(tcc("order-4713", &["commit-heuristic", "ok"])).await.unwrap();
+    let mut request = tcc(&long, &["commit-fail-1", "ok"]);
+    request.metadata.insert("note".into(), HOSTILE.into());
+    request.branches[0].payload =
+        unanimo_tests::payload(json!({ "text": HOSTILE }).to_string().into_bytes());
+    world.submit(request).await.unwrap();
+    let mut saga = tcc("trip-1", &["ok", "ok", "commit-fail-9"]);
+    saga.mode = Mode::Saga.into();
+    saga.branches = ["flight", "hotel-with-a-rather-long-name", "payment"]
+        .iter()
+        .enumerate()
+        .map(|(n, id)| {
+            let mut step = branch(id, "ok");
+            step.depends_on = if n == 2 {
+                vec!["flight".into(), "hotel-with-a-rather-long-name".into()]
+            } else {
+                vec![]
+            };
+            step
+        })
+        .collect();
+    world.submit(saga).await.unwrap();
+    let stuck = world.get_until(&long, "its alarm", |tx| tx.stalled).await.tx_id;
+    let heuristic =
+        world.get_until("order-4713", "its end", |tx| tx.ended_at.is_some()).await.tx_id;
+    let [ended, trip] = ["order-4711", "trip-1"]
+        .map(|gid| world.get_until(gid, "its end", |tx| tx.ended_at.is_some()));
+    let (ended, trip) = (ended.await.tx_id, trip.await.tx_id);
+    let paths = vec![
+        "/".into(),
+        "/attention".into(),
+        "/transactions".into(),
+        "/participants".into(),
+        "/system".into(),
+        format!("/tx/{ended}"),
+        format!("/tx/{trip}"),
+        format!("/tx/{stuck}"),
+        format!("/tx/{stuck}/retry"),
+        format!("/tx/{stuck}/resolve"),
+        format!("/tx/{heuristic}/forget"),
+        "/attention/retry".into(),
+        "/attention/forget".into(),
+        "/transactions?gidPrefix=none".into(),
+    ];
+    (world, paths)
+}
+
+/// Every page in both themes and at three widths: nothing is cut off or pale, nothing is wrong with it, and nothing comes from
+/// elsewhere.
+#[tokio::test]
+async fn every_page_is_whole_in_both_themes_and_at_three_widths() {
+    let (world, paths) = full().await;
+    let mut page = page(&world).await;
+    let mut wrong = Vec::new();
+    for path in &paths {
+        page.open(path).await;
+        for width in WIDTHS {
+            page.size(width, 900).await;
+            let overflow = page.value(OVERFLOW).await;
+            if overflow != json!([]) {
+                wrong.push(format!("{path} at {width}: {overflow}"));
+            }
+        }
+        for theme in THEMES {
+            page.theme(theme).await;
+            let pale = page.value(PALE).await;
+            if pale != json!([]) {
+                wrong.push(format!("{path}, {theme}: {pale}"));
+            }
+        }
+        wrong.extend(page.problems().into_iter().map(|problem| format!("{path}: {problem}")));
+        let unnamed = "[...document.querySelectorAll('main input:not([type=hidden]), select, textarea, button')] \
+                       .filter((e) => !e.textContent.trim() && !e.labels?.length).map((e) => e.outerHTML)";
+        assert_eq!(page.value(unnamed).await, json!([]), "{path}: each field has a label");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // The graph of the saga has each step with its state.
+    page.open(&paths[6]).await;
+    let boxes = "[...document.querySelectorAll('.saga text')].map((e) => e.textContent).filter((t) => t.includes('done'))";
+    assert_eq!(
+        page.value(&format!("{boxes}.length")).await,
+        json!(3),
+        "{}",
+        page.value(boxes).await
+    );
+    if let Some(folder) = std::env::var_os(PICTURES) {
+        take_pictures(&mut page, &paths, Path::new(&folder)).await;
+    }
+}
+
+/// Takes pictures of all pages as a reader on a laptop sees them, and of some as others do.
+async fn take_pictures(page: &mut Page, paths: &[String], folder: &Path) {
+    let names = [
+        "overview",
+        "attention",
+        "transactions",
+        "participants",
+        "system",
+        "ended",
+        "saga",
+        "stuck",
+        "retry",
+        "resolve",
+        "forget",
+        "retry-many",
+        "forget-many",
+        "none",
+    ];
+    for (name, path) in names.iter().zip(paths) {
+        for (theme, width, height) in
+            [("light", 1024, 720), ("dark", 1024, 720), ("light", 360, 720), ("dark", 1920, 1000)]
+        {
+            page.theme(theme).await;
+            page.size(width, height).await;
+            page.open(path).await;
+            let picture = BASE64_STANDARD.decode(page.picture().await).unwrap();
+            std::fs::write(folder.join(format!("{name}-{theme}-{width}.png")), picture).unwrap();
+        }
+    }
+}
+
+/// An open page follows a transaction from its begin to its end, without being loaded again.
+#[tokio::test]
+async fn a_transaction_is_followed_from_begin_to_end() {
+    let world = World::sqlite().await;
+    let mut page = page(&world).await;
+    world.p.hold(true);
+    world.submit(tcc("g", &["ok", "ok"])).await.unwrap();
+    page.open("/transactions").await;
+    page.follow("tbody a").await;
+    page.sees("committing").await;
+    page.sees("It waits:").await;
+    page.value("window.stayed = true").await;
+    world.p.hold(false);
+    page.sees("committed").await;
+    until("the end", async || {
+        let text = page.text().await;
+        (!text.contains("It waits:") && text.contains("ended\n")).then_some(())
+    })
+    .await;
+    assert_eq!(page.value("window.stayed").await, json!(true));
+    assert_eq!(page.problems(), [""; 0]);
+}
+
+/// Stuck ones are retried, resolved and forgotten by clicks alone; without scripts as well.
+#[tokio::test]
+async fn stuck_ones_are_steered_by_clicks() {
+    let world = World::start(stuck()).await;
+    let tx_id = stall(&world, "g", &["commit-fail-2", "ok"]).await;
+    let mut page = page(&world).await;
+    page.open("/").await;
+    page.sees("Needs a person").await;
+    page.follow("section a[href='/attention']").await;
+    page.follow("a.button[href$='/retry']").await;
+    page.write("input[name=operator]", "ann").await;
+    page.follow("button.go").await;
+    page.sees("The calls that waited are sent now.").await;
+    until("the call", async || (world.p.calls(&tx_id, "a").len() == 3).then_some(())).await;
+
+    // From here on without scripts: forms and links alone.
+    page.scripts(false).await;
+    page.follow("main a[href^='/tx/']").await;
+    page.follow("a.button[href$='/resolve']").await;
+    // What is needed and missing is not sent.
+    page.click("button.go").await;
+    for (field, text) in [("operator", "ann"), ("note", "the bank is closed")] {
+        page.write(&format!("input[name={field}]"), text).await;
+    }
+    page.click("input[value=RESOLUTION_COMMITTED]").await;
+    page.follow("button.go").await;
+    page.sees("has ended by your word").await;
+    page.follow("main a[href^='/tx/']").await;
+    page.follow("a.button[href$='/forget']").await;
+    page.sees("hold nothing more of it").await;
+    for (field, text) in [("operator", "ann"), ("note", "paid by hand")] {
+        page.write(&format!("input[name={field}]"), text).await;
+    }
+    page.click("input[name=released]").await;
+    page.follow("button.go").await;
+    page.sees("The alarm is cleared.").await;
+    let tx = world.get("g").await;
+    assert!(!tx.attention && tx.ended_at.is_some(), "{tx:?}");
+    assert_eq!(page.problems(), [""; 0]);
+}
+
+/// Many are retried by clicks, and the page shows how it goes.
+#[tokio::test]
+async fn many_are_retried_by_clicks() {
+    let world = World::start(stuck()).await;
+    stall_many(&world, "order-", 400).await;
+    let mut page = page(&world).await;
+    page.open("/attention/retry?gidPrefix=order-").await;
+    page.sees("400 transactions need a person").await;
+    page.write("form.act input[name=operator]", "ann").await;
+    // Clicked twice: it is one act.
+    page.click("button.go").await;
+    page.follow("button.go").await;
+    page.sees("Finished: 400 done, 0 refused, of 400.").await;
+    page.open("/attention").await;
+    page.sees("No transaction needs a person.").await;
+    assert_eq!(page.problems(), [""; 0]);
+}
+
+/// Texts of users and participants are texts: nothing of them runs, loads or becomes an element.
+#[tokio::test]
+async fn texts_of_users_stay_texts() {
+    let mut config = stuck();
+    config.call_timeout = Period::millis(500);
+    let world = World::start(config).await;
+    let mut request = tcc("g", &["commit-fail-1", "ok"]);
+    request.metadata.insert("note".into(), HOSTILE.into());
+    request.branches[0].payload =
+        unanimo_tests::payload(json!({ "text": HOSTILE }).to_string().into_bytes());
+    request.branches[1].payload = unanimo_tests::payload(HOSTILE.as_bytes().to_vec());
+    let tx_id = world.submit(request).await.unwrap().tx_id;
+    world.get_until("g", "its alarm", |tx| tx.stalled).await;
+    let mut page = page(&world).await;
+    page.open(&format!("/tx/{tx_id}/resolve")).await;
+    page.write("input[name=operator]", HOSTILE).await;
+    page.write("input[name=note]", HOSTILE).await;
+    page.click("input[value=RESOLUTION_HAZARD]").await;
+    page.follow("button.go").await;
+    page.sees("has ended by your word").await;
+    let encoded: String = HOSTILE.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    for (path, least) in [
+        (format!("/tx/{tx_id}"), 4),
+        (format!("/tx/{tx_id}/forget"), 1),
+        ("/attention".to_owned(), 0),
+        (format!("/attention/retry?gidPrefix=x&participant=p&x={encoded}"), 0),
+        ("/".to_owned(), 0),
+    ] {
+        page.open(&path).await;
+        let shown = page
+            .value("document.documentElement.textContent.split('onerror=alert(1)').length - 1")
+            .await;
+        assert!(shown.as_u64() >= Some(least), "{shown} in {path}: {}", page.text().await);
+        let strange = "document.querySelectorAll('img, script:not([src=\"/assets/live.js\"]), iframe, [onerror]').length";
+        assert_eq!(page.value(strange).await, json!(0), "{path}");
+    }
+    assert_eq!(page.problems(), [""; 0]);
+}
+
+/// Who may not act sees no button.
+#[tokio::test]
+async fn roles_hold_in_pages() {
+    let (path, tokens) = (
+        run_folder().join(uuid::Uuid::new_v4().to_string()),
+        [1, 2].map(|n| Token::new([n; Token::RANDOM_BYTES])),
+    );
+    let entries = ["operator", "viewer"].iter().zip(&tokens).map(|(role, token)| {
+        let token = token.hashed();
+        format!("[[identity]]\nname = \"{role}\"\nroles = [\"{role}\", \"initiator\"]\ntokens = [\"{token}\"]\n")
+    });
+    std::fs::write(&path, entries.collect::<String>()).unwrap();
+    let config = Config { identities: crate::security::setting(&path), ..config(&sqlite_url()) };
+    let world = World::start(config).await;
+    let address = world.running.admin_address().unwrap();
+    let header = |n: usize| format!("Bearer {}", tokens[n].text());
+    let begun = json!({"gid": "g", "mode": "MODE_TCC", "waitFor": "WAIT_FOR_DECIDED", "branches": [
+        {"branchId": "a", "participant": "p", "action": "ok"}
+    ]});
+    world.p.hold(true);
+    let headers = [("authorization", header(0)), ("content-type", "application/json".to_owned())];
+    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let body = begun.to_string();
+    let reply = crate::coordinator::http::http_call(
+        address,
+        "POST",
+        "/v1/transactions",
+        &headers,
+        body.as_bytes(),
+    )
+    .await;
+    let begun: Value = serde_json::from_str(&reply.body).unwrap();
+    let of_tx = format!("/tx/{}", begun["result"]["txId"].as_str().unwrap());
+    let mut page = page(&world).await;
+    for (n, buttons) in [(0, 2), (1, 0)] {
+        page.headers(json!({"authorization": header(n)})).await;
+        page.open(&of_tx).await;
+        page.sees("committing").await;
+        assert_eq!(page.value("document.querySelectorAll('.button').length").await, json!(buttons));
+        assert_eq!(page.problems(), [""; 0]);
+    }
+    page.open(&format!("{of_tx}/retry")).await;
+    page.sees("may not call").await;
+    assert_eq!(page.value("document.querySelectorAll('form').length").await, json!(0));
+    world.p.hold(false);
+}
