@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use unanimo_coordinator::Builder;
+use tokio::runtime::{Builder, Runtime};
 use unanimo_sdk::{
     Call, Client, Participant, PhaseTwoError, PostgresOptions, PrepareError, Resource, Serve,
     Serving, Tcc,
@@ -56,13 +56,38 @@ impl<R: Resource> Tcc<R> for Slow {
     }
 }
 
-async fn replica(url: &str, coordinator: &str) -> Serving {
-    let database = over::connect(PostgresOptions::default(), url).await.unwrap();
-    let participant = Participant::new("p", database);
-    let serve = Serve::on("127.0.0.1:0").register_with(coordinator);
-    let mut serving = participant.tcc("ok", Slow).serve(serve).await.unwrap();
-    serving.registered().await.unwrap();
-    serving
+/// A replica on threads of its own. They end with it, whatever is at work on them, as those of a process do.
+struct Replica {
+    serving: Option<Serving>,
+    runtime: Option<Runtime>,
+}
+
+impl Replica {
+    async fn start(url: &str, coordinator: &str) -> Self {
+        let mut threads = Builder::new_multi_thread();
+        let runtime = threads.worker_threads(1).enable_all().build().unwrap();
+        let (url, coordinator) = (url.to_owned(), coordinator.to_owned());
+        let serving = runtime.spawn(async move {
+            let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
+            let participant = Participant::new("p", database);
+            let serve = Serve::on("127.0.0.1:0").register_with(coordinator);
+            let mut serving = participant.tcc("ok", Slow).serve(serve).await.unwrap();
+            serving.registered().await.unwrap();
+            serving
+        });
+        Self { serving: Some(serving.await.unwrap()), runtime: Some(runtime) }
+    }
+
+    async fn stop(mut self) {
+        let (serving, runtime) = (self.serving.take().unwrap(), self.runtime.as_ref().unwrap());
+        runtime.spawn(serving.stop()).await.unwrap();
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
+    }
 }
 
 /// Calls to participants that have ended so, as the coordinator counts them.
@@ -80,12 +105,13 @@ async fn calls(admin: SocketAddr, result: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_loses_no_transaction_and_no_call() {
     let url = Server::shared().database().await;
-    let coordinator = Builder::new(config(&sqlite_url())).start().await.unwrap();
+    let coordinator =
+        unanimo_coordinator::Builder::new(config(&sqlite_url())).start().await.unwrap();
     let admin = coordinator.admin_address().unwrap();
     let endpoint = format!("http://{}", coordinator.grpc_address().unwrap());
     let mut replicas = Vec::new();
     for _ in 0..REPLICAS {
-        replicas.push(replica(&url, &endpoint).await);
+        replicas.push(Replica::start(&url, &endpoint).await);
     }
     let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut clients = tokio::task::JoinSet::new();
@@ -112,8 +138,10 @@ async fn a_rolling_restart_loses_no_transaction_and_no_call() {
     }
     for round in 0..2 * REPLICAS {
         let before = done.load(Ordering::SeqCst);
-        let old =
-            std::mem::replace(&mut replicas[round % REPLICAS], replica(&url, &endpoint).await);
+        let old = std::mem::replace(
+            &mut replicas[round % REPLICAS],
+            Replica::start(&url, &endpoint).await,
+        );
         old.stop().await;
         unanimo_tests::wait::until("the load to go on", async || {
             (done.load(Ordering::SeqCst) >= before + 20).then_some(())
