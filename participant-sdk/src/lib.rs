@@ -220,9 +220,8 @@
 //! - `postgres` (default): participants on PostgreSQL 13 or later.
 //! - `tokio-postgres`: the same over the crates `tokio-postgres` and `deadpool-postgres`, whose connections
 //!   handlers then work with. It includes `postgres`.
-//! - `mysql`: participants on MariaDB 10.6 or later; tested on MariaDB 10.11. It is written for
-//!   MySQL 8.0.16 or later as well, and untested there until it is run. MySQL's passwords need TLS or
-//!   a socket: RSA is left out.
+//! - `mysql`: participants on MariaDB 10.6 or later; tested on MariaDB 10.11. Or on MySQL
+//!   8.0.16 or later; tested on MySQL 9.7. MySQL's passwords need TLS or a socket: RSA is left out.
 //! - `sqlite`: participants on an SQLite file.
 //!
 //! Without any of them, the crate is the client alone.

@@ -167,12 +167,47 @@ impl Drop for Server {
     }
 }
 
+/// Tells whether the servers are those of MySQL.
+#[must_use]
+pub fn is_mysql() -> bool {
+    mysqld().is_some()
+}
+
+/// Keeps every commit of a server waiting, until [`let_commits_go`] is called on the same session.
+///
+/// # Panics
+/// The server does not answer.
+pub async fn hold_commits(session: &mut MySqlConnection) {
+    if is_mysql() {
+        session.execute("FLUSH TABLES WITH READ LOCK").await.expect("a lock");
+        return;
+    }
+    for stage in ["START", "FLUSH", "BLOCK_DDL", "BLOCK_COMMIT"] {
+        let stage = AssertSqlSafe(format!("BACKUP STAGE {stage}"));
+        session.execute(stage).await.expect("a stage");
+    }
+}
+
+/// Lets the commits go that [`hold_commits`] keeps.
+///
+/// # Panics
+/// The server does not answer.
+pub async fn let_commits_go(session: &mut MySqlConnection) {
+    let end = if is_mysql() { "UNLOCK TABLES" } else { "BACKUP STAGE END" };
+    session.execute(end).await.expect("its end");
+}
+
+/// Ends a session. The server may have closed the connection before its client does.
+pub async fn end(session: MySqlConnection) {
+    let _ = session.close().await;
+}
+
 /// Returns the names of every prepared transaction of a server, as SQL takes them.
 ///
 /// # Panics
 /// The server does not answer.
 pub async fn prepared(pool: &MySqlPool) -> Vec<String> {
-    if mysqld().is_some() {
+    if is_mysql() {
         let rows = sqlx::raw_sql("XA RECOVER CONVERT XID").fetch_all(pool).await;
         return rows.expect("the prepared transactions").iter().map(name_on_mysql).collect();
     }

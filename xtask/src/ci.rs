@@ -26,6 +26,10 @@ pub(crate) fn test(arguments: &[&str]) -> Result<()> {
             command.env(installed::POSTGRES_PROGRAMS, packages::postgres_of(version)?);
             rest
         }
+        ["--mysqld", program, rest @ ..] => {
+            command.env(MYSQLD, std::path::absolute(program)?);
+            rest
+        }
         _ => arguments,
     };
     command.args(["test", "--workspace"]).args(arguments);
@@ -34,6 +38,9 @@ pub(crate) fn test(arguments: &[&str]) -> Result<()> {
     }
     run(&mut command)
 }
+
+/// Names the variable with the path of a `mysqld` of MySQL, over which the tests of MariaDB run then.
+const MYSQLD: &str = "TEST_MYSQLD";
 
 /// Names the setting of the test programs for how many tests run at once.
 const TEST_THREADS: &str = "RUST_TEST_THREADS";

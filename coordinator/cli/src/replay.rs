@@ -26,7 +26,8 @@ Exit codes of replay: 0 if every history was replayed and is equal; 1 if one dif
   goes and is not all that was recorded, or cannot be had from the coordinator; 2 if a file cannot be read, is no
   history, or breaks a rule: the error names the field. All are replayed, and the highest code is that of the command.
 
-JSON (--json): for each history an object with name, gid, tx_id, recorded_by, equal, inputs,
+JSON (--json): for each history an object with name, gid, tx_id, recorded_by, rules (numbers of the rules by
+  which it went, from its begin and from each adoption on: it is replayed by them), equal, inputs,
   transitions, calls, lock_requests, recoveries, cut (entries that are not in the document), missing (null,
   or what is not in it, in words), unknown (fields that this version passes over), and difference (null, or
   an object with version, step, at, input, what, recorded, replayed).";

@@ -6,8 +6,9 @@
 //! goes with the bytes. As with [requests](super::uploads), the first part of each is counted apart.
 //!
 //! After a message of some size the next one, or the end, waits until it is sent. An answer that is not read for long is
-//! given up, and no other one with it. Where there is no room for even one byte, HTTP/2 does not ask for more, and the
-//! [connection](super::connections) is closed.
+//! given up, and no other one with it. Where there is no room for even one byte, HTTP/2 does not ask for more, so that the
+//! stream cannot be reset from here (a test of the suite notices if that changes), and the [connection](super::connections) is
+//! closed.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};

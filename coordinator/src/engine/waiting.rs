@@ -162,6 +162,12 @@ impl Waiting {
         taken
     }
 
+    /// Tells whether a call of this transaction waits.
+    pub(super) fn has(&self, tx_id: TxId) -> bool {
+        let mut lanes = self.lanes.values();
+        lanes.any(|lane| lane.good.iter().chain(&lane.failing).any(|call| call.tx_id == tx_id))
+    }
+
     /// Takes the calls of one transaction, whatever they wait for.
     pub(super) fn take_of(&mut self, tx_id: TxId) -> Vec<Call> {
         let mut taken = Vec::new();

@@ -25,6 +25,10 @@ pub(super) const UNKNOWN: u16 = 1397;
 /// `ER_XAER_RMFAIL`: not inside an XA transaction, or not in its state.
 const NOT_INSIDE_XA: u16 = 1399;
 
+/// MySQL's `ER_XA_TEMP_TABLE`: temporary tables are not for XA transactions that are detached. On MariaDB it says something
+/// else, in another class.
+const TEMPORARY_IN_XA: (u16, &str) = (4091, "HY000");
+
 /// `ER_XAER_DUPID`.
 pub(super) const ALREADY_STARTED: u16 = 1440;
 
@@ -156,9 +160,10 @@ pub(super) fn of_the_work_among(
     isolation: Isolation,
 ) -> Option<Refusal> {
     let answer = answer_among(error)?;
+    let is_temporary = (answer.number(), answer.code().unwrap_or_default()) == TEMPORARY_IN_XA;
     // After a deadlock, too: then the savepoint is gone, and there is no vote.
-    if answer.number() == NOT_INSIDE_XA {
-        let message = format!("{} ({NOT_INSIDE_XA})", answer.message());
+    if is_temporary || answer.number() == NOT_INSIDE_XA {
+        let message = format!("{} ({})", answer.message(), answer.number());
         return Some(Refusal::new("CANNOT_BE_PREPARED", message));
     }
     let class = answer.code().and_then(|state| state.get(..2)).unwrap_or_default();

@@ -92,6 +92,35 @@ async fn a_difference_is_told_and_a_bad_file_refused() {
     unknown.check(1).complains(&["GID_UNKNOWN"]);
 }
 
+/// What went by earlier rules is replayed by them, and that is said. The number of the first ones may be left out.
+#[tokio::test]
+async fn rules_of_a_record_are_told() {
+    let same = include_str!("../../histories/0.1.0/saga-sequence.json");
+    let settings = "/entries/0/steps/0/input/begin/settings";
+    let rules = |number: u16| {
+        changed(same, |document| {
+            document.pointer_mut(settings).unwrap()["rules"] = number.into();
+        })
+    };
+    let absent = file(same);
+    for path in [&absent, &rules(0)] {
+        let ran = run(&["replay", path]).await;
+        ran.check(0).says(&[
+            "equal",
+            "it went by rules 0, and is replayed by them",
+            "are the first",
+        ]);
+        assert_eq!(ran.err, "");
+        let json = run(&["replay", "--json", path]).await.check(0).json();
+        assert_eq!((&json["rules"], &json["unknown"]), (&[0].into(), &Value::Array(Vec::new())));
+    }
+    let newer = run(&["replay", &rules(99)]).await;
+    newer.check(2).complains(&["settings.rules must be at most", "by a newer version"]);
+    let current = include_str!("../../histories/0.1.0/saga-crash-while-a-lock-is-waited-for.json");
+    let ran = run(&["replay", &file(current)]).await;
+    assert!(!ran.check(0).out.contains("rules"), "{}", ran.out);
+}
+
 /// Each of them is told, and the command fails as the worst of them.
 #[tokio::test]
 async fn several_histories_have_the_exit_code_of_the_worst() {

@@ -1,8 +1,14 @@
 //! Callers that ask and do not read, and callers that are too many, take no memory beyond a bound (promise L5).
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body::Frame;
 use http_body_util::BodyExt;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -302,4 +308,76 @@ async fn l5_a_call_that_waits_keeps_its_connection() {
     world.p.hold(false);
     let reply = waiting.await.unwrap();
     assert_eq!(reply.code, 200, "L5: {reply:?}");
+}
+
+/// A service whose answer to `Large` counts how often more is asked of it.
+#[derive(Clone)]
+struct Counting(Arc<AtomicUsize>);
+
+impl tonic::server::NamedService for Counting {
+    const NAME: &'static str = "test.Counting";
+}
+
+impl Service<http::Request<Body>> for Counting {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let body = match request.uri().path() {
+            "/test.Counting/Large" => Body::new(self.clone()),
+            _ => Body::empty(),
+        };
+        std::future::ready(Ok(http::Response::new(body)))
+    }
+}
+
+impl http_body::Body for Counting {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let asked = self.0.fetch_add(1, Ordering::SeqCst);
+        Poll::Ready((asked == 0).then(|| Ok(Frame::data(vec![b'x'; MIB].into()))))
+    }
+}
+
+/// HTTP/2 asks an answer for no more whose caller gives it no room at all, so that nothing of that answer can end its
+/// stream: that is why the connection of such a caller is closed. If this fails, the stream can be reset alone, as that of
+/// a caller that gives room for a byte is.
+#[tokio::test]
+async fn an_answer_without_room_is_not_asked_for_more() {
+    for (room, expected) in [(0, 1), (1, 2)] {
+        let asked = Arc::<AtomicUsize>::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tonic::transport::Server::builder().add_service(Counting(Arc::clone(&asked)));
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        let served = tokio::spawn(server.serve_with_incoming(incoming));
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let endpoint = endpoint.initial_stream_window_size(room);
+        let mut channel = endpoint.initial_connection_window_size(1 << 30).connect_lazy();
+        let mut call = async |path: &str| {
+            std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+            let call = http::Request::post(path).body(Body::empty()).unwrap();
+            channel.call(call).await.unwrap()
+        };
+        let unread = call("/test.Counting/Large").await;
+        let count = || asked.load(Ordering::SeqCst);
+        until("its bytes to be taken", async || (count() == expected).then_some(())).await;
+        // The connection goes on meanwhile.
+        for _ in 0..10 {
+            assert_eq!(call("/test.Counting/Small").await.status(), 200);
+        }
+        assert_eq!(count(), expected);
+        drop(unread);
+        served.abort();
+    }
 }

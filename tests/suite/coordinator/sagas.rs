@@ -45,6 +45,12 @@ pub(super) fn order(world: &World, tx_id: &str, operation: &str) -> Vec<String> 
         .collect()
 }
 
+/// Runs a test on both stores at once: it waits for most of its time.
+async fn on_both(test: impl AsyncFn(World)) {
+    let (sqlite, postgres) = (World::sqlite().await, World::postgres().await);
+    tokio::join!(test(sqlite), test(postgres));
+}
+
 /// Submits without a wait for the outcome, and returns the id of the transaction.
 pub(super) async fn accept(world: &World, mut request: SubmitTransactionRequest) -> String {
     request.wait_for = WaitFor::Accepted.into();

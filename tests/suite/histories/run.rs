@@ -31,7 +31,7 @@ use unanimo_core::{
 use uuid::Uuid;
 
 /// When every script begins: 2026-01-01T00:00:00Z.
-const BEGUN: Timestamp = Timestamp(1_767_225_600_000);
+pub(super) const BEGUN: Timestamp = Timestamp(1_767_225_600_000);
 
 /// A transaction under way.
 pub(super) struct Run {

@@ -260,10 +260,11 @@ async fn s11_an_error_behind_the_handler_is_no_loss_on_mariadb() {
     let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
     let database = url.split('/').nth(3).and_then(|rest| rest.split('?').next()).unwrap();
     let account = format!("a{}", &uuid::Uuid::now_v7().simple().to_string()[8..]);
+    let to = if unanimo_tests::mariadb::is_mysql() { "TO" } else { "FOR" };
     let made = format!(
         "CREATE USER {account}@localhost; CREATE ROLE r{account};
          GRANT ALL ON {database}.* TO r{account}; GRANT r{account} TO {account}@localhost;
-         SET DEFAULT ROLE r{account} FOR {account}@localhost"
+         SET DEFAULT ROLE r{account} {to} {account}@localhost"
     );
     pool.execute(sqlx::raw_sql(AssertSqlSafe(made))).await.unwrap();
     let limited = url.replace("root@", &format!("{account}@"));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sqlx::{Connection, Executor, MySqlConnection, MySqlPool};
 use unanimo_proto::v1::HeuristicKind;
 use unanimo_sdk::{DatabaseError, Isolation, MySql, MySqlOptions};
-use unanimo_tests::mariadb::Server;
+use unanimo_tests::mariadb::{Server, hold_commits, let_commits_go};
 
 use super::calls::{Branch, End, Vote, World};
 use super::handler::{Deed, Job};
@@ -129,8 +129,7 @@ async fn s7_a_deadlock_of_prepares_is_no_vote() {
         assert!(world.vote(&branch).await.is_prepared());
         assert_eq!(world.effects(&branch, "try").await, 1, "S7");
     }
-    let count = "SELECT CAST(variable_value AS signed) FROM information_schema.global_status
-                 WHERE variable_name = 'INNODB_DEADLOCKS'";
+    let count = "SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'";
     let deadlocks: i64 = sqlx::query_scalar(count).fetch_one(&world.pool).await.unwrap();
     assert!(deadlocks > 0, "the case is what it says");
 }
@@ -235,15 +234,18 @@ async fn s7_what_a_handler_sets_ends_with_it() {
     let world = narrow(Server::shared()).await;
     let settings = "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY;
         SET sql_mode = '', time_zone = '+09:00', timestamp = 1000000000,
-            innodb_lock_wait_timeout = 100, foreign_key_checks = 0, max_statement_time = 0.001";
+            innodb_lock_wait_timeout = 100, foreign_key_checks = 0,
+            /*M! max_statement_time = 0.001 */ /*!80000 max_execution_time = 1 */";
     // They are there: this is written behind them, and before a statement may take a millisecond only.
     let (settings, limit) = settings.rsplit_once(',').unwrap();
-    let seen_there = "INSERT INTO effect SELECT '', CONCAT_WS(' ', @@tx_isolation, @@tx_read_only,
-        @@innodb_lock_wait_timeout, @@time_zone, @@foreign_key_checks, @@sql_mode), 'session'";
+    let seen_there = "INSERT INTO effect SELECT '', CONCAT_WS(' ',
+        /*M! @@tx_isolation, @@tx_read_only = 1 */
+        /*!80000 @@transaction_isolation, @@transaction_read_only = 1 */,
+        @@innodb_lock_wait_timeout, @@time_zone, @@foreign_key_checks = 1, @@sql_mode), 'session'";
     let set = format!("{settings}; {seen_there}; SET {limit}");
     let branch = prepare(Deed::ThenRun(set));
     assert!(world.prepare(&branch).await.is_prepared());
-    assert_eq!(seen(&world).await, "SERIALIZABLE ON 100 +09:00 OFF ");
+    assert_eq!(seen(&world).await, "SERIALIZABLE 1 100 +09:00 0 ");
     world.pool.execute("DELETE FROM effect").await.unwrap();
     // Into another database, where there is no barrier: the rest is in ours all the same.
     let elsewhere = prepare(Deed::ThenRun("USE mysql".to_owned()));
@@ -259,11 +261,14 @@ async fn s7_what_a_handler_sets_ends_with_it() {
     assert!(world.prepare(&in_time).await.is_prepared());
     // Of the session that the handler before had.
     let look = "INSERT INTO effect
-        SELECT '', CONCAT_WS(' ', @@tx_isolation, @@tx_read_only, @@innodb_lock_wait_timeout,
-            @@time_zone, @@foreign_key_checks, @@autocommit, @@max_statement_time,
+        SELECT '', CONCAT_WS(' ',
+            /*M! @@tx_isolation, @@tx_read_only = 1 */
+            /*!80000 @@transaction_isolation, @@transaction_read_only = 1 */,
+            @@innodb_lock_wait_timeout, @@time_zone, @@foreign_key_checks = 1, @@autocommit = 1,
+            /*M! CAST(@@max_statement_time AS SIGNED) */ /*!80000 @@max_execution_time DIV 1000 */,
             @@sql_mode LIKE '%STRICT_ALL_TABLES%'), 'session'";
     assert!(world.prepare(&prepare(Deed::Run(look.to_owned()))).await.is_prepared());
-    assert_eq!(seen(&world).await, "READ-COMMITTED ON 1 +00:00 ON OFF 30.000000 1");
+    assert_eq!(seen(&world).await, "READ-COMMITTED 1 1 +00:00 1 0 30 1");
 }
 
 /// The time zone of a handler is not that of its row: the sweeper would not see it for nine hours.
@@ -324,13 +329,14 @@ async fn s7_isolation_is_what_the_handler_asks_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_a_connection_that_is_lost_leaves_nothing() {
     let world = narrow(Server::shared()).await;
-    // The connection that handlers run on.
-    let id = "INSERT INTO effect SELECT '', connection_id(), 'session'";
-    assert!(world.prepare(&prepare(Deed::Run(id.to_owned()))).await.is_prepared());
-    let id = seen(&world).await;
     let branch = prepare(Deed::Wait);
     let kill = async {
         world.gate.waiting().await;
+        // The connection that the handler runs on.
+        let id = "SELECT CAST(id AS char) FROM information_schema.processlist
+                  JOIN information_schema.innodb_trx ON trx_mysql_thread_id = id
+                  WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+        let id: String = sqlx::query_scalar(id).fetch_one(&world.pool).await.unwrap();
         let kill = sqlx::AssertSqlSafe(format!("KILL {id}"));
         world.pool.execute(kill).await.unwrap();
         world.gate.open();
@@ -438,14 +444,12 @@ async fn s7_an_answer_from_a_row_that_was_found_follows_a_commit() {
     assert_eq!(world.cancel(&cancelled).await, End::Done);
 
     let mut backup = world.pool.acquire().await.unwrap();
-    for stage in ["START", "FLUSH", "BLOCK_DDL", "BLOCK_COMMIT"] {
-        backup.execute(sqlx::AssertSqlSafe(format!("BACKUP STAGE {stage}"))).await.unwrap();
-    }
+    hold_commits(&mut backup).await;
     assert_ne!(world.prepare(&prepared).await, Vote::Prepared("0".into()), "S7");
     assert_ne!(world.prepare(&refused).await, Vote::refused("NO"), "S7");
     assert_ne!(world.commit(&committed).await, End::Done, "S7");
     assert_ne!(world.cancel(&cancelled).await, End::Done, "S7");
-    backup.execute("BACKUP STAGE END").await.unwrap();
+    let_commits_go(&mut backup).await;
     assert_eq!(world.vote(&prepared).await, Vote::Prepared("0".into()));
     assert_eq!(world.vote(&refused).await, Vote::refused("NO"));
     assert_eq!(world.committed(&committed).await, End::Done);

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, MySqlPool};
 use unanimo_proto::v1::Outcome as Decided;
 use unanimo_sdk::{MySql, Participant, Service};
 use unanimo_tests::alarms::Alarms;
-use unanimo_tests::mariadb::Server;
+use unanimo_tests::mariadb::{Server, is_mysql};
 use unanimo_tests::wait::until;
 
 use super::deaf::Ears;
@@ -40,7 +40,8 @@ async fn lacks(pool: &MySqlPool, tx_id: &str, note: &str) {
 
 async fn is_noted(pool: &MySqlPool) -> Option<()> {
     let noted = "SELECT count(*) FROM unanimo_barrier_timeline
-                 WHERE participant = 'p' AND system_id = @@server_id";
+                 WHERE participant = 'p' AND system_id = /*M! @@server_id */
+                    /*!80000 CAST(CONV(LEFT(REPLACE(@@server_uuid, '-', ''), 15), 16, 10) AS signed) */";
     let noted: i64 = sqlx::query_scalar(noted).fetch_one(pool).await.unwrap();
     (noted == 1).then_some(())
 }
@@ -101,6 +102,10 @@ async fn s11_what_a_snapshot_lacks_is_told_by_who_has_seen_more() {
 /// Two servers that take the writes in turn raise an alarm each, and not one for each turn.
 #[tokio::test]
 async fn s11_servers_that_take_writes_in_turn_are_told_once_each() {
+    // What tells its servers apart cannot be set.
+    if is_mysql() {
+        return;
+    }
     let (alarms, _listening) = Alarms::listen();
     let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
     let url = server.database().await;

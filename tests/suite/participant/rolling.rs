@@ -1,42 +1,122 @@
 //! Replicas of a participant that are started again one by one, under load.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use unanimo_sdk::{Participant, PostgresOptions, Serve, Serving};
-use unanimo_testing::Coordinator;
+use tokio::runtime::{Builder, Runtime};
+use unanimo_sdk::{
+    Call, Client, Participant, PhaseTwoError, PostgresOptions, PrepareError, Resource, Serve,
+    Serving, Tcc,
+};
 use unanimo_tests::postgres::Server;
 
 use super::over;
-use super::sweeper::Reserve;
+use crate::coordinator::http::http_call;
+use crate::coordinator::{config, sqlite_url};
 
 const REPLICAS: usize = 3;
 
 const CLIENTS: usize = 4;
 
-async fn replica(url: &str, coordinator: &str) -> Serving {
-    let database = over::connect(PostgresOptions::default(), url).await.unwrap();
-    let participant = Participant::new("p", database);
-    let serve = Serve::on("127.0.0.1:0").register_with(coordinator);
-    let mut serving = participant.tcc("ok", Reserve).serve(serve).await.unwrap();
-    serving.registered().await.unwrap();
-    serving
+/// Takes its time, so that each replica is told to stop while calls are under way.
+struct Slow;
+
+impl<R: Resource> Tcc<R> for Slow {
+    type Payload = bytes::Bytes;
+    type Output = ();
+
+    async fn try_(
+        &self,
+        _: &mut R::Connection,
+        _: &Call<bytes::Bytes>,
+    ) -> Result<(), PrepareError> {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(())
+    }
+
+    async fn confirm(
+        &self,
+        _: &mut R::Connection,
+        _: &Call<bytes::Bytes>,
+        (): (),
+    ) -> Result<(), PhaseTwoError> {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(())
+    }
+
+    async fn cancel(
+        &self,
+        _: &mut R::Connection,
+        _: &Call<bytes::Bytes>,
+        (): (),
+    ) -> Result<(), PhaseTwoError> {
+        Ok(())
+    }
 }
 
-/// No transaction is lost, refused or aborted by it, and none waits for a replica that has left.
+/// A replica on threads of its own. They end with it, whatever is at work on them, as those of a process do.
+struct Replica {
+    serving: Option<Serving>,
+    runtime: Option<Runtime>,
+}
+
+impl Replica {
+    async fn start(url: &str, coordinator: &str) -> Self {
+        let mut threads = Builder::new_multi_thread();
+        let runtime = threads.worker_threads(1).enable_all().build().unwrap();
+        let (url, coordinator) = (url.to_owned(), coordinator.to_owned());
+        let serving = runtime.spawn(async move {
+            let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
+            let participant = Participant::new("p", database);
+            let serve = Serve::on("127.0.0.1:0").register_with(coordinator);
+            let mut serving = participant.tcc("ok", Slow).serve(serve).await.unwrap();
+            serving.registered().await.unwrap();
+            serving
+        });
+        Self { serving: Some(serving.await.unwrap()), runtime: Some(runtime) }
+    }
+
+    async fn stop(mut self) {
+        let (serving, runtime) = (self.serving.take().unwrap(), self.runtime.as_ref().unwrap());
+        runtime.spawn(serving.stop()).await.unwrap();
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
+    }
+}
+
+/// Calls to participants that have ended so, as the coordinator counts them.
+async fn calls(admin: SocketAddr, result: &str) -> u64 {
+    let metrics = http_call(admin, "GET", "/metrics", &[], b"").await.body;
+    let result = format!("result=\"{result}\"");
+    let of_calls = metrics.lines().filter(|line| {
+        line.starts_with("unanimo_participant_calls_total{") && line.contains(&result)
+    });
+    of_calls.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// No transaction is lost, refused or aborted by it, none waits for a replica that has left, and no call fails: each is
+/// answered by the replica that took it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_loses_no_transaction() {
+async fn a_rolling_restart_loses_no_transaction_and_no_call() {
     let url = Server::shared().database().await;
-    let coordinator = Coordinator::start().await.unwrap();
+    let coordinator =
+        unanimo_coordinator::Builder::new(config(&sqlite_url())).start().await.unwrap();
+    let admin = coordinator.admin_address().unwrap();
+    let endpoint = format!("http://{}", coordinator.grpc_address().unwrap());
     let mut replicas = Vec::new();
     for _ in 0..REPLICAS {
-        replicas.push(replica(&url, &coordinator.endpoint()).await);
+        replicas.push(Replica::start(&url, &endpoint).await);
     }
     let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut clients = tokio::task::JoinSet::new();
     for number in 0..CLIENTS {
-        let client = coordinator.client().unwrap();
+        let client = Client::new(endpoint.as_str()).unwrap();
         let (over, done) = (Arc::clone(&over), Arc::clone(&done));
         clients.spawn(async move {
             let mut slowest = Duration::ZERO;
@@ -60,7 +140,7 @@ async fn a_rolling_restart_loses_no_transaction() {
         let before = done.load(Ordering::SeqCst);
         let old = std::mem::replace(
             &mut replicas[round % REPLICAS],
-            replica(&url, &coordinator.endpoint()).await,
+            Replica::start(&url, &endpoint).await,
         );
         old.stop().await;
         unanimo_tests::wait::until("the load to go on", async || {
@@ -73,6 +153,9 @@ async fn a_rolling_restart_loses_no_transaction() {
         let slowest = client.unwrap();
         assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     }
+    let answered = calls(admin, "answered").await;
+    assert!(answered >= 400, "{answered} calls were counted");
+    assert_eq!(calls(admin, "failed").await, 0, "calls were lost with the replica that had them");
     for replica in replicas {
         replica.stop().await;
     }

@@ -168,11 +168,12 @@ async fn l5_commits_that_are_given_up_while_a_standby_is_away_leave_no_session()
     }
 }
 
-/// L5: commits of the sweeper, too. It goes on when a standby is back.
+/// L5: commits of the sweeper, too, which works as a role that may not end what its login has begun. It goes on when a
+/// standby is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l5_a_commit_of_the_sweeper_that_is_given_up_leaves_no_session() {
     let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
-    let (url, service) = bank(&server, Login::Owner).await;
+    let (url, service) = bank(&server, Login::AsRole).await;
     let mut admin = PgConnection::connect(&url).await.unwrap();
     admin
         .execute(

@@ -11,7 +11,7 @@ use unanimo_proto::v1::{HeuristicKind, Mode, cancel_response, commit_response, p
 use unanimo_sdk::{
     Call, Isolation, MySql, MySqlOptions, Participant, PrepareError, Service, TwoPhase, refuse,
 };
-use unanimo_tests::mariadb::Server;
+use unanimo_tests::mariadb::{Server, end, hold_commits, is_mysql, let_commits_go};
 use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
@@ -99,11 +99,14 @@ impl TwoPhase<MySql> for Sql {
 }
 
 /// Everything that a handler could have left behind on its connection, but for the database.
-const SETTINGS: &str = "SELECT CONCAT_WS(' ', @@autocommit, @@time_zone, @@foreign_key_checks,
-    @@innodb_lock_wait_timeout, @@tx_isolation, @@tx_read_only,
+const SETTINGS: &str =
+    "SELECT CONCAT_WS(' ', @@autocommit = 1, @@time_zone, @@foreign_key_checks = 1,
+    @@innodb_lock_wait_timeout,
+    /*M! @@tx_isolation, @@tx_read_only = 1 */
+    /*!80000 @@transaction_isolation, @@transaction_read_only = 1 */,
     @@sql_mode LIKE '%STRICT_ALL_TABLES%')";
 
-const CLEAN: &str = "OFF +00:00 ON 1 READ-COMMITTED ON 1";
+const CLEAN: &str = "0 +00:00 1 1 READ-COMMITTED 1 1";
 
 /// A database of participant `p`.
 pub(super) struct Bank {

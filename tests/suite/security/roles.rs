@@ -104,6 +104,8 @@ impl File {
     pub(super) async fn world(&self) -> World {
         let mut config = config(&sqlite_url());
         config.identities = setting(&self.path);
+        // What is begun here is left open, and no stop has to wait for it.
+        config.drain_timeout = unanimo_coordinator::config::Period::millis(200);
         World::start(config).await
     }
 

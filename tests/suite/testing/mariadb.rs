@@ -5,7 +5,7 @@ use unanimo_sdk::{
     BoxError, Call, Json, MySql, MySqlOptions, Participant, PrepareError, TwoPhase, refuse,
 };
 use unanimo_testing::{Harness, Subject};
-use unanimo_tests::mariadb::Server;
+use unanimo_tests::mariadb::{Server, end};
 
 use super::{Order, STOCK, check_crashes, run};
 
@@ -31,7 +31,7 @@ impl<const FAULT: u8> Subject for Shop<FAULT> {
         sqlx::raw_sql(make).execute(&mut connection).await?;
         let fill = sqlx::query("INSERT INTO stock VALUES (?, 0)").bind(STOCK);
         fill.execute(&mut connection).await?;
-        connection.close().await?;
+        end(connection).await;
         Ok(Self { url })
     }
 
@@ -49,7 +49,7 @@ impl<const FAULT: u8> Subject for Shop<FAULT> {
         let mut connection = MySqlConnection::connect(&self.url).await?;
         let stock = sqlx::query_as("SELECT free, reserved FROM stock");
         let (free, reserved): (i64, i64) = stock.fetch_one(&mut connection).await?;
-        connection.close().await?;
+        end(connection).await;
         Ok(format!("free {free}, reserved {reserved}"))
     }
 }

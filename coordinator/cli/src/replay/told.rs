@@ -1,6 +1,7 @@
 //! Outcome of a replay, as text and as JSON.
 
 use serde::Serialize;
+use unanimo_core::RulesVersion;
 use unanimo_core::history::{Difference, Document, Replayed};
 
 use super::Args;
@@ -31,6 +32,7 @@ struct Told<'a> {
     gid: &'a str,
     tx_id: String,
     recorded_by: String,
+    rules: Vec<u16>,
     equal: bool,
     inputs: Option<usize>,
     transitions: Option<usize>,
@@ -87,7 +89,27 @@ pub(super) fn tell(
             format!("{BAD}differs{BAD:#}  {head}; recorded by {recorded_by}\n{lines}")
         }
     };
-    output::print(&text)
+    output::print(&(text + &rules_in_words(document)))
+}
+
+/// Says by which rules the record went, if it is not those of this version: it is replayed by its own.
+fn rules_in_words(document: &Document) -> String {
+    let (rules, current) = (document.rules(), RulesVersion::CURRENT);
+    if rules.iter().all(|rules| *rules == current) {
+        return String::new();
+    }
+    let numbers: Vec<String> = rules.iter().map(|rules| rules.0.to_string()).collect();
+    let mut text = format!(
+        "         it went by rules {}, and is replayed by them; those of this version are {}\n",
+        numbers.join(", then "),
+        current.0
+    );
+    if rules.contains(&RulesVersion::FIRST) {
+        text.push_str(
+            "         rules 0 are the first: no flags of branches were recorded then, and nothing of what goes with a call\n",
+        );
+    }
+    text
 }
 
 fn counts(sum: &Replayed) -> String {
@@ -122,6 +144,7 @@ fn told<'a>(
         gid: document.transaction.gid.as_str(),
         tx_id: document.transaction.tx_id.to_string(),
         recorded_by: recorded_by(document),
+        rules: document.rules().iter().map(|rules| rules.0).collect(),
         equal: matches!(outcome, Outcome::Equal(_)),
         inputs: sum.map(|sum| sum.inputs),
         transitions: sum.map(|sum| sum.transitions),

@@ -17,12 +17,13 @@ pub(super) fn fields(text: &str, document: &Document) -> Vec<String> {
 }
 
 /// Finds the fields of a text that are not in what was understood of it. One that says nothing, such as `false`, may
-/// be left out there.
+/// be left out there, and so may the number of the first rules.
 fn passed_over(written: &Value, understood: &Value, path: &str, found: &mut Vec<String>) {
-    let says_nothing = |value: &Value| match value {
+    let says_nothing = |name: &str, value: &Value| match value {
         Value::Null | Value::Bool(false) => true,
         Value::Array(items) => items.is_empty(),
-        _ => false,
+        Value::String(text) => text.is_empty(),
+        value => name == "rules" && path.ends_with(".settings") && *value == 0,
     };
     match (written, understood) {
         (Value::Object(written), Value::Object(understood)) => {
@@ -30,7 +31,7 @@ fn passed_over(written: &Value, understood: &Value, path: &str, found: &mut Vec<
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 match understood.get(name) {
                     Some(known) => passed_over(value, known, &path, found),
-                    None if says_nothing(value) || found.len() >= UNKNOWN_MAX => {}
+                    None if says_nothing(name, value) || found.len() >= UNKNOWN_MAX => {}
                     None => found.push(path),
                 }
             }
@@ -62,9 +63,13 @@ mod tests {
             document["later"] = 1.into();
             document["branches"][1]["pivto"] = true.into();
             document["branches"][1]["pivot"] = false.into();
+            document["branches"][1]["payload"]["media_type"] = "".into();
+            document["entries"][0]["steps"][0]["input"]["begin"]["settings"]["rules"] = 0.into();
+            document["entries"][2]["steps"][0]["rules"] = 0.into();
             document["entries"][2]["steps"][0]["wake"] = "up".into();
         });
-        assert_eq!(found, ["branches[1].pivto", "entries[2].steps[0].wake", "later"]);
+        let steps = ["entries[2].steps[0].rules", "entries[2].steps[0].wake"];
+        assert_eq!(found, ["branches[1].pivto", steps[0], steps[1], "later"]);
         let many = unknown(&|document| {
             for index in 0..30 {
                 document[format!("later-{index}")] = 1.into();

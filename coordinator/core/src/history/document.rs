@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Caller, Entry, LAST_VERSION, Size};
+use super::{Caller, Entry, Input, LAST_VERSION, Size};
 use crate::branch::Enlistment;
 use crate::definition::{
     BranchSpec, Compensation, Definition, Drive, Lock, Mode, Parent, RetryPolicy, Start, StepInput,
@@ -12,6 +12,7 @@ use crate::ids::{
     ActionName, BranchId, BranchNumber, Gid, InputName, ParticipantName, TxId, Version,
 };
 use crate::payload::Payload;
+use crate::policy::RulesVersion;
 use crate::time::{Timestamp, millis_of};
 use crate::transaction::{Origin, Record};
 
@@ -223,6 +224,22 @@ impl Document {
             }
             _ => None,
         }
+    }
+
+    /// Returns the numbers of the rules by which it went, from its begin and from each adoption on.
+    #[must_use]
+    pub fn rules(&self) -> Vec<RulesVersion> {
+        let steps = self.entries.iter().flat_map(|entry| &entry.steps);
+        let mut rules: Vec<RulesVersion> = steps
+            .filter_map(|step| match &step.input {
+                Input::Begin { settings, .. } | Input::Recovered { settings, .. } => {
+                    Some(settings.rules)
+                }
+                _ => None,
+            })
+            .collect();
+        rules.dedup();
+        rules
     }
 
     /// The transaction as it was begun, with its first branches. Zeroes stand for payloads.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 pub use self::difference::{Difference, Error};
 use super::{Call, Document, Entry, Input, LockRequest, PrepareResult, Standing, Step};
+use crate::decision::Phase;
 use crate::effects::Effects;
 use crate::ids::Version;
 use crate::policy::Policy;
@@ -73,6 +74,8 @@ pub struct Replay<'a> {
     tx: Option<Transaction>,
     /// The transaction as the last transition wrote it.
     written: Option<Record>,
+    /// When the last input came.
+    at: Option<Timestamp>,
     sum: Replayed,
     entry: usize,
     step: usize,
@@ -93,6 +96,7 @@ impl<'a> Replay<'a> {
             policy: Policy::default(),
             tx: None,
             written: None,
+            at: None,
             sum: Replayed::default(),
             entry: 0,
             step: 0,
@@ -120,6 +124,8 @@ impl<'a> Replay<'a> {
     fn take(&mut self, entry: &Entry, step: &Step) -> Result<Moment, Box<Difference>> {
         let last = self.step + 1 == entry.steps.len();
         let compare = compare::Compare { document: self.document, entry, at: self.step };
+        compare.time_of(step, self.not_before(entry, &step.input))?;
+        self.at = Some(step.at);
         let effects = self.apply(compare, entry, step)?;
         let tx = self.tx.as_mut().expect("the first input begins it");
         compare.effects(step, &effects, tx, &self.policy)?;
@@ -154,6 +160,21 @@ impl<'a> Replay<'a> {
         })
     }
 
+    /// Returns the time before which an input cannot come. A transaction lives through real time from its start on, and
+    /// takes the time of day again when it is adopted.
+    fn not_before(&self, entry: &Entry, input: &Input) -> Option<Timestamp> {
+        let has_started = |tx: &Transaction| !matches!(tx.phase(), Phase::Scheduled);
+        self.tx.as_ref().filter(|tx| has_started(tx))?;
+        let is_adopted = matches!(input, Input::Recovered { .. }) || self.is_behind_a_gap(entry);
+        self.at.filter(|_| !is_adopted)
+    }
+
+    /// Tells whether the transaction was adopted before this input.
+    fn is_behind_a_gap(&self, entry: &Entry) -> bool {
+        let written = self.written.as_ref();
+        self.step == 0 && written.is_some_and(|written| entry.version != written.version.next())
+    }
+
     fn apply(
         &mut self,
         compare: compare::Compare<'_>,
@@ -170,7 +191,7 @@ impl<'a> Replay<'a> {
             return Ok(effects);
         }
         let written = self.written.as_ref().expect("the first input begins it, and is written");
-        let gap = self.step == 0 && entry.version != written.version.next();
+        let gap = self.is_behind_a_gap(entry);
         if let Input::Recovered { settings, .. } = &step.input {
             self.policy = settings.policy();
             self.sum.recoveries += 1;

@@ -12,7 +12,7 @@ use unanimo_proto::v1::{
 use unanimo_tests::scripted::Seen;
 
 use super::super::{World, describe, millis, tcc};
-use super::{accept, called, ended, order, saga, step};
+use super::{accept, called, ended, on_both, order, saga, step};
 
 fn lock(mode: LockMode, wait_ms: i64) -> Vec<Lock> {
     vec![Lock { name: "account:42".into(), mode: mode.into(), wait_max: millis(wait_ms) }]
@@ -150,7 +150,7 @@ async fn nobody_is_told_to_wait_for_itself() {
 /// begin, and before a step.
 #[tokio::test]
 async fn a_wait_goes_on_over_crashes() {
-    for world in [World::sqlite().await, World::postgres().await] {
+    on_both(async |world: World| {
         world.p.hold(true);
         let first = accept(&world, locking("first", "gated", exclusive(0))).await;
         called(&world, &first, "a", 1).await;
@@ -175,7 +175,8 @@ async fn a_wait_goes_on_over_crashes() {
         let took = restarted.elapsed();
         assert!(took < Duration::from_secs(5), "the wait began anew: {took:?} after the restart");
         world.p.hold(false);
-    }
+    })
+    .await;
 }
 
 /// An initiator that calls a participant itself is told to only once the transaction has its locks.

@@ -16,7 +16,7 @@ use unanimo_proto::v1::{
 
 use super::super::{World, millis, tcc};
 use super::bad_input::child_step;
-use super::{accept, ended, order, saga, step};
+use super::{accept, ended, on_both, order, saga, step};
 use crate::store::count_at;
 
 /// A TCC that starts so much later.
@@ -55,7 +55,7 @@ async fn a_step_waits_for_its_delay() {
 /// Nothing is sent before the start, of whatever mode the transaction is; its deadline counts from there.
 #[tokio::test]
 async fn a_transaction_starts_at_its_time() {
-    for world in [World::sqlite().await, World::postgres().await] {
+    on_both(async |world: World| {
         let began = std::time::Instant::now();
         let mut request = later("g", 400);
         request.timeout = millis(300);
@@ -69,13 +69,14 @@ async fn a_transaction_starts_at_its_time() {
         assert_eq!(shown.outcome(), Outcome::Committed);
         assert!(shown.started_at.is_some());
         assert_eq!(world.p.calls(&tx_id, "a"), ["prepare", "commit"]);
-    }
+    })
+    .await;
 }
 
 /// A Rollback before the start ends it, and nobody is called.
 #[tokio::test]
 async fn a_rollback_before_the_start_ends_it() {
-    for world in [World::sqlite().await, World::postgres().await] {
+    on_both(async |world: World| {
         for (gid, delay_ms) in [("soon", 60_000), ("tomorrow", DAY_MS)] {
             let tx_id = accept(&world, later(gid, delay_ms)).await;
             let result = world.rollback(&tx_id).await.unwrap();
@@ -83,13 +84,14 @@ async fn a_rollback_before_the_start_ends_it() {
             assert_eq!(result.abort_cause(), AbortCause::Rollback);
         }
         assert_eq!(world.p.seen(), []);
-    }
+    })
+    .await;
 }
 
 /// L5: what starts tomorrow costs no memory, before and after a restart. Whoever asks for it finds it.
 #[tokio::test]
 async fn l5_what_starts_tomorrow_costs_no_memory() {
-    for world in [World::sqlite().await, World::postgres().await] {
+    on_both(async |world: World| {
         for n in 0..20 {
             accept(&world, later(&format!("g{n}"), DAY_MS + n)).await;
         }
@@ -116,13 +118,14 @@ async fn l5_what_starts_tomorrow_costs_no_memory() {
         assert_eq!(result.outcome(), Outcome::Aborted);
         nothing_in_memory(&world).await;
         assert_eq!(world.p.seen(), []);
-    }
+    })
+    .await;
 }
 
 /// A saga whose next step is due tomorrow sleeps, too; its compensations are not forgotten meanwhile.
 #[tokio::test]
 async fn a_saga_sleeps_between_two_steps() {
-    for world in [World::sqlite().await, World::postgres().await] {
+    on_both(async |world: World| {
         let tx_id = accept(&world, half_a_day("g")).await;
         super::called(&world, &tx_id, "a", 1).await;
         nothing_in_memory(&world).await;
@@ -135,7 +138,8 @@ async fn a_saga_sleeps_between_two_steps() {
         for id in ["b", "c"] {
             assert_eq!(world.p.calls(&tx_id, id), [""; 0], "it was never sent");
         }
-    }
+    })
+    .await;
 }
 
 /// A saga whose second step waits for half a day, and its third for the second.
@@ -149,7 +153,7 @@ fn half_a_day(gid: &str) -> SubmitTransactionRequest {
 /// L1: a step that slept is sent at its time, and the saga goes on.
 #[tokio::test]
 async fn l1_a_step_that_slept_is_sent_at_its_time() {
-    for world in [World::sqlite().await, World::postgres().await] {
+    on_both(async |world: World| {
         let tx_id = accept(&world, half_a_day("g")).await;
         super::called(&world, &tx_id, "a", 1).await;
         nothing_in_memory(&world).await;
@@ -157,7 +161,8 @@ async fn l1_a_step_that_slept_is_sent_at_its_time() {
         assert_eq!(ended(&world, "g").await.outcome(), Outcome::Committed);
         assert_eq!(order(&world, &tx_id, "prepare"), ["a", "b", "c"]);
         assert_eq!(order(&world, &tx_id, "cancel"), [""; 0]);
-    }
+    })
+    .await;
 }
 
 /// Starts the coordinator again, half a day later.
@@ -186,7 +191,7 @@ fn sleeping_child() -> ChildTransaction {
 /// reaches it all the same.
 #[tokio::test]
 async fn l5_a_child_in_doubt_sleeps_while_its_parent_does() {
-    for world in [World::sqlite().await, World::postgres().await] {
+    on_both(async |world: World| {
         let request = |gid: &str| {
             let mut last = step("b", "ok", &["c"]);
             last.delay = millis(DAY_MS / 2);
@@ -214,13 +219,14 @@ async fn l5_a_child_in_doubt_sleeps_while_its_parent_does() {
         assert_eq!(ended(&world, "yes").await.outcome(), Outcome::Committed);
         let child = ended(&world, "yes.c").await;
         assert_eq!(world.p.calls(&child.tx_id, "x"), ["prepare", "commit"]);
-    }
+    })
+    .await;
 }
 
 /// L5: a child that waits for time sleeps, and so does its parent. Both go on at its time.
 #[tokio::test]
 async fn l5_a_parent_sleeps_while_its_child_waits_for_time() {
-    for world in [World::sqlite().await, World::postgres().await] {
+    on_both(async |world: World| {
         let request = |gid: &str| {
             let steps = vec![child_step("b", sleeping_child(), &[]), step("c", "ok", &["b"])];
             SubmitTransactionRequest { timeout: millis(DAY_MS), ..saga(gid, steps) }
@@ -249,13 +255,14 @@ async fn l5_a_parent_sleeps_while_its_child_waits_for_time() {
         let child = world.get("yes.b").await;
         assert_eq!(order(&world, &child.tx_id, "prepare"), ["x", "y"]);
         assert_eq!(order(&world, &parent.tx_id, "prepare"), ["c"]);
-    }
+    })
+    .await;
 }
 
 /// A participant that asks about a branch of a sleeper is answered, and the sleeper is left where it is.
 #[tokio::test]
 async fn a_question_about_a_branch_wakes_no_sleeper() {
-    for world in [World::sqlite().await, World::postgres().await] {
+    on_both(async |world: World| {
         let mut request = half_a_day("g");
         request.branches[0].mode = Mode::Tcc.into();
         let tx_id = accept(&world, request).await;
@@ -281,13 +288,14 @@ async fn a_question_about_a_branch_wakes_no_sleeper() {
         let shown = world.get("g").await;
         let adopted = shown.timeline.iter().filter(|line| line.event == "adopted").count();
         assert!(adopted <= 2, "{:?}", shown.timeline);
-    }
+    })
+    .await;
 }
 
 /// L5: whoever looks at sleepers, however often, wakes none, and no row is written. They go on at their time.
 #[tokio::test]
 async fn l5_looks_at_sleepers_write_nothing() {
-    for world in [World::sqlite().await, World::postgres().await] {
+    on_both(async |world: World| {
         let url = world.config.database_url.expose().to_owned();
         accept(&world, later("later", DAY_MS / 2)).await;
         let half = accept(&world, half_a_day("half")).await;
@@ -337,7 +345,8 @@ async fn l5_looks_at_sleepers_write_nothing() {
             assert_eq!(ended(&world, gid).await.outcome(), Outcome::Committed, "{gid}");
         }
         assert_eq!(order(&world, &half, "prepare"), ["a", "b", "c"]);
-    }
+    })
+    .await;
 }
 
 /// A sleeper that is followed until its time is near has a history that is replayed.
@@ -393,7 +402,7 @@ impl Env for Clock {
 /// one in which it was late; what is due later still costs nothing.
 #[tokio::test]
 async fn l1_what_sleeps_starts_at_its_time() {
-    for world in [World::sqlite().await, World::postgres().await] {
+    on_both(async |world: World| {
         let (p, config) = (world.p.clone(), world.config.clone());
         for n in 0..100 {
             accept(&world, later(&format!("soon{n}"), DAY_MS + n)).await;
@@ -405,7 +414,7 @@ async fn l1_what_sleeps_starts_at_its_time() {
         drop(world);
         let clock = Arc::new(Clock::default());
         // Some seconds before its time it is in memory, and not sent.
-        clock.set_ahead(DAY_MS - 15_000);
+        clock.set_ahead(DAY_MS - 20_000);
         let world = World::start_at(config.clone(), p.clone(), Arc::clone(&clock) as _).await;
         super::until("the soonest", async || (in_memory(&world) == 100).then_some(())).await;
         assert_eq!(p.seen(), []);
@@ -422,7 +431,8 @@ async fn l1_what_sleeps_starts_at_its_time() {
         })
         .await;
         assert_eq!(world.get("last").await.state(), TransactionState::Scheduled);
-    }
+    })
+    .await;
 }
 
 /// L5: however many are due at once, no more are in memory than may be, and all of them start.
@@ -528,7 +538,7 @@ async fn a_stop_does_not_wait_for_what_starts_later() {
 /// each is sent once, at its own time, and a Rollback before that ends it with nothing sent.
 #[tokio::test]
 async fn clocks_that_are_set_start_nothing_twice_and_nothing_early() {
-    for world in [World::sqlite().await, World::postgres().await] {
+    on_both(async |world: World| {
         let (p, config) = (world.p.clone(), world.config.clone());
         let mut second = step("b", "ok", &["a"]);
         second.delay = millis(DAY_MS / 2);
@@ -561,5 +571,6 @@ async fn clocks_that_are_set_start_nothing_twice_and_nothing_early() {
         assert_eq!(order(&world, &of_step, "prepare"), ["a", "b"]);
         assert_eq!(p.calls(&started, "a"), ["prepare", "commit"]);
         assert_eq!(p.calls(&cancelled, "a"), [""; 0]);
-    }
+    })
+    .await;
 }

@@ -60,7 +60,7 @@ async fn s12_commits_and_cancels_touch_their_own_transaction_only() {
         let mut session = MySqlConnection::connect(&bank.url).await.unwrap();
         let work = format!("XA START {other}; {INSERT}; XA END {other}; XA PREPARE {other}");
         run(&mut session, &work).await.unwrap();
-        session.close().await.unwrap();
+        end(session).await;
     }
     bank.commit(&committed).await;
     bank.cancel(&cancelled).await;

@@ -23,8 +23,29 @@ pub(super) struct Compare<'a> {
 }
 
 impl Compare<'_> {
+    /// Compares the time of an input with that of its write, and with the time before which it cannot have come.
+    pub(super) fn time_of(self, step: &Step, not_before: Option<Timestamp>) -> Compared {
+        if let Some(before) = not_before.filter(|before| step.at < *before) {
+            let what = "the time goes back, and only an adoption sets a transaction's clock";
+            let after = format!("{} or later", self.document.time(before));
+            return Err(self.difference(what.to_owned(), self.document.time(step.at), after));
+        }
+        let makes_the_write = self.at + 1 == self.entry.steps.len();
+        let written_at = if makes_the_write { self.entry.at } else { step.at };
+        let what = "the time of the write is not that of the input that made it";
+        self.same(what, &written_at, &step.at, |at| self.document.time(*at))
+    }
+
     /// Compares the definition with that which was begun.
     pub(super) fn begun(self, input: &Input, tx: &Transaction) -> Compared {
+        let (subject, identity) = (&self.document.transaction, tx.identity());
+        for (what, recorded, begun) in [
+            ("the time of the begin differs", Some(subject.created_at), Some(identity.created_at)),
+            ("the time of the start differs", subject.start_at, identity.start_at),
+            ("the deadline differs", Some(subject.deadline), Some(identity.deadline)),
+        ] {
+            self.same(what, &recorded, &begun, |at| self.time(*at))?;
+        }
         let Input::Begin { definition: recorded, .. } = input else { return Ok(()) };
         if recorded.is_empty() {
             return Ok(());
