@@ -33,7 +33,7 @@ const ROUNDS: usize = 5;
 const IN_FLIGHT: usize = 64;
 
 /// Memory that a server with so many rows would be given, and a log that is not written out all the time.
-const SETTINGS: &str = "fsync = on\nshared_buffers = 1GB\nmax_wal_size = 8GB\n";
+const SETTINGS: &str = "fsync = on\nshared_buffers = 1GB\nmax_wal_size = 2GB\n";
 
 /// Retention by which nothing is due.
 const LONG: Retention =

@@ -11,7 +11,7 @@ use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::QueryAs;
 use uuid::Uuid;
 
-use super::super::error::is_of_data;
+use super::super::error::is_corrupt;
 use crate::alarm::TRANSACTION_UNREADABLE;
 
 /// Identifiers of one millisecond.
@@ -158,7 +158,7 @@ where
     let (mut done, mut halves) = (Vec::new(), Halves::new(ids));
     while let Some(part) = halves.next() {
         match statement(part).fetch_all(&mut *connection).await {
-            Err(error) if is_of_data(&error) => halves.failed(part, error)?,
+            Err(error) if is_corrupt(&error) => halves.failed(part, error)?,
             rows => done.extend(rows?),
         }
     }
@@ -243,7 +243,7 @@ impl Damage {
             let (first, last) = ends((from, from + MS));
             let read = sqlx::query_scalar::<_, i64>(READ).bind(first).bind(last);
             match read.fetch_one(&mut *connection).await {
-                Err(error) if is_of_data(&error) => {
+                Err(error) if is_corrupt(&error) => {
                     self.known().names.insert(from, (Instant::now(), Vec::new()));
                 }
                 Err(error) => return Err(error),
@@ -301,7 +301,7 @@ async fn all_names(connection: &mut PgConnection, range: Range) -> Result<Vec<Uu
     let (from, before) = ends(range);
     let names = sqlx::query_scalar(NAMES).bind(from).bind(before);
     match names.fetch_all(&mut *connection).await {
-        Err(error) if is_of_data(&error) => {
+        Err(error) if is_corrupt(&error) => {
             let names = sqlx::query_scalar(NAMES_OF_PARKED).bind(from).bind(before);
             names.fetch_all(connection).await
         }

@@ -4,7 +4,7 @@ use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::QueryAs;
 use uuid::Uuid;
 
-use super::super::super::error::is_of_data;
+use super::super::super::error::is_corrupt;
 use super::super::super::purge::PURGE_ROWS_MAX;
 use super::super::damage::{Damage, in_halves};
 
@@ -28,7 +28,7 @@ pub(super) async fn due(
     of_names: impl Fn(&[Uuid]) -> Query,
 ) -> Result<Due, sqlx::Error> {
     match in_range(OLDEST, before).fetch_all(&mut *connection).await {
-        Err(error) if is_of_data(&error) => {}
+        Err(error) if is_corrupt(&error) => {}
         due => return Ok((due?, Vec::new())),
     }
     let is_enough = |due: &Vec<_>| i64::try_from(due.len()).is_ok_and(|len| len >= PURGE_ROWS_MAX);
@@ -40,7 +40,7 @@ pub(super) async fn due(
         }
         let (from, to) = part.into_inner();
         match in_range(from, to + 1).fetch_all(&mut *connection).await {
-            Err(error) if is_of_data(&error) => {
+            Err(error) if is_corrupt(&error) => {
                 if from == to {
                     failed.push(from);
                     continue;

@@ -8,7 +8,7 @@ use unanimo_core::Incarnation;
 use uuid::Uuid;
 
 use super::super::super::Claim;
-use super::super::super::error::is_of_data;
+use super::super::super::error::is_corrupt;
 use super::super::super::rows::{Read, ms_to_column};
 use super::super::damage::in_halves;
 use super::{CLAIM_DUE, CLAIM_OF_FENCED, CLAIM_ONE, SET_ASIDE, of_ids};
@@ -63,7 +63,7 @@ pub(super) async fn make(
     };
     let claimed = query(right, claim, limit, None).fetch_all(&mut *connection).await;
     let (claimed, failed) = match claimed {
-        Err(error) if is_of_data(&error) && !matches!(claim, Claim::One(..)) => {
+        Err(error) if is_corrupt(&error) && !matches!(claim, Claim::One(..)) => {
             in_parts(connection, right, claim, limit).await?
         }
         claimed => (claimed?, Vec::new()),

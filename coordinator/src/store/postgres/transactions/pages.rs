@@ -3,7 +3,7 @@
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::super::super::error::is_of_data;
+use super::super::super::error::is_corrupt;
 use super::super::super::listing::{self, CHUNK_MAX, Source};
 use super::super::damage::{Damage, Parts, ends};
 use super::listed::{NAMES_OF_ATTENTION, PAGE_OF_ALL, PAGE_OF_ATTENTION, PAGE_OF_OPEN};
@@ -26,7 +26,7 @@ pub(super) async fn of_range(
     let listing::Range { source, from, before } = range;
     let page = sqlx::query_as(statement(source)).bind(before).bind(CHUNK_MAX).bind(from);
     match page.fetch_all(&mut *connection).await {
-        Err(error) if is_of_data(&error) => {}
+        Err(error) if is_corrupt(&error) => {}
         page => return page,
     }
     if source == Source::Attention {
@@ -44,7 +44,7 @@ pub(super) async fn of_range(
         let page =
             sqlx::query_as::<_, (Uuid, i64)>(statement(source)).bind(last).bind(left).bind(first);
         match page.fetch_all(&mut *connection).await {
-            Err(error) if is_of_data(&error) => parts.failed(part, error)?,
+            Err(error) if is_corrupt(&error) => parts.failed(part, error)?,
             page => found.extend(page?),
         }
     }
@@ -53,7 +53,7 @@ pub(super) async fn of_range(
         let page =
             sqlx::query_as::<_, (Uuid, i64)>(statement(source)).bind(next).bind(1_i64).bind(name);
         match page.fetch_all(&mut *connection).await {
-            Err(error) if is_of_data(&error) => found.push((name, 0)),
+            Err(error) if is_corrupt(&error) => found.push((name, 0)),
             page => found.extend(page?),
         }
     }

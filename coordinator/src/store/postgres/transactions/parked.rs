@@ -36,7 +36,7 @@ use sqlx::postgres::PgConnection;
 use unanimo_core::Incarnation;
 use uuid::Uuid;
 
-use super::super::super::error::is_of_data;
+use super::super::super::error::is_corrupt;
 use super::super::damage::{Damage, Parts, ends, in_halves};
 
 /// Rows of the log that are looked at in one statement of parking: some milliseconds, in which a batch may wait for
@@ -176,7 +176,7 @@ async fn unpark_ended(
         sqlx::query_as::<_, (Uuid,)>(UNPARK_ENDED).bind(me.0).bind(nonce).bind(ids)
     };
     match unpark(None).fetch_all(&mut *connection).await {
-        Err(error) if is_of_data(&error) => {}
+        Err(error) if is_corrupt(&error) => {}
         unparked => return unparked.map(drop),
     }
     let names = sqlx::query_scalar(AWAKE_OF).bind(me.0);
@@ -256,7 +256,7 @@ async fn park_what_can_be_read(
     to: Uuid,
 ) -> Result<Option<Uuid>, sqlx::Error> {
     match park_part(connection, right, owner, from, to).await {
-        Err(error) if is_of_data(&error) => {}
+        Err(error) if is_corrupt(&error) => {}
         parked => return parked,
     }
     let mut parts = Parts::new(from, to);
@@ -264,7 +264,7 @@ async fn park_what_can_be_read(
         let (mut first, last) = ends(part);
         while first < last {
             match park_part(connection, right, owner, first, last).await {
-                Err(error) if is_of_data(&error) => {
+                Err(error) if is_corrupt(&error) => {
                     parts.failed((first.as_u128(), last.as_u128()), error)?;
                     break;
                 }
