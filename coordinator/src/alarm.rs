@@ -116,11 +116,16 @@ pub const TABLE: &[Described] = &[
     },
     Described {
         name: WRITE_REFUSED,
-        raised: "The database refuses to store a change of a transaction. The request has failed, \
-                 and the transaction leaves memory until a client asks for it again.",
-        act: "Read the error in the log line. If you have not changed the schema, it is a fault of \
-              the coordinator: report it.",
-        cleared: "nothing; it is a single event",
+        raised: "The database refuses to store a change of a transaction. Either the request has failed, and the \
+                 transaction leaves memory: the next search for what is open brings it back, or sets it aside if it \
+                 cannot be read. Or the line says that the row is sent again: it may have been stored before, or \
+                 nothing shows that it is the row's own fault. Then the transaction stays in memory and waits, and so \
+                 does whoever waits for it; it is told nothing until the database takes the row.",
+        act: "Read the error in the log line. If it tells of a page or a checksum, the disk has damaged the \
+              database: [restore a backup](../backup.md#one-damaged-transaction). If you have changed the schema, \
+              or have added a constraint or a trigger, take that back: a row that waits is then stored by itself. \
+              Otherwise it is a fault of the coordinator: report it.",
+        cleared: "nothing; it is told once for each transaction. `unanimo_journal_backlog` counts those that wait",
     },
     Described {
         name: DATABASE_WENT_BACK,

@@ -126,6 +126,7 @@ pub struct Metrics {
     connected: Gauge01,
     lease_held: Gauge01,
     log_bytes: Gauge01,
+    damaged_ranges: Gauge01,
     adopted: Counter<u64, AtomicU64>,
     purged: Family<WhatLabel, Counter>,
     last_purge: Seconds,
@@ -175,6 +176,7 @@ impl Default for Metrics {
             connected: Gauge::default(),
             lease_held: Gauge::default(),
             log_bytes: Gauge::default(),
+            damaged_ranges: Gauge::default(),
             adopted: Counter::default(),
             purged: Family::default(),
             last_purge: Gauge::default(),
@@ -238,6 +240,7 @@ impl Metrics {
         all.add("unanimo_purged_total", self.purged.clone());
         all.add("unanimo_last_purge_timestamp_seconds", self.last_purge.clone());
         all.add("unanimo_write_refused_total", self.write_refused.clone());
+        all.add("unanimo_damaged_ranges", self.damaged_ranges.clone());
         all.add("unanimo_build_info", self.build.clone());
         all.add("process_resident_memory_bytes", self.process.resident_bytes.clone());
         all.add("process_cpu_seconds_total", self.process.cpu_seconds.clone());
@@ -314,8 +317,9 @@ impl Metrics {
         self.write_refused.inc();
     }
 
-    /// Sets the numbers of transactions that need an operator.
+    /// Sets the numbers of transactions that need an operator, and of places of damage whose names are lost.
     pub fn attention(&self, count: AttentionCount) {
+        self.damaged_ranges.set(count.damaged_ranges);
         for (alarm, value) in [
             (TRANSACTION_STALLED, count.stalled),
             (PIVOT_UNANSWERED, count.unanswered),

@@ -41,9 +41,10 @@ cargo xtask CHORE
                  --accept makes its schema, README and rendered examples anew
   docs           make docs/reference anew from the code
   bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
-                 --check to fail where the journal does not do its work; bench layout [--count N]: what
-                 PostgreSQL spends on each, and reads beside N that have finished; bench conversion [--count N]:
-                 the first start on N of the version before the log
+                 --check to fail where the journal does not do its work; bench layout: what PostgreSQL spends
+                 on each; bench flat [--count N] [--hold SECONDS]: everything beside N that have finished and
+                 beside few, and with a snapshot held open; bench conversion [--count N]: the first start on N
+                 of the version before the log
   soak [--minutes N]  half of the participants dead, one slow, the database bounced, the clock set: memory
                  must be flat, the healthy served as before, nothing half done; 1 minute if not said;
                  then a participant comes back to which very much is owed

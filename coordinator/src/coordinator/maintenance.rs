@@ -23,8 +23,11 @@ use crate::suspension::Moment;
 /// Pause between two counts of the transactions that need attention.
 const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Pause between two purges while the last one found something to purge.
+/// Longest pause between two purges while the last one found something to purge.
 const PURGE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Transactions in one step of a run from which on many more are taken to be due.
+const PURGE_MANY: u64 = 250;
 
 /// Shortest pause between two purges of the audit: what is to go from it is a year old.
 const AUDIT_PURGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -101,10 +104,10 @@ impl Purge {
 impl Purge {
     async fn run(mut self) {
         loop {
+            let started = Instant::now();
             let purged = self.once().await;
             self.metrics.purged(purged);
-            let more = purged != Purged::default();
-            tokio::time::sleep(if more { PURGE_PAUSE } else { self.interval }).await;
+            tokio::time::sleep(pause_after(purged, started.elapsed(), self.interval)).await;
         }
     }
 
@@ -204,6 +207,20 @@ impl Purge {
     }
 }
 
+/// Returns the pause after a purge. Where many are due it is as long as the purge took: it works for half of the time, and
+/// so keeps up with more than a coordinator writes.
+fn pause_after(
+    Purged { stripped, deleted }: Purged,
+    took: Duration,
+    interval: Duration,
+) -> Duration {
+    match stripped.max(deleted) {
+        0 => interval,
+        PURGE_MANY.. => took.min(PURGE_PAUSE),
+        _ => PURGE_PAUSE,
+    }
+}
+
 /// Returns the number of what was purged. A failure is told with its cause, which names the statement.
 fn count(purged: Result<u64, store::Error>) -> u64 {
     purged.unwrap_or_else(|error| {
@@ -265,6 +282,18 @@ mod tests {
     use super::*;
     use crate::audit::kept::Kept;
     use crate::env::SystemEnv;
+
+    #[test]
+    fn many_that_are_due_are_purged_for_half_of_the_time() {
+        let ms = Duration::from_millis;
+        let after = |stripped, deleted, took| {
+            pause_after(Purged { stripped, deleted }, ms(took), Duration::from_secs(10))
+        };
+        assert_eq!(after(0, 0, 5), Duration::from_secs(10));
+        assert_eq!((after(1, 0, 5), after(0, 249, 5)), (PURGE_PAUSE, PURGE_PAUSE));
+        assert_eq!((after(250, 0, 5), after(0, 500, 30)), (ms(5), ms(30)));
+        assert_eq!(after(500, 500, 4_000), PURGE_PAUSE);
+    }
 
     /// Transactions are purged though the audit waits for a database that does not answer.
     #[tokio::test]

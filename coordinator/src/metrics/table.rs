@@ -131,6 +131,9 @@ table! {
     unanimo_write_refused_total: "counter" [""]
         "Transactions whose row the database refused; each also logs the alarm `write_refused`",
         alert "above 0";
+    unanimo_damaged_ranges: "gauge" [""]
+        "Places of damage in the log of which not even the names of their transactions are known, so that none of them can be set aside: milliseconds of begins on PostgreSQL, runs of rows on SQLite; each also logs the alarm `transaction_unreadable`",
+        alert "above 0: restore a backup";
     unanimo_build_info: "gauge" ["version"]
         "Always 1; the label is the version of the program",
         alert "";

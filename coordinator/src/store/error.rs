@@ -350,6 +350,13 @@ pub(super) fn is_of_data(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Tells whether PostgreSQL gave up on what it has stored: corrupted data or indexes, or what it can make no sense of. What a
+/// trigger or a constraint raises is no damage.
+pub(super) fn is_corrupt(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    error.code().is_some_and(|code| code.len() == 5 && code.starts_with("XX"))
+}
+
 /// Tells whether SQLite met a damaged page.
 pub(super) fn is_damage(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };

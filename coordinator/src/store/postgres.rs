@@ -29,6 +29,7 @@ macro_rules! fence {
 mod address;
 mod audit;
 mod batch;
+mod damage;
 mod endpoints;
 mod heartbeat;
 mod incarnations;
@@ -99,6 +100,7 @@ pub struct Postgres {
     cluster_id: String,
     nonces: Nonces,
     progress: progress::Progress,
+    damage: damage::Damage,
 }
 
 impl Postgres {
@@ -108,8 +110,8 @@ impl Postgres {
         let heartbeat = Heartbeat::new(connector.clone());
         let progress = connector.progress.clone();
         let journals = batch::Connections::new(connector, options.answer_timeout());
-        let nonces = Nonces::default();
-        Self { sessions, heartbeat, journals, cluster_id, nonces, progress }
+        let (nonces, damage) = Default::default();
+        Self { sessions, heartbeat, journals, cluster_id, nonces, progress, damage }
     }
 
     /// Runs one statement, and returns its rows.

@@ -207,6 +207,9 @@ pub struct AttentionCount {
     pub heuristic: i64,
     /// They are set aside, because they cannot be read.
     pub unreadable: i64,
+    /// Places of damage in the log of which not even the names of their transactions are known.
+    #[sqlx(default)]
+    pub damaged_ranges: i64,
 }
 
 /// Most transactions that are counted, of those that are awake, that sleep, and that have ended, each.

@@ -4,10 +4,12 @@
 //! figures with those of the same run only.
 
 mod conversion;
+mod flat;
 mod layout;
 mod load;
 mod memory;
 mod plain;
+mod reads;
 mod volume;
 mod world;
 
@@ -67,12 +69,17 @@ enum Measure {
         #[arg(long)]
         begun: bool,
     },
-    /// Measures PostgreSQL's processor time, log and space for each TCC of two branches, and what reading, adoption and
-    /// the purge take beside so many finished transactions.
-    Layout {
+    /// Measures PostgreSQL's processor time, log and space for each TCC of two branches.
+    Layout,
+    /// Measures everything beside many finished transactions and beside few, in turn, and then with a snapshot that is
+    /// held open.
+    Flat {
         /// Number of finished transactions.
-        #[arg(long, default_value_t = 100_000)]
+        #[arg(long, default_value_t = 1_000_000)]
         count: i64,
+        /// Seconds for which a snapshot is held open under load.
+        #[arg(long, default_value_t = 60)]
+        hold: u64,
     },
     /// Starts on a database of the version before the log with so many transactions, and tells the time and the memory
     /// that the conversion takes.
@@ -89,7 +96,11 @@ async fn main() -> Result<ExitCode> {
     match measure {
         Some(Measure::Sagas { count }) => return volume::sagas(count).await,
         Some(Measure::Sleepers { count, begun }) => return volume::sleepers(count, begun).await,
-        Some(Measure::Layout { count }) => return layout::measure(count).await,
+        Some(Measure::Layout) => return layout::measure().await,
+        Some(Measure::Flat { count, hold }) => {
+            return flat::measure(count, Duration::from_secs(seconds), Duration::from_secs(hold))
+                .await;
+        }
         Some(Measure::Conversion { count }) => return conversion::measure(count).await,
         None => {}
     }

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server as GrpcServer};
 use tonic::{Request, Response, Status, async_trait};
-use unanimo_coordinator::config::{DatabaseUrl, History};
+use unanimo_coordinator::config::{DatabaseUrl, History, Period};
 use unanimo_coordinator::engine::{Answer, Until};
+use unanimo_coordinator::store::Retention;
 use unanimo_coordinator::{Builder, Config, Running};
 use unanimo_core::{
     ActionName, BranchId, BranchSpec, Definition, Drive, Gid, Mode, Outcome, ParticipantName,
@@ -92,12 +93,24 @@ impl World {
             .await
     }
 
+    /// Starts a world with participants in the coordinator's process, on this database.
+    pub(crate) async fn on(url: &str, retention: Retention) -> Result<Self> {
+        Self::in_process(Config {
+            retention: Period::secs(retention.details.as_secs()),
+            gid_retention: Period::secs(retention.gids.as_secs()),
+            ..config_of(url.to_owned())
+        })
+        .await
+    }
+
     async fn in_process(config: Config) -> Result<Self> {
         let mut builder = Builder::new(config).without_network();
         for name in BRANCHES {
             builder = builder.participant(ParticipantName::new(name)?, Arc::new(Willing));
         }
-        Ok(Self { running: builder.start().await?, gids: Arc::default() })
+        let first = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_micros();
+        let gids = Arc::new(AtomicU64::new(u64::try_from(first)?));
+        Ok(Self { running: builder.start().await?, gids })
     }
 
     /// Measures transactions that are submitted by gRPC on one connection.
@@ -186,9 +199,13 @@ fn next(gids: &AtomicU64) -> String {
 }
 
 async fn config(server: &Server) -> Config {
+    config_of(server.database().await)
+}
+
+fn config_of(url: String) -> Config {
     let any = ([127, 0, 0, 1], 0).into();
     Config {
-        database_url: DatabaseUrl::new(server.database().await),
+        database_url: DatabaseUrl::new(url),
         listen: any,
         admin_listen: any,
         ..Config::default()

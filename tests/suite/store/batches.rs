@@ -325,3 +325,27 @@ async fn l5_a_batch_is_counted_as_it_is_written() {
     assert!(real > 64 * 2_000, "{real}");
     assert!(counted >= real && counted < 2 * real, "{counted} for {real}");
 }
+
+/// S9: a client's name that is there costs one batch that is sent twice. Names are looked for from then on.
+#[tokio::test]
+async fn s9_names_that_are_there_are_looked_for_from_then_on() {
+    let fixture = Fixture::postgres().await;
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    let counter = "CREATE SEQUENCE tries;
+        CREATE FUNCTION tried() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN PERFORM nextval(TG_TABLE_SCHEMA || '.tries'); RETURN new; END$$;
+        CREATE TRIGGER tried BEFORE INSERT ON gids FOR EACH ROW EXECUTE FUNCTION tried()";
+    raw.execute(sqlx::raw_sql(counter)).await.unwrap();
+    let mut writer = fixture.writer().await;
+    let gid = new_gid();
+    let (first, begin) = Live::begin(&gid);
+    assert_eq!(writer.write(&[a_write(begin)]).await.unwrap(), [Written::Applied]);
+    for tries in [3, 4, 5] {
+        let written = writer.write(&[a_write(Live::begin(&gid).1)]).await.unwrap();
+        let [Written::GidHeld(holder)] = &written[..] else { panic!("{written:?}") };
+        assert_eq!(holder.tx_id, first.id());
+        let tried = sqlx::query_scalar("SELECT last_value FROM tries");
+        let tried: i64 = tried.fetch_one(&mut raw).await.unwrap();
+        assert_eq!(tried, tries);
+    }
+}

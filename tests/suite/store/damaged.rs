@@ -10,7 +10,7 @@ use unanimo_coordinator::store::journal::Ended;
 use unanimo_coordinator::store::{
     Claim, Earlier, Error, Filter, Key, Life, PostgresOptions, Purged, Retention, Write, Written,
 };
-use unanimo_core::{Gid, Identity, PhaseTwoAnswer, PhaseTwoOperation, TxId, Version};
+use unanimo_core::{Gid, Identity, PhaseTwoAnswer, PhaseTwoOperation, Timestamp, TxId, Version};
 use unanimo_tests::postgres::Server;
 use uuid::Uuid;
 
@@ -22,8 +22,9 @@ use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
 on_both_stores!(s9_a_gid_without_its_transaction_is_refused, s9_the_purge_leaves_no_gid_alone,);
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const RETENTION: Retention = Retention { details: DAY, gids: Duration::from_secs(2 * 24 * 3600) };
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const RETENTION: Retention =
+    Retention { details: DAY, gids: Duration::from_secs(2 * 24 * 3600) };
 
 /// Text that no database makes smaller, too large for a page.
 fn noise() -> String {
@@ -31,10 +32,10 @@ fn noise() -> String {
 }
 
 /// A server of its own, which keeps large values in a file beside the table.
-struct Disk(Server);
+pub(super) struct Disk(Server);
 
 impl Disk {
-    async fn start() -> (Self, String) {
+    pub(super) async fn start() -> (Self, String) {
         let server = Server::start();
         let url = server.database().await;
         (Self(server), url)
@@ -61,27 +62,44 @@ impl Disk {
 }
 
 /// Overwrites the page on which a transaction's last row is. Nobody is connected.
-async fn damage_page_of(Disk(server): &Disk, url: &str, tx_id: TxId) {
+async fn damage_page_of(disk: &Disk, url: &str, tx_id: TxId) {
+    damage_pages_of(disk, url, &[tx_id]).await;
+}
+
+/// Overwrites the pages on which the last rows of transactions are. Nobody is connected.
+pub(super) async fn damage_pages_of(Disk(server): &Disk, url: &str, tx_ids: &[TxId]) {
     let mut raw = sqlx::PgConnection::connect(url).await.unwrap();
     let place = sqlx::query_as(
-        "SELECT pg_relation_filepath('unanimo.log'), ((ctid::text::point)[0])::int8
-         FROM unanimo.log WHERE tx_id = $1 ORDER BY follows DESC LIMIT 1",
+        "SELECT DISTINCT ON (tx_id) pg_relation_filepath('unanimo.log'), ((ctid::text::point)[0])::int8
+         FROM unanimo.log WHERE tx_id = ANY($1) ORDER BY tx_id, follows DESC",
     );
-    let (path, page): (String, i64) = place.bind(tx_id.0).fetch_one(&mut raw).await.unwrap();
+    let ids: Vec<Uuid> = tx_ids.iter().map(|tx_id| tx_id.0).collect();
+    let places: Vec<(String, i64)> = place.bind(ids).fetch_all(&mut raw).await.unwrap();
     raw.close().await.unwrap();
-    let path = server.socket().with_file_name("data").join(path);
     execute(url, "CHECKPOINT").await;
     server.kill();
-    let file = File::options().write(true).open(&path).unwrap();
-    file.write_all_at(&[0xff; 8192], u64::try_from(page).unwrap() * 8192).unwrap();
+    for (path, page) in places {
+        let path = server.socket().with_file_name("data").join(path);
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&[0xff; 8192], u64::try_from(page).unwrap() * 8192).unwrap();
+    }
     server.launch();
 }
 
 /// A transaction; with an initiator whose name is this, if it is to be damaged.
 async fn write(fixture: &Fixture, initiator: &str, ended: bool) -> Live {
+    write_at(fixture, initiator, if ended { LONG_AGO } else { now() }, ended).await
+}
+
+/// A transaction of this time.
+pub(super) async fn write_at(
+    fixture: &Fixture,
+    initiator: &str,
+    at: Timestamp,
+    ended: bool,
+) -> Live {
     let mut definition = definition(&new_gid());
     initiator.clone_into(&mut definition.initiator);
-    let at = if ended { LONG_AGO } else { now() };
     let (mut live, begin) = Live::begin_with(definition, at);
     fixture.write([begin]).await;
     fixture.write([live.commit()]).await;

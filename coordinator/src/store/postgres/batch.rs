@@ -17,7 +17,7 @@ use uuid::Uuid;
 pub(super) use self::connections::Connections;
 use self::connections::commit_own;
 use self::obstacles::{Last, Obstacles};
-use self::statement::{Columns, Row};
+use self::statement::{Columns, Look, Row};
 use super::super::batch::unreadable_holder;
 use super::super::{BatchError, BatchWriter, GidHolder, Write, Written};
 use super::session::{Connector, Session, SessionError, is_wrong_server};
@@ -36,7 +36,13 @@ pub(super) struct Writer {
     unproven: Option<Committed>,
     /// Transactions whose gid was held, and that were left for later by the last batch.
     deferred: HashSet<Uuid>,
+    /// Batches in which clients' names are looked for before they are inserted.
+    looks_for_names: u32,
 }
+
+/// Batches in which clients' names are looked for after one was there already. Whoever sends again what was begun does so
+/// often, and each name that is there costs one batch, which is sent twice; each look a fifteenth of what a transaction takes.
+const LOOKS_FOR_NAMES: u32 = 256;
 
 /// A batch that the server has committed, and what is known of it so far.
 #[derive(Debug, Default)]
@@ -67,8 +73,8 @@ impl Writer {
         connector: Connector,
         answer_timeout: Duration,
     ) -> Self {
-        let (unproven, deferred) = (None, HashSet::new());
-        Self { session, me, nonce, connector, answer_timeout, unproven, deferred }
+        let (unproven, deferred, looks_for_names) = (None, HashSet::new(), 0);
+        Self { session, me, nonce, connector, answer_timeout, unproven, deferred, looks_for_names }
     }
 
     /// Sends a batch, unless it is the one that was committed before and is not proven yet. Then it is
@@ -80,9 +86,16 @@ impl Writer {
             return Ok(committed);
         }
         let columns = Columns::of(batch);
-        let rows = match self.send(&columns, false).await {
+        let look = if self.looks_for_names > 0 { Look::Names } else { Look::Nothing };
+        self.looks_for_names = self.looks_for_names.saturating_sub(1);
+        let rows = match self.send(&columns, look).await {
             // Nothing of it is written. Some row of it is there already: of a lost answer, or somebody else's.
-            Err(error) if is_there(&error) => self.send(&columns, true).await,
+            Err(error) if is_there(&error) => {
+                if is_name(&error) {
+                    self.looks_for_names = LOOKS_FOR_NAMES;
+                }
+                self.send(&columns, Look::All).await
+            }
             sent => sent,
         };
         let rows = rows.map_err(classify)?;
@@ -97,8 +110,8 @@ impl Writer {
         (!is_current).then(|| SessionError::Former { server: server() })
     }
 
-    async fn send(&mut self, columns: &Columns<'_>, again: bool) -> Result<Vec<Row>, sqlx::Error> {
-        let query = columns.query(self.me, self.connector.tables(), self.nonce, again);
+    async fn send(&mut self, columns: &Columns<'_>, look: Look) -> Result<Vec<Row>, sqlx::Error> {
+        let query = columns.query(self.me, self.connector.tables(), self.nonce, look);
         let query = query.fetch_all(&mut self.session.connection);
         let answered = tokio::time::timeout(self.answer_timeout, query).await;
         answered.unwrap_or_else(|_| Err(no_answer()))
@@ -254,6 +267,12 @@ fn indeterminate(error: SessionError) -> BatchError {
 fn is_there(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     error.is_unique_violation()
+}
+
+/// Tells whether that row is a client's name.
+fn is_name(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    error.constraint() == Some("gids_pkey")
 }
 
 #[async_trait]

@@ -1,5 +1,7 @@
 //! The purge on PostgreSQL.
 
+mod parts;
+
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 use unanimo_core::{Incarnation, Timestamp};
@@ -7,37 +9,54 @@ use uuid::Uuid;
 
 use super::super::Error;
 use super::super::purge::{
-    DELETING, PURGE_BYTES_MAX, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention,
+    Cutoffs, DELETING, PURGE_BYTES_MAX, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention,
     STEPS_ASKED_MS, STEPS_SWEPT_MS, STRIPPING, Stripped,
 };
 use super::super::rows::{self, gid_key};
 use super::Postgres;
+use super::damage::{Damage, in_halves};
 use super::transactions::{SET_ASIDE, of_ids_without_data};
 
 /// Transactions that ended before the cutoff, are not heuristic or were forgotten: the last row of each tells. An
 /// operator's acts stay, and so does a saga whose participants may not have asked about their steps yet. The
 /// first row tells when it was begun, and its mode.
-const OLD: &str = concat!(
-    "
+macro_rules! old {
+    ($ended:literal) => {
+        concat!(
+            "
 WITH ",
-    fence!("$7"),
-    "
+            fence!("$7"),
+            "
 SELECT ended.tx_id, (
     SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))::int8
     FROM log AS entry WHERE entry.tx_id = ended.tx_id)
-FROM log AS ended
+FROM ",
+            $ended,
+            "
 CROSS JOIN LATERAL (
     SELECT kind, created_ms FROM log AS entry WHERE entry.tx_id = ended.tx_id ORDER BY follows LIMIT 1) AS first
 CROSS JOIN LATERAL (
     SELECT kind, version FROM log AS entry
     WHERE entry.tx_id = ended.tx_id ORDER BY follows DESC LIMIT 1) AS last
-WHERE ended.ended_ms < $2 AND ended.stripped_ms IS NULL AND last.version = ended.version
+WHERE ended.ended_ms < $2 AND ended.ended_ms >= $8 AND ended.stripped_ms IS NULL
+    AND last.version = ended.version
     AND last.kind & 64 = 0
     AND (first.kind & 32 = 0
         OR ended_ms + least((ended_ms - first.created_ms) / 2, $5) + $6 < $4)
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = ended.tx_id)
     AND EXISTS (SELECT 1 FROM fence)
 ORDER BY ended_ms LIMIT $3"
+        )
+    };
+}
+
+const OLD: &str = old!("log AS ended");
+
+/// Of these, by their names: no row of another one is read.
+const OLD_OF: &str = old!(
+    "UNNEST($9::uuid[]) AS named (tx_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM log WHERE log.tx_id = named.tx_id ORDER BY follows DESC LIMIT 1) AS ended"
 );
 
 /// Puts one row in the place of all others of each transaction. It follows the version that was read: if
@@ -79,15 +98,29 @@ RETURNING purge_watermark_ms"
 
 /// Only what both began and ended before the watermark: a transaction whose id was made by a clock
 /// ahead of the others would otherwise be taken for one that was never seen.
-const STRIPPED: &str = concat!(
-    "
+macro_rules! stripped {
+    ($log:literal) => {
+        concat!(
+            "
 WITH ",
-    fence!("$5"),
-    "
-SELECT tx_id FROM log
-WHERE ended_ms < $2 AND created_ms < $2 AND stripped_ms <= $4 AND EXISTS (SELECT 1 FROM fence)
-    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = log.tx_id)
+            fence!("$5"),
+            "
+SELECT ended.tx_id, 0::int8 FROM ",
+            $log,
+            "
+WHERE ended_ms < $2 AND ended_ms >= $6 AND created_ms < $2 AND stripped_ms <= $4
+    AND EXISTS (SELECT 1 FROM fence)
+    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = ended.tx_id)
 ORDER BY ended_ms LIMIT $3"
+        )
+    };
+}
+
+const STRIPPED: &str = stripped!("log AS ended");
+const STRIPPED_OF: &str = stripped!(
+    "UNNEST($7::uuid[]) AS named (tx_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM log WHERE log.tx_id = named.tx_id ORDER BY follows DESC LIMIT 1) AS ended"
 );
 
 /// A transaction goes with its gid, or not at all: a gid that is left alone would be nobody's for ever. One that was
@@ -136,38 +169,34 @@ impl Purge for Postgres {
         now: Timestamp,
     ) -> Result<u64, Error> {
         let (cutoffs, nonce) = (retention.cutoffs(now), self.nonces.nonce(me));
+        let damage = self.damage.clone();
         let strip = self.run(STRIPPING, move |connection| {
             Box::pin(async move {
-                let old: Vec<(Uuid, i64)> = sqlx::query_as(OLD)
-                    .bind(me.0)
-                    .bind(cutoffs.details_ms)
-                    .bind(PURGE_ROWS_MAX)
-                    .bind(cutoffs.now_ms)
-                    .bind(STEPS_ASKED_MS)
-                    .bind(STEPS_SWEPT_MS)
-                    .bind(nonce)
-                    .fetch_all(&mut *connection)
-                    .await?;
-                if old.is_empty() {
-                    return Ok(0);
-                }
+                let (old, unread) = old(connection, &damage, (me, nonce), cutoffs).await?;
+                set_aside(connection, me, nonce, unread).await?;
                 let old = rows::fitting(&old, PURGE_BYTES_MAX);
                 let found = of_ids_without_data(connection, &old).await?;
-                let (kept, unreadable) = Stripped::of(found);
+                let (mut kept, unreadable) = Stripped::of(found);
                 set_aside(connection, me, nonce, unreadable).await?;
-                let stripped: Vec<Uuid> = sqlx::query_scalar(STRIP)
-                    .bind(me.0)
-                    .bind(column(&kept, |row| row.tx_id))
-                    .bind(column(&kept, |row| row.version))
-                    .bind(column(&kept, |row| row.owner))
-                    .bind(column(&kept, |row| row.row.kind))
-                    .bind(column(&kept, |row| row.row.created_ms))
-                    .bind(column(&kept, |row| row.row.ended_ms))
-                    .bind(column(&kept, |row| row.row.body.clone()))
-                    .bind(cutoffs.now_ms)
-                    .bind(nonce)
-                    .fetch_all(connection)
-                    .await?;
+                kept.sort_unstable_by_key(|row| row.tx_id);
+                let ids = column(&kept, |row| row.tx_id);
+                let strip = |part: &[Uuid]| {
+                    let rows = kept.iter().filter(|row| part.binary_search(&row.tx_id).is_ok());
+                    let rows: Vec<&Stripped> = rows.collect();
+                    sqlx::query_as::<_, (Uuid,)>(STRIP)
+                        .bind(me.0)
+                        .bind(column(&rows, |row| row.tx_id))
+                        .bind(column(&rows, |row| row.version))
+                        .bind(column(&rows, |row| row.owner))
+                        .bind(column(&rows, |row| row.row.kind))
+                        .bind(column(&rows, |row| row.row.created_ms))
+                        .bind(column(&rows, |row| row.row.ended_ms))
+                        .bind(column(&rows, |row| row.row.body.clone()))
+                        .bind(cutoffs.now_ms)
+                        .bind(nonce)
+                };
+                let (stripped, failed) = in_halves(connection, &ids, strip).await?;
+                set_aside(connection, me, nonce, names_of(failed)).await?;
                 Ok(stripped.len() as u64)
             })
         });
@@ -188,29 +217,28 @@ impl Purge for Postgres {
             .bind(nonce);
         let raised: Vec<(i64,)> = self.rows(RAISING, raise).await?;
         let (watermark,) = raised.into_iter().next().ok_or(Error::Fenced(me))?;
+        let (before, damage) = (watermark.min(cutoffs.gids_ms), self.damage.clone());
         let delete = self.run(DELETING, move |connection| {
             Box::pin(async move {
-                let due: Vec<Uuid> = sqlx::query_scalar(STRIPPED)
-                    .bind(me.0)
-                    .bind(watermark.min(cutoffs.gids_ms))
-                    .bind(PURGE_ROWS_MAX)
-                    .bind(cutoffs.stripped_ms)
-                    .bind(nonce)
-                    .fetch_all(&mut *connection)
-                    .await?;
+                let right = (me, nonce);
+                let (due, unread) = stripped(connection, &damage, right, before, cutoffs).await?;
+                set_aside(connection, me, nonce, unread).await?;
                 if due.is_empty() {
                     return Ok(0);
                 }
-                let old = of_ids_without_data(connection, &due).await?;
-                let keys: Vec<Vec<u8>> = old.iter().map(|read| gid_key(read.gid())).collect();
-                let ids: Vec<Uuid> = old.iter().map(|read| read.tx_id).collect();
-                let deleted: Vec<Uuid> = sqlx::query_scalar(DELETE)
-                    .bind(me.0)
-                    .bind(ids)
-                    .bind(keys)
-                    .bind(nonce)
-                    .fetch_all(&mut *connection)
-                    .await?;
+                let due: Vec<Uuid> = due.into_iter().map(|(tx_id, _)| tx_id).collect();
+                let mut old = of_ids_without_data(connection, &due).await?;
+                old.sort_unstable_by_key(|read| read.tx_id);
+                let ids = column(&old, |read| read.tx_id);
+                let delete = |part: &[Uuid]| {
+                    let rows = old.iter().filter(|read| part.binary_search(&read.tx_id).is_ok());
+                    let keys: Vec<Vec<u8>> = rows.map(|read| gid_key(read.gid())).collect();
+                    let query = sqlx::query_as::<_, (Uuid,)>(DELETE).bind(me.0);
+                    query.bind(part.to_vec()).bind(keys).bind(nonce)
+                };
+                let (deleted, failed) = in_halves(connection, &ids, delete).await?;
+                set_aside(connection, me, nonce, names_of(failed)).await?;
+                let deleted: Vec<Uuid> = deleted.into_iter().map(|(tx_id,)| tx_id).collect();
                 // What does not tell its own gid stays, and a person has to look at it.
                 let left: Vec<Uuid> =
                     due.into_iter().filter(|tx_id| !deleted.contains(tx_id)).collect();
@@ -224,6 +252,50 @@ impl Purge for Postgres {
         });
         delete.await
     }
+}
+
+/// Returns what is due to be stripped, with the bytes of each one's rows, and what of that cannot be read.
+async fn old(
+    connection: &mut PgConnection,
+    damage: &Damage,
+    (me, nonce): (Incarnation, Uuid),
+    cutoffs: Cutoffs,
+) -> Result<parts::Due, sqlx::Error> {
+    let query = |statement: &'static str, from: i64, before: i64| {
+        sqlx::query_as(statement)
+            .bind(me.0)
+            .bind(before)
+            .bind(PURGE_ROWS_MAX)
+            .bind(cutoffs.now_ms)
+            .bind(STEPS_ASKED_MS)
+            .bind(STEPS_SWEPT_MS)
+            .bind(nonce)
+            .bind(from)
+    };
+    let in_range = |from, before| query(OLD, from, before);
+    let of_names = |names: &[Uuid]| query(OLD_OF, 0, cutoffs.details_ms).bind(names.to_vec());
+    parts::due(connection, damage, cutoffs.details_ms, in_range, of_names).await
+}
+
+/// Returns what is due to be deleted, and what of that cannot be read.
+async fn stripped(
+    connection: &mut PgConnection,
+    damage: &Damage,
+    (me, nonce): (Incarnation, Uuid),
+    before: i64,
+    cutoffs: Cutoffs,
+) -> Result<parts::Due, sqlx::Error> {
+    let query = |statement: &'static str, from: i64, before: i64| {
+        let query = sqlx::query_as(statement).bind(me.0).bind(before).bind(PURGE_ROWS_MAX);
+        query.bind(cutoffs.stripped_ms).bind(nonce).bind(from)
+    };
+    let in_range = |from, before| query(STRIPPED, from, before);
+    let of_names = |names: &[Uuid]| query(STRIPPED_OF, 0, before).bind(names.to_vec());
+    parts::due(connection, damage, before, in_range, of_names).await
+}
+
+fn names_of(failed: Vec<(Uuid, sqlx::Error)>) -> Vec<Uuid> {
+    failed.into_iter().map(|(tx_id, _)| tx_id).collect()
 }
 
 /// Sets aside what cannot be read: it is no longer in the way of what can be.

@@ -271,8 +271,11 @@ impl Settings {
             // and is compiled each time: milliseconds for a statement of a fraction of one.
             ("jit", "off".to_owned()),
         ];
-        // A coordinator that vanished must not leave its locks behind for hours. A Unix socket has none.
+        // A coordinator that vanished must not leave its locks behind for hours. A Unix socket has none. Of a range
+        // whose ends are not known the planner takes a part of the table, and would start workers, which take longer
+        // than the statement.
         let wished_for = [
+            ("max_parallel_workers_per_gather", "0".to_owned()),
             ("tcp_keepalives_idle", "10".to_owned()),
             ("tcp_keepalives_interval", "5".to_owned()),
             ("tcp_keepalives_count", "3".to_owned()),

@@ -1,7 +1,9 @@
 //! Transactions on PostgreSQL: read and adopted.
 
+mod claims;
 mod listed;
 mod open;
+mod pages;
 mod parked;
 mod read;
 
@@ -11,11 +13,11 @@ use sqlx::postgres::PgRow;
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
-use self::listed::{COUNT_PHASES, PAGE_OF_ALL, PAGE_OF_ATTENTION, PAGE_OF_OPEN};
+use self::listed::COUNT_PHASES;
 pub(super) use self::parked::identifier_at;
 use self::parked::{park_fenced, park_own};
 pub(super) use self::read::{of_ids, of_ids_without_data};
-use super::super::listing::{CHUNK_MAX, Search, Source};
+use super::super::listing::Search;
 use super::super::rows::{
     self, COUNT_ATTENTION, HISTORY_BYTES_MAX, Read, SELECT_EVENTS, SELECT_HISTORY, ms_to_column,
     select_log,
@@ -73,6 +75,7 @@ WITH ",
         AND parked.owner IN (SELECT incarnation FROM fences WHERE fenced)
         AND last.owner IN (SELECT incarnation FROM fences WHERE fenced)
         AND last.kind & 15 < 5
+        AND ($4::uuid[] IS NULL OR parked.tx_id = ANY($4))
     LIMIT $2
     FOR UPDATE OF parked SKIP LOCKED",
     adopt!()
@@ -90,6 +93,7 @@ WITH ",
     last_row!("parked.tx_id"),
     " AS last
     WHERE parked.wake_ms <= $2 AND EXISTS (SELECT 1 FROM fence)
+        AND ($5::uuid[] IS NULL OR parked.tx_id = ANY($5))
         AND (last.owner = $1 OR last.owner IN (SELECT incarnation FROM fences WHERE fenced))
         AND last.kind & 15 < 5 AND last.kind & 16 <> 0
         AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = parked.tx_id AND incarnation = $1)
@@ -160,33 +164,20 @@ WHERE owner = $1 AND kind & 15 < 5
 #[async_trait]
 impl Transactions for Postgres {
     async fn claim(&self, me: Incarnation, claim: Claim) -> Result<Claimed, Error> {
-        let nonce = self.nonces.nonce(me);
+        let (nonce, damage) = (self.nonces.nonce(me), self.damage.clone());
         let found = self
             .run("adopt transactions", move |connection| {
                 Box::pin(async move {
                     let mut parked = Ok(());
-                    let query = match claim {
-                        Claim::OfFenced(limit) => {
-                            parked = park_fenced(connection, me, nonce).await;
-                            sqlx::query_scalar(CLAIM_OF_FENCED).bind(me.0).bind(i64::from(limit))
-                        }
-                        Claim::Due { until, limit } => sqlx::query_scalar(CLAIM_DUE)
-                            .bind(me.0)
-                            .bind(ms_to_column(until))
-                            .bind(i64::from(limit)),
-                        Claim::One(tx_id, owner, version) => sqlx::query_scalar(CLAIM_ONE)
-                            .bind(me.0)
-                            .bind(tx_id.0)
-                            .bind(owner.0)
-                            .bind(version.0),
-                    };
-                    let claimed: Vec<Uuid> = query.bind(nonce).fetch_all(&mut *connection).await?;
+                    if matches!(claim, Claim::OfFenced(_)) {
+                        parked = park_fenced(connection, &damage, me, nonce).await;
+                    }
+                    let found = claims::make(connection, (me, nonce), claim).await?;
                     // What was parked is adopted before somebody hears what was not.
-                    if claimed.is_empty() {
+                    if found.is_empty() {
                         parked?;
                     }
-                    // These rows are mine now: nobody adds others between the two statements.
-                    of_ids(connection, &claimed).await
+                    Ok(found)
                 })
             })
             .await?;
@@ -215,17 +206,17 @@ impl Transactions for Postgres {
     }
 
     async fn open_of(&self, owner: Incarnation) -> Result<Vec<(TxId, Version)>, Error> {
-        let nonce = self.nonces.nonce(owner);
+        let (nonce, damage) = (self.nonces.nonce(owner), self.damage.clone());
         let open = self.run("list open transactions", move |connection| {
             Box::pin(async move {
-                if let Err(error) = park_own(connection, owner, nonce).await {
+                if let Err(error) = park_own(connection, &damage, owner, nonce).await {
                     let error = in_full(&error);
                     tracing::warn!(
                         error,
                         "failed to park open transactions; they are found without that"
                     );
                 }
-                open::of_owner(connection, owner).await
+                open::of_owner(connection, &damage, owner).await
             })
         });
         let rows: Vec<(Uuid, i64)> = open.await?;
@@ -259,13 +250,11 @@ impl Transactions for Postgres {
         const DOING: &str = "list transactions";
         let mut search = Search::new(filter);
         while let Some(range) = search.next() {
-            let query = sqlx::query_as(match range.source {
-                Source::All => PAGE_OF_ALL,
-                Source::Attention => PAGE_OF_ATTENTION,
-                Source::Open => PAGE_OF_OPEN,
+            let damage = self.damage.clone();
+            let page = self.run(DOING, move |connection| {
+                Box::pin(async move { pages::of_range(connection, &damage, range).await })
             });
-            let query = query.bind(range.before).bind(CHUNK_MAX).bind(range.from);
-            let ids = search.take(&self.rows(DOING, query).await?);
+            let ids = search.take(&page.await?);
             let wanted = ids.clone();
             let found = self.run(DOING, move |connection| {
                 Box::pin(async move { read::for_list(connection, &wanted).await })
@@ -285,7 +274,15 @@ impl Transactions for Postgres {
         const DOING: &str = "count transactions that need a person";
         let rows = self.look(DOING, sqlx::query(COUNT_ATTENTION)).await?;
         let count = rows.first().map(AttentionCount::from_row).transpose();
-        Ok(count.map_err(Error::database(DOING))?.unwrap_or_default())
+        let count = count.map_err(Error::database(DOING))?.unwrap_or_default();
+        if self.damage.lost() > 0 {
+            let damage = self.damage.clone();
+            let looking = self.run(DOING, move |connection| {
+                Box::pin(async move { damage.look_again(connection).await })
+            });
+            looking.await?;
+        }
+        Ok(AttentionCount { damaged_ranges: self.damage.lost(), ..count })
     }
 }
 

@@ -104,6 +104,12 @@ impl Damage {
         }
     }
 
+    /// Returns the number of places whose transactions are not known by name.
+    pub(super) fn lost(&self) -> i64 {
+        let is_named = !lock(&self.on_them).is_empty();
+        if is_named { 0 } else { i64::try_from(self.ranges().len()).unwrap_or(i64::MAX) }
+    }
+
     /// Tells whether there is any.
     pub(super) fn is_known(&self) -> bool {
         !self.ranges().is_empty()
@@ -326,5 +332,14 @@ mod tests {
         assert!(!damage.is_known(), "its row is passed over though it is not set aside");
         keep(vec![(1, 2)]);
         assert!(damage.is_known());
+        assert_eq!(damage.lost(), 0);
+    }
+
+    #[test]
+    fn places_without_a_name_are_counted() {
+        let damage = Damage::default();
+        assert_eq!(damage.lost(), 0);
+        damage.keep(vec![(1, 2), (7, 7)], &[]);
+        assert_eq!(damage.lost(), 2);
     }
 }

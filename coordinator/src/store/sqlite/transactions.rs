@@ -300,7 +300,8 @@ impl Transactions for Sqlite {
         const DOING: &str = "count transactions that need a person";
         let rows = self.look(DOING, sqlx::query(COUNT_ATTENTION)).await?;
         let count = rows.first().map(AttentionCount::from_row).transpose();
-        Ok(count.map_err(Error::database(DOING))?.unwrap_or_default())
+        let count = count.map_err(Error::database(DOING))?.unwrap_or_default();
+        Ok(AttentionCount { damaged_ranges: self.opened.damage.lost(), ..count })
     }
 }
 

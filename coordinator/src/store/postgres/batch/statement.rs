@@ -18,10 +18,12 @@ use super::super::session::settings_of_session;
 /// Statements on `parked` begin there (`IS TRUE` keeps the planner from a join with all that was written), and a
 /// column of nothing but NULL goes as an empty array: both cost what they find.
 ///
-/// Once without a look for rows that are there already, which costs a quarter more; and once with it, after such
+/// Columns are taken apart in a SELECT, where the server does it value by value; in FROM it would store each of them first.
+///
+/// Once without a look for rows that are there already, which costs a quarter more; and again with it, after such
 /// a row was met.
 macro_rules! batch {
-    ($conflict:literal) => {
+    ($names:literal, $rows:literal) => {
         concat!(
             "
 WITH fence AS MATERIALIZED (
@@ -30,41 +32,43 @@ WITH fence AS MATERIALIZED (
     FOR SHARE
 ), named AS MATERIALIZED (
     INSERT INTO gids (key, tx_id)
-    SELECT key, tx_id FROM UNNEST($2::bytea[], $3::uuid[]) AS new (key, tx_id)
-    WHERE EXISTS (SELECT 1 FROM fence)
-    ON CONFLICT DO NOTHING
-    RETURNING tx_id
+    SELECT key, tx_id FROM (SELECT unnest($2::bytea[]) AS key, unnest($3::uuid[]) AS tx_id) AS new
+    WHERE EXISTS (SELECT 1 FROM fence) ",
+            $names,
+            " RETURNING tx_id
 ), begun AS (
     INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, body, data,
         history, stripped_ms)
     SELECT new.tx_id, 0, version, $1, write_id, kind, created_ms, ended_ms, body, data, history, stripped_ms
-    FROM UNNEST($3::uuid[], $4::int8[], $5::uuid[], $6::int2[], $7::int8[], $8::int8[], $9::bytea[],
-        $10::bytea[], $36::bytea[], $38::int8[])
-        AS new (tx_id, version, write_id, kind, created_ms, ended_ms, body, data, history, stripped_ms)
+    FROM (SELECT unnest($3::uuid[]) AS tx_id, unnest($4::int8[]) AS version, unnest($5::uuid[]) AS write_id,
+        unnest($6::int2[]) AS kind, unnest($7::int8[]) AS created_ms, unnest($8::int8[]) AS ended_ms,
+        unnest($9::bytea[]) AS body, unnest($10::bytea[]) AS data, unnest($36::bytea[]) AS history,
+        unnest($38::int8[]) AS stripped_ms) AS new
     JOIN named USING (tx_id) WHERE true ",
-            $conflict,
+            $rows,
             " RETURNING tx_id
 ), moved AS (
     INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body, data, history, stripped_ms)
     SELECT tx_id, follows, version, $1, write_id, kind, ended_ms, body, data, history, stripped_ms
-    FROM UNNEST($11::uuid[], $12::int8[], $13::int8[], $14::uuid[], $15::int2[], $16::int8[],
-        $17::bytea[], $18::bytea[], $35::int8[], $37::bytea[], $39::int8[])
-        AS new (tx_id, follows, version, write_id, kind, ended_ms, body, data, former, history, stripped_ms)
+    FROM (SELECT unnest($11::uuid[]) AS tx_id, unnest($12::int8[]) AS follows, unnest($13::int8[]) AS version,
+        unnest($14::uuid[]) AS write_id, unnest($15::int2[]) AS kind, unnest($16::int8[]) AS ended_ms,
+        unnest($17::bytea[]) AS body, unnest($18::bytea[]) AS data, unnest($35::int8[]) AS former,
+        unnest($37::bytea[]) AS history, unnest($39::int8[]) AS stripped_ms) AS new
     WHERE EXISTS (SELECT 1 FROM fence) AND (
         SELECT before.version = new.follows AND before.owner = new.former FROM log AS before
         WHERE before.tx_id = new.tx_id AND before.follows < new.follows
         ORDER BY before.follows DESC LIMIT 1) ",
-            $conflict,
+            $rows,
             " RETURNING tx_id
 ), applied AS MATERIALIZED (
     SELECT tx_id FROM begun UNION ALL SELECT tx_id FROM moved
 ), parks AS (
     INSERT INTO parked (tx_id, owner, wake_ms, reasons)
     SELECT new.tx_id, $1, wake_ms, reasons
-    FROM UNNEST($19::uuid[], $20::int8[], $21::int2[]) AS new (tx_id, wake_ms, reasons)
+    FROM (SELECT unnest($19::uuid[]) AS tx_id, unnest($20::int8[]) AS wake_ms, unnest($21::int2[]) AS reasons) AS new
     JOIN applied ON applied.tx_id = new.tx_id
     UNION ALL
-    SELECT new.tx_id, $1, NULL, 0 FROM UNNEST($22::uuid[]) AS new (tx_id)
+    SELECT new.tx_id, $1, NULL, 0 FROM (SELECT unnest($22::uuid[]) AS tx_id) AS new
     JOIN begun ON begun.tx_id = new.tx_id
     JOIN fence ON true
     WHERE new.tx_id < fence.parks_before OR new.tx_id >= fence.parks_from
@@ -79,13 +83,13 @@ WITH fence AS MATERIALIZED (
         AND (wake_ms IS NOT NULL OR reasons <> 0)
 ), acts AS (
     INSERT INTO events (tx_id, version, ordinal, at_ms, kind, branch, detail, audit)
-    SELECT new.*, true FROM UNNEST($25::uuid[], $26::int8[], $27::int2[], $31::int8[], $32::text[],
-        $33::int2[], $34::text[])
-        AS new (tx_id, version, ordinal, at_ms, kind, branch, detail)
+    SELECT new.*, true FROM (SELECT unnest($25::uuid[]) AS tx_id, unnest($26::int8[]) AS version, unnest($27::int2[]) AS ordinal,
+        unnest($31::int8[]) AS at_ms, unnest($32::text[]) AS kind, unnest($33::int2[]) AS branch,
+        unnest($34::text[]) AS detail) AS new
     WHERE new.tx_id IN (SELECT tx_id FROM applied)
 ), no_locks AS (
     DELETE FROM locks WHERE tx_id IN (
-        SELECT ended.tx_id FROM UNNEST($28::uuid[]) AS ended (tx_id)
+        SELECT ended.tx_id FROM (SELECT unnest($28::uuid[]) AS tx_id) AS ended
         WHERE ended.tx_id IN (SELECT tx_id FROM applied))
 )
 SELECT tx_id, NULL AS settings, NULL AS synchronous, NULL AS number, NULL AS count FROM applied
@@ -98,8 +102,20 @@ UNION ALL SELECT NULL, ",
     };
 }
 
-const BATCH: &str = batch!("");
-const BATCH_AGAIN: &str = batch!("ON CONFLICT DO NOTHING");
+const BATCH: &str = batch!("", "");
+const BATCH_NAMES: &str = batch!("ON CONFLICT DO NOTHING", "");
+const BATCH_AGAIN: &str = batch!("ON CONFLICT DO NOTHING", "ON CONFLICT DO NOTHING");
+
+/// Rows that are looked for before one like them is inserted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Look {
+    /// None: the statement fails as a whole if one of its rows is there.
+    Nothing,
+    /// Names of clients.
+    Names,
+    /// All.
+    All,
+}
 
 pub(super) type Query<'a> = QueryAs<'a, sqlx::Postgres, Row, PgArguments>;
 
@@ -183,16 +199,21 @@ impl<'a> Columns<'a> {
         columns
     }
 
-    /// Returns the statement, with all columns bound. `again` if some row may be there already.
+    /// Returns the statement, with all columns bound.
     pub(super) fn query(
         &self,
         me: Incarnation,
         tables: &str,
         nonce: Uuid,
-        again: bool,
+        look: Look,
     ) -> Query<'_> {
         let Self { begun, moved, parks, opened, unparks, plain, acts, releases } = self;
-        sqlx::query_as(if again { BATCH_AGAIN } else { BATCH })
+        let statement = match look {
+            Look::Nothing => BATCH,
+            Look::Names => BATCH_NAMES,
+            Look::All => BATCH_AGAIN,
+        };
+        sqlx::query_as(statement)
             .bind(me.0)
             .bind(column(begun, |new| new.row.gid_key.as_deref()))
             .bind(column(begun, |new| new.tx_id))

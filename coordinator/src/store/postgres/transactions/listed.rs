@@ -79,6 +79,12 @@ SELECT tx_id FROM (
     SELECT tx_id FROM parked WHERE reasons <> 0 UNION SELECT tx_id FROM aside) AS known
 WHERE tx_id < $1 AND tx_id >= $3"
 );
+/// Identifiers of those that need a person. It reads no row of the log.
+pub(super) const NAMES_OF_ATTENTION: &str = "
+SELECT tx_id, 0::int8 FROM (
+    SELECT tx_id FROM parked WHERE reasons <> 0 UNION SELECT tx_id FROM aside) AS known
+WHERE tx_id < $1 AND tx_id >= $3
+ORDER BY tx_id DESC LIMIT $2";
 pub(super) const PAGE_OF_OPEN: &str = page_of!(
     "
 SELECT tx_id FROM (

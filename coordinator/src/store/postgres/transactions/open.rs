@@ -1,27 +1,15 @@
 //! Open transactions of an owner. Where the database gives up on a page of the log's rows, they are looked for in parts:
 //! those that can be read are found, and those that cannot are told by name where that is known.
 
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
 
 use sqlx::postgres::PgConnection;
 use unanimo_core::Incarnation;
 use uuid::Uuid;
 
 use super::super::super::error::is_of_data;
+use super::super::damage::{Damage, Halves, Parts, ends, in_halves};
 use super::{SELECT_OPEN, last_row};
-
-/// Parked transactions that are read at once where some cannot be read.
-const CHUNK: usize = 256;
-
-/// Shortest range of identifiers: a millisecond.
-const RANGE_MIN: u128 = 1 << 80;
-
-/// Ranges of which something cannot be read, after which the search for what is in the log alone ends: a page costs some
-/// hundred.
-const FAILURES_MAX: u32 = 4_096;
-
-/// Longest time of the search: it is one request to the store, and what was found counts.
-const SEARCH_MAX: Duration = Duration::from_secs(5);
 
 const PARKED: &str = "
 SELECT tx_id FROM parked WHERE owner = $1 AND wake_ms IS NULL
@@ -37,6 +25,8 @@ CROSS JOIN LATERAL ",
 WHERE last.owner = $1 AND last.kind & 15 < 5"
 );
 
+const ASIDE: &str = "SELECT tx_id FROM aside WHERE incarnation = $1";
+
 const MARKS: &str = "SELECT parked_before, parks_from FROM fences WHERE incarnation = $1";
 
 const YOUNG: &str = "
@@ -51,13 +41,13 @@ WHERE owner = $1 AND kind & 15 < 5 AND kind & 16 = 0
 /// version 0, which none has: whoever claims it meets what is wrong with it.
 pub(super) async fn of_owner(
     connection: &mut PgConnection,
+    damage: &Damage,
     owner: Incarnation,
 ) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
     match sqlx::query_as(SELECT_OPEN).bind(owner.0).fetch_all(&mut *connection).await {
         Err(error) if is_of_data(&error) => {
-            let until = Instant::now() + SEARCH_MAX;
-            let mut found = parked(connection, owner, until).await?;
-            found.extend(young(connection, owner, until).await?);
+            let mut found = parked(connection, owner).await?;
+            found.extend(young(connection, damage, owner).await?);
             found.sort_unstable();
             // One of both may be parked by now.
             found.dedup_by_key(|(tx_id, _)| *tx_id);
@@ -76,61 +66,58 @@ fn tell_end() {
 async fn parked(
     connection: &mut PgConnection,
     owner: Incarnation,
-    until: Instant,
 ) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
     let ids: Vec<Uuid> =
         sqlx::query_scalar(PARKED).bind(owner.0).fetch_all(&mut *connection).await?;
-    let (mut found, mut work) = (Vec::new(), ids.chunks(CHUNK).collect::<Vec<_>>());
-    while let Some(part) = work.pop() {
-        if Instant::now() >= until {
-            tell_end();
-            break;
-        }
+    let (mut found, mut halves) = (Vec::new(), Halves::new(&ids));
+    while let Some(part) = halves.next() {
         let query = sqlx::query_as::<_, (Uuid, i64)>(LAST_OF).bind(owner.0).bind(part);
         match query.fetch_all(&mut *connection).await {
-            Err(error) if is_of_data(&error) && part.len() > 1 => {
-                let (first, second) = part.split_at(part.len() / 2);
-                work.extend([first, second]);
-            }
-            Err(error) if is_of_data(&error) => found.push((part[0], 0)),
-            rows => found.extend(rows?),
-        }
-    }
-    Ok(found)
-}
-
-/// Finds those that are in the log alone. Their names are nowhere else: those of a millisecond are passed over of which
-/// something cannot be read.
-async fn young(
-    connection: &mut PgConnection,
-    owner: Incarnation,
-    until: Instant,
-) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
-    let marks = sqlx::query_as(MARKS).bind(owner.0).fetch_optional(&mut *connection);
-    let marks: Option<(Uuid, Uuid)> = marks.await?;
-    let mut work: Vec<(u128, u128)> =
-        marks.iter().map(|(from, to)| (from.as_u128(), to.as_u128())).collect();
-    let (mut found, mut failures) = (Vec::new(), 0_u32);
-    while let Some((from, to)) = work.pop() {
-        if from >= to {
-            continue;
-        }
-        let query = sqlx::query_as::<_, (Uuid, i64)>(YOUNG).bind(owner.0);
-        let query = query.bind(Uuid::from_u128(from)).bind(Uuid::from_u128(to));
-        match query.fetch_all(&mut *connection).await {
             Err(error) if is_of_data(&error) => {
-                failures += 1;
-                if failures >= FAILURES_MAX || Instant::now() >= until {
+                if halves.failed(part, error).is_err() {
                     tell_end();
                     break;
                 }
-                if to - from > RANGE_MIN {
-                    let middle = from + (to - from) / 2;
-                    work.extend([(from, middle), (middle, to)]);
+            }
+            rows => found.extend(rows?),
+        }
+    }
+    found.extend(halves.unreadable.iter().map(|(tx_id, _)| (*tx_id, 0)));
+    Ok(found)
+}
+
+/// Finds those that are in the log alone. The names of those that cannot be read are in `gids`, where nothing tells whether
+/// they have ended.
+async fn young(
+    connection: &mut PgConnection,
+    damage: &Damage,
+    owner: Incarnation,
+) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
+    let marks = sqlx::query_as(MARKS).bind(owner.0).fetch_optional(&mut *connection);
+    let marks: Option<(Uuid, Uuid)> = marks.await?;
+    let Some((from, to)) = marks else { return Ok(Vec::new()) };
+    let (mut parts, mut found) = (Parts::new(from, to), Vec::new());
+    while let Some(part) = parts.next() {
+        let (first, last) = ends(part);
+        let query = sqlx::query_as::<_, (Uuid, i64)>(YOUNG).bind(owner.0).bind(first).bind(last);
+        match query.fetch_all(&mut *connection).await {
+            Err(error) if is_of_data(&error) => {
+                if parts.failed(part, error).is_err() {
+                    tell_end();
+                    break;
                 }
             }
             rows => found.extend(rows?),
         }
     }
+    let aside: Vec<Uuid> =
+        sqlx::query_scalar(ASIDE).bind(owner.0).fetch_all(&mut *connection).await?;
+    let aside: HashSet<Uuid> = aside.into_iter().collect();
+    let mut names = damage.names(connection, parts).await?;
+    names.retain(|name| !aside.contains(name));
+    let last_of = |ids: &[Uuid]| sqlx::query_as(LAST_OF).bind(owner.0).bind(ids.to_vec());
+    let (read, failed) = in_halves(connection, &names, last_of).await?;
+    found.extend::<Vec<(Uuid, i64)>>(read);
+    found.extend(failed.into_iter().map(|(tx_id, _)| (tx_id, 0)));
     Ok(found)
 }

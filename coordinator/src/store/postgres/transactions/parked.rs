@@ -36,9 +36,15 @@ use sqlx::postgres::PgConnection;
 use unanimo_core::Incarnation;
 use uuid::Uuid;
 
+use super::super::super::error::is_corrupt;
+use super::super::damage::{Damage, Parts, ends, in_halves};
+
 /// Rows of the log that are looked at in one statement of parking: some milliseconds, in which a batch may wait for
 /// a row that both park.
 const CHUNK: i64 = 4_096;
+
+/// Parked transactions that are looked at in one statement, where some cannot be read.
+const UNPARK_CHUNK: usize = 256;
 
 /// Tries of a statement that meets the fence's row, which a batch holds until it is committed.
 const TRIES_MAX: u32 = 3;
@@ -110,6 +116,17 @@ WITH ",
 SELECT until FROM part WHERE EXISTS (SELECT 1 FROM fence)"
 );
 
+/// Parks what may be open: whoever claims it finds out.
+const PARK_BY_NAME: &str = concat!(
+    "
+WITH ",
+    fence!("$2"),
+    "
+INSERT INTO parked (tx_id, owner)
+SELECT tx_id, $3 FROM UNNEST($4::uuid[]) AS new (tx_id) WHERE EXISTS (SELECT 1 FROM fence)
+ON CONFLICT DO NOTHING"
+);
+
 /// One that ended while it was parked has its row still.
 const UNPARK_ENDED: &str = concat!(
     "
@@ -117,8 +134,13 @@ WITH ",
     fence!("$2"),
     "
 DELETE FROM parked WHERE owner = $1 AND wake_ms IS NULL AND reasons = 0 AND EXISTS (SELECT 1 FROM fence)
-    AND (SELECT kind & 15 FROM log WHERE log.tx_id = parked.tx_id ORDER BY follows DESC LIMIT 1) >= 5"
+    AND ($3::uuid[] IS NULL OR tx_id = ANY($3))
+    AND (SELECT kind & 15 FROM log WHERE log.tx_id = parked.tx_id ORDER BY follows DESC LIMIT 1) >= 5
+RETURNING tx_id"
 );
+
+const AWAKE_OF: &str =
+    "SELECT tx_id FROM parked WHERE owner = $1 AND wake_ms IS NULL AND reasons = 0 ORDER BY tx_id";
 
 const SET_PARKED: &str = concat!(
     "
@@ -133,22 +155,43 @@ WHERE incarnation = $1 AND nonce = $2 AND NOT fenced"
 /// succeeds, which goes on where this one was.
 pub(super) async fn park_own(
     connection: &mut PgConnection,
+    damage: &Damage,
     me: Incarnation,
     nonce: Uuid,
 ) -> Result<(), sqlx::Error> {
-    let mut parked = park_to_mark(connection, me, nonce).await;
+    let mut parked = park_to_mark(connection, damage, me, nonce).await;
     if let Ok(true) = parked {
-        parked = park_to_mark(connection, me, nonce).await;
+        parked = park_to_mark(connection, damage, me, nonce).await;
     }
-    let unpark = sqlx::query(UNPARK_ENDED).bind(me.0).bind(nonce);
-    let unparked = unpark.execute(&mut *connection).await;
-    parked.and(unparked).map(drop)
+    let unparked = unpark_ended(connection, me, nonce).await;
+    parked.and(unparked)
+}
+
+async fn unpark_ended(
+    connection: &mut PgConnection,
+    me: Incarnation,
+    nonce: Uuid,
+) -> Result<(), sqlx::Error> {
+    let unpark = |ids: Option<Vec<Uuid>>| {
+        sqlx::query_as::<_, (Uuid,)>(UNPARK_ENDED).bind(me.0).bind(nonce).bind(ids)
+    };
+    match unpark(None).fetch_all(&mut *connection).await {
+        Err(error) if is_corrupt(&error) => {}
+        unparked => return unparked.map(drop),
+    }
+    let names = sqlx::query_scalar(AWAKE_OF).bind(me.0);
+    let names: Vec<Uuid> = names.fetch_all(&mut *connection).await?;
+    for part in names.chunks(UNPARK_CHUNK) {
+        in_halves(connection, part, |ids| unpark(Some(ids.to_vec()))).await?;
+    }
+    Ok(())
 }
 
 /// Raises the marks, and parks what is before them. Tells whether that is all that is not parked when it begins: then
 /// the marks can be raised to the present.
 async fn park_to_mark(
     connection: &mut PgConnection,
+    damage: &Damage,
     me: Incarnation,
     nonce: Uuid,
 ) -> Result<bool, sqlx::Error> {
@@ -160,7 +203,7 @@ async fn park_to_mark(
         return raised.map(|()| false);
     };
     while from < to {
-        let part = park_part(connection, (me, nonce), me.0, from, to).await?;
+        let part = park_what_can_be_read(connection, damage, (me, nonce), me.0, from, to).await?;
         let Some(until) = part else { return Ok(false) };
         from = until;
         let set = || sqlx::query(SET_PARKED).bind(me.0).bind(nonce).bind(from);
@@ -202,6 +245,43 @@ async fn park_part(
     park.bind(from).bind(to).bind(CHUNK).fetch_optional(connection).await
 }
 
+/// Parks a part, also where something of it cannot be read: that is parked by its name. Returns where the part ends;
+/// `None` if whoever parks is fenced.
+async fn park_what_can_be_read(
+    connection: &mut PgConnection,
+    damage: &Damage,
+    right: (Incarnation, Uuid),
+    owner: i64,
+    from: Uuid,
+    to: Uuid,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    match park_part(connection, right, owner, from, to).await {
+        Err(error) if is_corrupt(&error) => {}
+        parked => return parked,
+    }
+    let mut parts = Parts::new(from, to);
+    while let Some(part) = parts.next() {
+        let (mut first, last) = ends(part);
+        while first < last {
+            match park_part(connection, right, owner, first, last).await {
+                Err(error) if is_corrupt(&error) => {
+                    parts.failed((first.as_u128(), last.as_u128()), error)?;
+                    break;
+                }
+                parked => match parked? {
+                    Some(until) => first = until,
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+    let (me, nonce) = right;
+    let names = damage.names(connection, parts).await?;
+    let park = sqlx::query(PARK_BY_NAME).bind(me.0).bind(nonce).bind(owner).bind(names);
+    park.execute(connection).await?;
+    Ok(Some(to))
+}
+
 /// Incarnations that were fenced, and may have left something that is not parked.
 const LEFT: &str = "
 SELECT incarnation, parked_before, parks_from FROM fences WHERE fenced AND NOT all_parked
@@ -221,6 +301,7 @@ WHERE incarnation = $3 AND fenced AND EXISTS (SELECT 1 FROM fence)"
 /// those after it.
 pub(super) async fn park_fenced(
     connection: &mut PgConnection,
+    damage: &Damage,
     me: Incarnation,
     nonce: Uuid,
 ) -> Result<(), sqlx::Error> {
@@ -228,13 +309,15 @@ pub(super) async fn park_fenced(
         sqlx::query_as(LEFT).bind(me.0).bind(nonce).fetch_all(&mut *connection).await?;
     let mut parked = Ok(());
     for (incarnation, from, to) in left {
-        parked = parked.and(park_all_of(connection, (me, nonce), incarnation, from, to).await);
+        parked =
+            parked.and(park_all_of(connection, damage, (me, nonce), incarnation, from, to).await);
     }
     parked
 }
 
 async fn park_all_of(
     connection: &mut PgConnection,
+    damage: &Damage,
     right: (Incarnation, Uuid),
     incarnation: i64,
     mut from: Uuid,
@@ -243,7 +326,8 @@ async fn park_all_of(
     let (me, nonce) = right;
     loop {
         if from < to {
-            let part = park_part(connection, right, incarnation, from, to).await?;
+            let part =
+                park_what_can_be_read(connection, damage, right, incarnation, from, to).await?;
             let Some(until) = part else { return Ok(()) };
             from = until;
             crash_point!("adoption-while-parking");

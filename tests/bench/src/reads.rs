@@ -1,0 +1,279 @@
+//! Finished transactions, loaded by the server itself, and the time that is needed beside them to read, adopt and purge.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use sqlx::{Connection, PgConnection};
+use unanimo_coordinator::store::{
+    self, Claim, Filter, Key, PhaseName, PostgresOptions, Retention, Store, Write, Written,
+};
+use unanimo_core::{Gid, ParticipantName, Timestamp, TxId};
+use uuid::Uuid;
+
+use crate::layout::{a_transaction, create, now};
+
+/// Transactions that are loaded in one statement.
+const CHUNK: i64 = 500_000;
+
+/// Transactions that are open and adopted.
+const OPEN: usize = 100;
+
+/// Retention of what is purged here. Details and gid go in one run.
+pub(crate) const DAY: Retention =
+    Retention { details: Duration::from_secs(86_400), gids: Duration::from_secs(86_400) };
+
+/// Identifier of one that is loaded: its time, the load's number, its own number.
+macro_rules! loaded_id {
+    () => {
+        "(lpad(to_hex($2 + i * $3 / $4), 12, '0') || lpad(to_hex($5), 4, '0') || lpad(to_hex(i), 16, '0'))::uuid"
+    };
+}
+
+/// Names of a load, in the order of their keys: an index that is filled so is written once.
+const NAMES: &str = concat!(
+    "
+INSERT INTO unanimo.gids (key, tx_id)
+SELECT substr(sha256(id::text::bytea), 1, 16) AS key, id FROM (
+    SELECT ",
+    loaded_id!(),
+    " AS id FROM generate_series($1, $6) AS i) AS new
+ORDER BY key"
+);
+
+/// Copies of a finished transaction, each with a gid and times of its own.
+const ROWS: &str = concat!(
+    "
+WITH sample AS MATERIALIZED (
+    SELECT *, position($7::text::bytea IN body) AS place FROM unanimo.log WHERE tx_id = $7::uuid)
+INSERT INTO unanimo.log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, body, data, history)
+SELECT id, follows, version, owner, gen_random_uuid(), kind,
+    CASE WHEN created_ms IS NOT NULL THEN at END, CASE WHEN ended_ms IS NOT NULL THEN at + 5 END,
+    CASE WHEN place > 0 THEN overlay(body PLACING id::text::bytea FROM place) ELSE body END, data, history
+FROM (SELECT i, $2 + i * $3 / $4 AS at, ",
+    loaded_id!(),
+    " AS id FROM generate_series($1, $6) AS i) AS new CROSS JOIN sample
+ORDER BY i, follows"
+);
+
+/// Finished transactions of a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) number: i32,
+    pub(crate) count: i64,
+    /// Begin of the first.
+    pub(crate) since_ms: i64,
+    /// Time from the first to the last.
+    pub(crate) span_ms: i64,
+}
+
+impl Load {
+    pub(crate) fn id(&self, i: i64) -> Uuid {
+        let ms = self.since_ms + i * self.span_ms / self.count;
+        let bits = |value: i64| u128::try_from(value).unwrap_or_default();
+        Uuid::from_u128((bits(ms) << 80) | (bits(self.number.into()) << 64) | bits(i))
+    }
+}
+
+/// Database that is measured.
+pub(crate) struct Side {
+    pub(crate) url: String,
+    pub(crate) store: std::sync::Arc<dyn Store>,
+    pub(crate) raw: PgConnection,
+    sample: Uuid,
+    /// Loads that stay.
+    loads: Vec<Load>,
+    next: i64,
+}
+
+impl Side {
+    pub(crate) async fn new(url: String) -> Result<Self> {
+        let store = store::open(&url, &PostgresOptions::default()).await?;
+        let raw = PgConnection::connect(&url).await?;
+        let me = create(&store, "loads").await?;
+        let (id, writes) = a_transaction(now())?;
+        let mut writer = store.batch_writer(me).await?;
+        for write in writes {
+            ensure!(writer.write(&[write]).await? == [Written::Applied], "it is applied");
+        }
+        Ok(Self { url, store, raw, sample: id.0, loads: Vec::new(), next: 0 })
+    }
+
+    /// Loads finished transactions. Those that stay are among the ones that are looked for.
+    pub(crate) async fn load(&mut self, load: Load, stays: bool) -> Result<()> {
+        let Load { number, count, since_ms, span_ms } = load;
+        let names = sqlx::query(NAMES).bind(1_i64).bind(since_ms).bind(span_ms).bind(count);
+        names.bind(number).bind(count).execute(&mut self.raw).await?;
+        let mut first = 1;
+        while first <= count {
+            let last = (first + CHUNK - 1).min(count);
+            let rows = sqlx::query(ROWS).bind(first).bind(since_ms).bind(span_ms).bind(count);
+            let rows = rows.bind(number).bind(last).bind(self.sample);
+            rows.execute(&mut self.raw).await?;
+            first = last + 1;
+        }
+        if stays {
+            self.loads.push(load);
+        }
+        Ok(())
+    }
+
+    /// Some loaded transaction, another one each time.
+    fn any(&mut self) -> Result<Uuid> {
+        let load = self.loads.last().context("something is loaded")?;
+        self.next = (self.next + 6_700_417) % load.count;
+        Ok(load.id(self.next + 1))
+    }
+
+    /// Takes each figure of reading and adoption once. No coordinator works here meanwhile.
+    pub(crate) async fn read(&mut self, figures: &mut Figures) -> Result<()> {
+        let me = create(&self.store, "measured").await?;
+        let (id, [begin, ..]) = a_transaction(now())?;
+        let mut writer = self.store.batch_writer(me).await?;
+        writer.write(&[begin]).await?;
+        let mut open: Vec<Write> = Vec::new();
+        for _ in 0..OPEN {
+            let (_, [begin, ..]) = a_transaction(now())?;
+            open.push(begin);
+        }
+        writer.write(&open).await?;
+        drop(writer);
+        let (old, other) = (self.any()?, self.any()?);
+        let (store, heir) = (self.store.clone(), create(&self.store, "heir").await?);
+        let transactions = store.transactions();
+        let by_gid = |id: Uuid| Gid::new(&id.to_string()).map(Key::Gid);
+        figures.lap("", Ok(()))?;
+        let keys = [
+            ("find a new one", Key::Tx(id)),
+            ("by gid, a new one", by_gid(id.0)?),
+            ("find an old one", Key::Tx(TxId(old))),
+            ("by gid, an old one", by_gid(other)?),
+        ];
+        for (what, key) in keys {
+            let found = transactions.find(&key).await?;
+            figures.lap(what, found.map(drop).context("it is found"))?;
+        }
+        for (what, filter) in filters()? {
+            transactions.list(&filter).await?;
+            figures.lap(what, Ok(()))?;
+        }
+        transactions.count(now()).await?;
+        figures.lap("count", Ok(()))?;
+        transactions.attention().await?;
+        figures.lap("count what needs a person", Ok(()))?;
+        let found = transactions.open_of(me).await?.len();
+        ensure!(found == OPEN + 1, "{found} are open");
+        figures.lap("open of an owner", Ok(()))?;
+        store.incarnations().fence(me, "measured").await?;
+        let claimed = transactions.claim(heir, Claim::OfFenced(1_000)).await?.records.len();
+        ensure!(claimed == OPEN + 1, "{claimed} are adopted");
+        figures.lap("fence and adopt", Ok(()))?;
+        // Of that millisecond, or later.
+        let first = Uuid::from_u128(id.0.as_u128() >> 80 << 80);
+        // Whatever was adopted is out of the way of the next.
+        sqlx::raw_sql("DELETE FROM unanimo.parked; DELETE FROM unanimo.locks")
+            .execute(&mut self.raw)
+            .await?;
+        let adopted = sqlx::query(
+            "DELETE FROM unanimo.log WHERE tx_id = ANY (SELECT tx_id FROM unanimo.log WHERE owner = $1
+             AND tx_id >= $2)",
+        );
+        adopted.bind(heir.0).bind(first).execute(&mut self.raw).await?;
+        store.incarnations().fence(heir, "measured").await?;
+        Ok(())
+    }
+
+    /// Fences all that worked here: a coordinator that starts would watch them for a lease.
+    pub(crate) async fn fence_all(&self) -> Result<()> {
+        let incarnations = self.store.incarnations();
+        for live in incarnations.list().await?.live {
+            incarnations.fence(live.incarnation, "measured").await?;
+        }
+        Ok(())
+    }
+
+    /// Counts those that are due, with their details, and altogether.
+    pub(crate) async fn due(&mut self) -> Result<(i64, i64)> {
+        let before = i64::try_from(now().0)? - 86_400_000;
+        let due = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM unanimo.log WHERE ended_ms < $1 AND stripped_ms IS NULL)
+                 AS whole, (SELECT count(*) FROM unanimo.log WHERE ended_ms < $1 AND stripped_ms IS NULL)
+                 + (SELECT count(*) FROM unanimo.log WHERE ended_ms < $1 AND stripped_ms IS NOT NULL) AS all",
+        );
+        Ok(due.bind(before).fetch_one(&mut self.raw).await?)
+    }
+
+    /// Purges once, and returns the number of transactions that were stripped or deleted.
+    pub(crate) async fn purge(&self, me: unanimo_core::Incarnation) -> Result<u64> {
+        let purged = self.store.purge().run(me, DAY, now()).await?;
+        Ok(purged.stripped + purged.deleted)
+    }
+}
+
+/// Pages of lists.
+fn filters() -> Result<[(&'static str, Filter); 8]> {
+    let page = || Filter { limit: 50, ..Filter::default() };
+    let hour = |hours: u64| Timestamp(now().0 - hours * 3_600_000);
+    let phases = |phase| Filter { phases: vec![phase], ..page() };
+    Ok([
+        ("list", page()),
+        ("list, committed", phases(PhaseName::Committed)),
+        ("list, open", phases(PhaseName::Active)),
+        ("list, needs a person", Filter { attention: true, ..page() }),
+        (
+            "list, a participant of all",
+            Filter { participant: Some(ParticipantName::new("a")?), ..page() },
+        ),
+        (
+            "list, a participant of none",
+            Filter { participant: Some(ParticipantName::new("nobody")?), ..page() },
+        ),
+        ("list, gids of none", Filter { gid_prefix: "none".to_owned(), ..page() }),
+        (
+            "list, a window of time",
+            Filter { created_from: Some(hour(3)), created_until: Some(hour(2)), ..page() },
+        ),
+    ])
+}
+
+/// Times of each figure.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    since: Instant,
+    taken: Vec<(&'static str, Vec<f64>)>,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self { since: Instant::now(), taken: Vec::new() }
+    }
+}
+
+impl Figures {
+    /// Adds the time since the last one, unless it has no name.
+    fn lap(&mut self, what: &'static str, done: Result<()>) -> Result<()> {
+        let took = self.since.elapsed();
+        done?;
+        if !what.is_empty() {
+            self.add(what, took.as_secs_f64() * 1000.0);
+        }
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    pub(crate) fn add(&mut self, what: &'static str, value: f64) {
+        match self.taken.iter_mut().find(|(name, _)| *name == what) {
+            Some((_, values)) => values.push(value),
+            None => self.taken.push((what, vec![value])),
+        }
+    }
+
+    /// Returns the middle one of each.
+    pub(crate) fn middle(&self) -> Vec<(&'static str, f64)> {
+        let middle = |values: &Vec<f64>| {
+            let mut values = values.clone();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        self.taken.iter().map(|(what, values)| (*what, middle(values))).collect()
+    }
+}
