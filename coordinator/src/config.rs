@@ -23,7 +23,7 @@ pub use self::answers::CLIENT_BYTES_DEFAULT;
 pub use self::load::Loaded;
 pub use self::values::{
     DatabaseSchema, DatabaseUrl, FilePath, History, HostNames, LogFormat, NodeName,
-    OptionalAddress, Period, ServerName,
+    OptionalAddress, Period, Ratio, ServerName,
 };
 use self::values::{Given, Named};
 pub use self::variables::unknown_variables;
@@ -244,6 +244,14 @@ settings! {
     /// Unanimo's own lines; those of the libraries below it are shown from `warn` on, or as `target=level`
     /// says. `info,unanimo::ended=off` leaves out the lines of transactions that have ended.
     log: String = "info".to_owned(), "UNANIMO_LOG";
+    /// Collector of OpenTelemetry to which spans of transactions go, over gRPC: `http://HOST:PORT` or
+    /// `https://HOST:PORT`; without it none are made. See [traces](../operating.md#traces).
+    otlp_endpoint: String = String::new(), "UNANIMO_OTLP_ENDPOINT";
+    /// Authorities of the collector: a PEM file. Without it: the public ones.
+    otlp_tls_ca: FilePath = FilePath::default(), "UNANIMO_OTLP_TLS_CA";
+    /// Part of the transactions that have spans, from `0` to `1`, where whoever began one has no trace. Where it has one,
+    /// that says it.
+    otlp_sampling: Ratio = Ratio::ALL, "UNANIMO_OTLP_SAMPLING";
     /// Time for which an incarnation may act without renewing its lease in the database. Then
     /// another one may fence it.
     lease: Period = Period::secs(15), "UNANIMO_LEASE";

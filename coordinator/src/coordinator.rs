@@ -6,10 +6,11 @@ mod listen;
 mod maintenance;
 mod opening;
 mod purge_clock;
+mod shown;
 mod status;
 mod tls;
+mod traces;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::api::{self, Api};
 use crate::audit::Trail;
 use crate::cluster::lease;
 use crate::config::Config;
-use crate::engine::{self, Handle, adoption, sleepers};
+use crate::engine::{self, Handle};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
@@ -94,17 +95,6 @@ pub struct Builder {
     relocated: Option<Relocation>,
 }
 
-impl fmt::Debug for Builder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let locals: Vec<_> = self.locals.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Builder")
-            .field("config", &self.config)
-            .field("locals", &locals)
-            .field("network", &self.network)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Builder {
     /// Makes a builder with this configuration, which must have no
     /// [violations](Config::violations).
@@ -162,19 +152,19 @@ impl Builder {
         let Self { config, env, locals, network, relocated } = self;
         let metrics = Arc::new(Metrics::default());
         let status = Arc::new(Status::new(Arc::clone(&metrics)));
-        let mut vital = JoinSet::new();
+        let mut tasks = Tasks::default();
         let (mut sockets, http) = (None, Slot::default());
         let (stop_serving, stop) = watch::channel(());
         let tls = tls::Tls::load(&config)?;
         if network {
             let (bound, listeners) = Sockets::bind(&config).await?;
             sockets = Some(bound);
-            ends::serve_http(&mut vital, listeners, (&config, &tls), &status, &http, &stop);
+            ends::serve_http(&mut tasks.vital, listeners, (&config, &tls), &status, &http, &stop);
         }
         let (store, created) = opening::take_turn(&config, relocated, &status).await?;
         let me = created.incarnation;
         let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, created.at);
-        vital.spawn(ends::lease_end(renewing, Arc::clone(&store)));
+        tasks.vital.spawn(ends::lease_end(renewing, Arc::clone(&store)));
         let directory = tls.directory(&config);
         let registrations = opening::registrations(&*store, &status).await?;
         known::fill(&directory, &config, locals, registrations, env.now());
@@ -192,15 +182,15 @@ impl Builder {
             journal: journal.clone(),
             completions,
             adoption_wanted: Arc::clone(&adoption_wanted),
+            spans: traces::start(&config, &env, me, &metrics, &mut tasks.collecting)?,
         });
         directory.add_own(Arc::new(Children::new(engine.downgrade())));
-        let mut helpers = JoinSet::new();
-        helpers.spawn(tls.clone().watch(Arc::clone(&metrics)));
-        drive(&mut helpers, &engine, driving, adoption_wanted);
+        tasks.helpers.spawn(tls.clone().watch(Arc::clone(&metrics)));
+        ends::drive(&mut tasks.helpers, &engine, driving, adoption_wanted);
         let audit = tls.audit(&store, &env, &metrics, me);
         let purging = maintenance::Purge::new(&config, me, &store, &env, &metrics, &audit);
-        maintenance::start(&mut helpers, engine.clone(), Arc::clone(&directory), purging);
-        vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));
+        maintenance::start(&mut tasks.helpers, engine.clone(), Arc::clone(&directory), purging);
+        tasks.vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));
 
         let mut addresses = None;
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -223,7 +213,7 @@ impl Builder {
             http.set(served).expect("it starts once");
             let end = ends::stopped(stop.clone());
             let serving = api::serve(stack, grpc, tls.grpc(), health.clone(), health_service, end);
-            vital.spawn(ends::grpc_end(serving, stop));
+            tasks.vital.spawn(ends::grpc_end(serving, stop));
         }
         status.has_started(status::Started {
             store: Arc::clone(&store),
@@ -231,21 +221,9 @@ impl Builder {
             lease,
             journal: journal.clone(),
         });
-        let body = Body { store, me, journal, audit, health, status, helpers, vital, stop_serving };
+        let body = Body { store, me, journal, audit, health, status, tasks, stop_serving };
         Ok(Running { engine, me, addresses, body, drain_timeout: config.drain_timeout.0 })
     }
-}
-
-/// Starts what drives transactions, and what brings them to memory.
-fn drive(
-    helpers: &mut JoinSet<()>,
-    engine: &Handle,
-    driving: engine::Service,
-    adoption_wanted: Arc<Notify>,
-) {
-    helpers.spawn(driving.run());
-    helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
-    helpers.spawn(sleepers::Service::new(engine.clone()).run());
 }
 
 /// Running coordinator. Dropping it is like a crash: it waits for nothing and writes nothing more.
@@ -268,12 +246,20 @@ struct Body {
     audit: Trail,
     health: tonic_health::server::HealthReporter,
     status: Arc<Status>,
+    tasks: Tasks,
+    /// Tells the servers to stop. Each has a receiver until it has answered what was under way.
+    stop_serving: watch::Sender<()>,
+}
+
+/// Tasks of a coordinator.
+#[derive(Debug, Default)]
+struct Tasks {
     /// Tasks that do not end by themselves, except by a panic.
     helpers: JoinSet<()>,
     /// Tasks of which the first one that ends with a reason ends the coordinator.
     vital: JoinSet<Option<Ended>>,
-    /// Tells the servers to stop. Each has a receiver until it has answered what was under way.
-    stop_serving: watch::Sender<()>,
+    /// Sends spans to their collector. Whatever becomes of it, the coordinator goes on.
+    collecting: JoinSet<()>,
 }
 
 impl Running {
@@ -338,9 +324,9 @@ impl Body {
     async fn next_end(&mut self) -> Ended {
         loop {
             let end = tokio::select! {
-                Some(end) = self.vital.join_next() => end,
+                Some(end) = self.tasks.vital.join_next() => end,
                 // A helper ends only by a panic, which is the error.
-                Some(end) = self.helpers.join_next() => end.map(|()| None),
+                Some(end) = self.tasks.helpers.join_next() => end.map(|()| None),
                 else => std::future::pending().await,
             };
             match end {
@@ -363,7 +349,8 @@ impl Body {
             ended = self.next_end() => return Err(ended),
             _ = tokio::time::timeout(LAST_REQUESTS, stop_serving.closed()) => {}
         }
-        let Self { store, me, journal, audit, helpers, vital, .. } = self;
+        let Self { store, me, journal, audit, tasks, .. } = self;
+        let Tasks { helpers, vital, mut collecting } = tasks;
         // An act needs what the helpers drive.
         audit.stop().await;
         drop(helpers);
@@ -381,6 +368,7 @@ impl Body {
         }
         drop(vital);
         let _ = tokio::time::timeout(LAST_REQUESTS, audit.finish()).await;
+        let _ = tokio::time::timeout(LAST_REQUESTS, collecting.join_next()).await;
         if let Err(error) =
             store.incarnations().fence(me, "by itself: it stopped in good order").await
         {

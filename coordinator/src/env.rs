@@ -13,6 +13,11 @@ pub trait Env: Send + Sync + fmt::Debug {
     /// Returns the time of day.
     fn now(&self) -> Timestamp;
 
+    /// Returns the time of day in nanoseconds since 1970, for spans. By default it is as coarse as [`Self::now`].
+    fn nanos(&self) -> u64 {
+        self.now().0.saturating_mul(1_000_000)
+    }
+
     /// Makes the identifier of a transaction that begins now. It carries that time.
     fn tx_id(&self, now: Timestamp) -> TxId;
 }
@@ -25,6 +30,11 @@ impl Env for SystemEnv {
     fn now(&self) -> Timestamp {
         let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn nanos(&self) -> u64 {
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn tx_id(&self, now: Timestamp) -> TxId {

@@ -115,6 +115,7 @@
 //!
 //! # Feature flags
 //!
+//! - `otlp`: traces for a collector of OpenTelemetry, at the setting `otlp-endpoint`.
 //! - `failpoints`: points at which a test can kill the process. Not for production builds.
 //!
 //! # Structure
@@ -152,6 +153,7 @@ pub mod identity;
 pub mod metrics;
 #[doc(hidden)]
 pub mod participants;
+mod spans;
 #[doc(hidden)]
 pub mod store;
 mod suspension;

@@ -61,6 +61,7 @@ mod repetitions;
 mod sagas;
 mod scrapes;
 mod stopping;
+mod traces;
 mod unreadable;
 pub(crate) mod uploads;
 mod waits;

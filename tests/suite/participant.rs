@@ -10,7 +10,7 @@ mod calls;
 mod client;
 mod contention;
 mod database_ids;
-mod databases;
+pub(crate) mod databases;
 mod deaf;
 mod deployed;
 pub(crate) mod direct;

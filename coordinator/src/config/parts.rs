@@ -109,6 +109,16 @@ impl Config {
         })
     }
 
+    /// Files for the way to the collector of spans.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn collector_tls(&self) -> ClientFiles {
+        let files = ClientFiles::new();
+        match self.otlp_tls_ca.path() {
+            Some(ca) => files.ca(ca),
+            None => files,
+        }
+    }
+
     /// Files for the calls to participants.
     pub(crate) fn participant_tls(&self) -> ClientFiles {
         let mut files = ClientFiles::new();

@@ -1,5 +1,7 @@
 //! Rules for settings, alone and together.
 
+mod collector;
+
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -38,6 +40,7 @@ impl Config {
     pub fn violations(&self) -> Vec<Violation> {
         let mut rules = Rules::default();
         self.check_addresses(&mut rules);
+        self.check_collector(&mut rules);
         self.check_periods(&mut rules);
         self.check_sizes(&mut rules);
         rules.0

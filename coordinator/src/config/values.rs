@@ -3,6 +3,7 @@
 mod address;
 mod database;
 mod files;
+mod ratio;
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -16,6 +17,7 @@ use unanimo_core::{ParticipantName, RecordPolicy};
 pub use self::address::{HostNames, OptionalAddress};
 pub use self::database::{DatabaseSchema, DatabaseUrl};
 pub use self::files::{FilePath, ServerName};
+pub use self::ratio::Ratio;
 use crate::participants::allow::Pattern;
 
 /// Names of a type's values in help texts, and how they are read.

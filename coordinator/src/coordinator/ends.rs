@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::listen::Listeners;
@@ -13,6 +13,7 @@ use crate::api::http::Slot;
 use crate::cluster::birth::Patience;
 use crate::cluster::lease;
 use crate::config::Config;
+use crate::engine::{self, Handle, adoption, sleepers};
 use crate::store::{self, Store, journal};
 
 /// Waits until the servers are told to stop.
@@ -104,4 +105,16 @@ async fn fenced(store: &dyn Store, fenced: lease::Fenced) -> Ended {
         }
     }
     Ended::Fenced(fenced)
+}
+
+/// Starts what drives transactions, and what brings them to memory.
+pub(super) fn drive(
+    helpers: &mut JoinSet<()>,
+    engine: &Handle,
+    driving: engine::Service,
+    adoption_wanted: Arc<Notify>,
+) {
+    helpers.spawn(driving.run());
+    helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
+    helpers.spawn(sleepers::Service::new(engine.clone()).run());
 }

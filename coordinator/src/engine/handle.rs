@@ -27,6 +27,7 @@ use super::message::{Failure, Message, Reply};
 use super::service::Service;
 use super::service::alarms::Alarms;
 use super::service::locks::TAKES_MAX;
+use super::service::traces::Traces;
 use super::service::went_back::Known;
 use super::timers::Timers;
 use super::unread::AllUnread;
@@ -38,6 +39,7 @@ use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
 use crate::participants::directory::Directory;
+use crate::spans::Spans;
 use crate::store::journal::{self, Completion};
 use crate::store::{Key, Store, Stored};
 
@@ -108,6 +110,7 @@ pub(crate) struct Parts {
     pub(crate) journal: journal::Handle,
     pub(crate) completions: mpsc::UnboundedReceiver<Vec<Completion>>,
     pub(crate) adoption_wanted: Arc<Notify>,
+    pub(crate) spans: Spans,
 }
 
 /// Makes an engine and its handle.
@@ -126,7 +129,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         clock: Arc::clone(&clock),
         env,
         metrics: Arc::clone(&metrics),
-        caller: Caller::new(Arc::clone(&directory), lease.clone(), Arc::clone(&metrics)),
+        caller: Caller::new(directory.clone(), lease.clone(), metrics.clone(), parts.spans.clone()),
         lease,
         journal,
         store: Arc::clone(&store),
@@ -156,6 +159,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         ends: Default::default(),
         went_back: Known::new(store.generation(), gid_retention),
         told_timeouts: Default::default(),
+        traces: Traces::new(parts.spans),
     };
     let shared = Shared {
         inbox: sender,

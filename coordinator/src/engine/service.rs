@@ -14,6 +14,7 @@ mod rest;
 pub(super) mod sleep;
 pub(super) mod survey;
 mod time;
+pub(super) mod traces;
 pub(super) mod went_back;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -30,6 +31,7 @@ use uuid::Uuid;
 use self::alarms::Alarms;
 use self::ends::Ends;
 use self::locks::LockWaits;
+use self::traces::Traces;
 use super::admission::Admission;
 use super::clock::{Anchor, Clock};
 use super::live::{Held, Live};
@@ -100,6 +102,7 @@ pub struct Service {
     pub(super) ends: Ends,
     pub(super) went_back: went_back::Known,
     pub(super) told_timeouts: patience::Told,
+    pub(super) traces: Traces,
 }
 
 impl Service {

@@ -22,6 +22,7 @@ pub(super) struct Callers {
     answers_refused: Counter,
     calls_limited: Counter,
     audit_failed: Counter,
+    spans_dropped: Counter,
 }
 
 impl Callers {
@@ -33,6 +34,7 @@ impl Callers {
         all.add("unanimo_answers_refused_total", self.answers_refused.clone());
         all.add("unanimo_calls_limited_total", self.calls_limited.clone());
         all.add("unanimo_audit_failed_total", self.audit_failed.clone());
+        all.add("unanimo_spans_dropped_total", self.spans_dropped.clone());
     }
 }
 
@@ -80,6 +82,16 @@ impl Metrics {
     /// Counts a write of the audit that failed.
     pub fn audit_failed(&self) {
         self.callers.audit_failed.inc();
+    }
+
+    /// Counts spans that the collector did not take.
+    pub fn spans_dropped(&self, count: u64) {
+        self.callers.spans_dropped.inc_by(count);
+    }
+
+    /// Returns how many spans the collector did not take.
+    pub fn count_spans_dropped(&self) -> u64 {
+        self.callers.spans_dropped.get()
     }
 
     /// Counts an answer that was replaced by an error.

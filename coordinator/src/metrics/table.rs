@@ -101,6 +101,9 @@ table! {
     unanimo_audit_failed_total: "counter" [""]
         "Writes of the audit that failed: an operator's act was refused for it, or what was denied or has changed is written later",
         alert "it grows";
+    unanimo_spans_dropped_total: "counter" [""]
+        "Spans that the collector at `otlp-endpoint` did not take in time, or refused; transactions do not wait for it",
+        alert "grows for five minutes: the log names the cause";
     unanimo_journal_flush_seconds: "histogram" [""]
         "Time to make a batch durable, in seconds",
         alert "p99 above 1 s: the database is slow";

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use unanimo_core::{
     BranchNumber, BranchSpec, Identity, InputName, ParticipantName, Payload, PhaseTwoAnswer,
-    PhaseTwoOperation, PrepareAnswer, Timestamp,
+    PhaseTwoOperation, PrepareAnswer, Timestamp, TraceContext,
 };
 use unanimo_proto::v1;
 
@@ -19,6 +19,7 @@ use super::directory::{CallKind, Directory, Entry, Route};
 use super::wire;
 use crate::cluster::lease::Lease;
 use crate::metrics::Metrics;
+use crate::spans::{self, Spans, Traced};
 
 /// Reason of a refusal by which a participant says that its clock is past the Prepare's time.
 pub(crate) const TOO_LATE: &str = "TOO_LATE";
@@ -59,6 +60,8 @@ pub struct BranchCall {
     pub probe: bool,
     /// Past of the branch's calls of this kind.
     pub(crate) past: Past,
+    /// Its place in a trace.
+    pub(crate) traced: Traced,
 }
 
 impl BranchCall {
@@ -98,13 +101,19 @@ pub struct Caller {
     directory: Arc<Directory>,
     lease: Lease,
     metrics: Arc<Metrics>,
+    spans: Spans,
 }
 
 impl Caller {
     /// A caller that sends only while the lease holds.
     #[must_use]
-    pub fn new(directory: Arc<Directory>, lease: Lease, metrics: Arc<Metrics>) -> Self {
-        Self { directory, lease, metrics }
+    pub(crate) fn new(
+        directory: Arc<Directory>,
+        lease: Lease,
+        metrics: Arc<Metrics>,
+        spans: Spans,
+    ) -> Self {
+        Self { directory, lease, metrics, spans }
     }
 
     /// Sends Prepare and waits for its end: the answer, and the id of the database that holds it.
@@ -113,10 +122,10 @@ impl Caller {
         let databases = self.directory.databases();
         let participant = &call.spec.participant;
         let tokens = self.directory.tokens();
-        let sending = move |route: Route, url: String| async move {
+        let sending = move |route: Route, url: String, trace: TraceContext| async move {
             let request = || {
                 let prepare = wire::prepare(call, databases.id_of(participant));
-                wire::request(prepare, &call.identity.trace, call.timeout)
+                wire::request(prepare, &trace, call.timeout)
             };
             let response = match route {
                 Route::Remote(mut client, _open) => {
@@ -156,10 +165,8 @@ impl Caller {
             voted_in => voted_in.to_owned(),
         };
         let (tokens, participant) = (self.directory.tokens(), &call.spec.participant);
-        let commit = move |route: Route, url: String| async move {
-            let request = || {
-                wire::request(wire::commit(call, database()), &call.identity.trace, call.timeout)
-            };
+        let commit = move |route: Route, url: String, trace: TraceContext| async move {
+            let request = || wire::request(wire::commit(call, database()), &trace, call.timeout);
             let response = match route {
                 Route::Remote(mut client, _open) => {
                     let signed = tokens.sign(participant, &url, request());
@@ -170,10 +177,8 @@ impl Caller {
             };
             response.map(|response| wire::commit_answer(response.into_inner().answer))
         };
-        let cancel = move |route: Route, url: String| async move {
-            let request = || {
-                wire::request(wire::cancel(call, database()), &call.identity.trace, call.timeout)
-            };
+        let cancel = move |route: Route, url: String, trace: TraceContext| async move {
+            let request = || wire::request(wire::cancel(call, database()), &trace, call.timeout);
             let response = match route {
                 Route::Remote(mut client, _open) => {
                     let signed = tokens.sign(participant, &url, request());
@@ -199,7 +204,7 @@ impl Caller {
         operation: &'static str,
         call: &BranchCall,
         kind: CallKind,
-        sending: impl Fn(Route, String) -> F,
+        sending: impl Fn(Route, String, TraceContext) -> F,
         is_busy: impl Fn(&T) -> bool,
     ) -> End<T>
     where
@@ -232,10 +237,16 @@ impl Caller {
             };
             let (started, endpoint, url) = (Instant::now(), taken.id(), taken.url().to_owned());
             attempt.sent(taken);
-            let sent = tokio::time::timeout(call.timeout, sending(route, url.clone())).await;
+            let traced = call.traced.operation.as_ref();
+            let span = traced.map(|of| self.spans.attempt(of, call.attempt, avoid.len(), &url));
+            let named = span.as_ref().and_then(spans::Attempt::sent);
+            let trace = named.unwrap_or_else(|| call.traced.sent.clone());
+            let sent = tokio::time::timeout(call.timeout, sending(route, url.clone(), trace)).await;
             let verdict = match sent {
                 Ok(Ok(answer)) => {
-                    attempt.answered(is_busy(&answer));
+                    let is_busy = is_busy(&answer);
+                    attempt.answered(is_busy);
+                    span.into_iter().for_each(|span| span.answered(is_busy));
                     self.metrics.called(name.as_str(), operation, true, started.elapsed());
                     return End::Answered(answer);
                 }
@@ -247,6 +258,7 @@ impl Caller {
                 Ok(Err(_)) | Err(_) => Verdict::unanswered(call.timeout, call.is_full()),
             };
             self.metrics.called(name.as_str(), operation, false, started.elapsed());
+            span.into_iter().for_each(|span| span.failed(verdict.error()));
             attempt.failed_there(&verdict);
             avoid.push(endpoint);
             if verdict.is_unsent() && avoid.len() < endpoints && began.elapsed() < call.timeout {
@@ -256,6 +268,11 @@ impl Caller {
             let error = verdict.into_error();
             return End::Failed(Failed { error, endpoint: Some(endpoint), url });
         }
+    }
+
+    /// Returns the trace of a transaction, for its log lines.
+    pub(crate) fn trace_id(&self, identity: &Identity) -> Option<String> {
+        self.spans.trace_id(identity)
     }
 
     pub(crate) fn directory(&self) -> &Directory {

@@ -12,7 +12,7 @@ mod lane;
 mod queue;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use unanimo_core::{Incarnation, Transition, TxId, Version};
@@ -41,6 +41,21 @@ pub struct Completion {
     pub ended: Ended,
     /// [Generation](Store::generation) of the server that said so. One that was promoted since may lack it.
     pub generation: Option<u64>,
+    /// The flush that made it durable; `None` if nothing did.
+    pub flush: Option<Flush>,
+}
+
+/// A flush of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flush {
+    /// Its number in this incarnation.
+    pub number: u64,
+    /// Transactions of the batch.
+    pub rows: usize,
+    /// When it began.
+    pub started: Instant,
+    /// Time that it took.
+    pub took: Duration,
 }
 
 /// Fate of a transition that was handed over.

@@ -43,8 +43,13 @@ impl Trace {
         Ambient { trace: self, propagation: None }.scope(work)
     }
 
-    /// That of the request that the code at hand serves.
+    /// That of the span that is entered, if a layer of OpenTelemetry follows it; otherwise of the request that the
+    /// code at hand serves.
     pub(crate) fn ambient() -> Self {
+        #[cfg(feature = "opentelemetry")]
+        if let Some(entered) = Self::of_entered_span() {
+            return entered;
+        }
         AMBIENT.try_with(|ambient| ambient.trace.clone()).unwrap_or_default()
     }
 }

@@ -1,6 +1,15 @@
 //! W3C Trace Context, which travels beside the transaction's.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+#[cfg(feature = "opentelemetry")]
+use opentelemetry::trace::TraceContextExt;
+#[cfg(all(
+    feature = "opentelemetry",
+    any(feature = "mysql", feature = "postgres", feature = "sqlite")
+))]
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId};
+#[cfg(feature = "opentelemetry")]
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -39,6 +48,48 @@ impl Trace {
         if let Some(state) = &self.state {
             headers.insert(TRACESTATE, state.clone());
         }
+    }
+}
+
+#[cfg(feature = "opentelemetry")]
+impl Trace {
+    /// That of the span that is entered; `None` if no layer of OpenTelemetry follows it.
+    pub(super) fn of_entered_span() -> Option<Self> {
+        let context = tracing::Span::current().context();
+        let span = context.span();
+        let span = span.span_context();
+        if !span.is_valid() {
+            return None;
+        }
+        let flags = u8::from(span.is_sampled());
+        let parent = format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id());
+        let state = HeaderValue::from_str(&span.trace_state().header()).ok();
+        let state = state.filter(|state| !state.is_empty());
+        Some(Self { parent: Some(HeaderValue::from_str(&parent).ok()?), state })
+    }
+
+    /// Makes a span of `tracing` a child of this trace's span, unless it has a parent by which it is in a trace.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn adopt(&self, span: &tracing::Span) {
+        if Self::of_entered_span().is_some() {
+            return;
+        }
+        let Some(parent) = self.span_context() else { return };
+        let parent = opentelemetry::Context::new().with_remote_span_context(parent);
+        // Without a layer of OpenTelemetry there is nothing to tell.
+        let _ = span.set_parent(parent);
+    }
+
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    fn span_context(&self) -> Option<SpanContext> {
+        let mut parts = self.parent().split('-').skip(1);
+        let trace = TraceId::from_hex(parts.next()?).ok()?;
+        let span = SpanId::from_hex(parts.next()?).ok()?;
+        let flags = u8::from_str_radix(parts.next()?, 16).ok()?;
+        let state = self.state.as_ref().and_then(|state| state.to_str().ok());
+        let state = state.and_then(|state| state.parse().ok()).unwrap_or_default();
+        let context = SpanContext::new(trace, span, TraceFlags::new(flags), true, state);
+        Some(context).filter(SpanContext::is_valid)
     }
 }
 

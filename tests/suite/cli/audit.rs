@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use unanimo_coordinator::audit::{Entry, Kind, hash_of, hex, unhex};
+use unanimo_coordinator::crash::AUDIT_POINTS;
 use unanimo_core::Timestamp;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 use unanimo_proto::v1::{Resolution, ResolveBranchRequest, RetryTransactionRequest};
@@ -238,7 +239,9 @@ async fn an_export_that_fails_leaves_no_file() {
 /// first entry, and the act is carried out by the command that comes again.
 #[tokio::test]
 async fn s3_a_kill_beside_an_act_leaves_its_entry() {
-    for (point, is_done) in [("audit-before-act", false), ("audit-after-act", true)] {
+    let points = AUDIT_POINTS.iter().zip([false, true]);
+    assert_eq!(points.len(), AUDIT_POINTS.len(), "it says of each whether the act is done");
+    for (point, is_done) in points {
         let url = crate::coordinator::sqlite_url();
         let crash = ("UNANIMO_CRASH_AT", format!("{point}:1"));
         let process = Process::start_with(&url, &[], &[crash]).await;

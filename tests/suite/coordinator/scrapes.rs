@@ -8,7 +8,7 @@ use super::http::http_get;
 use super::{World, tcc};
 
 /// Value of a series, as it is scraped.
-async fn value(world: &World, series: &str) -> Option<f64> {
+pub(super) async fn value(world: &World, series: &str) -> Option<f64> {
     let (code, text) = http_get(world, "/metrics").await;
     assert_eq!(code, 200);
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())

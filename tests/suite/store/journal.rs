@@ -234,7 +234,9 @@ async fn s5_a_life_that_lost_its_row_writes_nothing_more(fixture: Fixture) {
     let told = journal.results.recv().await.unwrap();
     let generation = fixture.store.generation();
     let ended = Ended::Durable(Version(3));
-    assert_eq!(told, [Completion { tx_id: live.id(), life: second, ended, generation }]);
+    let flush = told[0].flush;
+    assert!(flush.is_some_and(|flush| flush.rows == 1), "{told:?}");
+    assert_eq!(told, [Completion { tx_id: live.id(), life: second, ended, generation, flush }]);
     journal.end().await.unwrap();
     let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
     assert_eq!(stored.record, again.tx.record());

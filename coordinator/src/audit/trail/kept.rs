@@ -32,6 +32,8 @@ struct Of {
     undone: AtomicU32,
     /// Most entries that each read of a part asked for.
     limits: Mutex<Vec<u32>>,
+    /// Number of the last entry that another incarnation purges before the next read of a part.
+    purges: Mutex<Option<u64>>,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,7 @@ impl Kept {
             lost: AtomicU32::new(0),
             undone: AtomicU32::new(0),
             limits: Mutex::default(),
+            purges: Mutex::default(),
         };
         Self { store, of: Arc::new(of), me, _folder: Arc::new(folder) }
     }
@@ -82,6 +85,21 @@ impl Kept {
         let mut chain = self.chain();
         chain.rows.retain(|row| row.link.number <= number);
         chain.ends.last = chain.rows.last().expect("an entry").link.clone();
+    }
+
+    /// Has another incarnation purge entries up to this one before the next read of a part.
+    pub(crate) fn purge_at_next_read(&self, number: u64) {
+        *self.of.purges.lock().unwrap_or_else(PoisonError::into_inner) = Some(number);
+    }
+
+    fn purge(&self) {
+        let purged = self.of.purges.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut chain = self.chain();
+        let row = chain.rows.iter().find(|row| Some(row.link.number) == purged).cloned();
+        if let Some(row) = row {
+            chain.rows.retain(|other| other.link.number > row.link.number);
+            chain.ends.purged = row.link;
+        }
     }
 
     /// Returns all entries.
@@ -143,6 +161,7 @@ impl Audit for Kept {
     async fn page(&self, range: AuditRange, limit: u32) -> Result<Vec<AuditRow>, Error> {
         self.answers().await;
         self.of.limits.lock().unwrap_or_else(PoisonError::into_inner).push(limit);
+        self.purge();
         let chain = self.chain();
         let AuditRange::After(number) = range else { return Ok(Vec::new()) };
         let rows = chain.rows.iter().filter(|row| row.link.number > number);

@@ -9,6 +9,7 @@ use super::{Trail, Unwritten};
 use crate::alarm::AUDIT_TAMPERED;
 use crate::audit::chain::{Verifier, hex};
 use crate::audit::entry::{Entry, Kind};
+use crate::audit::page::page;
 use crate::store::{self, AuditEnds, AuditLink, AuditRange};
 
 /// Entries that one purge takes.
@@ -33,16 +34,16 @@ impl Trail {
         let (cutoff, begins) =
             (older_than(retention), older_than(retention.saturating_add(PURGE_SLACK)));
         let audit = self.0.store.audit();
-        let AuditEnds { purged: start, last } = audit.ends().await?;
+        // Whatever is purged by another incarnation meanwhile: entries begin behind the purge that is read with them.
+        let all = AuditRange::After(0);
+        let (AuditEnds { last, .. }, first) = page(audit, all, 1).await?;
         self.compare(&last);
-        let after = AuditRange::After(start.number);
-        let first = audit.page(after, 1).await?;
         let Some(first) = first.first() else { return Ok(0) };
         if first.at.0 >= begins {
             self.tell_ahead(first.link.number, first.at, now);
             return Ok(0);
         }
-        let rows = audit.page(after, PURGE_MAX).await?;
+        let (AuditEnds { purged: start, .. }, rows) = page(audit, all, PURGE_MAX).await?;
         let mut verifier = Verifier::new(start, None);
         let (mut count, mut last) = (0, verifier.last().clone());
         for row in &rows {

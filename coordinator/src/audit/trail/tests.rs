@@ -1,6 +1,7 @@
 //! Tests of the writer, on a store.
 
 mod lost;
+mod tampered;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -22,6 +22,7 @@ impl Service {
         self.by_gid.insert(tx.identity().gid.clone(), tx_id);
         let mut live = Live::new(tx, clock, permit, version);
         live.is_adopted = true;
+        self.traces.begin(live.tx.identity(), true);
         self.live.insert(tx_id, live);
     }
 

@@ -73,6 +73,7 @@ impl Service {
         live.wait(until, reply);
         live.ends_here = live.has_ended();
         live.starts_after = starts_after;
+        self.traces.begin(live.tx.identity(), false);
         self.live.insert(tx_id, live);
         self.carry_out(tx_id, effects);
     }

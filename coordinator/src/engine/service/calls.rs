@@ -154,6 +154,7 @@ impl Service {
             }
             Operation::PhaseTwo(_) => call_timeout,
         };
+        let traced = self.traces.sent(&live.tx, branch, call);
         let about = caller::BranchCall {
             identity: Arc::clone(live.tx.identity()),
             spec: Arc::clone(&branch.spec),
@@ -171,6 +172,7 @@ impl Service {
             avoid: live.failing().endpoint(call.number).into_iter().collect(),
             probe,
             past: live.failing().past(call.number, waiting::kind(call.operation)),
+            traced,
         };
         let report = Report { inbox, tx_id, call, end: None, failed_at: None };
         let task = self.calls.spawn(make_call(self.caller.clone(), about, report));
@@ -227,6 +229,7 @@ impl Service {
         // It may have left memory: ended by an operator, or lost.
         let _ = self.apply(tx_id, input);
         if let Some(live) = self.live.get_mut(&tx_id) {
+            self.traces.call_ended(&live.tx, call);
             if awaited {
                 live.note_progress(call);
             }
@@ -320,9 +323,9 @@ fn without_answer(operation: Operation, error: String) -> CallEnd {
 }
 
 async fn make_call(caller: Caller, about: caller::BranchCall, mut report: Report) {
-    let (tx_id, gid, branch_id) =
-        (about.identity.tx_id, about.identity.gid.clone(), about.spec.branch_id.clone());
-    let participant = about.spec.participant.clone();
+    let (identity, spec) = (Arc::clone(&about.identity), Arc::clone(&about.spec));
+    let (tx_id, gid, trace) = (identity.tx_id, &identity.gid, || caller.trace_id(&identity));
+    let (branch_id, participant) = (&spec.branch_id, &spec.participant);
     let (asked, attempt) = (report.call.operation, report.call.attempt);
     let operation = asked.as_str();
     crash_point!("call-before-send");
@@ -347,22 +350,24 @@ async fn make_call(caller: Caller, about: caller::BranchCall, mut report: Report
     match end {
         Ok(end) => {
             tracing::debug!(
-                %tx_id, %gid, %branch_id, %participant, operation, attempt, ?end,
+                %tx_id, %gid, trace_id = trace(), %branch_id, %participant, operation, attempt, ?end,
                 "the participant answered"
             );
             report.ended(end, None);
         }
         Err(Failed { error, endpoint, url }) => {
             // Where a participant fails, that is told once, and not for each transaction.
-            let failing = caller.find(&participant).is_some_and(|entry| entry.is_failing());
+            let failing = caller.find(participant).is_some_and(|entry| entry.is_failing());
             if attempt.is_power_of_two() && !failing {
                 tracing::warn!(
-                    %tx_id, %gid, %branch_id, %participant, endpoint = url, operation, attempt, error,
+                    %tx_id, %gid, trace_id = trace(), %branch_id, %participant, endpoint = url, operation, attempt,
+                    error,
                     "a call to a participant failed; it is sent again if it is still owed"
                 );
             } else {
                 tracing::debug!(
-                    %tx_id, %gid, %branch_id, %participant, endpoint = url, operation, attempt, error,
+                    %tx_id, %gid, trace_id = trace(), %branch_id, %participant, endpoint = url, operation, attempt,
+                    error,
                     "a call to a participant failed"
                 );
             }

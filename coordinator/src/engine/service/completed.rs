@@ -13,7 +13,7 @@ use crate::store::{self, Key};
 impl Service {
     /// Takes the result of a write.
     pub(super) fn completed(&mut self, completion: Completion) {
-        let Completion { tx_id, life, ended, generation } = completion;
+        let Completion { tx_id, life, ended, generation, flush } = completion;
         let is_own = self.live.get(&tx_id).is_some_and(|live| live.life == life);
         match ended {
             // Of a life that is over: the transaction may be back by then, and not so far.
@@ -21,7 +21,10 @@ impl Service {
             Ended::Durable(version) if self.was_replaced(generation) => {
                 return self.write_there(tx_id, version);
             }
-            Ended::Durable(version) => return self.became_durable(tx_id, version),
+            Ended::Durable(version) => {
+                self.traces.flushed(tx_id, flush);
+                return self.became_durable(tx_id, version);
+            }
             Ended::GidHeld(holder) => {
                 // Whoever waits looks at the holder: it may be another request's.
                 if let Some(mut live) = self.remove(tx_id) {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use unanimo_core::timeline::cause_in_words;
 use unanimo_core::{BranchId, Decision, Heuristic, Phase, Transaction};
 
+use super::traces::Traces;
 use crate::metrics::Metrics;
 
 /// Target of these lines, so that a filter can switch them off: `--log info,unanimo::ended=off`.
@@ -43,7 +44,7 @@ impl Default for Ends {
 
 impl Ends {
     /// Logs the end of a transaction, unless there were too many in this second.
-    pub(super) fn log(&mut self, tx: &Transaction) {
+    pub(super) fn log(&mut self, tx: &Transaction, traces: &Traces) {
         let Phase::Ended { decision, at, .. } = tx.phase() else { return };
         self.tell_the_rest();
         let index = usize::from(decision != Decision::Commit);
@@ -52,7 +53,7 @@ impl Ends {
             return;
         }
         let identity = tx.identity();
-        let (tx_id, gid) = (identity.tx_id, &identity.gid);
+        let (tx_id, gid, trace_id) = (identity.tx_id, &identity.gid, traces.id(identity));
         let mode = identity.mode().map_or("none", |mode| mode.name());
         let begun = tx.started_at().unwrap_or(identity.created_at);
         let duration_ms = u64::try_from(begun.until(at).as_millis()).unwrap_or(u64::MAX);
@@ -60,7 +61,7 @@ impl Ends {
         let heuristic = (tx.heuristic() != Heuristic::None).then_some(true);
         match decision {
             Decision::Commit => tracing::info!(
-                target: TARGET, %tx_id, %gid, mode, branches, duration_ms, heuristic,
+                target: TARGET, %tx_id, %gid, trace_id, mode, branches, duration_ms, heuristic,
                 outcome = "committed", "a transaction has ended"
             ),
             Decision::Abort(cause) => {
@@ -74,7 +75,7 @@ impl Ends {
                     cause = format!("{cause}: {more}");
                 }
                 tracing::info!(
-                    target: TARGET, %tx_id, %gid, mode, branches, duration_ms, heuristic,
+                    target: TARGET, %tx_id, %gid, trace_id, mode, branches, duration_ms, heuristic,
                     outcome = "aborted", cause, "a transaction has ended"
                 );
             }

@@ -8,13 +8,14 @@ use super::Service;
 impl Service {
     /// Lets go of a transaction that has ended or sleeps, once that is durable and nobody waits for it.
     pub(super) fn leave_if_done(&mut self, tx_id: TxId) {
-        if !self.live.get(&tx_id).is_some_and(Live::may_leave) {
-            return;
+        let Some(live) = self.live.get(&tx_id).filter(|live| live.may_leave()) else { return };
+        if live.ends_here && live.has_ended() {
+            self.traces.ended(&live.tx);
         }
         let Some(live) = self.remove(tx_id) else { return };
         if live.has_ended() {
             if live.ends_here {
-                self.ends.log(&live.tx);
+                self.ends.log(&live.tx, &self.traces);
                 self.went_back.ended(&live.tx);
             } else {
                 self.went_back.rewritten(&live.tx);
@@ -33,6 +34,7 @@ impl Service {
         self.asleep.set(tx_id, &mut live.asleep_until, None);
         self.doubts.set(tx_id, &mut live.doubted_until, None);
         self.lock_waits.forget(tx_id);
+        self.traces.forget(tx_id);
         live.stop_prepares();
         let gid = &live.tx.identity().gid;
         if self.by_gid.get(gid) == Some(&tx_id) {

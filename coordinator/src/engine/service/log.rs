@@ -18,8 +18,12 @@ impl Service {
         transition.events.iter().filter(|event| held_up(event)).for_each(|event| {
             self.raise_held_up(transition.tx_id, event);
         });
-        let Some(live) = self.live.get(&transition.tx_id) else { return };
+        let Some(live) = self.live.get(&transition.tx_id).filter(|_| !transition.events.is_empty())
+        else {
+            return;
+        };
         let identity = live.tx.identity();
+        let trace_id = self.traces.id(identity);
         for Event { kind, number, detail, .. } in &transition.events {
             let branch = number.and_then(|number| live.tx.branch(number));
             let branch_id = branch.map_or("", |branch| branch.spec.branch_id.as_str());
@@ -31,24 +35,30 @@ impl Service {
                 | EventKind::RefusedAfterCommit
                 | EventKind::OutputTooLarge => {}
                 EventKind::Heuristic => tracing::error!(
-                    alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, branch_id, detail,
+                    alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, trace_id, branch_id, detail,
                     "the participant ended a branch against the decision, or cannot tell how it ended"
                 ),
                 EventKind::OutputDropped => {
-                    tracing::warn!(%tx_id, %gid, branch_id, detail, "the output of a Prepare was dropped");
+                    tracing::warn!(
+                        %tx_id, %gid, trace_id, branch_id, detail, "the output of a Prepare was dropped"
+                    );
                 }
                 EventKind::Resolved => tracing::error!(
-                    alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, branch_id, detail,
+                    alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, trace_id, branch_id, detail,
                     "an operator ended a branch by hand, and nothing more is sent to its participant"
                 ),
                 EventKind::Forgotten | EventKind::Retried => {
-                    tracing::warn!(%tx_id, %gid, branch_id, detail, act = kind.as_str(), "an operator acted");
+                    tracing::warn!(
+                        %tx_id, %gid, trace_id, branch_id, detail, act = kind.as_str(), "an operator acted"
+                    );
                 }
                 EventKind::Started | EventKind::InDoubt => {
-                    tracing::debug!(%tx_id, %gid, event = kind.as_str(), "the transaction moved on");
+                    tracing::debug!(
+                        %tx_id, %gid, trace_id, event = kind.as_str(), "the transaction moved on"
+                    );
                 }
                 EventKind::Adopted => {
-                    tracing::debug!(%tx_id, %gid, detail, "the transaction was adopted");
+                    tracing::debug!(%tx_id, %gid, trace_id, detail, "the transaction was adopted");
                 }
             }
         }
@@ -59,6 +69,7 @@ impl Service {
     fn raise_held_up(&mut self, tx_id: TxId, event: &Event) {
         let Some(live) = self.live.get(&tx_id) else { return };
         let gid = &live.tx.identity().gid;
+        let trace_id = self.traces.id(live.tx.identity());
         let at = |branch: &&Branch| event.number.is_none_or(|number| branch.number == number);
         let owing = live.tx.branches().iter().filter(|branch| branch.progress.ended_at.is_none());
         let mut told: Vec<&ParticipantName> = Vec::new();
@@ -75,7 +86,8 @@ impl Service {
             let Some((name, what)) = held_up_by(event.kind) else { continue };
             if self.alarms.raise(name, participant, last_error, Instant::now()) {
                 tracing::error!(
-                    alarm = name, %participant, %tx_id, %gid, branch_id, detail, last_error, "{what}"
+                    alarm = name, %participant, %tx_id, %gid, trace_id, branch_id, detail, last_error,
+                    "{what}"
                 );
             }
         }
@@ -108,7 +120,7 @@ impl Service {
         if is_new {
             tracing::error!(
                 alarm = alarm::CLOCK_SKEW, %participant, %tx_id, gid = %live.tx.identity().gid,
-                branch_id = branch.spec.branch_id.as_str(),
+                trace_id = self.traces.id(live.tx.identity()), branch_id = branch.spec.branch_id.as_str(),
                 coordinator_time = shown(now), participant_time_past = shown(until),
                 deadline = shown(live.tx.deadline()),
                 "the participant refuses as too late what is not late: its clock, or its database's, is \

@@ -51,6 +51,16 @@ impl Verdict {
         matches!(self, Self::Connect(_))
     }
 
+    pub(super) fn error(&self) -> &str {
+        match self {
+            Self::Connect(error)
+            | Self::Silent(error)
+            | Self::Hurried(error)
+            | Self::Error(error)
+            | Self::Declined(error) => error,
+        }
+    }
+
     pub(super) fn into_error(self) -> String {
         match self {
             Self::Connect(error)

@@ -12,7 +12,7 @@ use unanimo_core::Incarnation;
 use self::budget::Budget;
 use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
 use super::queue::{Line, Queue};
-use super::{Completion, Ended, Error, Observer};
+use super::{Completion, Ended, Error, Flush, Observer};
 use crate::alarm::WRITE_REFUSED;
 
 /// Between attempts to connect, and to write after a failure that no row is to blame for.
@@ -43,6 +43,9 @@ pub(super) struct Lane {
     failures: u32,
     /// Generation of the server that the last batch was sent to: known before it was sent, so no later one.
     generation: Option<u64>,
+    /// Flushes so far, and the last one.
+    flushes: u64,
+    flush: Option<Flush>,
 }
 
 impl Lane {
@@ -69,6 +72,8 @@ impl Lane {
             budget,
             failures: 0,
             generation,
+            flushes: 0,
+            flush: None,
         }
     }
 
@@ -97,13 +102,22 @@ impl Lane {
                     crash_point!("journal-after-write");
                     (self.pause, self.failures) = (PAUSE_MIN, 0);
                     self.queue.note_trouble(None);
-                    self.observer.flushed(batch.len(), started.elapsed());
+                    let took = started.elapsed();
+                    self.observer.flushed(batch.len(), took);
+                    self.note_flush(batch.len(), started, took);
                     self.complete(batch, written).await;
                 }
                 Err(error) => self.part(batch, going_on(error)?, &mut work).await?,
             }
         }
         Ok(())
+    }
+
+    /// Notes a flush, under a number that the other lane has for none.
+    fn note_flush(&mut self, rows: usize, started: Instant, took: Duration) {
+        self.flushes += 1;
+        let number = 2 * self.flushes + u64::from(self.slow);
+        self.flush = Some(Flush { number, rows, started, took });
     }
 
     /// Decides what becomes of a batch that was not written, or may have been.
@@ -277,7 +291,8 @@ impl Lane {
                 self.queue.drop_all(tx_id, life);
             }
         }
-        Completion { tx_id, life, ended, generation: self.generation }
+        let flush = self.flush.filter(|_| matches!(ended, Ended::Durable(_)));
+        Completion { tx_id, life, ended, generation: self.generation, flush }
     }
 
     fn tell(&self, results: Vec<Completion>) {

@@ -71,6 +71,8 @@ pub(super) async fn in_own_task<T: Send + 'static>(
         "participant_operation",
         operation, participant, %tx_id, gid, branch_id, action, attempt, traceparent
     );
+    #[cfg(feature = "opentelemetry")]
+    trace.adopt(&span);
     let work = async move {
         let _slot = slot;
         let ended = tokio::time::timeout(bound.at_most, trace.scope(work)).await;

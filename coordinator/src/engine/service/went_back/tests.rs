@@ -254,6 +254,7 @@ async fn start_for(
         journal,
         completions,
         adoption_wanted: Arc::new(Notify::new()),
+        spans: Default::default(),
     });
     tasks.spawn(driving.run());
     (engine, renewals)
