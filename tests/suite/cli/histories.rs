@@ -92,7 +92,7 @@ async fn a_difference_is_told_and_a_bad_file_refused() {
     unknown.check(1).complains(&["GID_UNKNOWN"]);
 }
 
-/// What went by earlier rules is replayed by them, and that is said. The number of the first ones may be left out.
+/// A record of earlier rules is replayed by them, and that is said. The number of the first ones may be left out.
 #[tokio::test]
 async fn rules_of_a_record_are_told() {
     let same = include_str!("../../histories/0.1.0/saga-sequence.json");

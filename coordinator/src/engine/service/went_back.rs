@@ -144,8 +144,8 @@ impl Service {
         }
         live.handed_over(version.next(), true);
         if !live.has_ended() {
-            // No call waits for its participant: what had been released before the promotion was taken back when that was
-            // noticed, with a write of its own, which is later than this version. One without a row by then, and one that
+            // No call waits for its participant: what had been released before the promotion is held since that was
+            // noticed, for a write of its own, which is later than this version. One without a row by then, and one that
             // has just been claimed, have released nothing.
             debug_assert!(!self.waiting.has(tx_id), "a call of {tx_id} waits that may be sent");
             // Never rejected.
