@@ -115,10 +115,21 @@ def no(reason, message):
 OF_THE_WORK = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
 
 
+# Most errors that are looked through, each raised from the next.
+CAUSES_MAX = 10
+
+
 def as_refused(error):
-    """The vote no for one of these errors."""
-    is_constraint = isinstance(error, sqlite3.IntegrityError)
-    return Refused("CONSTRAINT_VIOLATED" if is_constraint else "DATABASE_REFUSED", str(error))
+    """The vote no for one of these errors, also where work has raised its own from it; None for any other."""
+    if isinstance(error, Refused):
+        return error
+    for _ in range(CAUSES_MAX):
+        if isinstance(error, OF_THE_WORK):
+            is_constraint = isinstance(error, sqlite3.IntegrityError)
+            return Refused("CONSTRAINT_VIOLATED" if is_constraint else "DATABASE_REFUSED", str(error))
+        # Not of what ends the thread or the process.
+        error = error.__cause__ if isinstance(error, Exception) else None
+    return None
 
 
 # What statements may do outside of a transaction.
@@ -252,25 +263,24 @@ class Barrier:
                     row = Row("prepared", *work(db))
                 finally:
                     db.set_trace_callback(None)
-            except (Refused, *OF_THE_WORK) as error:
-                refused = error if isinstance(error, Refused) else as_refused(error)
-                if must_succeed:
-                    raise refused from error
-                # Undoes the work and keeps the row: there is no gap for a duplicate.
-                self._if_not_lost(db, f"ROLLBACK TO {savepoint}")
-                if take_back is not None:
-                    take_back(db)
-                row = Row("refused", reason=refused.reason, message=refused.message)
             # Of whatever kind: work may also end its thread.
             except BaseException as error:
+                refused = as_refused(error)
                 # SQLite itself has rolled everything back, as when the disk is full, and the work has
                 # passed that on at once: nothing is left behind, and it may be done later. A statement behind
                 # the rollback may have left something.
-                if not db.in_transaction and rolls_back(error) and not went_on:
+                if refused is None and not db.in_transaction and rolls_back(error) and not went_on:
                     raise
-                # Of a lost transaction that is told, whatever else is wrong.
+                if refused is not None and must_succeed:
+                    raise refused from error
+                # Undoes the work and keeps the row: there is no gap for a duplicate. Of a lost transaction that is
+                # told, whatever else is wrong.
                 self._if_not_lost(db, f"ROLLBACK TO {savepoint}")
-                raise
+                if refused is None:
+                    raise
+                if take_back is not None:
+                    take_back(db)
+                row = Row("refused", reason=refused.reason, message=refused.message)
             self._if_not_lost(db, f"RELEASE {savepoint}")
             self._mark(db, context, row)
         # Only now, after COMMIT, may it be answered.

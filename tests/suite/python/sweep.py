@@ -17,7 +17,7 @@ import alarms
 import barrier as module
 import sweeper as sweeping
 from barrier import Barrier, Busy
-from participant import STATUS_BYTES_MAX, Participant, cut, on_the_wire
+from participant import STATUS_BYTES_MAX, Participant, cut, on_the_wire, working
 from sweeper import Sweeper
 
 COMMIT, CANCEL = coordinator_pb2.VERDICT_COMMIT, coordinator_pb2.VERDICT_CANCEL
@@ -369,6 +369,16 @@ def work_that_hangs_ends_the_process():
     expect(subprocess.run([sys.executable, "-c", ends]).returncode, 70)
 
 
+def the_pauses_of_working_grow_up_to_a_limit():
+    pauses = []
+    for attempt in (0, 1, 2, 3, 9, 99, 2**32 - 1):
+        pause = working(participant_pb2.CommitRequest(attempt=attempt)).retry_after
+        pauses.append(pause.seconds * 1000 + pause.nanos // 10**6)
+    first, most = pauses[1], pauses[-1]
+    assert 0 < first <= 1000 and 10_000 <= most <= 60_000, pauses
+    expect(pauses, [first, first, 2 * first, 4 * first, min(256 * first, most), most, most])
+
+
 def no_text_ends_a_connection():
     fresh()
     for text in ("fail " + "x" * 90_000, "fail " + "é" * 90_000, "fail %" * 20_000, "fail \ud800" * 9):
@@ -401,6 +411,7 @@ for case in (
     a_file_of_an_older_version_is_taken,
     a_statement_without_an_end_is_interrupted,
     work_that_hangs_ends_the_process,
+    the_pauses_of_working_grow_up_to_a_limit,
     no_text_ends_a_connection,
     a_call_without_a_deadline_is_answered,
 ):

@@ -90,6 +90,37 @@ def what_a_constraint_refuses_is_a_no_and_is_stored():
         expect(barrier.commit(branch(), None)[0], "hazard")
 
 
+def an_error_that_is_raised_from_one_of_these_is_a_no():
+    class Mine(Exception):
+        pass
+
+    def raising(statement):
+        def work(db):
+            try:
+                db.execute(statement)
+            except sqlite3.Error as error:
+                try:
+                    raise Mine("in the shop") from error
+                except Mine as inner:
+                    raise Mine("at the till") from inner
+
+        return work
+
+    of, broken = branch(), raising("INSERT INTO account VALUES ('ann', 1)")
+    expect(prepare(of, broken), REFUSED)
+    expect(prepare(of, lambda db: (b"", "")), REFUSED)
+    # Not what the database says of itself, and not what is behind an end of the process.
+    fails(Mine, lambda: prepare(branch(), raising("UPDATE nobody SET a = 1")))
+
+    def ends(db):
+        try:
+            db.execute("INSERT INTO account VALUES ('ann', 1)")
+        except sqlite3.Error as error:
+            raise SystemExit(1) from error
+
+    fails(SystemExit, lambda: prepare(branch(), ends))
+
+
 def a_value_that_does_not_fit_is_a_no():
     of = branch()
     work = lambda db: db.execute("UPDATE account SET cents = ?", (2**64,))
@@ -308,6 +339,7 @@ def payloads_and_inputs_of_wrong_types_are_refused():
 
 for case in (
     what_a_constraint_refuses_is_a_no_and_is_stored,
+    an_error_that_is_raised_from_one_of_these_is_a_no,
     a_value_that_does_not_fit_is_a_no,
     what_the_database_says_of_its_schema_is_no_vote,
     work_that_must_succeed_is_refused_and_not_stored,
