@@ -16,6 +16,7 @@ mod batches;
 mod cluster;
 mod costs;
 mod damaged;
+mod damaged_pages;
 mod earlier_rows;
 mod faults;
 mod file;
