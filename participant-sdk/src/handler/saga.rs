@@ -7,12 +7,13 @@ use crate::resource::Resource;
 /// A step of a saga: an action that is done for good, and another one that makes up for it.
 ///
 /// Both run in local transactions as the methods of [`Tcc`](crate::Tcc) do, with the same guards: a handler need
-/// not check whether it ran before, or whether it is compensated before it ran.
+/// not check whether it ran before, or whether it is compensated before it ran. What a handler never does is
+/// [said there](crate::Tcc#what-a-handler-never-does).
 pub trait Saga<R: Resource>: Send + Sync + 'static {
     /// The action's argument, as in [`Tcc`](crate::Tcc).
     type Payload: Decode + Send + Sync + 'static;
-    /// Result of `run`: kept with the branch, sent to the initiator, and given to `compensate`. At most
-    /// 1 MiB.
+    /// Result of `run`: kept with the branch, sent to the initiator, and given to `compensate`. Its size is
+    /// that of [`Tcc::Output`](crate::Tcc::Output).
     type Output: Encode + Decode + Send + Sync + 'static;
 
     /// Does the work. It is committed at once, and everybody sees it.
@@ -118,7 +119,8 @@ pub trait SagaOutside<R: Resource>: Send + Sync + 'static {
 pub trait Uncompensated<R: Resource>: Send + Sync + 'static {
     /// The action's argument, as in [`Saga`].
     type Payload: Decode + Send + Sync + 'static;
-    /// Result of `run`: kept with the branch, and sent to the initiator and to later steps. At most 1 MiB.
+    /// Result of `run`: kept with the branch, and sent to the initiator and to later steps. Its size is
+    /// that of [`Tcc::Output`](crate::Tcc::Output).
     type Output: Encode + Decode + Send + Sync + 'static;
 
     /// Does the work. It is committed at once, and stays.

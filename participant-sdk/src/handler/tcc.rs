@@ -12,6 +12,7 @@ use crate::resource::Resource;
 /// came first.
 ///
 /// # What a handler never does
+///
 /// It never ends its transaction, or lets it be ended:
 /// - no `COMMIT`, `ROLLBACK` or `PREPARE TRANSACTION`, and on MariaDB nothing that commits implicitly (DDL,
 ///   `LOCK TABLES`, `SET autocommit`);
@@ -34,7 +35,8 @@ pub trait Tcc<R: Resource>: Send + Sync + 'static {
     /// refused before the handler.
     type Payload: Decode + Send + Sync + 'static;
     /// Result of `try_`: kept with the branch and its media type, sent to the initiator, and given to
-    /// `confirm` and `cancel`. At most 1 MiB.
+    /// `confirm` and `cancel`. The coordinator passes on what is within its `output-bytes-max`, 1 MiB unless it is
+    /// set otherwise; [`output_bytes_at_most`](crate::Participant::output_bytes_at_most) makes more a vote no.
     type Output: Encode + Decode + Send + Sync + 'static;
 
     /// Reserves: does the work so that it can be confirmed and can be cancelled, whatever happens.

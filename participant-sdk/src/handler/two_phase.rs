@@ -14,6 +14,8 @@ macro_rules! two_phase {
         /// XA transactions. There, only what a handler has *changed* stays locked: a server that was restarted
         /// has forgotten the locks of rows that were only read (`FOR UPDATE`), and of gaps between rows. And
         /// there, what commits implicitly (DDL, `LOCK TABLES`) is refused by the server, and is a vote no.
+        ///
+        /// What a handler never does is said of [`Tcc`](crate::Tcc#what-a-handler-never-does).
         pub trait TwoPhase<R: TwoPhaseResource $(= $default)?>: Send + Sync + 'static {
             /// The action's argument, as in [`Tcc`](crate::Tcc).
             type Payload: Decode + Send + Sync + 'static;
