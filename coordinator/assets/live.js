@@ -15,13 +15,18 @@
   // Details are open as the coordinator gives them, unless the reader has chosen otherwise.
   const given = new Map(), chosen = new Map();
   const details = () => [...main.querySelectorAll("details[data-key]")];
+  // Texts that the reader has filled in stay, too.
+  const fields = () => [...main.querySelectorAll("input[name]:not([type=hidden])")];
   const note = () => details().forEach((d) => given.set(d.dataset.key, d.open));
   const show = (page) => {
     for (const d of details()) {
       if (d.open === given.get(d.dataset.key)) chosen.delete(d.dataset.key);
       else chosen.set(d.dataset.key, d.open);
     }
+    const texts = new Map();
+    for (const f of fields()) if (f.value !== f.defaultValue) texts.set(f.name, f.value);
     main.replaceChildren(...page.childNodes);
+    for (const f of fields()) if (texts.has(f.name)) f.value = texts.get(f.name);
     note();
     for (const d of details()) if (chosen.has(d.dataset.key)) d.open = chosen.get(d.dataset.key);
   };

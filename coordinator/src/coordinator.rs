@@ -339,8 +339,8 @@ impl Body {
         }
     }
 
-    /// Stops serving, then deciding, then writing. Last it gives up the right to write, so that a
-    /// successor need not wait for the end of the lease.
+    /// Stops serving, then deciding, then writing. Then it gives up the right to write, so that a
+    /// successor need not wait for the end of the lease; only its last spans come after that.
     async fn leave(mut self) -> Result<(), Ended> {
         let stop_serving = self.stop_serving.clone();
         // Without a network there is no receiver.
@@ -368,13 +368,14 @@ impl Body {
         }
         drop(vital);
         let _ = tokio::time::timeout(LAST_REQUESTS, audit.finish()).await;
-        let _ = tokio::time::timeout(LAST_REQUESTS, collecting.join_next()).await;
         if let Err(error) =
             store.incarnations().fence(me, "by itself: it stopped in good order").await
         {
             let error = store::in_full(&error);
             tracing::warn!(error, "failed to give up the lease; a successor waits for its end");
         }
+        // A successor does not wait for the collector.
+        let _ = tokio::time::timeout(LAST_REQUESTS, collecting.join_next()).await;
         store.close().await;
         Ok(())
     }

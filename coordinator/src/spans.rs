@@ -17,21 +17,25 @@
 mod export;
 mod ids;
 mod open;
+#[cfg(all(test, feature = "otlp"))]
+mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
-use unanimo_core::{Identity, Incarnation, TraceContext};
+use unanimo_core::{BranchSpec, Identity, Incarnation, TraceContext};
 
 #[cfg(feature = "otlp")]
 pub(crate) use self::export::{Collector, collect};
 pub(crate) use self::ids::{Context, SpanId, TraceId};
-pub(crate) use self::open::{Attempt, Operation};
+pub(crate) use self::open::{Attempt, Begun, Operation};
 use crate::env::Env;
 use crate::metrics::Metrics;
 
-/// Most spans that wait for the collector: some hundred transactions, and 4 MB. More only hide that it is too slow.
+/// Most spans that wait for the collector: some hundred transactions. With the longest names, addresses and errors a span
+/// takes 3 KB, and all of them 12 MB. More only hide that it is too slow.
 pub(crate) const WAITING_MAX: usize = 4096;
 
 /// Value of an attribute.
@@ -60,7 +64,7 @@ pub(crate) struct Span {
     pub(crate) trace_id: TraceId,
     pub(crate) span_id: SpanId,
     pub(crate) parent: Option<SpanId>,
-    pub(crate) state: String,
+    pub(crate) state: Option<Arc<str>>,
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     pub(crate) start: u64,
@@ -82,6 +86,8 @@ struct Shared {
     me: Incarnation,
     /// Part of the transactions without a caller's trace that are sampled.
     ratio: f64,
+    /// Calls so far that have a span.
+    calls: AtomicU64,
     queue: mpsc::Sender<Span>,
     metrics: Arc<Metrics>,
 }
@@ -95,7 +101,8 @@ impl Spans {
         metrics: Arc<Metrics>,
     ) -> (Self, mpsc::Receiver<Span>) {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
-        (Self(Some(Arc::new(Shared { env, me, ratio, queue, metrics }))), waiting)
+        let calls = AtomicU64::new(0);
+        (Self(Some(Arc::new(Shared { env, me, ratio, calls, queue, metrics }))), waiting)
     }
 
     /// Returns the place of a transaction in its trace; `None` without a collector.
@@ -135,26 +142,70 @@ impl Spans {
         }
     }
 
-    /// Begins an attempt of an operation at an endpoint.
+    /// Begins an attempt of an operation, which has these attributes, at the endpoint of this address.
     pub(crate) fn attempt(
         &self,
         of: &Operation,
+        attributes: Attributes,
         number: u32,
-        endpoint: usize,
         url: &str,
     ) -> Attempt {
-        let endpoint = u32::try_from(endpoint).unwrap_or(u32::MAX);
-        Attempt::begin(self.clone(), of, (number, endpoint), url)
+        let calls = self.0.as_ref().map(|shared| shared.calls.fetch_add(1, Ordering::Relaxed));
+        let span_id = of.begun.span_id.of_attempt(self.me(), calls.unwrap_or_default());
+        Attempt::begin(self.clone(), of, span_id, attributes, (number, url))
     }
 }
 
 /// Place of a call to a participant in a trace.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Traced {
-    /// Trace context that the participant gets, if its attempt has no span of its own.
-    pub(crate) sent: TraceContext,
-    /// The operation, if it is sampled.
-    pub(crate) operation: Option<Operation>,
+pub(crate) enum Traced {
+    /// It is not sampled, and its caller's trace goes on as it came.
+    #[default]
+    AsItCame,
+    /// It is not sampled, in a trace of its own.
+    Unsampled(Context),
+    /// It is sampled.
+    Sampled(Operation),
+}
+
+impl Traced {
+    /// Returns the trace context that the participant gets, if its attempt has no span of its own.
+    pub(crate) fn sent(&self, identity: &Identity) -> TraceContext {
+        match self {
+            Self::AsItCame => identity.trace.clone(),
+            Self::Unsampled(context) => context.naming(context.span_id),
+            Self::Sampled(of) => of.context.naming(of.begun.span_id),
+        }
+    }
+
+    /// Returns the operation, if it is sampled.
+    pub(crate) fn operation(&self) -> Option<&Operation> {
+        match self {
+            Self::Sampled(operation) => Some(operation),
+            Self::AsItCame | Self::Unsampled(_) => None,
+        }
+    }
+}
+
+/// Returns the attributes that all spans of a transaction have.
+pub(crate) fn of_transaction(identity: &Identity) -> Attributes {
+    let mode = identity.mode().map_or("none", |mode| mode.name());
+    vec![
+        ("unanimo.tx_id", Value::Text(identity.tx_id.to_string())),
+        ("unanimo.gid", Value::Text(identity.gid.to_string())),
+        ("unanimo.mode", Value::Text(mode.to_owned())),
+    ]
+}
+
+/// Returns the attributes that all spans of a branch have.
+pub(crate) fn of_branch(identity: &Identity, spec: &BranchSpec) -> Attributes {
+    let mut attributes = of_transaction(identity);
+    attributes.extend([
+        ("unanimo.branch_id", Value::Text(spec.branch_id.to_string())),
+        ("unanimo.participant", Value::Text(spec.participant.to_string())),
+        ("unanimo.action", Value::Text(spec.action.to_string())),
+    ]);
+    attributes
 }
 
 /// The whole nanoseconds of a duration.

@@ -120,13 +120,17 @@ CAUSES_MAX = 10
 
 
 def as_refused(error):
-    """The vote no for one of these errors, also where work has raised its own from it; None for any other."""
+    """The vote no for one of these errors, also where work has raised its own from it; None for any other. What says
+    that the call is to come again, or that nothing is known, is none, and neither is what the database said last if it
+    is of another kind, whatever they were raised from."""
     if isinstance(error, Refused):
         return error
     for _ in range(CAUSES_MAX):
         if isinstance(error, OF_THE_WORK):
             is_constraint = isinstance(error, sqlite3.IntegrityError)
             return Refused("CONSTRAINT_VIOLATED" if is_constraint else "DATABASE_REFUSED", str(error))
+        if isinstance(error, (Busy, Lost, sqlite3.Error)):
+            return None
         # Not of what ends the thread or the process.
         error = error.__cause__ if isinstance(error, Exception) else None
     return None

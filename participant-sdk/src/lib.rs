@@ -223,8 +223,10 @@
 //! - `mysql`: participants on MariaDB 10.6 or later; tested on MariaDB 10.11. Or on MySQL
 //!   8.0.16 or later; tested on MySQL 9.7. MySQL's passwords need TLS or a socket: RSA is left out.
 //! - `sqlite`: participants on an SQLite file.
+//! - `opentelemetry`: with a layer of the crate `tracing-opentelemetry` 0.34 in the subscriber, spans of handlers are
+//!   children of the coordinator's, and calls to coordinators name the span that is entered. It is for the client, too.
 //!
-//! Without any of them, the crate is the client alone.
+//! Without any of the databases, the crate is the client alone.
 
 #[macro_use]
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]

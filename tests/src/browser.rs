@@ -266,6 +266,13 @@ impl Page {
         self.loaded().await;
     }
 
+    /// Runs a script, and waits for the page to which it leads.
+    pub async fn led_by(&mut self, script: &str) {
+        self.take_events();
+        self.value(script).await;
+        self.loaded().await;
+    }
+
     /// Types into the first element that this selects.
     pub async fn write(&self, selector: &str, text: &str) {
         let quoted = json!(selector);

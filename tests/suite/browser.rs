@@ -240,12 +240,26 @@ async fn many_are_retried_by_clicks() {
     let world = World::start(stuck()).await;
     stall_many(&world, "order-", 400).await;
     let mut page = page(&world).await;
-    page.open("/attention/retry?gidPrefix=order-").await;
+    // A text that is filled in stays while the page comes anew.
+    page.open("/attention").await;
+    page.click("summary").await;
+    page.write("input[name=gidPrefix]", "order-").await;
+    let renew = "document.activeElement.blur(); document.querySelector('h1').id = 'old'; \
+                 document.dispatchEvent(new Event('visibilitychange'))";
+    page.value(renew).await;
+    until("the page anew", async || {
+        let is_old = page.value("document.getElementById('old') !== null").await;
+        (is_old == json!(false)).then_some(())
+    })
+    .await;
+    let filled_in = page.value("document.querySelector('input[name=gidPrefix]').value").await;
+    assert_eq!(filled_in, json!("order-"));
+    page.follow("summary + form button").await;
     page.sees("400 transactions need a person").await;
     page.write("form.act input[name=operator]", "ann").await;
-    // Clicked twice: it is one act.
-    page.click("button.go").await;
-    page.follow("button.go").await;
+    // Clicked twice: it is one act. The answer to the first click comes after three seconds.
+    let twice = "const go = document.querySelector('button.go'); go.click(); setTimeout(() => go.click(), 100)";
+    page.led_by(twice).await;
     page.sees("Finished: 400 done, 0 refused, of 400.").await;
     page.open("/attention").await;
     page.sees("No transaction needs a person.").await;

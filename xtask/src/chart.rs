@@ -2,7 +2,7 @@
 //!
 //! Always checked: `values.schema.json`, the README and the copy of the alerts are what their sources say; each value is
 //! used by a template, and each value that a template uses is there. With Helm, too: `helm lint`, the values under `ci/`
-//! render what is under `deploy/helm/rendered`, and values that the coordinator would refuse are refused.
+//! render what is under `deploy/helm/rendered`, and mistakes that the values alone show are refused.
 
 mod helm;
 mod page;

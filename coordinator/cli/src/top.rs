@@ -6,6 +6,7 @@ mod snapshot;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use unanimo_coordinator::config::Period;
 
 use self::screen::Screen;
@@ -18,20 +19,24 @@ use crate::tx::client::Client;
 /// Shortest pause between two looks: each asks the coordinator to count.
 const EVERY_MIN: Duration = Duration::from_millis(500);
 
+/// Pause after a look, as a multiple of the time that it took: counting a million transactions costs much.
+const SPARE: u32 = 10;
+
 /// Show what the coordinator does, and what needs a person, until `q` is pressed
 ///
 /// Rates are those of the last 10 seconds (begun) and of the last minute (committed, aborted); a number with a + is a limit at
-/// which counting stopped. Where standard output is no terminal, or with --once, one look is printed, and the command ends.
+/// which counting stopped. Rates and ages go by the clock of this machine, which must agree with the coordinator's. Where standard
+/// output is no terminal, or with --once, one look is printed, and the command ends.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 JSON (--json): a line for each look, without end unless --once is given: an object with at, begun_per_second, committed_per_second,
-  aborted_per_second (numbers), counts (a number for each state), at_least (a list of the rates and states of which there may
-  be more), oldest_undecided_seconds, oldest_owed_seconds (null without any), stalled, heuristic, unreadable, attention (a list of
+  aborted_per_second (numbers), counts (a number for each state), at_least (a list of the rates, states and ages of which there
+  may be more), oldest_undecided_seconds, oldest_owed_seconds (null without any), stalled, heuristic, unreadable, attention (a list of
   objects with tx_id, gid, state, reason), participants (a list of objects with name, endpoints, alive).")]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,
-    /// Pause between two looks
+    /// Pause between two looks; ten times as long as a look takes, where that is more
     #[arg(long, value_name = "DURATION", default_value = "2s")]
     every: Period,
     /// Print one look, and end
@@ -46,6 +51,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
 async fn look(args: &Args) -> Result<(), Error> {
     let Args { server, every, once } = args;
     let mut client = Client::connect(server).await?;
+    let mut began = Instant::now();
     // The first one is asked before the screen is taken, so that its error is an ordinary one.
     let mut snapshot = Snapshot::take(&mut client).await?;
     if server.json {
@@ -54,7 +60,8 @@ async fn look(args: &Args) -> Result<(), Error> {
             if *once {
                 return Ok(());
             }
-            tokio::time::sleep(every.0.max(EVERY_MIN)).await;
+            tokio::time::sleep(pause(every.0, began.elapsed())).await;
+            began = Instant::now();
             snapshot = Snapshot::take(&mut client).await?;
         }
     }
@@ -63,18 +70,46 @@ async fn look(args: &Args) -> Result<(), Error> {
     }
     let mut screen = Screen::open()?;
     let mut shown = snapshot.text(&server.endpoint, screen.lines());
+    let mut next = pause(every.0, began.elapsed());
     loop {
-        screen.show(&shown)?;
-        if screen.ended_within(every.0.max(EVERY_MIN)).await {
+        screen.show(shown)?;
+        if screen.unless_ended(tokio::time::sleep(next)).await.is_none() {
             return Ok(());
         }
-        shown = match Snapshot::take(&mut client).await {
-            Ok(snapshot) => snapshot.text(&server.endpoint, screen.lines()),
+        began = Instant::now();
+        let Some(taken) = screen.unless_ended(Snapshot::take(&mut client)).await else {
+            return Ok(());
+        };
+        (shown, next) = match taken {
+            Ok(taken) => {
+                snapshot = taken;
+                let next = pause(every.0, began.elapsed());
+                (snapshot.text(&server.endpoint, screen.lines()), next)
+            }
             // A coordinator that is away comes back: the last numbers stay, and the error is above them.
             Err(error) => {
                 let last = snapshot.text(&server.endpoint, screen.lines().saturating_sub(3));
-                format!("{}\n{last}", snapshot::failure(&error.at(&server.endpoint)))
+                let failure = snapshot::failure(&error.at(&server.endpoint));
+                (format!("{failure}\n{last}"), every.0.max(EVERY_MIN))
             }
         };
+    }
+}
+
+/// Returns the pause after a look that took so long.
+fn pause(every: Duration, took: Duration) -> Duration {
+    every.max(EVERY_MIN).max(took.saturating_mul(SPARE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looking_takes_a_tenth_of_the_time_at_most() {
+        let secs = Duration::from_secs;
+        assert_eq!(pause(secs(2), Duration::from_millis(100)), secs(2));
+        assert_eq!(pause(secs(2), secs(3)), secs(30));
+        assert_eq!(pause(Duration::ZERO, Duration::ZERO), EVERY_MIN);
     }
 }

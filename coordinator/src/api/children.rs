@@ -115,7 +115,7 @@ fn definition(engine: &Handle, call: &BranchCall) -> Result<Definition, String> 
         gid: gid_of_child(parent, &call.spec.branch_id, call.number),
         parent: Some(parent_of_child(parent, call.number)),
         metadata: parent.metadata.clone(),
-        trace: call.traced.sent.clone(),
+        trace: call.traced.sent(parent),
         initiator: parent.initiator.clone(),
         ..child
     })

@@ -207,8 +207,8 @@ impl Purge {
     }
 }
 
-/// Returns the pause after a purge. Where many are due it is as long as the purge took: it works for half of the time, and
-/// so keeps up with more than a coordinator writes.
+/// Returns the pause after a purge. Where many are due it is as long as the purge took, but not longer than
+/// [`PURGE_PAUSE`]: with runs up to that it works for half of the time, with longer ones for nearly all of it.
 fn pause_after(
     Purged { stripped, deleted }: Purged,
     took: Duration,
@@ -284,7 +284,7 @@ mod tests {
     use crate::env::SystemEnv;
 
     #[test]
-    fn many_that_are_due_are_purged_for_half_of_the_time() {
+    fn where_many_are_due_the_pause_is_as_long_as_the_purge_up_to_a_bound() {
         let ms = Duration::from_millis;
         let after = |stripped, deleted, took| {
             pause_after(Purged { stripped, deleted }, ms(took), Duration::from_secs(10))
@@ -292,6 +292,7 @@ mod tests {
         assert_eq!(after(0, 0, 5), Duration::from_secs(10));
         assert_eq!((after(1, 0, 5), after(0, 249, 5)), (PURGE_PAUSE, PURGE_PAUSE));
         assert_eq!((after(250, 0, 5), after(0, 500, 30)), (ms(5), ms(30)));
+        assert_eq!((after(500, 500, 99), after(500, 500, 101)), (ms(99), ms(100)));
         assert_eq!(after(500, 500, 4_000), PURGE_PAUSE);
     }
 

@@ -7,6 +7,8 @@ pub(super) mod forms;
 mod many;
 mod order;
 mod runs;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::sync::Arc;
@@ -18,10 +20,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::{BodyExt, Collected, Limited};
+use serde::de::IgnoredAny;
 use serde_json::json;
 use uuid::Uuid;
 
-use self::forms::{Fields, Forms, MARK};
+use self::forms::{Fields, Form, Forms, MARK};
 use self::many::Many;
 use self::order::Order;
 use self::runs::{Begun, Ended, Progress, Run, Runs};
@@ -110,7 +113,9 @@ impl Shown {
             Some(Ended::Whole) if self.run.total == 1 && *refused == 0 && !said.is_empty() => {
                 said.clone()
             }
-            Some(Ended::Whole) if self.run.total == 1 => "It was refused.".to_owned(),
+            Some(Ended::Whole) if self.run.total == 1 && *refused == 1 => {
+                "It was refused.".to_owned()
+            }
             Some(Ended::Whole) => format!("Finished: {of}."),
             Some(Ended::Stopped) => format!("Stopped: {of}."),
             Some(Ended::Failed(why)) => format!("It ended early: {why}. {of}."),
@@ -141,8 +146,22 @@ fn no_act() -> Response {
 /// Form that was sent, by whoever may send it.
 struct Sent {
     who: String,
-    id: Uuid,
+    form: Form,
     fields: Fields,
+}
+
+impl Sent {
+    /// Checks that an output is JSON, as it is said to be where it is stored: who reads it could not read anything else.
+    fn check_output(&self) -> Result<(), Response> {
+        let output = self.fields.get("output");
+        match serde_json::from_str::<IgnoredAny>(output) {
+            Err(error) if !output.is_empty() => {
+                let why = format!("The field output must be JSON: {error}. Nothing was done.");
+                Err(refused(StatusCode::BAD_REQUEST, "The output is no JSON", &why))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Pages {
@@ -164,13 +183,13 @@ impl Pages {
             return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, "The form cannot be read", why));
         };
         let fields = Fields::of(&String::from_utf8_lossy(&body));
-        let id = self.acts.forms.check(fields.get(MARK), &who, &address, shown::now());
-        let Some(id) = id else {
+        let form = self.acts.forms.check(fields.get(MARK), &who, &address, shown::now());
+        let Some(form) = form else {
             let why = "It is older than an hour or than this process, or it was shown to somebody else, or for something \
                        else. Nothing was done. Open the page again.";
             return Err(refused(StatusCode::FORBIDDEN, "This form does not count", why));
         };
-        Ok(Sent { who, id, fields })
+        Ok(Sent { who, form, fields })
     }
 
     /// Begins a run, unless its form has begun one, and leads to its page.
@@ -178,12 +197,15 @@ impl Pages {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let run = match self.acts.runs.begin(run) {
+        let run = match self.acts.runs.begin(run, shown::now()) {
             Begun::Before(run) => run,
             Begun::New(run) => {
-                // It goes on when whoever began it looks away.
-                tokio::spawn(work(Arc::clone(&run)));
+                runs::spawn(&run, work(Arc::clone(&run)));
                 run
+            }
+            Begun::Gone => {
+                let why = "What came of it is not kept any more. Nothing was done now. The audit has it: unanimo audit list.";
+                return refused(StatusCode::CONFLICT, "This form was sent before", why);
             }
             Begun::TooMany => {
                 let why = "So many acts are under way that one more has to wait. Nothing was done.";
@@ -256,9 +278,10 @@ async fn send_one(State(pages): State<Pages>, Path(of): Path<OfOne>, request: Re
 async fn send_one_of(pages: &Pages, (tx_id, name): OfOne, request: Request) -> Page {
     let (looking, act) = (pages.looking(&request), act_of(&name).ok_or_else(no_act)?);
     let sent = pages.sent(&looking, act, request).await?;
+    sent.check_output()?;
     let back = format!("/tx/{}", encoded(&tx_id));
     let named = looking.ask::<Found>(&format!("/v1/tx/{}", encoded(&tx_id))).await?.transaction;
-    let run = Run::new(sent.id, words::title(act, named.name()), back, 1);
+    let run = Run::new(sent.form, words::title(act, named.name()), back, 1);
     let order = Order::of(act, looking, &sent);
     let work = |run: Arc<Run>| async move { order.one(&run, &named.tx_id, named.name()).await };
     Ok(pages.begin(run, work).await)
@@ -285,7 +308,8 @@ async fn shown_run(
     let shown = async {
         let who = looking.actor(Act::Retry, false).map_err(|bad| problem(&bad))?;
         let run = pages.run(&id).ok_or_else(no_run)?;
-        let mark = pages.acts.forms.mark(&who, &format!("/acts/{}/stop", run.id), shown::now());
+        let mark =
+            pages.acts.forms.mark(&who, &format!("/acts/{}/stop", run.form.id), shown::now());
         let shown = Shown { here: "/attention", progress: run.progress(), run, mark };
         Ok(made(StatusCode::OK, &shown))
     };
@@ -307,6 +331,6 @@ async fn stop_of(pages: &Pages, id: &str, request: Request) -> Page {
 
 /// Leads to the page of a run.
 fn led_to(run: &Run) -> Response {
-    let to = [(header::LOCATION, format!("/acts/{}", run.id))];
+    let to = [(header::LOCATION, format!("/acts/{}", run.form.id))];
     super::guarded((StatusCode::SEE_OTHER, to).into_response())
 }

@@ -73,7 +73,7 @@ pub(super) struct Branch {
     pub(super) participant: String,
     pub(super) action: String,
     mode: String,
-    state: String,
+    pub(super) state: String,
     vote: String,
     refusal: Option<Refusal>,
     payload: Option<Payload>,
@@ -85,6 +85,7 @@ pub(super) struct Branch {
     heuristic_note: String,
     pub(super) resolved_by: String,
     depends_on: Vec<String>,
+    pub(super) inputs: Vec<serde_json::Value>,
     pub(super) pivot: bool,
     child_gid: String,
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use unanimo_core::Timestamp;
 
 use crate::env::Env;
+use crate::spans::nanos;
 use crate::suspension::{Moment, suspended};
 
 /// Difference between the system's clock and real time up to which it is no jump: clocks are slewed, and
@@ -49,6 +50,12 @@ impl Anchor {
     /// Returns the time of day now.
     pub(super) fn now(self) -> Timestamp {
         self.time_at(Moment::now())
+    }
+
+    /// Returns the time of day now in nanoseconds since 1970.
+    pub(super) fn nanos(self) -> u64 {
+        let passed = nanos(Moment::now().since(self.at));
+        self.time.0.saturating_mul(1_000_000).saturating_add(passed)
     }
 
     /// Returns when it is this time of day, or when it was that of the anchor if that is later, if the

@@ -20,8 +20,10 @@ use tokio::time::Instant;
 use unanimo_core::{Branch, Call, Operation, ParticipantName, TxId};
 
 use self::lane::Lane;
+use super::live::Live;
 use crate::participants::breaker::{Pass, Past};
 use crate::participants::directory::{CallKind, Entry};
+use crate::store::Life;
 
 /// Between two looks at the calls that wait.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
@@ -51,11 +53,23 @@ pub(super) struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WaitingCall {
     pub(super) tx_id: TxId,
+    /// The stay in memory in which it was released.
+    pub(super) life: Life,
     pub(super) call: Call,
     /// Past of its branch.
     pub(super) past: Past,
     /// It was adopted, and not answered since: nobody knows of its past before.
     pub(super) is_adopted: bool,
+}
+
+impl WaitingCall {
+    /// Tells whether its transaction still awaits it. A call of a former life is not: the attempts of the present one may
+    /// have the same numbers, and wait until they are durable (promises S3, S6).
+    pub(super) fn is_awaited(&self, live: &Live) -> bool {
+        let Call { number, operation, attempt } = self.call;
+        let branch = live.tx.branch(number).filter(|_| live.life == self.life);
+        branch.is_some_and(|branch| branch.awaits(operation, attempt))
+    }
 }
 
 impl Waiting {
@@ -162,19 +176,20 @@ impl Waiting {
         taken
     }
 
-    /// Tells whether a call of this transaction waits.
-    pub(super) fn has(&self, tx_id: TxId) -> bool {
+    /// Tells whether a call of this life of a transaction waits.
+    pub(super) fn has(&self, tx_id: TxId, life: Life) -> bool {
+        let of = |call: &WaitingCall| call.tx_id == tx_id && call.life == life;
         let mut lanes = self.lanes.values();
-        lanes.any(|lane| lane.good.iter().chain(&lane.failing).any(|call| call.tx_id == tx_id))
+        lanes.any(|lane| lane.good.iter().chain(&lane.failing).any(of))
     }
 
-    /// Takes the calls of one transaction, whatever they wait for.
-    pub(super) fn take_of(&mut self, tx_id: TxId) -> Vec<Call> {
+    /// Takes the calls of one life of a transaction, whatever they wait for. Those of its former lives are dropped.
+    pub(super) fn take_of(&mut self, tx_id: TxId, life: Life) -> Vec<Call> {
         let mut taken = Vec::new();
         for ((_, kind), lane) in &mut self.lanes {
             let mut keep = |waiting: &WaitingCall| {
                 let other = waiting.tx_id != tx_id;
-                if !other {
+                if !other && waiting.life == life {
                     taken.push(waiting.call);
                 }
                 other

@@ -68,6 +68,11 @@ impl BranchCall {
     fn is_full(&self) -> bool {
         self.timeout >= self.full
     }
+
+    /// Returns the attributes that spans of its branch have.
+    fn named(&self) -> spans::Attributes {
+        spans::of_branch(&self.identity, &self.spec)
+    }
 }
 
 /// Reason for which a call has no answer.
@@ -237,10 +242,10 @@ impl Caller {
             };
             let (started, endpoint, url) = (Instant::now(), taken.id(), taken.url().to_owned());
             attempt.sent(taken);
-            let traced = call.traced.operation.as_ref();
-            let span = traced.map(|of| self.spans.attempt(of, call.attempt, avoid.len(), &url));
+            let traced = call.traced.operation();
+            let span = traced.map(|of| self.spans.attempt(of, call.named(), call.attempt, &url));
             let named = span.as_ref().and_then(spans::Attempt::sent);
-            let trace = named.unwrap_or_else(|| call.traced.sent.clone());
+            let trace = named.unwrap_or_else(|| call.traced.sent(&call.identity));
             let sent = tokio::time::timeout(call.timeout, sending(route, url.clone(), trace)).await;
             let verdict = match sent {
                 Ok(Ok(answer)) => {

@@ -28,6 +28,11 @@ const GATHER: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(5);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Silence of a collector after which it is asked whether it is there, and the wait for its answer. It is asked only while a
+/// batch is under way: many collectors end connections that are asked for nothing.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Attempts to send a batch to a collector that says that it is not there, or not now.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -60,6 +65,8 @@ impl Collector {
             endpoint
                 .connect_timeout(CONNECT_PATIENCE)
                 .tcp_nodelay(true)
+                .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
                 .http2_max_header_list_size(HEADERS_BYTES_MAX)
         };
         if self.url.starts_with("https://") {
@@ -235,7 +242,7 @@ fn to_wire(span: Span) -> wire::Span {
         trace_id: span.trace_id.0.to_vec(),
         span_id: span.span_id.0.to_vec(),
         parent_span_id: span.parent.map(|id| id.0.to_vec()).unwrap_or_default(),
-        trace_state: span.state,
+        trace_state: span.state.as_deref().unwrap_or_default().to_owned(),
         // Sampled.
         flags: 1,
         name: span.name.to_owned(),

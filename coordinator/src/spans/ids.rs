@@ -1,6 +1,7 @@
 //! Ids of traces and spans, after W3C Trace Context.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use unanimo_core::{BranchNumber, Identity, TraceContext, TxId};
@@ -62,10 +63,10 @@ impl SpanId {
         Self::of(b"operation", &[tx_id.0.as_bytes(), &number, operation.as_bytes()])
     }
 
-    /// The span of an attempt. Its number may come again after a crash, in another incarnation.
-    pub(crate) fn of_attempt(self, me: i64, attempt: u32, endpoint: u32) -> Self {
-        let parts = [&me.to_be_bytes()[..], &attempt.to_be_bytes(), &endpoint.to_be_bytes()];
-        Self::of(b"attempt", &[&[&self.0[..]], &parts[..]].concat())
+    /// The span of an attempt: of this call of an incarnation. The number of an attempt may come again, at another
+    /// endpoint, after a wait for the participant, or after a crash.
+    pub(crate) fn of_attempt(self, me: i64, call: u64) -> Self {
+        Self::of(b"attempt", &[&self.0, &me.to_be_bytes(), &call.to_be_bytes()])
     }
 
     /// The span of a flush of the journal.
@@ -128,7 +129,7 @@ pub(crate) struct Context {
     pub(crate) span_id: SpanId,
     /// The span of whoever began it.
     pub(crate) parent: Option<SpanId>,
-    pub(crate) state: Option<String>,
+    pub(crate) state: Option<Arc<str>>,
     pub(crate) sampled: bool,
 }
 
@@ -138,7 +139,7 @@ impl Context {
         let span_id = SpanId::of_transaction(identity.tx_id);
         match parse(identity.trace.traceparent.as_deref()) {
             Some(Came { trace_id, span_id: parent, sampled }) => {
-                let state = identity.trace.tracestate.clone();
+                let state = identity.trace.tracestate.as_deref().map(Arc::from);
                 Self { trace_id, span_id, parent: Some(parent), state, sampled }
             }
             None => {
@@ -153,7 +154,8 @@ impl Context {
     pub(crate) fn naming(&self, span: SpanId) -> TraceContext {
         let flags = u8::from(self.sampled);
         let traceparent = format!("00-{}-{span}-{flags:02x}", self.trace_id);
-        TraceContext { traceparent: Some(traceparent), tracestate: self.state.clone() }
+        let tracestate = self.state.as_deref().map(str::to_owned);
+        TraceContext { traceparent: Some(traceparent), tracestate }
     }
 }
 
@@ -217,10 +219,9 @@ mod tests {
             one,
             SpanId::of_operation(tx_id, BranchNumber::from_index(0), "commit"),
             SpanId::of_operation(tx_id, BranchNumber::from_index(1), "prepare"),
-            one.of_attempt(1, 1, 0),
-            one.of_attempt(1, 2, 0),
-            one.of_attempt(1, 1, 1),
-            one.of_attempt(2, 1, 0),
+            one.of_attempt(1, 1),
+            one.of_attempt(1, 2),
+            one.of_attempt(2, 1),
         ];
         for (index, id) in ids.iter().enumerate() {
             assert!(!ids[..index].contains(id), "{index}");

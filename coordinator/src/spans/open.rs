@@ -6,40 +6,57 @@ use unanimo_core::TraceContext;
 
 use super::{Attributes, Context, Kind, Span, SpanId, Spans, Value, nanos};
 
+/// Begin of an operation. Many may be owed for long: whatever its transaction knows is added when it ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begun {
+    pub(crate) span_id: SpanId,
+    /// Name of the operation.
+    pub(crate) name: &'static str,
+    /// Time of its begin, by the transaction's clock.
+    pub(crate) start: u64,
+    pub(crate) since: Instant,
+}
+
+impl Begun {
+    /// Returns the time by which it and its attempts go: that of its begin, and what has passed since.
+    fn now(&self) -> u64 {
+        self.start.saturating_add(nanos(self.since.elapsed()))
+    }
+
+    /// Returns the name of its attempts.
+    fn call(&self) -> &'static str {
+        match self.name {
+            "prepare" => "unanimo.v1.ParticipantService/Prepare",
+            "commit" => "unanimo.v1.ParticipantService/Commit",
+            _ => "unanimo.v1.ParticipantService/Cancel",
+        }
+    }
+}
+
 /// An operation of a branch that is under way, and sampled.
 #[derive(Clone, Debug)]
 pub(crate) struct Operation {
     pub(crate) context: Context,
-    pub(crate) span_id: SpanId,
-    /// Name of the operation.
-    pub(crate) name: &'static str,
-    /// Name of its attempts.
-    pub(crate) call: &'static str,
-    /// Time of its begin.
-    pub(crate) start: u64,
-    pub(crate) since: Instant,
-    /// Attributes of it and of its attempts.
-    pub(crate) attributes: Attributes,
+    pub(crate) begun: Begun,
 }
 
 impl Operation {
     /// Ends it.
-    pub(crate) fn end(self, more: Attributes, error: Option<String>) -> Span {
-        let Self { context, span_id, name, start, since, mut attributes, .. } = self;
-        attributes.extend(more);
+    pub(crate) fn end(self, attributes: Attributes) -> Span {
+        let Self { context, begun } = self;
         Span {
             trace_id: context.trace_id,
-            span_id,
+            span_id: begun.span_id,
             parent: Some(context.span_id),
-            state: context.state.unwrap_or_default(),
-            name,
+            state: context.state,
+            name: begun.name,
             kind: Kind::Internal,
-            start,
-            end: start.saturating_add(nanos(since.elapsed())),
+            start: begun.start,
+            end: begun.now(),
             attributes,
             events: Vec::new(),
             links: Vec::new(),
-            error,
+            error: None,
         }
     }
 }
@@ -49,7 +66,8 @@ impl Operation {
 pub(crate) struct Attempt {
     spans: Spans,
     context: Context,
-    since: Instant,
+    /// Its operation, whose clock it goes by.
+    begun: Begun,
     /// The span, until it is handed over.
     span: Option<Span>,
 }
@@ -58,19 +76,20 @@ impl Attempt {
     pub(super) fn begin(
         spans: Spans,
         of: &Operation,
-        (number, endpoint): (u32, u32),
-        url: &str,
+        span_id: SpanId,
+        mut attributes: Attributes,
+        (number, url): (u32, &str),
     ) -> Self {
-        let mut attributes = of.attributes.clone();
+        let Operation { context, begun } = of;
         attributes.push(("unanimo.attempt", Value::Number(number.into())));
         attributes.push(("server.address", Value::Text(url.to_owned())));
-        let start = spans.now();
+        let start = begun.now();
         let span = Span {
-            trace_id: of.context.trace_id,
-            span_id: of.span_id.of_attempt(spans.me(), number, endpoint),
-            parent: Some(of.span_id),
-            state: of.context.state.clone().unwrap_or_default(),
-            name: of.call,
+            trace_id: context.trace_id,
+            span_id,
+            parent: Some(begun.span_id),
+            state: context.state.clone(),
+            name: begun.call(),
             kind: Kind::Client,
             start,
             end: start,
@@ -79,7 +98,7 @@ impl Attempt {
             links: Vec::new(),
             error: None,
         };
-        Self { spans, context: of.context.clone(), since: Instant::now(), span: Some(span) }
+        Self { spans, context: context.clone(), begun: *begun, span: Some(span) }
     }
 
     /// Returns the trace context that the participant gets: its handler's span is this one's child.
@@ -103,7 +122,7 @@ impl Attempt {
 
     fn hand_over(&mut self, result: &'static str, error: Option<String>) {
         let Some(mut span) = self.span.take() else { return };
-        span.end = span.start.saturating_add(nanos(self.since.elapsed()));
+        span.end = self.begun.now();
         span.attributes.push(("unanimo.result", Value::Text(result.to_owned())));
         span.error = error;
         self.spans.add(span);

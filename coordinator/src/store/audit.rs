@@ -52,7 +52,7 @@ pub trait Audit: Send + Sync {
     async fn ends(&self) -> Result<AuditEnds, Error>;
 
     /// Adds entries behind the one that they follow, and forgets those up to `purged`, in one step. `false` if
-    /// another one is the last by now: then nothing was done.
+    /// another one is the last by now, or those up to `purged` are gone already: then nothing was done.
     ///
     /// # Errors
     /// [`Error::Fenced`] once the incarnation is fenced.

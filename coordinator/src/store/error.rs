@@ -350,11 +350,11 @@ pub(super) fn is_of_data(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Tells whether PostgreSQL gave up on what it has stored: corrupted data or indexes, or what it can make no sense of. What a
-/// trigger or a constraint raises is no damage.
+/// Tells whether PostgreSQL gave up on what it has stored: corrupted data or indexes. Internal errors of other kinds are of
+/// whatever runs there, and a failed read of the disk (58030) may be of all that is stored.
 pub(super) fn is_corrupt(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
-    error.code().is_some_and(|code| code.len() == 5 && code.starts_with("XX"))
+    error.code().is_some_and(|code| code == "XX001" || code == "XX002")
 }
 
 /// Tells whether SQLite met a damaged page.

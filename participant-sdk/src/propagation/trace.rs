@@ -82,15 +82,33 @@ impl Trace {
 
     #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     fn span_context(&self) -> Option<SpanContext> {
-        let mut parts = self.parent().split('-').skip(1);
-        let trace = TraceId::from_hex(parts.next()?).ok()?;
-        let span = SpanId::from_hex(parts.next()?).ok()?;
-        let flags = u8::from_str_radix(parts.next()?, 16).ok()?;
+        let (trace, span, flags) = ids(self.parent())?;
         let state = self.state.as_ref().and_then(|state| state.to_str().ok());
         let state = state.and_then(|state| state.parse().ok()).unwrap_or_default();
-        let context = SpanContext::new(trace, span, TraceFlags::new(flags), true, state);
+        let context = SpanContext::new(trace, span, flags, true, state);
         Some(context).filter(SpanContext::is_valid)
     }
+}
+
+/// Reads `traceparent` as the coordinator does; `None` if it is none. Of a later version the known parts are read.
+#[cfg(all(
+    feature = "opentelemetry",
+    any(feature = "mysql", feature = "postgres", feature = "sqlite")
+))]
+fn ids(parent: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
+    let mut parts = parent.split('-');
+    let (version, trace, span, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, digits| {
+        text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_first = version == "00";
+    let all = is_hex(version, 2) && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2);
+    if !all || version == "ff" || (is_first && parts.next().is_some()) {
+        return None;
+    }
+    let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
+    Some((trace, span, TraceFlags::new(u8::from_str_radix(flags, 16).ok()?)))
 }
 
 /// The header's value, of several lines the list of them all.
@@ -136,5 +154,40 @@ mod tests {
         Trace::from_headers(&long).add_to(&mut sent);
         assert_eq!(sent, headers(&[("traceparent", PARENT)]));
         assert_eq!(Trace::from_headers(&headers(&[("tracestate", "a=1")])), Trace::default());
+    }
+
+    /// A span of a trace that the coordinator does not read would be in another trace than the transaction.
+    #[cfg(all(
+        feature = "opentelemetry",
+        any(feature = "mysql", feature = "postgres", feature = "sqlite")
+    ))]
+    #[test]
+    fn a_parent_of_a_span_is_read_as_w3c_says() {
+        let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+        let read = |text: &str| {
+            let mut came = HeaderMap::new();
+            came.insert("traceparent", HeaderValue::from_str(text).expect("a value"));
+            let read = Trace::from_headers(&came).span_context();
+            read.map(|c| (c.trace_id().to_string(), c.span_id().to_string(), c.is_sampled()))
+        };
+        let known = |sampled| Some((trace.to_owned(), span.to_owned(), sampled));
+        for (text, expected) in [
+            (format!("00-{trace}-{span}-01"), known(true)),
+            (format!("00-{trace}-{span}-00"), known(false)),
+            (format!("01-{trace}-{span}-01-later"), known(true)),
+            (format!("00-{trace}-{span}-01-later"), None),
+            (format!("ff-{trace}-{span}-01"), None),
+            (format!("0-{trace}-{span}-01"), None),
+            (format!("00-1-{span}-01"), None),
+            (format!("00-{trace}-1-01"), None),
+            (format!("00-{trace}-{span}-1"), None),
+            (format!("00-{trace}-{span}-+1"), None),
+            (format!("00-{}-{span}-01", trace.to_uppercase()), None),
+            (format!("00-{:032}-{span}-01", 0), None),
+            (format!("00-{trace}-{:016}-01", 0), None),
+            (format!("00-{trace}-{span}"), None),
+        ] {
+            assert_eq!(read(&text), expected, "{text}");
+        }
     }
 }

@@ -12,12 +12,13 @@ async fn a_signal_stops_it_in_good_order() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut program = serve(&sqlite(&new_path("/a/new/folder/x.db")), &[]);
         let (grpc, admin) = addresses(&mut program).await;
-        for address in [grpc, admin] {
+        for address in [&grpc, &admin] {
             assert!(address.starts_with("http://127.0.0.1:") && !address.ends_with(":0"));
         }
         program.process.signal(signal);
         let ran = program.end().await;
         ran.check(0).complains(&["the coordinator has started", "serves gRPC", "good order"]);
+        ran.complains(&["the dashboard is there for browsers", &format!("{admin}/")]);
         assert_eq!(ran.out.lines().count(), 2, "the log is not in the output: {}", ran.out);
         assert!(!ran.err.contains('\u{1b}'), "no colors in a file: {}", ran.err);
     }

@@ -1,15 +1,21 @@
 //! Commands that look at all transactions: `top`, `tx list --follow`, and `tx retry --all`.
 
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use tonic::{Code, Status};
+use uuid::Uuid;
 
-use super::{Program, Served, command, until};
+use self::fake::{Fake, committing, error};
+use super::{Program, Ran, Served, command, new_path, run, until};
+
+mod fake;
 
 /// Runs `unanimo top` once.
-async fn top(served: &Served, args: &[&str]) -> super::Ran {
-    let all = [&["top", "--endpoint", &served.endpoint], args].concat();
-    Program::start(command(&all)).end().await
+async fn top(endpoint: &str, args: &[&str]) -> Ran {
+    run(&[&["top", "--endpoint", endpoint], args].concat()).await
 }
 
 #[tokio::test]
@@ -22,9 +28,8 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     ])
     .await;
     let mut follow = Program::start(served.tx_command(&["list", "--follow", "--gid-prefix", "s-"]));
-    let mut gone =
-        Program::start(served.tx_command(&["list", "--follow", "--json", "--timeout=3s"]));
-    let calm = top(&served, &["--once"]).await;
+    follow.until_err("from now on").await;
+    let calm = top(&served.endpoint, &["--once"]).await;
     calm.check(0).says(&["nothing needs a person", "\np            1 of 1 alive\n"]);
 
     let mut ids = Vec::new();
@@ -39,17 +44,25 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(lines[0].contains("  tcc   ") && lines[0].contains("  s-1"), "{lines:?}");
     follow.process.kill();
+    let since = ["list", "--follow", "--json", "--since=1h", "--timeout=5s"];
+    let mut since = Program::start(served.tx_command(&since));
 
     // Without a terminal one look is printed, in lines that fit.
-    let ran = top(&served, &[]).await;
+    let ran = top(&served.endpoint, &[]).await;
     ran.check(0)
         .says(&["owed         3 committing, 0 aborting, the oldest for ", "3 stalled, 0 heur"]);
     ran.says(&["s-1  committing  stalled\n"]);
     assert!(ran.out.lines().all(|line| line.chars().count() <= 80), "{}", ran.out);
-    let seen = top(&served, &["--once", "--json"]).await.check(0).json();
+    // What began is counted for ten seconds, which may have passed on a busy machine.
+    let seen = until("a rate", async || {
+        let gid = format!("u-{}", Uuid::new_v4());
+        served.submit(&gid, &["ok"], &["--wait", "ended"]).await.check(0);
+        let seen = top(&served.endpoint, &["--once", "--json"]).await.check(0).json();
+        (seen["begun_per_second"].as_f64()? > 0.0).then_some(seen)
+    });
+    let seen = seen.await;
     assert_eq!((&seen["stalled"], &seen["counts"]["committing"]), (&json!(3), &json!(3)));
     assert_eq!(seen["attention"].as_array().unwrap().len(), 3);
-    assert!(seen["begun_per_second"].as_f64().unwrap() > 0.0, "{seen}");
     assert_eq!(seen["participants"], json!([{ "name": "p", "endpoints": 1, "alive": 1 }]));
 
     let calls = || ids.iter().map(|id| served.p.calls(id, "a").len()).collect::<Vec<_>>();
@@ -62,7 +75,8 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     retry(&["--participant", "q"]).await.check(0).says(&["0 transactions: "]);
     assert_eq!(calls(), before);
     let ran = retry(&["--participant", "p", "--attention", "--json"]).await;
-    let expected = json!({ "matched": 3, "sent": 3, "not_sent": 0, "failed": 0, "dry_run": false });
+    let expected = json!({ "matched": 3, "sent": 3, "not_sent": 0, "failed": 0, "unreadable": 0,
+        "left": 0, "dry_run": false });
     assert_eq!(ran.check(0).json(), expected);
     let is_more = async || calls().iter().zip(&before).all(|(now, was)| now > was).then_some(());
     until("a call of each", is_more).await;
@@ -75,8 +89,141 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     let events = shown["timeline"].as_array().unwrap();
     let by: Vec<&Value> = events.iter().filter(|event| event["event"] == "retried").collect();
     assert_eq!(by.len(), 1, "{events:?}");
-    let lines = gone.end().await.check(0).out.clone();
-    assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{lines}");
+    // It began before all of them, and ended in its time.
+    let ran = since.end().await;
+    let lines = ran.check(0).out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let gids: Vec<_> = lines.map(|tx| tx["gid"].as_str().unwrap().to_owned()).take(4).collect();
+    assert_eq!(gids, ["s-1", "s-2", "s-3", "t"]);
+}
+
+/// Runs `unanimo tx retry --all` in JSON.
+async fn retry_all(fake: &Fake) -> Ran {
+    let all = ["tx", "retry", "--all", "--operator=ann", "--pace=10000", "--json"];
+    run(&[&all[..], &["--endpoint", &fake.endpoint]].concat()).await
+}
+
+#[tokio::test]
+async fn a_retry_of_all_goes_on_after_those_that_fail() {
+    let mut listed: Vec<_> =
+        ["t5", "t4", "t3", "t2", "t1", "t0"].map(|of| committing(of, 9)).into();
+    listed[1].unreadable = "read transactions.progress".to_owned();
+    let fake = Fake::start(listed, 4).await;
+    let limited = || error(Code::ResourceExhausted, "IDENTITY_LIMITED", true);
+    let moving = || error(Code::Unavailable, "TRANSACTION_MOVING", true);
+    fake.says().list_errors.push_back(limited());
+    let unreadable = error(Code::Internal, "TRANSACTION_UNREADABLE", false);
+    // Longer than one that is put off is tried.
+    let limits = (0..8).map(|_| Some(limited()));
+    let retries = limits.chain([None, Some(unreadable), Some(moving()), None]);
+    fake.says().retries.extend(retries);
+    let ran = retry_all(&fake).await;
+    let expected = json!({ "matched": 5, "sent": 4, "not_sent": 0, "failed": 1, "unreadable": 1, "left": 0,
+        "dry_run": false });
+    assert_eq!(ran.check(1).json(), expected);
+    ran.complains(&["t4: left out: failed to read transactions.progress\n", "t1: no"]);
+    let mut asked = vec!["t0"; 9];
+    asked.extend(["t1", "t2", "t2", "t3", "t5"]);
+    assert_eq!(fake.says().retried, asked);
+}
+
+#[tokio::test]
+async fn a_retry_of_all_that_ends_early_says_how_far_it_came() {
+    let put_off = || error(Code::Unavailable, "STORE_UNAVAILABLE", true);
+    let denied = || error(Code::PermissionDenied, "PERMISSION_DENIED", false);
+    let away = || Status::unavailable("no coordinator");
+    let ends: [(&dyn Fn() -> Status, usize, usize); 3] =
+        [(&put_off, 3, 15), (&denied, 1, 1), (&away, 1, 1)];
+    for (status, failed, calls) in ends {
+        let listed = (0..6).map(|of| committing(&format!("t{of}"), 9)).collect();
+        let fake = Fake::start(listed, 500).await;
+        fake.says().retries.extend((0..30).map(|_| Some(status())));
+        let ran = retry_all(&fake).await;
+        let expected = json!({ "matched": 6, "sent": 0, "not_sent": 0, "failed": failed, "unreadable": 0,
+            "left": 6 - failed, "dry_run": false });
+        assert_eq!(ran.check(1).json(), expected);
+        ran.complains(&["error: "]);
+        assert_eq!(fake.says().retried.len(), calls);
+    }
+}
+
+#[tokio::test]
+async fn the_oldest_is_looked_for_on_all_pages_and_a_bound_is_told() {
+    let with_old = |number: u64| {
+        let young = (1..number).map(|of| committing(&format!("t{of}"), 60));
+        young.chain([committing("old", 7_200)]).collect()
+    };
+    let fake = Fake::start(with_old(40), 2).await;
+    let seen = top(&fake.endpoint, &["--once", "--json"]).await.check(0).json();
+    assert!(seen["oldest_owed_seconds"].as_u64().unwrap() >= 7_200, "{seen}");
+    assert_eq!((&seen["oldest_undecided_seconds"], &seen["at_least"]), (&Value::Null, &json!([])));
+    // Behind the last page that is read.
+    fake.says().listed = with_old(41);
+    let seen = top(&fake.endpoint, &["--once", "--json"]).await.check(0).json();
+    assert_eq!(seen["at_least"], json!(["oldest_owed_seconds"]), "{seen}");
+    top(&fake.endpoint, &["--once"]).await.check(0).says(&["aborting, the oldest for at least "]);
+}
+
+#[tokio::test]
+async fn what_begins_is_followed_by_the_coordinators_clock_and_through_errors() {
+    // An hour behind the clock of the command.
+    let hour = 3_600;
+    let fake = Fake::start(vec![committing("old", hour)], 500).await;
+    let follow = ["tx", "list", "--follow", "--endpoint", &fake.endpoint];
+    let mut follow = Program::start(command(&follow));
+    follow.until_err("from now on").await;
+    fake.says().listed.insert(0, committing("new", hour - 60));
+    until("the new one", async || follow.out().contains("  new").then_some(())).await;
+    fake.says().list_errors.push_back(Status::unavailable("it is away"));
+    follow.until_err("asked again").await;
+    // The clock of the process that began it is behind.
+    fake.says().listed.push(committing("late", hour + 20));
+    until("the late one", async || follow.out().contains("  late").then_some(())).await;
+    assert_eq!(follow.out().lines().count(), 2, "{}", follow.out());
+    let last = error(Code::PermissionDenied, "PERMISSION_DENIED", false);
+    fake.says().list_errors.push_back(last);
+    follow.end().await.check(1).complains(&["reason: PERMISSION_DENIED"]);
+    for option in ["--attention", "--state=active"] {
+        let ran = run(&["tx", "list", "--follow", option]).await;
+        ran.check(2).complains(&["cannot be used with", option.split('=').next().unwrap()]);
+    }
+}
+
+#[tokio::test]
+async fn no_page_is_read_behind_what_is_known() {
+    let fake = Fake::start(vec![committing("b", 60), committing("a", 60)], 1).await;
+    let follow = ["tx", "list", "--follow", "--endpoint", &fake.endpoint];
+    let mut follow = Program::start(command(&follow));
+    follow.until_err("from now on").await;
+    fake.says().listed.insert(0, committing("c", 50));
+    until("the new one", async || follow.out().contains("  c").then_some(())).await;
+    let looks = fake.says().lists.len();
+    until("one more look", async || (fake.says().lists.len() > looks).then_some(())).await;
+    assert_eq!(follow.out().lines().count(), 1, "{}", follow.out());
+    let says = fake.says();
+    assert!(says.lists.iter().all(|list| list.page_token != "2"), "{:?}", says.lists);
+    drop(says);
+    follow.process.kill();
+}
+
+/// A coordinator that accepts a call and does not answer holds nobody up.
+#[tokio::test]
+async fn a_key_ends_top_while_an_answer_is_waited_for() {
+    let fake = Fake::start(Vec::new(), 500).await;
+    let mut command = Command::new("python3");
+    let spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let program = env!("CARGO_BIN_EXE_unanimo-under-test");
+    let args = ["-c", spawn, program, "top", "--timeout=1h", "--endpoint", &fake.endpoint];
+    command.args(args).stdin(Stdio::piped());
+    let out = new_path(".out");
+    let stdout = std::fs::File::create(&out).unwrap();
+    let mut terminal = Program::start_with(&mut command, stdout.into(), out);
+    until("the screen", async || terminal.out().contains("nothing needs").then_some(())).await;
+    let looks = fake.says().lists.len();
+    fake.says().is_silent = true;
+    until("a look", async || (fake.says().lists.len() > looks).then_some(())).await;
+    let mut keys = terminal.process.child().stdin.take().unwrap();
+    keys.write_all(b"q").unwrap();
+    terminal.end().await.check(0);
 }
 
 /// Commands and options that the page names are in the program.

@@ -157,15 +157,18 @@ async fn one_that_is_stuck_is_retried_resolved_and_forgotten() {
         assert!(asked.body.contains(said), "{said}: {}", asked.body);
     }
     assert!(!asked.body.contains("<option value=\"b\">"), "it has ended: {}", asked.body);
-    let form =
-        format!("form={}&operator=ann&branch=a&resolution=RESOLUTION_COMMITTED", mark(&asked));
-    let without = eyes.send(&resolve, &format!("{form}&note=")).await;
-    let came = eyes.came_of(&without).await;
-    assert!(came.contains("It was refused.") && came.contains("note"), "{came}");
-    let form = format!(
-        "form={}&operator=ann&branch=a&resolution=RESOLUTION_COMMITTED&note=the+bank+%3Cis%3E+closed",
-        eyes.mark(&resolve).await
-    );
+    // Until something was done the form may be sent again, with what was missing.
+    let form = format!("form={}&branch=a&resolution=RESOLUTION_COMMITTED", mark(&asked));
+    for (lacks, named) in [("&operator=ann&note=", "note must"), ("&note=gone", "operator must")] {
+        let without = eyes.send(&resolve, &format!("{form}{lacks}")).await;
+        let came = eyes.came_of(&without).await;
+        assert!(came.contains("It was refused.") && came.contains(named), "{named}: {came}");
+    }
+    let form = format!("{form}&operator=ann&note=the+bank+%3Cis%3E+closed");
+    for output in ["%7B", "x", "1+2"] {
+        let bad = eyes.send(&resolve, &format!("{form}&output={output}")).await;
+        assert!(bad.code == 400 && bad.body.contains("field output must be JSON"), "{bad:?}");
+    }
     let came = eyes.came_of(&eyes.send(&resolve, &form).await).await;
     assert!(came.contains("Branch a has ended by your word."), "{came}");
     let tx = world.get("g").await;
@@ -306,13 +309,68 @@ async fn roles_hold_for_acts() {
     assert_eq!((&done["identity"], &done["operator"]), (&json!("ann"), &json!("ann")));
 }
 
+/// An act is not on those that end or begin between the page with their number and its form.
+#[tokio::test]
+async fn many_are_those_that_were_there_when_they_were_counted() {
+    let world = World::start(stuck()).await;
+    let eyes = Eyes::of(&world);
+    let deviate = async |gid: &str| {
+        world.submit(tcc(gid, &["commit-heuristic", "ok"])).await.unwrap();
+        world.get_until(gid, "its end", |tx| tx.ended_at.is_some()).await;
+    };
+    let send = async |path: &str, page: &Reply, more: &str| {
+        let form = format!("form={}&operator=ann&note=paid&{more}", mark(page));
+        eyes.came_of(&eyes.send(path, &form).await).await
+    };
+    let counted = async |path: &str, count: u32| {
+        until("so many", async || {
+            let page = eyes.page(path).await;
+            page.body.contains(&format!("<strong>{count}</strong> transaction")).then_some(page)
+        })
+        .await
+    };
+    let (forget, of_those) = ("/attention/forget", "/attention/forget?gidPrefix=h-");
+    for gid in ["h-1", "h-2"] {
+        deviate(gid).await;
+    }
+    let page = counted(of_those, 2).await;
+    let (_, only) = page.body.split_once("name=\"only\" value=\"").expect(&page.body);
+    let only = only.split_once('"').unwrap().0;
+    assert_eq!(only.split(',').count(), 2, "{only}");
+    // Newer ones are first in the list.
+    for gid in ["h-3", "h-4"] {
+        deviate(gid).await;
+    }
+    let came = send(forget, &page, &format!("most=2&gidPrefix=h-&only={only}")).await;
+    assert!(came.contains("Finished: 2 done, 0 refused, of 2."), "{came}");
+    for (gid, attention) in [("h-1", false), ("h-2", false), ("h-3", true), ("h-4", true)] {
+        assert_eq!(world.get(gid).await.attention, attention, "{gid}");
+    }
+
+    // Where they are many, their time tells.
+    let page = counted(of_those, 2).await;
+    deviate("h-5").await;
+    let came = send(forget, &page, "most=2&gidPrefix=h-").await;
+    assert!(came.contains("Finished: 2 done, 0 refused, of 2."), "{came}");
+    for (gid, attention) in [("h-3", false), ("h-4", false), ("h-5", true)] {
+        assert_eq!(world.get(gid).await.attention, attention, "{gid}");
+    }
+    let old = stall(&world, "s-1", &["commit-fail-1"]).await;
+    let page = counted("/attention/retry?gidPrefix=s-", 1).await;
+    let new = stall(&world, "s-2", &["commit-fail-1"]).await;
+    let came = send("/attention/retry", &page, "most=1&gidPrefix=s-").await;
+    assert!(came.contains("Finished: 1 done, 0 refused, of 1."), "{came}");
+    until("the call", async || (world.p.calls(&old, "a").len() == 3).then_some(())).await;
+    assert_eq!(world.p.calls(&new, "a").len(), 2, "it had not begun");
+}
+
 /// Many are counted first, and acted on one after the other; what does not match is left alone, and it can be stopped.
 #[tokio::test]
 async fn many_are_counted_retried_resolved_and_stopped() {
     let world = World::start(stuck()).await;
     let eyes = Eyes::of(&world);
     stall(&world, "other", &["commit-fail-1"]).await;
-    stall_many(&world, "stuck-", 150).await;
+    stall_many(&world, "stuck-", 415).await;
     let counted = async |act: &str, count: u32| {
         until("so many", async || {
             let page = eyes.page(&format!("/attention/{act}?gidPrefix=stuck-&participant=p")).await;
@@ -320,7 +378,7 @@ async fn many_are_counted_retried_resolved_and_stopped() {
         })
         .await
     };
-    let page = counted("retry", 150).await;
+    let page = counted("retry", 415).await;
     assert!(page.body.contains("and others") && page.body.contains("at most a hundred a second"));
     let none = eyes.page("/attention/retry?gidPrefix=none").await.body;
     assert!(none.contains("No transaction matches.") && !none.contains("name=\"form\""), "{none}");
@@ -337,7 +395,7 @@ async fn many_are_counted_retried_resolved_and_stopped() {
     };
     let came = act("retry", &form(&page, 10, "")).await;
     assert!(came.contains("Finished: 10 done, 0 refused, of 10."), "{came}");
-    let page = counted("resolve", 140).await;
+    let page = counted("resolve", 405).await;
     assert!(page.body.contains("every branch of p"), "{}", page.body);
     let came = act("resolve", &form(&page, 5, "&resolution=RESOLUTION_HAZARD&note=gone")).await;
     assert!(came.contains("Finished: 5 done, 0 refused, of 5."), "{came}");
@@ -354,8 +412,8 @@ async fn many_are_counted_retried_resolved_and_stopped() {
         let bad = form(&eyes.page("/attention/retry").await, most, "");
         assert_eq!(eyes.send("/attention/retry", &bad).await.code, 400, "{bad}");
     }
-    // At its pace the rest takes longer than a second.
-    let form = form(&counted("retry", 135).await, 135, "");
+    // At its pace the rest takes at least four seconds.
+    let form = form(&counted("retry", 400).await, 400, "");
     let id: uuid::Uuid = form.split('.').nth(1).unwrap().parse().unwrap();
     let run = format!("/acts/{id}");
     let (sender, sent) = (eyes.clone(), form.clone());
@@ -364,7 +422,7 @@ async fn many_are_counted_retried_resolved_and_stopped() {
         until("its page", async || Some(eyes.page(&run).await).filter(|page| page.code == 200))
             .await;
     for part in
-        ["Under way: ", "<progress max=\"135\"", "data-every=\"1000\"", "http-equiv=\"refresh\""]
+        ["Under way: ", "<progress max=\"400\"", "data-every=\"1000\"", "http-equiv=\"refresh\""]
     {
         assert!(shown.body.contains(part), "{part}: {}", shown.body);
     }

@@ -130,6 +130,7 @@ async fn what_http_alone_has_is_refused() {
     let good = r#"{"gid": "g", "mode": "MODE_TCC"}"#;
     for (method, path, headers, code, why) in [
         ("GET", "/v1/nothing", &[][..], 404, "nothing is there"),
+        ("GET", "/v1/transactions/a:b", &[], 404, "a colon of a name is written %3A"),
         ("DELETE", SUBMIT, &[], 405, "the method must be POST, GET"),
         ("HEAD", "/v1/server", &[], 405, ""),
         ("OPTIONS", SUBMIT, &[], 405, "the method must be"),
@@ -163,6 +164,7 @@ async fn what_http_alone_has_is_refused() {
             403,
             "another site",
         ),
+        ("GET", SUBMIT, &[("host", "localhost"), ("host", "localhost")], 400, "must be there once"),
         ("GET", SUBMIT, &[("host", "evil.example")], 421, "must be an IP address, localhost"),
         ("GET", "/v1/transactions?states=NONE", &[], 400, "states"),
         ("GET", "/v1/transactions?nothing=1", &[], 400, "is no field of ListTransactionsRequest"),

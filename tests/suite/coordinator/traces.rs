@@ -6,10 +6,11 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use sqlx::SqliteConnection;
+use sqlx::{Connection, PgConnection, SqliteConnection};
 use tonic::Request;
 use tracing::Instrument;
 use tracing_subscriber::layer::SubscriberExt;
@@ -17,6 +18,8 @@ use unanimo_coordinator::Builder;
 use unanimo_coordinator::config::Config;
 use unanimo_proto::v1::{Outcome, WaitFor};
 use unanimo_sdk::{Call, Participant, PhaseTwoError, PrepareError, Serve, Serving, Sqlite, Tcc};
+use unanimo_tests::postgres::Server;
+use unanimo_tests::relay::Relay;
 use unanimo_tests::wait::until;
 
 use self::collector::{Collector, Mood, Span, serve_garbage};
@@ -82,6 +85,10 @@ fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
     spans.iter().filter(|span| span.name == name).collect()
 }
 
+fn is_within(span: &Span, above: &Span) -> bool {
+    above.times.0 <= span.times.0 && span.times.1 <= above.times.1
+}
+
 /// The initiator's span is above the transaction's, and below that are operations, attempts and the participants'
 /// handlers, with the attempt that failed: one trace, without a hole.
 #[tokio::test]
@@ -133,13 +140,14 @@ async fn one_trace_leads_from_the_initiator_to_every_handler() {
         let operations = named(&of_trace, operation);
         assert_eq!(operations.len(), 2, "{of_trace:#?}");
         assert!(operations.iter().all(|span| span.parent == transaction.id));
+        // All of these go by the transaction's clock; handlers by that of their own process.
+        assert!(operations.iter().all(|span| is_within(span, transaction)), "{of_trace:#?}");
         let rpc = format!("unanimo.v1.ParticipantService/{rpc}");
         let calls = named(&of_trace, &rpc);
         assert_eq!(calls.len(), attempts, "{of_trace:#?}");
         for call in calls {
             let above = operations.iter().find(|of| of.id == call.parent).expect("an operation");
-            let inside = above.times.0 <= call.times.0 && call.times.1 <= above.times.1;
-            assert!(inside, "{above:?} {call:?}");
+            assert!(is_within(call, above), "{above:?} {call:?}");
             let below: Vec<_> = of_trace.iter().filter(|span| span.parent == call.id).collect();
             let [handler] = below[..] else { panic!("{below:#?}") };
             assert_eq!(handler.name, "participant_operation");
@@ -279,8 +287,9 @@ async fn no_collector_holds_a_transaction_up() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}", listener.local_addr().unwrap())
     };
+    let hanging = Collector::new(Mood::Hangs);
     let endpoints = [
-        Collector::new(Mood::Hangs).serve().await,
+        hanging.serve().await,
         Collector::new(Mood::Fails).serve().await,
         Collector::new(Mood::Refuses).serve().await,
         serve_garbage().await,
@@ -290,7 +299,7 @@ async fn no_collector_holds_a_transaction_up() {
         let mut config = traced(&endpoint);
         config.branches_max = 64;
         let world = World::start(config).await;
-        // More spans than wait at most: 257 each.
+        // More spans than are sent and wait while one request hangs: 257 each.
         for number in 0..24 {
             let mut request = tcc(&format!("g{number}"), &[]);
             request.branches = (0..64).map(|n| branch(&format!("b{n}"), "ok")).collect();
@@ -303,6 +312,66 @@ async fn no_collector_holds_a_transaction_up() {
             value(&world, "unanimo_spans_dropped_total").await.filter(|dropped| *dropped > 0.0)
         })
         .await;
+        let before = hanging.requests();
         world.running.stop().await.unwrap();
+        // Each hangs for five seconds, and what waits is eight of them.
+        let more = hanging.requests() - before;
+        assert!(more <= 2, "the stop has waited for {more} requests to a collector that hangs");
     }
+    assert!(hanging.requests() > 0);
+}
+
+/// L2: a successor does not wait for a collector that hangs. The right to write is given up before the last spans are sent.
+#[tokio::test]
+async fn l2_a_hanging_collector_holds_no_successor_up() {
+    let collector = Collector::new(Mood::Hangs);
+    let url = Server::shared().database().await;
+    let config = Config { otlp_endpoint: collector.serve().await, ..config(&url) };
+    let world = World::start(config).await;
+    // A request that hangs, and spans of the next one.
+    for gid in ["g", "h"] {
+        let mut request = tcc(gid, &["ok"]);
+        request.wait_for = WaitFor::Ended.into();
+        assert!(world.submit(request).await.unwrap().ended);
+        until("a request", async || (collector.requests() > 0).then_some(())).await;
+    }
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    let stopping = tokio::spawn(world.running.stop());
+    until("the right to write to be given up", async || {
+        let fenced = sqlx::query_scalar::<_, bool>("SELECT bool_or(fenced) FROM unanimo.fences");
+        fenced.fetch_one(&mut raw).await.unwrap().then_some(())
+    })
+    .await;
+    // Without the collector nothing is left to wait for.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!stopping.is_finished(), "it has waited for the collector before");
+    stopping.await.unwrap().unwrap();
+}
+
+/// A collector that vanishes without a word, as a machine does that loses its power, is found out, and the next one has the
+/// spans that come then.
+#[tokio::test]
+async fn a_collector_that_fell_silent_is_found_out() {
+    let (collector, relay) = (Collector::new(Mood::Well), Relay::start().await);
+    let address = collector.serve().await.strip_prefix("http://").unwrap().parse().unwrap();
+    relay.point_to(Some(address));
+    let world = World::start(traced(&relay.url())).await;
+    let submit = async |gid: &str| {
+        let mut request = tcc(gid, &["ok"]);
+        request.wait_for = WaitFor::Ended.into();
+        assert!(world.submit(request).await.unwrap().ended);
+    };
+    submit("before").await;
+    until("its spans", async || (!collector.spans().is_empty()).then_some(())).await;
+    relay.fall_silent();
+    let silent = collector.requests();
+    let mut number = 0;
+    until("spans that get through", async || {
+        number += 1;
+        submit(&format!("g{number}")).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        (collector.requests() > silent).then_some(())
+    })
+    .await;
+    world.running.stop().await.unwrap();
 }

@@ -100,8 +100,9 @@ async fn calls(admin: SocketAddr, result: &str) -> u64 {
     of_calls.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
-/// No transaction is lost, refused or aborted by it, none waits for a replica that has left, and no call fails: each is
-/// answered by the replica that took it.
+/// No transaction is lost, refused or aborted by it, and no call fails: each is answered by the replica that took it. A
+/// transaction that waits for a replica that has left shows as a call that failed, at the latest when its connection is
+/// found out. So there is no bound on their time, which would only measure the machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_loses_no_transaction_and_no_call() {
     let url = Server::shared().database().await;
@@ -119,21 +120,17 @@ async fn a_rolling_restart_loses_no_transaction_and_no_call() {
         let client = Client::new(endpoint.as_str()).unwrap();
         let (over, done) = (Arc::clone(&over), Arc::clone(&done));
         clients.spawn(async move {
-            let mut slowest = Duration::ZERO;
             for n in 0.. {
                 if over.load(Ordering::SeqCst) {
                     break;
                 }
-                let started = std::time::Instant::now();
                 let draft = client.tcc(format!("c{number}-{n}"));
                 let draft = draft.branch("a", "p", "ok", bytes::Bytes::from("x"));
                 let draft = draft.branch("b", "p", "ok", bytes::Bytes::from("x"));
                 let outcome = draft.wait_until_ended().submit().await.unwrap();
                 assert!(outcome.is_committed(), "{outcome:?}");
-                slowest = slowest.max(started.elapsed());
                 done.fetch_add(1, Ordering::SeqCst);
             }
-            slowest
         });
     }
     for round in 0..2 * REPLICAS {
@@ -150,8 +147,7 @@ async fn a_rolling_restart_loses_no_transaction_and_no_call() {
     }
     over.store(true, Ordering::SeqCst);
     while let Some(client) = clients.join_next().await {
-        let slowest = client.unwrap();
-        assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+        client.unwrap();
     }
     let answered = calls(admin, "answered").await;
     assert!(answered >= 400, "{answered} calls were counted");

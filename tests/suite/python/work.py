@@ -11,7 +11,7 @@ import uuid
 
 import barrier as module
 import stock
-from barrier import Barrier, Lost, Refused
+from barrier import Barrier, Busy, Lost, Refused
 
 barrier = Barrier(sys.argv[1])
 with barrier.transaction() as db:
@@ -119,6 +119,31 @@ def an_error_that_is_raised_from_one_of_these_is_a_no():
             raise SystemExit(1) from error
 
     fails(SystemExit, lambda: prepare(branch(), ends))
+
+
+def what_is_not_known_is_no_vote_whatever_it_was_raised_from():
+    class Mine(Exception):
+        pass
+
+    def raising(*errors):
+        def work(db):
+            try:
+                db.execute("INSERT INTO account VALUES ('ann', 1)")
+            except sqlite3.IntegrityError as error:
+                for later in errors:
+                    later.__cause__, error = error, later
+                raise error
+
+        return work
+
+    again = sqlite3.OperationalError("no such table: nobody")
+    for errors in ([Busy()], [again], [Busy(), Mine()], [Lost("lost"), Mine()], [Mine(), again, Mine()]):
+        of = branch()
+        fails(type(errors[-1]), lambda: prepare(of, raising(*errors)))
+        expect(prepare(of, lambda db: (b"", "")), ("prepared", ""))
+    of = branch()
+    fails(Lost, lambda: prepare(of, raising(Lost("lost"))))
+    expect(barrier.cancel(of, None, None)[0], "hazard")
 
 
 def a_value_that_does_not_fit_is_a_no():
@@ -340,6 +365,7 @@ def payloads_and_inputs_of_wrong_types_are_refused():
 for case in (
     what_a_constraint_refuses_is_a_no_and_is_stored,
     an_error_that_is_raised_from_one_of_these_is_a_no,
+    what_is_not_known_is_no_vote_whatever_it_was_raised_from,
     a_value_that_does_not_fit_is_a_no,
     what_the_database_says_of_its_schema_is_no_vote,
     work_that_must_succeed_is_refused_and_not_stored,

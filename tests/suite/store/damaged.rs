@@ -22,7 +22,7 @@ use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
 on_both_stores!(s9_a_gid_without_its_transaction_is_refused, s9_the_purge_leaves_no_gid_alone,);
 
-pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const RETENTION: Retention =
     Retention { details: DAY, gids: Duration::from_secs(2 * 24 * 3600) };
 

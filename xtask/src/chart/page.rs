@@ -24,8 +24,12 @@ helm install unanimo deploy/helm/unanimo --set image.repository=REGISTRY/unanimo
 - **A node that is drained** moves the pod that serves, which hands over; while no pod is ready, none is evicted. So a drain waits
   while nobody can serve, such as without the database; `podDisruptionBudget.unhealthyPodEvictionPolicy: AlwaysAllow` changes that.
 - **A change of a secret** of TLS, identities or tokens is seen without a restart, a minute or so later. The address of the database is read at the
-  start: `kubectl rollout restart` after it has changed in a secret of your own.
-- Values that the coordinator would refuse at its start are refused before anything is installed; so is a misspelt one.
+  start: `kubectl rollout restart` after it has changed, in a secret of your own or as `database.url`.
+- **PostgreSQL only**: a pod has no folder to write to, so that two of them cannot have a file of SQLite each. The chart cannot see that a
+  secret has such an address: the pods end with an error in their logs.
+- Mistakes that the values alone show are refused before anything is installed: no database, no TLS, nobody who may call, a misspelt value or
+  setting. What a setting holds is checked by the coordinator at its start, such as a duration without a unit, or TLS for an
+  `http://` endpoint of a participant: then the pods end with an error in their logs.
 
 [From a laptop to production](../../../docs/production.md) says what else there is to decide.
 

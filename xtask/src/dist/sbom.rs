@@ -1,4 +1,6 @@
-//! The bill of materials: the crates that are in the program, as CycloneDX 1.5 in JSON.
+//! The bill of materials: the crates that the lock file may put into the program, as CycloneDX 1.5 in JSON. Features count as
+//! the whole workspace turns them on, and so do procedural macros, which run in the compiler alone: a crate that is not on the
+//! list is not in the program, and one that is there may not be.
 //!
 //! Written here, because the document is a list with a hash: the crate of CycloneDX would bring several times as much code.
 
@@ -14,7 +16,7 @@ const PROGRAM: &str = "unanimo";
 /// Makes the bill of materials of the program, with this time.
 pub(super) fn bom(epoch: u64) -> Result<Vec<u8>> {
     let mut command = Command::new(env!("CARGO"));
-    // With its features and for this platform alone, as the program is built.
+    // For this platform alone, as the program is built.
     command.args([
         "metadata",
         "--format-version=1",
@@ -80,7 +82,7 @@ fn of_metadata(metadata: &Value, lock: &toml::Table, epoch: u64) -> Result<Value
     }))
 }
 
-/// Tells whether a dependency is in the program, and not only in builds and tests.
+/// Tells whether a dependency may be in the program, and is not only in build scripts and tests.
 fn is_built_in(dependency: &Value) -> bool {
     list(dependency, "dep_kinds").iter().any(|kind| kind["kind"].is_null())
 }

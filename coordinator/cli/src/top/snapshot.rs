@@ -20,8 +20,15 @@ const ENDED_SECS: u64 = 60;
 /// Most transactions that one question looks at.
 const PAGE: u32 = 500;
 
+/// Most pages that are read for the age of the oldest one.
+const PAGES_MAX: u32 = 20;
+
 /// Most transactions that need a person, and participants, that are listed one by one.
 const LISTED_MAX: usize = 8;
+
+/// Keys of the two ages.
+const UNDECIDED: &str = "oldest_undecided_seconds";
+const OWED: &str = "oldest_owed_seconds";
 
 /// One look at the system. Keys are only ever added.
 #[derive(Debug, Default, Serialize)]
@@ -86,11 +93,24 @@ impl Snapshot {
         if !begun.next_page_token.is_empty() {
             taken.at_least.push("begun_per_second".to_owned());
         }
-        taken.oldest_undecided_seconds = oldest(client, now, &[State::Active]).await?;
-        taken.oldest_owed_seconds =
-            oldest(client, now, &[State::Committing, State::Aborting]).await?;
+        let undecided = oldest(client, now, &[State::Active]).await?;
+        taken.oldest_undecided_seconds = taken.age(undecided, UNDECIDED);
+        let owed = oldest(client, now, &[State::Committing, State::Aborting]).await?;
+        taken.oldest_owed_seconds = taken.age(owed, OWED);
         taken.participants = participants(client).await?;
         Ok(taken)
+    }
+
+    /// Notes of an age that there may be older ones, and returns it.
+    fn age(&mut self, (age, at_least): (Option<u64>, bool), key: &str) -> Option<u64> {
+        if at_least {
+            self.at_least.push(key.to_owned());
+        }
+        age
+    }
+
+    fn is_at_least(&self, key: &str) -> bool {
+        self.at_least.iter().any(|of| of == key)
     }
 
     fn count(&mut self, counts: &v1::TransactionCounts) {
@@ -114,11 +134,14 @@ impl Snapshot {
 
     /// Makes a page of at most so many lines.
     pub(super) fn text(&self, endpoint: &str, lines: usize) -> String {
-        let plus = |name: &str| if self.at_least.iter().any(|of| of == name) { "+" } else { "" };
+        let plus = |name: &str| if self.is_at_least(name) { "+" } else { "" };
         let number = |state: &str| {
             format!("{}{}", self.counts.get(state).copied().unwrap_or_default(), plus(state))
         };
-        let since = |secs: Option<u64>| match secs {
+        let since = |secs: Option<u64>, key: &str| match secs {
+            Some(secs) if self.is_at_least(key) => {
+                format!(", the oldest for at least {:#}", age(secs))
+            }
             Some(secs) => format!(", the oldest for {:#}", age(secs)),
             None => String::new(),
         };
@@ -133,13 +156,13 @@ impl Snapshot {
             self.aborted_per_second,
             plus("aborted"),
         );
-        text +=
-            &format!("not decided  {}{}\n", number("active"), since(self.oldest_undecided_seconds));
+        let undecided = since(self.oldest_undecided_seconds, UNDECIDED);
+        text += &format!("not decided  {}{undecided}\n", number("active"));
         text += &format!(
             "owed         {} committing, {} aborting{}\n",
             number("committing"),
             number("aborting"),
-            since(self.oldest_owed_seconds)
+            since(self.oldest_owed_seconds, OWED)
         );
         text += &format!(
             "waiting      {} scheduled, {} children in doubt\n",
@@ -209,21 +232,30 @@ async fn list(
     Ok(client.coordinator.list_transactions(request).await?.into_inner())
 }
 
-/// Returns the age of the oldest transaction in one of these states. Of more than [`PAGE`] it is the oldest of
-/// the newest ones.
+/// Returns the age of the oldest transaction in one of these states, and whether there may be older ones: lists begin with the
+/// newest, and [`PAGES_MAX`] pages are read.
 async fn oldest(
     client: &mut Client,
     now: Timestamp,
     states: &[State],
-) -> Result<Option<u64>, client::Error> {
-    let request = v1::ListTransactionsRequest {
+) -> Result<(Option<u64>, bool), client::Error> {
+    let mut request = v1::ListTransactionsRequest {
         states: states.iter().map(|state| i32::from(*state)).collect(),
         page_size: PAGE,
         ..Default::default()
     };
-    let found = list(client, request).await?.transactions;
-    let at = found.iter().filter_map(|tx| tx.decided_at.or(tx.created_at)).map(|at| at.seconds);
-    Ok(at.min().map(|at| u64::try_from(now.as_second() - at).unwrap_or_default()))
+    let mut oldest: Option<i64> = None;
+    for _ in 0..PAGES_MAX {
+        let page = list(client, request.clone()).await?;
+        let at = page.transactions.iter().filter_map(|tx| tx.decided_at.or(tx.created_at));
+        oldest = at.map(|at| at.seconds).chain(oldest).min();
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    let age = oldest.map(|at| u64::try_from(now.as_second() - at).unwrap_or_default());
+    Ok((age, !request.page_token.is_empty()))
 }
 
 async fn participants(client: &mut Client) -> Result<Vec<Participant>, client::Error> {

@@ -137,11 +137,27 @@ impl Error {
     /// Tells whether the request was refused for its own transaction's sake, so that others may do better.
     pub(super) fn is_of_one(&self) -> bool {
         let Self::Refused { status, .. } = self else { return false };
-        let of_one = matches!(
-            status.code(),
-            Code::NotFound | Code::FailedPrecondition | Code::Aborted | Code::DataLoss
-        );
-        of_one && own(&status.get_error_details()).is_some()
+        let details = status.get_error_details();
+        let Some(info) = own(&details) else { return false };
+        info.reason == "TRANSACTION_UNREADABLE"
+            || matches!(status.code(), Code::NotFound | Code::FailedPrecondition | Code::Aborted)
+    }
+
+    /// Tells whether the coordinator itself has answered, and may answer otherwise in a moment.
+    pub(super) fn is_passing(&self) -> bool {
+        let Self::Refused { status, .. } = self else { return false };
+        own(&status.get_error_details()).is_some() && self.is_retryable()
+    }
+
+    /// Tells whether too much is in flight, or the caller has called too often.
+    pub(super) fn is_too_much(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if status.code() == Code::ResourceExhausted)
+    }
+
+    /// Returns the time after which to come back, where the answer has it.
+    pub(super) fn delay(&self) -> Option<Duration> {
+        let Self::Refused { status, .. } = self else { return None };
+        status.get_error_details().retry_info().and_then(|info| info.retry_delay)
     }
 
     /// Tells whether the gid names another request's transaction.

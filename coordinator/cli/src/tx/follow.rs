@@ -1,10 +1,9 @@
 //! `unanimo tx list --follow`: each transaction that begins, as it comes.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::Instant;
 use unanimo_proto::v1;
 
@@ -13,44 +12,53 @@ use super::{Server, json, list};
 use crate::error::Error;
 use crate::output::{self, clean};
 
-/// Pause between two looks.
+/// Shortest pause between two looks.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Seconds before the newest one that are looked at again: the rows of two transactions may appear in another order than they were
-/// created in.
-const AGAIN_SECS: i64 = 10;
+/// Pause after a look, as a multiple of the time that it took: few matches among many transactions cost much.
+const SPARE: u32 = 10;
+
+/// Seconds before the newest transaction that are looked at again: its time is that of the process that began it, whose clock
+/// may be ahead of another one's, and rows may appear in another order than they were created in.
+const AGAIN_SECS: i64 = 120;
+
+/// Seconds and nanoseconds at which a transaction was created.
+type Created = (i64, i32);
 
 /// Prints what begins from now on, or from the request's `created_from`.
 pub(super) async fn run(
     server: &Server,
     client: &mut Client,
-    mut request: v1::ListTransactionsRequest,
+    request: v1::ListTransactionsRequest,
 ) -> Result<ExitCode, Error> {
-    let now = Timestamp::now();
-    let start = v1_time(now.as_second());
-    let mut newest = *request.created_from.get_or_insert(start);
     let until = server.timeout.map(|timeout| Instant::now() + timeout.0);
-    let mut seen = HashSet::new();
+    let is_from_now = request.created_from.is_none();
+    let mut following = Following::start(client, request).await?;
+    if is_from_now {
+        output::note("each transaction that begins from now on:");
+    }
+    let mut is_away = false;
     loop {
-        let mut page = pages(client, &request).await?;
-        page.reverse();
-        let again = std::mem::take(&mut seen);
-        for tx in page {
-            seen.insert(tx.tx_id.clone());
-            let created = tx.created_at.unwrap_or(start);
-            if (created.seconds, created.nanos) > (newest.seconds, newest.nanos) {
-                newest = created;
+        let began = Instant::now();
+        let pause = match following.look(client).await {
+            Ok(begun) => {
+                is_away = false;
+                begun.into_iter().try_for_each(|tx| print(server, tx))?;
+                EVERY.max(began.elapsed().saturating_mul(SPARE))
             }
-            if !again.contains(&tx.tx_id) {
-                print(server, tx)?;
+            // A coordinator that is away comes back. It is told once.
+            Err(error) if error.is_retryable() => {
+                if !std::mem::replace(&mut is_away, true) {
+                    let error = clean(&error.at(&server.endpoint).to_string());
+                    output::note(&format!(
+                        "no answer, and asked again until there is one: {error}"
+                    ));
+                }
+                EVERY
             }
-        }
-        // Never before the time that was asked for.
-        let from = request.created_from.map_or(0, |from| from.seconds);
-        if newest.seconds - AGAIN_SECS > from {
-            request.created_from = Some(v1_time(newest.seconds - AGAIN_SECS));
-        }
-        let next = Instant::now() + EVERY;
+            Err(error) => return Err(error.into()),
+        };
+        let next = Instant::now() + pause;
         match until {
             Some(until) if until <= next => {
                 tokio::time::sleep_until(until).await;
@@ -61,23 +69,104 @@ pub(super) async fn run(
     }
 }
 
-/// Lists all pages, newest first.
-async fn pages(
-    client: &mut Client,
-    request: &v1::ListTransactionsRequest,
-) -> Result<Vec<v1::Transaction>, Error> {
-    let mut request = v1::ListTransactionsRequest { page_size: u32::MAX, ..request.clone() };
-    let mut found = Vec::new();
-    loop {
-        let asked = client.request(request.clone());
-        let page = client.coordinator.list_transactions(asked).await;
-        let page = page.map_err(client::Error::from)?.into_inner();
-        found.extend(page.transactions);
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            return Ok(found);
+/// Transactions that are known so far. All times are those of the answers: the clock here may be another one.
+struct Following {
+    /// Conditions, and `created_from` as the user gave it.
+    request: v1::ListTransactionsRequest,
+    /// Those that were listed, of the time that is looked at again.
+    known: HashMap<String, Created>,
+    newest: Option<Created>,
+    /// Those that were created until then have begun before.
+    after: Option<Created>,
+}
+
+impl Following {
+    /// Begins after what is listed now, unless the request says from when on.
+    async fn start(
+        client: &mut Client,
+        request: v1::ListTransactionsRequest,
+    ) -> Result<Self, client::Error> {
+        let request = v1::ListTransactionsRequest { page_size: u32::MAX, ..request };
+        let mut this = Self { request, known: HashMap::new(), newest: None, after: None };
+        if this.request.created_from.is_some() {
+            return Ok(this);
+        }
+        let newest = v1::ListTransactionsRequest { page_size: 1, ..Default::default() };
+        this.newest = page(client, &newest).await?.transactions.first().and_then(created);
+        let mut request = this.next();
+        loop {
+            let page = page(client, &request).await?;
+            let oldest = page.transactions.last().and_then(created);
+            page.transactions.iter().for_each(|tx| this.remember(tx));
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                return Ok(this);
+            }
+            // All that is on the following pages is older.
+            if oldest.is_some() {
+                this.after = oldest;
+                return Ok(this);
+            }
         }
     }
+
+    /// Returns those that have begun since the last look, the oldest first.
+    async fn look(&mut self, client: &mut Client) -> Result<Vec<v1::Transaction>, client::Error> {
+        let mut request = self.next();
+        let mut begun = Vec::new();
+        loop {
+            let page = page(client, &request).await?;
+            let (listed, before) = (page.transactions.len(), begun.len());
+            begun.extend(page.transactions.into_iter().filter(|tx| !self.knows(tx)));
+            let is_known = listed > 0 && begun.len() == before;
+            request.page_token = page.next_page_token;
+            if is_known || request.page_token.is_empty() {
+                break;
+            }
+        }
+        begun.iter().for_each(|tx| self.remember(tx));
+        if let Some(from) = self.next().created_from {
+            self.known.retain(|_, created| created.0 >= from.seconds);
+        }
+        begun.reverse();
+        Ok(begun)
+    }
+
+    /// Makes the request for the first page of a look.
+    fn next(&self) -> v1::ListTransactionsRequest {
+        let again = self.newest.map(|(seconds, _)| seconds - AGAIN_SECS);
+        // Never before the time that was asked for.
+        let created_from = match (self.request.created_from, again) {
+            (Some(from), Some(again)) if from.seconds >= again => Some(from),
+            (from, None) => from,
+            (_, Some(seconds)) => Some(prost_types::Timestamp { seconds, nanos: 0 }),
+        };
+        v1::ListTransactionsRequest { created_from, ..self.request.clone() }
+    }
+
+    fn knows(&self, tx: &v1::Transaction) -> bool {
+        self.known.contains_key(&tx.tx_id)
+            || self.after.zip(created(tx)).is_some_and(|(after, created)| created <= after)
+    }
+
+    fn remember(&mut self, tx: &v1::Transaction) {
+        let created = created(tx);
+        self.newest = self.newest.max(created);
+        // One without a time is never forgotten, so that it is told once.
+        self.known.insert(tx.tx_id.clone(), created.unwrap_or((i64::MAX, 0)));
+    }
+}
+
+fn created(tx: &v1::Transaction) -> Option<Created> {
+    tx.created_at.map(|at| (at.seconds, at.nanos))
+}
+
+async fn page(
+    client: &mut Client,
+    request: &v1::ListTransactionsRequest,
+) -> Result<v1::ListTransactionsResponse, client::Error> {
+    let request = client.request(request.clone());
+    Ok(client.coordinator.list_transactions(request).await?.into_inner())
 }
 
 fn print(server: &Server, tx: v1::Transaction) -> Result<(), Error> {
@@ -87,8 +176,4 @@ fn print(server: &Server, tx: v1::Transaction) -> Result<(), Error> {
     let [created, gid, mode, state, attention] = list::row(&tx).map(|cell| clean(&cell));
     let line = format!("{created}  {mode:<4}  {state:<10}  {gid}  {attention}");
     output::print(&format!("{}\n", line.trim_end()))
-}
-
-fn v1_time(seconds: i64) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds, nanos: 0 }
 }

@@ -51,8 +51,9 @@ pub(super) struct Args {
     /// Print tx_id and the number of branches, too, and each transaction in one line, however long
     #[arg(long)]
     wide: bool,
-    /// Go on: print each transaction that begins from now on, as it comes, until Ctrl-C or --timeout
-    #[arg(long, conflicts_with_all = ["page_token", "until", "limit"])]
+    /// Go on: print each transaction that begins from now on, as it comes, until Ctrl-C or --timeout. Not with --state
+    /// or --attention: each is printed once, when it begins, and what becomes of it is not seen
+    #[arg(long, conflicts_with_all = ["page_token", "until", "limit", "state", "attention"])]
     follow: bool,
     /// Token of the next page, as the previous list printed it
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]

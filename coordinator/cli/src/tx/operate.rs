@@ -36,12 +36,14 @@ pub(super) struct RollbackArgs {
 /// Use it when a participant is repaired. The transaction's history records the command. Where no call
 /// waits, as in a transaction that has ended, nothing is sent, and a line on standard error says so.
 ///
-/// With --all it is done for each transaction that has not ended and meets the conditions, one after the other and
-/// no faster than --pace. One that cannot be retried is told, and the others follow.
+/// With --all it is done for each transaction that is active, committing or aborting and meets the conditions, one after the other
+/// and no faster than --pace. One that cannot be retried is told, and the others follow; after three in a row that the coordinator
+/// puts off, the rest is left. No call waits in those that are scheduled or in doubt, and they are left out.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 JSON (--json): the transaction, as `unanimo tx --help` describes it, with branches. With --all an object with matched, sent, not_sent
-  (no call was due), failed (numbers of transactions) and dry_run.
+  (no call was due), failed, unreadable (left out, and not in matched), left (not tried, because the command ended before; all are
+  numbers of transactions) and dry_run. It is printed also where the command ends with an error.
 
 Exit codes: 0 success; 1 the command failed, or with --all a transaction could not be retried; 2 an argument is wrong.")]
 pub(super) struct RetryArgs {

@@ -5,7 +5,7 @@ use crate::alarm::DATABASE_WENT_BACK;
 use crate::audit::chain::{hash_of, hex};
 use crate::audit::entry::Entry;
 use crate::audit::named::changed;
-use crate::store::{self, AuditLink, AuditRange, AuditRow};
+use crate::store::{self, AuditEnds, AuditLink, AuditRange, AuditRow};
 
 /// Attempts to add to the end of the chain. Somebody else is there before only if an answer of the database was lost.
 const ATTEMPTS_MAX: u32 = 5;
@@ -90,7 +90,7 @@ impl Trail {
         let audit = self.0.store.audit();
         end.doubt();
         for _ in 0..ATTEMPTS_MAX {
-            let last = audit.ends().await?.last;
+            let AuditEnds { purged, last } = audit.ends().await?;
             let Some(own) = end.last().cloned() else {
                 end.begin(last);
                 end.is_there();
@@ -98,6 +98,14 @@ impl Trail {
             };
             let first = end.first_open();
             match end.behind(&last) {
+                // Somebody else has purged as much, or more: it would never be added, and hold up all behind it.
+                Some(rows)
+                    if !rows.is_empty()
+                        && end.purged().is_some_and(|own| own.number <= purged.number) =>
+                {
+                    end.take_back();
+                    return Err(store::Error::AuditMoves);
+                }
                 Some(rows) => {
                     let lost = rows.len().saturating_sub(end.open().count());
                     if rows.is_empty()

@@ -143,7 +143,8 @@ impl Audit for Kept {
         let lost = take(&self.of.lost);
         let is_undone = lost.is_some_and(|left| left <= self.of.undone.load(Ordering::SeqCst));
         let mut chain = self.chain();
-        let is_next = chain.ends.last == follows;
+        let is_further = |link: &AuditLink| link.number > chain.ends.purged.number;
+        let is_next = chain.ends.last == follows && purged.as_ref().is_none_or(is_further);
         if is_next && !is_undone {
             chain.ends.last = entries.last().map_or(follows, |row| row.link.clone());
             chain.rows.extend(entries);

@@ -1,12 +1,12 @@
 //! Forms that act: fields of what is sent, and the mark by which a form is known to be of a page that was shown.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use ring::hmac;
 use ring::rand::SystemRandom;
 use uuid::Uuid;
 
 /// Longest time between a form and its sending.
-const KEPT_SECS: i64 = 3_600;
+pub(super) const KEPT: SignedDuration = SignedDuration::from_hours(1);
 
 /// Name of the field with the mark.
 pub(super) const MARK: &str = "form";
@@ -14,6 +14,14 @@ pub(super) const MARK: &str = "form";
 /// Maker of marks. A form counts for one identity, one address, an hour, and until the coordinator ends.
 #[derive(Debug)]
 pub(super) struct Forms(hmac::Key);
+
+/// Form that a page has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Form {
+    /// Time of its page.
+    pub(super) made: Timestamp,
+    pub(super) id: Uuid,
+}
 
 impl Forms {
     pub(super) fn new() -> Self {
@@ -23,26 +31,27 @@ impl Forms {
 
     /// Makes the mark of a form that is shown to this identity, and sent to this address.
     pub(super) fn mark(&self, who: &str, address: &str, now: Timestamp) -> String {
-        let head = format!("{}.{}", now.as_second(), Uuid::new_v4().simple());
+        let head = format!("{}.{}", now.as_microsecond(), Uuid::new_v4().simple());
         let tag = hmac::sign(&self.0, signed(&head, who, address).as_bytes());
         let tag: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{head}.{tag}")
     }
 
-    /// Returns the id of the form with this mark, if it is one of this identity and address, and not old.
+    /// Returns the form with this mark, if it is one of this identity and address, and not old.
     pub(super) fn check(
         &self,
         mark: &str,
         who: &str,
         address: &str,
         now: Timestamp,
-    ) -> Option<Uuid> {
+    ) -> Option<Form> {
         let (head, tag) = mark.rsplit_once('.')?;
         let tag = bytes_of(tag)?;
         hmac::verify(&self.0, signed(head, who, address).as_bytes(), &tag).ok()?;
         let (made, id) = head.split_once('.')?;
-        let age = now.as_second() - made.parse::<i64>().ok()?;
-        (age <= KEPT_SECS).then(|| Uuid::parse_str(id).ok())?
+        let made = Timestamp::from_microsecond(made.parse().ok()?).ok()?;
+        let form = Form { made, id: Uuid::parse_str(id).ok()? };
+        (now.duration_since(made) <= KEPT).then_some(form)
     }
 }
 
@@ -90,9 +99,10 @@ mod tests {
         let made: Timestamp = "2026-03-04T12:00:00Z".parse().expect("a time");
         let at = |secs: i64| Timestamp::from_second(made.as_second() + secs).expect("a time");
         let mark = forms.mark("ann", "/tx/1/retry", made);
-        let id = forms.check(&mark, "ann", "/tx/1/retry", at(3_600));
-        assert!(id.is_some());
-        assert_eq!(forms.check(&mark, "ann", "/tx/1/retry", made), id, "twice it is the same form");
+        let form = forms.check(&mark, "ann", "/tx/1/retry", at(3_600));
+        assert_eq!(form.map(|form| form.made), Some(made), "it has the time of its page");
+        let again = forms.check(&mark, "ann", "/tx/1/retry", made);
+        assert_eq!(again, form, "twice it is the same form");
         assert_ne!(mark, forms.mark("ann", "/tx/1/retry", made));
         for (forms, mark, who, address, now) in [
             (&others, mark.as_str(), "ann", "/tx/1/retry", made),

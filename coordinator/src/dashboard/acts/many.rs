@@ -7,7 +7,7 @@ use axum::response::Response;
 use super::super::data::{Filter, List, Tx};
 use super::super::words as shown;
 use super::super::{Looking, Page, Pages, either, made, problem};
-use super::order::{Order, is_for};
+use super::order::{Counted, Order, is_for};
 use super::runs::Run;
 use super::{Ask, act_of, no_act, refused, words};
 use crate::api::http::Act;
@@ -24,13 +24,20 @@ const PAGES_MAX: usize = 40;
 /// Transactions that the page before an act on many names.
 const NAMED_MAX: usize = 10;
 
+/// Most transactions that a form has by their `tx_id`. More of them are told by their time.
+const ONLY_MAX: usize = 100;
+
 /// Transactions of an act on many.
 pub(super) struct Many {
     pub(super) filter: Filter,
     pub(super) act: &'static str,
     pub(super) count: u64,
     pub(super) at_least: bool,
+    /// Transactions that were looked at.
+    pub(super) looked_at: u64,
     pub(super) named: Vec<Tx>,
+    /// All of them, where they are few.
+    only: Vec<String>,
 }
 
 pub(super) async fn ask(
@@ -47,15 +54,14 @@ async fn ask_of(pages: &Pages, name: &str, request: Request) -> Page {
     let mut filter = Filter::of(request.uri().query().unwrap_or_default());
     filter.attention = "true".to_owned();
     filter.page_token.clear();
-    let mut many =
-        Many { act: words::name(act), filter, count: 0, at_least: false, named: Vec::new() };
+    let mut many = Many::new(words::name(act), filter);
     many.count(&looking, act).await?;
     let address = request.uri().path().to_owned();
     let page = Ask {
         here: "/attention",
         title: words::title_of_many(act).to_owned(),
         says: words::says_of_many(act, &many.filter.participant),
-        nothing: words::nothing_of_many(act, many.count, &many.filter.participant),
+        nothing: words::nothing_of_many(act, &many),
         mark: pages.acts.forms.mark(&who, &address, shown::now()),
         address,
         back: "/attention".to_owned(),
@@ -72,6 +78,17 @@ async fn ask_of(pages: &Pages, name: &str, request: Request) -> Page {
 }
 
 impl Many {
+    pub(super) fn new(act: &'static str, filter: Filter) -> Self {
+        let (named, only) = (Vec::new(), Vec::new());
+        Self { filter, act, count: 0, at_least: false, looked_at: 0, named, only }
+    }
+
+    /// Returns the `tx_id` of all that were counted, for the form; nothing if they are too many.
+    pub(super) fn only(&self) -> String {
+        let are_few = self.count == self.only.len() as u64;
+        if are_few { self.only.join(",") } else { String::new() }
+    }
+
     /// Counts the transactions that the act is for, and keeps the first ones.
     async fn count(&mut self, looking: &Looking, act: Act) -> Result<(), Response> {
         let mut filter = self.filter.clone();
@@ -79,12 +96,16 @@ impl Many {
             let address = format!("/v1/transactions?{}&pageSize={PAGE}", filter.query());
             let list: List = looking.ask(&address).await?;
             let (token, found) = (list.next_page_token, list.transactions);
+            self.looked_at += found.len() as u64;
             for tx in found.into_iter().filter(|tx| is_for(act, tx)) {
                 if self.count == MANY_MAX {
                     self.at_least = true;
                     return Ok(());
                 }
                 self.count += 1;
+                if self.only.len() < ONLY_MAX {
+                    self.only.push(tx.tx_id.clone());
+                }
                 if self.named.len() < NAMED_MAX {
                     self.named.push(tx);
                 }
@@ -127,7 +148,10 @@ async fn send_of(pages: &Pages, name: &str, request: Request) -> Page {
         return Err(refused(StatusCode::BAD_REQUEST, "The form is not whole", why));
     };
     let title = words::title_of_many(act).to_owned();
-    let run = Run::new(sent.id, title, "/attention".to_owned(), total);
+    let run = Run::new(sent.form, title, "/attention".to_owned(), total);
+    let only = text("only");
+    let only = (!only.is_empty()).then(|| only.split(',').map(str::to_owned).collect());
+    let counted = Counted { filter, made: sent.form.made, only };
     let order = Order::of(act, looking, &sent);
-    Ok(pages.begin(run, |run| async move { order.many(&run, filter).await }).await)
+    Ok(pages.begin(run, |run| async move { order.many(&run, counted).await }).await)
 }

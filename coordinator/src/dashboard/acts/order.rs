@@ -1,15 +1,18 @@
 //! Work of an act: the calls for one transaction, and the way through many of them.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::super::Looking;
 use super::super::data::{Filter, Found, List, Tx};
 use super::runs::{Ended, Run, detail};
+use super::words;
 use crate::api::http::{Act, encoded};
 
 /// Time between two transactions of many: at most a hundred a second.
@@ -36,10 +39,34 @@ pub(super) struct Order {
     pub(super) released: bool,
 }
 
-/// Tells whether an act is for a transaction of a list.
+/// Transactions that the page before an act on many has counted.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) filter: Filter,
+    /// Time of the page.
+    pub(super) made: Timestamp,
+    /// All of them by `tx_id`, if they were few.
+    pub(super) only: Option<HashSet<String>>,
+}
+
+impl Counted {
+    /// Tells whether a transaction was counted, or was at least there for this act.
+    pub(super) fn has(&self, act: Act, tx: &Tx) -> bool {
+        let since = if act == Act::Forget { &tx.ended_at } else { &tx.created_at };
+        match &self.only {
+            Some(only) => only.contains(&tx.tx_id),
+            None => since.parse::<Timestamp>().is_ok_and(|since| since <= self.made),
+        }
+    }
+}
+
+/// Tells whether an act on many is for a transaction of a list. The end of a branch may be the decision of its transaction:
+/// so many are not resolved before they are decided.
 pub(super) fn is_for(act: Act, tx: &Tx) -> bool {
+    let is_open = tx.ended_at.is_empty() && tx.unreadable.is_empty();
     match act {
-        Act::Retry | Act::Resolve => tx.ended_at.is_empty() && tx.unreadable.is_empty(),
+        Act::Retry => is_open,
+        Act::Resolve => is_open && !tx.decided_at.is_empty(),
         Act::Forget => tx.may_be_forgotten(),
     }
 }
@@ -55,9 +82,9 @@ impl Order {
         run.end(Ended::Whole);
     }
 
-    /// Acts on the transactions of a list, one after the other, and on so many at most.
-    pub(super) async fn many(self, run: &Run, filter: Filter) {
-        let ended = self.through(run, filter).await.unwrap_or_else(|problem| {
+    /// Acts on the transactions that were counted, one after the other, and on so many at most.
+    pub(super) async fn many(self, run: &Run, counted: Counted) {
+        let ended = self.through(run, counted).await.unwrap_or_else(|problem| {
             tracing::warn!(act = ?self.act, why = detail(&problem), "an act on many transactions ends early");
             Ended::Failed(detail(&problem))
         });
@@ -65,18 +92,18 @@ impl Order {
     }
 
     /// Returns how it ended; the error is why it cannot go on.
-    async fn through(&self, run: &Run, mut filter: Filter) -> Result<Ended, Value> {
+    async fn through(&self, run: &Run, mut counted: Counted) -> Result<Ended, Value> {
         let mut pace = interval(PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut acted = 0;
         loop {
-            let address = format!("/v1/transactions?{}&pageSize={PAGE}", filter.query());
+            let address = format!("/v1/transactions?{}&pageSize={PAGE}", counted.filter.query());
             let page: List = self.looking.get(&address).await?;
             if run.is_stopped() {
                 return Ok(Ended::Stopped);
             }
             for tx in &page.transactions {
-                if !is_for(self.act, tx) {
+                if !is_for(self.act, tx) || !counted.has(self.act, tx) {
                     continue;
                 }
                 if acted == run.total {
@@ -87,7 +114,7 @@ impl Order {
                     return Ok(Ended::Stopped);
                 }
                 acted += 1;
-                let came = self.patiently(run, tx, &filter.participant).await;
+                let came = self.patiently(run, tx, &counted.filter.participant).await;
                 if let Err(problem) = &came
                     && is_of_all(problem)
                 {
@@ -95,10 +122,10 @@ impl Order {
                 }
                 run.note(&tx.tx_id, tx.name(), came);
             }
-            if page.next_page_token.is_empty() {
+            if page.next_page_token.is_empty() || acted == run.total {
                 return Ok(Ended::Whole);
             }
-            filter = filter.after(&page.next_page_token);
+            counted.filter = counted.filter.after(&page.next_page_token);
         }
     }
 
@@ -124,7 +151,8 @@ impl Order {
         }
     }
 
-    /// Resolves every branch of a participant that was called and has not ended.
+    /// Resolves every branch of a participant that was called and has not ended; one that is refused does not keep the
+    /// others from it.
     async fn resolve_all(&self, tx_id: &str, participant: &str) -> Result<String, Value> {
         let found: Found = self.looking.get(&format!("/v1/tx/{}", encoded(tx_id))).await?;
         let branches = found.transaction.branches.iter();
@@ -133,10 +161,17 @@ impl Order {
         if owed.is_empty() {
             return Err(json!({ "detail": format!("no call to {participant} is owed") }));
         }
+        let (count, mut refusals) = (owed.len(), Vec::new());
         for branch in owed {
-            self.resolve(tx_id, &branch).await?;
+            match self.resolve(tx_id, &branch).await {
+                Ok(_) => {}
+                Err(problem) if problem["status"] == 429 || is_of_all(&problem) => {
+                    return Err(problem);
+                }
+                Err(problem) => refusals.push((branch, problem)),
+            }
         }
-        Ok(String::new())
+        refused_of(count, &refusals)
     }
 
     async fn resolve(&self, tx_id: &str, branch: &str) -> Result<Tx, Value> {
@@ -174,11 +209,15 @@ impl Order {
                 "Nothing was sent: the transaction has ended.".to_owned()
             }
             Act::Retry => "The calls that waited are sent now.".to_owned(),
-            Act::Resolve => format!(
-                "Branch {} has ended by your word. Its participant is told nothing more of it, and may still hold what it \
-                 had prepared or reserved: look there.",
-                self.branch
-            ),
+            Act::Resolve => {
+                let branch = &self.branch;
+                let never = words::never_done(tx, branch).map(|never| format!(" {never}"));
+                let never = never.unwrap_or_default();
+                format!(
+                    "Branch {branch} has ended by your word. Its participant is told nothing more of it, and may still \
+                     hold what it had prepared or reserved: look there.{never}"
+                )
+            }
             Act::Forget => {
                 "The alarm is cleared. Your name and reason stay in the history.".to_owned()
             }
@@ -186,9 +225,18 @@ impl Order {
     }
 }
 
+/// Returns what came of so many branches of one transaction. Where a part of them was resolved, it is no plain refusal.
+pub(super) fn refused_of(count: usize, refusals: &[(String, Value)]) -> Result<String, Value> {
+    let Some((branch, problem)) = refusals.first() else { return Ok(String::new()) };
+    let (done, why) = (count - refusals.len(), detail(problem));
+    let said = format!("{done} of {count} branches were resolved, but not {branch}: {why}");
+    let status = if done == 0 { problem["status"].clone() } else { Value::Null };
+    Err(json!({ "status": status, "detail": said }))
+}
+
 /// Tells whether a problem is one for every transaction: the caller is not known any more or may not, or the coordinator
 /// stops, or its database is away.
-fn is_of_all(problem: &Value) -> bool {
+pub(super) fn is_of_all(problem: &Value) -> bool {
     !matches!(problem["status"].as_u64(), Some(400 | 404 | 409 | 429) | None)
         || (problem["status"].is_null() && problem["detail"].is_null())
 }

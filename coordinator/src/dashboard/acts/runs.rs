@@ -1,16 +1,26 @@
 //! Acts that are under way, and what came of those that were: kept for a while, and in memory alone.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
+
+use super::forms::{Form, KEPT};
 
 /// Runs whose results are kept.
 const KEPT_MAX: usize = 200;
+
+/// Most forms that are known to be used: about 4 MB. One more has to wait until the first of them is too old to count.
+const USED_MAX: usize = 100_000;
+
+/// Time for which a form is known to be used: a little longer than it counts.
+const USED_FOR: SignedDuration = SignedDuration::from_secs(KEPT.as_secs() + 60);
 
 /// Most runs that are under way at once.
 const UNDER_WAY_MAX: usize = 8;
@@ -24,7 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Act on one transaction, or on many.
 #[derive(Debug)]
 pub(super) struct Run {
-    pub(super) id: Uuid,
+    /// Form that has begun it.
+    pub(super) form: Form,
     pub(super) title: String,
     /// Address of the page from which it came.
     pub(super) back: String,
@@ -39,6 +50,8 @@ pub(super) struct Run {
 pub(super) struct Progress {
     pub(super) done: u64,
     pub(super) refused: u64,
+    /// Something has failed in another way than by a refusal, or may be done in part.
+    is_uncertain: bool,
     /// The first ones that were refused.
     pub(super) refusals: Vec<Refusal>,
     /// Effect of the last one, in words.
@@ -63,9 +76,9 @@ pub(super) enum Ended {
 }
 
 impl Run {
-    pub(super) fn new(id: Uuid, title: String, back: String, total: u64) -> Self {
+    pub(super) fn new(form: Form, title: String, back: String, total: u64) -> Self {
         let progress = watch::Sender::default();
-        Self { id, title, back, total, progress, is_stopped: AtomicBool::new(false) }
+        Self { form, title, back, total, progress, is_stopped: AtomicBool::new(false) }
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -90,6 +103,8 @@ impl Run {
             }
             Err(problem) => {
                 progress.refused += 1;
+                let is_refusal = matches!(problem["status"].as_u64(), Some(400..=499));
+                progress.is_uncertain |= !is_refusal;
                 if progress.refusals.len() < NAMED_MAX {
                     let why = detail(&problem);
                     let (tx_id, name) = (tx_id.to_owned(), name.to_owned());
@@ -101,6 +116,13 @@ impl Run {
 
     fn is_over(&self) -> bool {
         self.progress.borrow().ended.is_some()
+    }
+
+    /// Tells whether all of it was refused, so that nothing was done.
+    fn is_refused(&self) -> bool {
+        let progress = self.progress.borrow();
+        let nothing = progress.done == 0 && progress.refused > 0 && !progress.is_uncertain;
+        nothing && progress.ended == Some(Ended::Whole)
     }
 
     pub(super) fn end(&self, ended: Ended) {
@@ -132,28 +154,74 @@ pub(super) enum Begun {
     New(Arc<Run>),
     /// The same form was sent before.
     Before(Arc<Run>),
+    /// It was sent before, and its result is not kept any more.
+    Gone,
     TooMany,
+}
+
+/// Run in its task: it ends with it, however that ends.
+struct Place(Arc<Run>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.0.is_over() {
+            self.0.end(Ended::Failed("the coordinator has given it up".to_owned()));
+        }
+    }
+}
+
+/// Spawns the work of a run: it goes on when whoever began it looks away.
+pub(super) fn spawn<F>(run: &Arc<Run>, work: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let place = Place(Arc::clone(run));
+    tokio::spawn(async move {
+        let _place = place;
+        work.await;
+    })
 }
 
 /// All runs.
 #[derive(Debug, Default)]
-pub(super) struct Runs(Mutex<VecDeque<Arc<Run>>>);
+pub(super) struct Runs(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    runs: VecDeque<Arc<Run>>,
+    /// Forms that were sent, as long as they count; the oldest first.
+    used: BTreeSet<Form>,
+}
 
 impl Runs {
     pub(super) fn find(&self, id: Uuid) -> Option<Arc<Run>> {
-        let runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        runs.iter().find(|run| run.id == id).cloned()
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.runs.iter().find(|run| run.form.id == id).cloned()
     }
 
-    /// Keeps a run, unless its form was sent before, or too many are under way.
-    pub(super) fn begin(&self, run: Run) -> Begun {
-        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = runs.iter().find(|before| before.id == run.id) {
+    /// Keeps a run, unless its form was sent before, or too many are under way. A form of which everything was refused
+    /// may be sent again.
+    pub(super) fn begin(&self, run: Run, now: Timestamp) -> Begun {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { runs, used } = &mut *kept;
+        while used.first().is_some_and(|form| now.duration_since(form.made) > USED_FOR) {
+            used.pop_first();
+        }
+        let before = runs.iter().position(|before| before.form == run.form);
+        if let Some(before) = before.map(|at| &runs[at]).filter(|before| !before.is_refused()) {
             return Begun::Before(Arc::clone(before));
         }
-        if runs.iter().filter(|run| !run.is_over()).count() >= UNDER_WAY_MAX {
+        if before.is_none() && used.contains(&run.form) {
+            return Begun::Gone;
+        }
+        let under_way = runs.iter().filter(|run| !run.is_over()).count();
+        if under_way >= UNDER_WAY_MAX || used.len() >= USED_MAX {
             return Begun::TooMany;
         }
+        if let Some(before) = before {
+            runs.remove(before);
+        }
+        used.insert(run.form);
         if runs.len() >= KEPT_MAX
             && let Some(oldest) = runs.iter().position(|run| run.is_over())
         {
@@ -169,35 +237,94 @@ impl Runs {
 mod tests {
     use super::*;
 
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_second(secs).expect("a time")
+    }
+
     fn run(n: u128) -> Run {
-        Run::new(Uuid::from_u128(n), String::new(), String::new(), 1)
+        let form = Form { made: at(0), id: Uuid::from_u128(n) };
+        Run::new(form, String::new(), String::new(), 1)
+    }
+
+    fn refusal(status: u16) -> Result<String, Value> {
+        Err(serde_json::json!({ "status": status, "detail": "no" }))
     }
 
     #[test]
     fn a_form_that_is_sent_twice_is_one_run() {
         let runs = Runs::default();
-        let Begun::New(first) = runs.begin(run(1)) else { panic!("it is new") };
-        let Begun::Before(again) = runs.begin(run(1)) else { panic!("it was there") };
+        let Begun::New(first) = runs.begin(run(1), at(1)) else { panic!("it is new") };
+        let Begun::Before(again) = runs.begin(run(1), at(1)) else { panic!("it was there") };
         assert!(Arc::ptr_eq(&first, &again));
         first.end(Ended::Whole);
-        assert!(matches!(runs.begin(run(1)), Begun::Before(_)), "also when it has ended");
+        assert!(matches!(runs.begin(run(1), at(1)), Begun::Before(_)), "also when it has ended");
+    }
+
+    #[test]
+    fn a_form_is_used_for_as_long_as_it_counts() {
+        let runs = Runs::default();
+        for n in 0..=KEPT_MAX as u128 {
+            let Begun::New(new) = runs.begin(run(n), at(1)) else { panic!("it is new") };
+            new.end(Ended::Whole);
+        }
+        assert!(runs.find(Uuid::from_u128(0)).is_none(), "its result is not kept");
+        assert!(matches!(runs.begin(run(0), at(3_600)), Begun::Gone), "it is used nevertheless");
+        let younger = Form { made: at(3_660), id: Uuid::from_u128(999) };
+        let younger = Run::new(younger, String::new(), String::new(), 1);
+        assert!(matches!(runs.begin(younger, at(3_661)), Begun::New(_)));
+        assert_eq!(runs.0.lock().expect("a lock").used.len(), 1, "older ones do not count");
+    }
+
+    #[test]
+    fn a_form_that_was_refused_may_be_sent_again() {
+        for (came, may_again) in [
+            (&[refusal(400)][..], true),
+            (&[refusal(409), refusal(404)], true),
+            (&[refusal(503)], false),
+            (&[refusal(409), Ok(String::new())], false),
+            (&[], false),
+        ] {
+            let runs = Runs::default();
+            let Begun::New(first) = runs.begin(run(1), at(1)) else { panic!("it is new") };
+            for came in came {
+                first.note("t", "g", came.clone());
+            }
+            assert!(matches!(runs.begin(run(1), at(1)), Begun::Before(_)), "it is under way");
+            first.end(Ended::Whole);
+            let again = runs.begin(run(1), at(1));
+            assert_eq!(matches!(again, Begun::New(_)), may_again, "{came:?}: {again:?}");
+            let shown = runs.find(Uuid::from_u128(1)).expect("it is kept");
+            assert_eq!(Arc::ptr_eq(&shown, &first), !may_again, "the last one is shown");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_ends_with_its_task() {
+        let runs = Runs::default();
+        let Begun::New(run) = runs.begin(run(1), at(1)) else { panic!("it is new") };
+        let ended = spawn(&run, async { panic!("a panic that is meant") }).await;
+        assert!(ended.is_err() && run.is_over(), "{run:?}");
+        let whole = Arc::new(Run::new(run.form, String::new(), String::new(), 1));
+        let same = Arc::clone(&whole);
+        spawn(&whole, async move { same.end(Ended::Whole) }).await.expect("no panic");
+        assert_eq!(whole.progress().ended, Some(Ended::Whole));
     }
 
     #[test]
     fn so_many_are_under_way_and_so_many_are_kept() {
         let runs = Runs::default();
         for n in 0..UNDER_WAY_MAX as u128 {
-            assert!(matches!(runs.begin(run(n)), Begun::New(_)));
+            assert!(matches!(runs.begin(run(n), at(1)), Begun::New(_)));
         }
-        assert!(matches!(runs.begin(run(99)), Begun::TooMany));
+        assert!(matches!(runs.begin(run(99), at(1)), Begun::TooMany));
         runs.find(Uuid::from_u128(0)).expect("it is there").end(Ended::Stopped);
         for n in 100..100 + KEPT_MAX as u128 {
-            let Begun::New(new) = runs.begin(run(n)) else { panic!("one has ended") };
+            let Begun::New(new) = runs.begin(run(n), at(1)) else { panic!("one has ended") };
             new.end(Ended::Whole);
         }
         assert!(runs.find(Uuid::from_u128(0)).is_none(), "the oldest that has ended goes");
         assert!(runs.find(Uuid::from_u128(1)).is_some(), "one that is under way stays");
-        assert_eq!(runs.0.lock().expect("a lock").len(), KEPT_MAX);
+        assert_eq!(runs.0.lock().expect("a lock").runs.len(), KEPT_MAX);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Words of the acts.
 
 use super::super::data::Tx;
+use super::many::Many;
 use crate::api::http::Act;
 
 /// Acts, and their names in addresses.
@@ -36,6 +37,9 @@ const RESOLVE: &str = "The branch ends as you say, and its participant is told n
 
 const HEURISTIC: &str =
     "The transaction becomes heuristic, and needs a person until it is forgotten.";
+
+const UNDECIDED: &str = "Transactions that are not decided are left out, for the end of a branch may be their decision: \
+                         resolve these one by one.";
 
 const FORGET: &str = "The alarm is cleared. Do this when the data of all participants is right again. Nothing is deleted: the \
                       transaction is purged after its retention, like any other.";
@@ -76,13 +80,15 @@ pub(super) fn says_of_many(act: Act, participant: &str) -> Vec<String> {
         Act::Retry => format!("For each of them: {RETRY}"),
         Act::Resolve => format!(
             "In each of them, every branch of {participant} that was called and has not ended is resolved. {RESOLVE} \
-             {HEURISTIC}"
+             {HEURISTIC} {UNDECIDED}"
         ),
         Act::Forget => format!("For each of them: {FORGET}"),
     };
+    let since = if act == Act::Forget { "ended" } else { "begun" };
+    let left = format!("Those that have {since} since this page was made are left alone.");
     let pace = "They come one after the other, at most a hundred a second. It goes on when this page is closed, and can be \
                 stopped; it ends if the coordinator does. Each act is entered in the audit.";
-    vec![first, pace.to_owned()]
+    vec![first, left, pace.to_owned()]
 }
 
 /// Returns the reason for which there is nothing to do; empty if there is something.
@@ -102,15 +108,42 @@ pub(super) fn nothing(act: Act, tx: &Tx, branches: &[String]) -> String {
     why.to_owned()
 }
 
-pub(super) fn nothing_of_many(act: Act, count: u64, participant: &str) -> String {
+pub(super) fn nothing_of_many(act: Act, many: &Many) -> String {
     let why = match act {
-        Act::Resolve if participant.is_empty() => {
+        Act::Resolve if many.filter.participant.is_empty() => {
             "Branches are resolved for one participant at a time: name it, and count again."
         }
-        _ if count == 0 => "No transaction matches.",
+        _ if many.count == 0 && many.at_least => {
+            return format!(
+                "None among the first {} that were looked at; there may be more of them further on. Name the beginning of \
+                 the gid, the participant or the state, and count again.",
+                many.looked_at
+            );
+        }
+        _ if many.count == 0 => "No transaction matches.",
         _ => "",
     };
     why.to_owned()
+}
+
+/// Names the steps that can never be done: they read the output of a branch that was ended without one.
+pub(super) fn never_done(tx: &Tx, branch_id: &str) -> Option<String> {
+    let resolved = tx.branches.iter().find(|branch| branch.branch_id == branch_id)?;
+    let lacks_output = resolved.voted_at.is_empty()
+        && resolved.state != "BRANCH_STATE_HEURISTIC_COMMIT"
+        && tx.outcome == "OUTCOME_COMMITTED";
+    let waits = tx.branches.iter().filter(|branch| {
+        let reads = branch.inputs.iter().any(|input| input["branchId"] == branch_id);
+        reads && branch.voted_at.is_empty() && branch.is_open()
+    });
+    let readers: Vec<_> = waits.map(|branch| branch.branch_id.as_str()).collect();
+    (lacks_output && !readers.is_empty()).then(|| {
+        let readers = readers.join(", ");
+        format!(
+            "{readers} cannot be done without the output of {branch_id}, which nobody knows: resolve that, too, or the \
+             saga never ends."
+        )
+    })
 }
 
 /// Returns what may be held still of branches that operators have resolved.

@@ -40,7 +40,8 @@ impl Service {
     fn keep(&mut self, tx_id: TxId, call: Call, name: &ParticipantName, entry: &Arc<Entry>) {
         let Some(live) = self.live.get(&tx_id) else { return };
         let past = live.failing().past(call.number, waiting::kind(call.operation));
-        let waiting = WaitingCall { tx_id, call, past, is_adopted: live.is_adopted };
+        let (life, is_adopted) = (live.life, live.is_adopted);
+        let waiting = WaitingCall { tx_id, life, call, past, is_adopted };
         self.waiting.push(name, entry, waiting, Instant::now());
         self.note_place(tx_id);
     }
@@ -108,9 +109,8 @@ impl Service {
             let _ = self.apply(tx_id, input);
         }
         let live = &self.live;
-        let wanted = |WaitingCall { tx_id, call, .. }: &WaitingCall| {
-            let branch = live.get(tx_id).and_then(|live| live.tx.branch(call.number));
-            branch.is_some_and(|branch| branch.awaits(call.operation, call.attempt))
+        let wanted = |waiting: &WaitingCall| {
+            live.get(&waiting.tx_id).is_some_and(|live| waiting.is_awaited(live))
         };
         let caller = &self.caller;
         let due = self.waiting.take_due(Instant::now(), |name| caller.find(name), wanted);
@@ -126,7 +126,8 @@ impl Service {
 
     /// Sends the calls of a transaction that wait, because an operator wants it.
     pub(super) fn send_waiting_of(&mut self, tx_id: TxId) {
-        for call in self.waiting.take_of(tx_id) {
+        let Some(life) = self.live.get(&tx_id).map(|live| live.life) else { return };
+        for call in self.waiting.take_of(tx_id, life) {
             self.send(tx_id, call, true);
         }
     }
@@ -154,7 +155,7 @@ impl Service {
             }
             Operation::PhaseTwo(_) => call_timeout,
         };
-        let traced = self.traces.sent(&live.tx, branch, call);
+        let traced = self.traces.sent(&live.tx, branch, call, live.clock);
         let about = caller::BranchCall {
             identity: Arc::clone(live.tx.identity()),
             spec: Arc::clone(&branch.spec),

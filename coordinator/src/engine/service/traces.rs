@@ -8,9 +8,12 @@ use unanimo_core::{
     Transaction, TxId,
 };
 
+use super::super::clock::Anchor;
 use super::super::waiting::{kind, next_kind};
+use crate::participants::directory::CallKind;
 use crate::spans::{
-    Attributes, Context, Kind, Operation, Span, SpanId, Spans, TraceId, Traced, Value,
+    Attributes, Begun, Context, Kind, Operation, Span, SpanId, Spans, TraceId, Traced, Value,
+    of_branch, of_transaction,
 };
 use crate::store::journal::Flush;
 
@@ -20,13 +23,36 @@ const LINKS_MAX: usize = 32;
 /// Nanoseconds in the unit of the core.
 const MILLISECOND: u64 = 1_000_000;
 
+/// A branch, and the name of its operation.
+type Key = (BranchNumber, &'static str);
+
 /// A transaction in memory that is sampled.
 #[derive(Debug)]
 struct Open {
     context: Context,
     is_adopted: bool,
+    /// It is decided, and Prepares that this has overtaken are ended.
+    is_decided: bool,
     links: Vec<(TraceId, SpanId)>,
-    operations: HashMap<(BranchNumber, &'static str), Operation>,
+    operations: HashMap<Key, Begun>,
+    /// End of the last operation that has ended.
+    last: u64,
+}
+
+impl Open {
+    fn new(context: Context, is_adopted: bool) -> Self {
+        let (links, operations) = Default::default();
+        Self { context, is_adopted, is_decided: false, links, operations, last: 0 }
+    }
+
+    /// Ends an operation, with what its branch has come to.
+    fn end(&mut self, tx: &Transaction, key: Key) -> Option<Span> {
+        let begun = self.operations.remove(&key)?;
+        let context = self.context.clone();
+        let span = Operation { context, begun }.end(attributes(tx, key));
+        self.last = self.last.max(span.end);
+        Some(span)
+    }
 }
 
 /// Spans of the transactions in memory.
@@ -48,8 +74,7 @@ impl Traces {
         let Some(context) = self.spans.context(identity).filter(|context| context.sampled) else {
             return;
         };
-        let (links, operations) = Default::default();
-        self.open.insert(identity.tx_id, Open { context, is_adopted, links, operations });
+        self.open.insert(identity.tx_id, Open::new(context, is_adopted));
     }
 
     /// A transaction leaves memory.
@@ -62,44 +87,57 @@ impl Traces {
         self.spans.trace_id(identity)
     }
 
-    /// A call is sent: its operation begins with the first one.
-    pub(super) fn sent(&mut self, tx: &Transaction, branch: &Branch, call: Call) -> Traced {
+    /// A call is sent: its operation begins with the first one, at the transaction's time.
+    pub(super) fn sent(
+        &mut self,
+        tx: &Transaction,
+        branch: &Branch,
+        call: Call,
+        clock: Anchor,
+    ) -> Traced {
+        self.end_overtaken(tx);
         let identity = tx.identity();
         let Some(open) = self.open.get_mut(&identity.tx_id) else {
             // Not sampled: whoever comes next is told so, and its caller's trace goes on as it came.
             let context = self.spans.context(identity).filter(|context| context.parent.is_none());
-            let sent = context.map(|context| context.naming(context.span_id));
-            return Traced {
-                sent: sent.unwrap_or_else(|| identity.trace.clone()),
-                operation: None,
-            };
+            return context.map_or(Traced::AsItCame, Traced::Unsampled);
         };
         let name = call.operation.as_str();
-        let spans = &self.spans;
-        let operation = open.operations.entry((branch.number, name)).or_insert_with(|| Operation {
-            context: open.context.clone(),
+        let begun = open.operations.entry((branch.number, name)).or_insert_with(|| Begun {
             span_id: SpanId::of_operation(identity.tx_id, branch.number, name),
             name,
-            call: rpc(call.operation),
-            start: spans.now(),
+            start: clock.nanos(),
             since: Instant::now(),
-            attributes: of_branch(tx, branch),
         });
-        let sent = open.context.naming(operation.span_id);
-        Traced { sent, operation: Some(operation.clone()) }
+        Traced::Sampled(Operation { context: open.context.clone(), begun: *begun })
     }
 
     /// A call has ended, and was taken note of: its operation ends if it is not sent again.
     pub(super) fn call_ended(&mut self, tx: &Transaction, call: Call) {
+        self.end_overtaken(tx);
         let Some(open) = self.open.get_mut(&tx.tx_id()) else { return };
         let Some(branch) = tx.branch(call.number) else { return };
-        if branch.is_called() && next_kind(branch) == kind(call.operation) {
+        if goes_on(branch, kind(call.operation)) {
             return;
         }
-        let key = (call.number, call.operation.as_str());
-        if let Some(operation) = open.operations.remove(&key) {
-            self.spans.add(end(operation, Some(branch)));
+        let span = open.end(tx, (call.number, call.operation.as_str()));
+        span.into_iter().for_each(|span| self.spans.add(span));
+    }
+
+    /// Ends the Prepares that the decision has overtaken: they are not sent again.
+    fn end_overtaken(&mut self, tx: &Transaction) {
+        let Some(open) = self.open.get_mut(&tx.tx_id()) else { return };
+        if open.is_decided || tx.phase().decision().is_none() {
+            return;
         }
+        open.is_decided = true;
+        let is_over = |(number, name): &Key| {
+            let again = |branch: &Branch| goes_on(branch, CallKind::Prepare);
+            *name == Asked::Prepare.as_str() && !tx.branch(*number).is_some_and(again)
+        };
+        let over: Vec<Key> = open.operations.keys().copied().filter(is_over).collect();
+        let ended = over.into_iter().filter_map(|key| open.end(tx, key));
+        ended.for_each(|span| self.spans.add(span));
     }
 
     /// A write of a transaction is durable: its span is linked to the flush.
@@ -117,16 +155,14 @@ impl Traces {
 
     /// A transaction has ended here, and that is durable.
     pub(super) fn ended(&mut self, tx: &Transaction) {
-        let Some(open) = self.open.remove(&tx.tx_id()) else { return };
+        let Some(mut open) = self.open.remove(&tx.tx_id()) else { return };
         let Phase::Ended { decision, at, .. } = tx.phase() else { return };
-        let mut last = at.0.saturating_mul(MILLISECOND);
-        for ((number, _), operation) in open.operations {
-            let span = end(operation, tx.branch(number));
-            last = last.max(span.end);
-            self.spans.add(span);
+        for key in open.operations.keys().copied().collect::<Vec<_>>() {
+            let span = open.end(tx, key);
+            span.into_iter().for_each(|span| self.spans.add(span));
         }
         let identity = tx.identity();
-        let mut attributes = of_transaction(tx);
+        let mut attributes = of_transaction(identity);
         let outcome = if decision == Decision::Commit { "committed" } else { "aborted" };
         attributes.push(("unanimo.outcome", Value::Text(outcome.to_owned())));
         attributes.push(("unanimo.adopted", Value::Flag(open.is_adopted)));
@@ -137,11 +173,12 @@ impl Traces {
             trace_id: open.context.trace_id,
             span_id: open.context.span_id,
             parent: open.context.parent,
-            state: open.context.state.unwrap_or_default(),
+            state: open.context.state,
             name: "transaction",
             kind: Kind::Internal,
             start: identity.created_at.0.saturating_mul(MILLISECOND),
-            end: last,
+            // Its own times are whole milliseconds.
+            end: open.last.max(at.0.saturating_mul(MILLISECOND)),
             attributes,
             events: decided.into_iter().collect(),
             links: open.links,
@@ -151,49 +188,24 @@ impl Traces {
     }
 }
 
-/// Ends an operation, with what its branch has come to.
-fn end(operation: Operation, branch: Option<&Branch>) -> Span {
-    let mut more = Attributes::new();
-    let progress = branch.map(|branch| &branch.progress);
-    if let Some(progress) = progress {
-        let attempts = match operation.name {
-            "prepare" => &progress.prepare_attempts,
-            _ => &progress.phase_two_attempts,
-        };
-        more.push(("unanimo.attempts", Value::Number(attempts.count.into())));
-        if let Some(refusal) = progress.refusal.as_ref().filter(|_| operation.name == "prepare") {
-            more.push(("unanimo.refused", Value::Text(refusal.reason.clone())));
-        }
+/// Tells whether a branch's calls of this kind go on.
+fn goes_on(branch: &Branch, kind: CallKind) -> bool {
+    branch.is_called() && next_kind(branch) == kind
+}
+
+/// Attributes of an operation that ends.
+fn attributes(tx: &Transaction, (number, name): Key) -> Attributes {
+    let Some(branch) = tx.branch(number) else { return of_transaction(tx.identity()) };
+    let mut attributes = of_branch(tx.identity(), &branch.spec);
+    let (progress, is_prepare) = (&branch.progress, name == Asked::Prepare.as_str());
+    let attempts = match is_prepare {
+        true => &progress.prepare_attempts,
+        false => &progress.phase_two_attempts,
+    };
+    attributes.push(("unanimo.attempts", Value::Number(attempts.count.into())));
+    if let Some(refusal) = progress.refusal.as_ref().filter(|_| is_prepare) {
+        attributes.push(("unanimo.refused", Value::Text(refusal.reason.clone())));
     }
-    operation.end(more, None)
-}
-
-fn rpc(operation: Asked) -> &'static str {
-    match operation.as_str() {
-        "prepare" => "unanimo.v1.ParticipantService/Prepare",
-        "commit" => "unanimo.v1.ParticipantService/Commit",
-        _ => "unanimo.v1.ParticipantService/Cancel",
-    }
-}
-
-fn of_transaction(tx: &Transaction) -> Attributes {
-    let identity = tx.identity();
-    let mode = identity.mode().map_or("none", |mode| mode.name());
-    vec![
-        ("unanimo.tx_id", Value::Text(identity.tx_id.to_string())),
-        ("unanimo.gid", Value::Text(identity.gid.to_string())),
-        ("unanimo.mode", Value::Text(mode.to_owned())),
-    ]
-}
-
-fn of_branch(tx: &Transaction, branch: &Branch) -> Attributes {
-    let spec = &branch.spec;
-    let mut attributes = of_transaction(tx);
-    attributes.extend([
-        ("unanimo.branch_id", Value::Text(spec.branch_id.to_string())),
-        ("unanimo.participant", Value::Text(spec.participant.to_string())),
-        ("unanimo.action", Value::Text(spec.action.to_string())),
-    ]);
     attributes
 }
 
@@ -204,7 +216,7 @@ fn of_flush((trace_id, span_id): (TraceId, SpanId), flush: Flush, start: u64) ->
         trace_id,
         span_id,
         parent: None,
-        state: String::new(),
+        state: None,
         name: "journal flush",
         kind: Kind::Internal,
         start,
@@ -215,3 +227,6 @@ fn of_flush((trace_id, span_id): (TraceId, SpanId), flush: Flush, start: u64) ->
         error: None,
     }
 }
+
+#[cfg(all(test, feature = "otlp"))]
+mod tests;

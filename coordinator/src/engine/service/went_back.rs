@@ -19,10 +19,9 @@ use unanimo_core::{
 use self::backlog::Backlog;
 use self::remembered::{Ends, Remembered};
 use super::super::live::Live;
-use super::super::waiting::WaitingCall;
 use super::Service;
 use crate::alarm::DATABASE_WENT_BACK;
-use crate::store::{Earlier, Key};
+use crate::store::{Earlier, Key, Life};
 
 /// Time in which the alarm is told once. Each transaction has a line of its own.
 const TELL_WINDOW: Duration = Duration::from_secs(60);
@@ -122,9 +121,10 @@ impl Service {
             let _ = self.apply(tx_id, Input::Rewrite);
         }
         // What waits for its participant goes out after that.
-        for WaitingCall { tx_id, call, .. } in self.waiting.take_all() {
-            if let Some(live) = self.live.get_mut(&tx_id) {
-                live.hold(vec![call], Vec::new());
+        for waiting in self.waiting.take_all() {
+            let live = self.live.get_mut(&waiting.tx_id);
+            if let Some(live) = live.filter(|live| waiting.is_awaited(live)) {
+                live.hold(vec![waiting.call], Vec::new());
             }
         }
         self.look_at_ends();
@@ -144,10 +144,10 @@ impl Service {
         }
         live.handed_over(version.next(), true);
         if !live.has_ended() {
-            // No call waits for its participant: what had been released before the promotion is held since that was
-            // noticed, for a write of its own, which is later than this version. One without a row by then, and one that
-            // has just been claimed, have released nothing.
-            debug_assert!(!self.waiting.has(tx_id), "a call of {tx_id} waits that may be sent");
+            // No call of this life waits for its participant: what had been released before the promotion is held since
+            // that was noticed, for a write of its own, which is later than this version. One without a row by then, and
+            // one that has just been claimed, have released nothing in this life.
+            debug_assert!(!self.waiting.has(tx_id, live.life), "a call of {tx_id} waits");
             // Never rejected.
             let _ = self.apply(tx_id, Input::Rewrite);
             return;
@@ -157,9 +157,10 @@ impl Service {
         self.hand_over_end(transition);
     }
 
-    /// Holds the calls of a transaction that wait for their participants, until what is awaited is durable.
-    fn hold_waiting(&mut self, tx_id: TxId) {
-        let calls = self.waiting.take_of(tx_id);
+    /// Holds the calls that this life of a transaction has waiting for their participants, until what is awaited is
+    /// durable.
+    fn hold_waiting(&mut self, tx_id: TxId, life: Life) {
+        let calls = self.waiting.take_of(tx_id, life);
         if let Some(live) = self.live.get_mut(&tx_id) {
             live.hold(calls, Vec::new());
         }
@@ -277,12 +278,13 @@ impl Service {
             outcome = ?live.tx.outcome(),
             "the stored transaction is of an earlier time; it is written again from memory"
         );
+        let former = live.life;
         live.went_back(found);
         let (branches, is_stored) = (earlier.branches, earlier.row.is_some());
         let mut transition = live.written_again(is_stored, branches, &earlier.outputs);
         live.handed_over(transition.version, true);
         let life = live.life;
-        self.hold_waiting(tx_id);
+        self.hold_waiting(tx_id, former);
         self.note_a_sleep(&mut transition);
         let write_id = self.write_id();
         self.journal.submit_again(transition, write_id, life, earlier);

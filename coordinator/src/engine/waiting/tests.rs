@@ -23,7 +23,8 @@ fn directory() -> (Directory, ParticipantName) {
 fn waiting_call(n: u128, past: Past) -> WaitingCall {
     let number = BranchNumber::from_index(0);
     let call = Call { number, operation: Operation::Prepare, attempt: 1 };
-    WaitingCall { tx_id: TxId(uuid::Uuid::from_u128(n)), call, past, is_adopted: false }
+    let (tx_id, life) = (TxId(uuid::Uuid::from_u128(n)), Life::default());
+    WaitingCall { tx_id, life, call, past, is_adopted: false }
 }
 
 fn open(entry: &Entry, now: Instant) {
@@ -145,7 +146,7 @@ async fn l3_new_work_is_let_in_where_only_what_fails_waits() {
     drop(second);
     waiting.push(&bank, &entry, waiting_call(3, Past::Good), now);
     assert!(directory.invite([&bank]).is_err(), "that one finds out");
-    assert_eq!(waiting.take_of(waiting_call(3, Past::Good).tx_id).len(), 1);
+    assert_eq!(waiting.take_of(waiting_call(3, Past::Good).tx_id, Life::default()).len(), 1);
     let third = directory.invite([&bank]).expect("none did anything");
     third.used();
     drop(third);

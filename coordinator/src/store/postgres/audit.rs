@@ -9,7 +9,7 @@ use super::Postgres;
 
 const ENDS: &str = "SELECT purged_number, purged_hash, last_number, last_hash FROM audit_chain WHERE singleton = 1";
 
-/// The second one finds another end, or a later purge, and writes nothing.
+/// The second one finds another end, or a purge that is as late, and writes nothing.
 const APPEND: &str = concat!(
     "
 WITH ",
@@ -18,7 +18,7 @@ WITH ",
     UPDATE audit_chain
     SET last_number = $4, last_hash = $5,
         purged_number = coalesce($6, purged_number), purged_hash = coalesce($7, purged_hash)
-    WHERE last_number = $2 AND last_hash = $3 AND coalesce($6, purged_number) >= purged_number AND EXISTS (SELECT 1 FROM fence)
+    WHERE last_number = $2 AND last_hash = $3 AND ($6::int8 IS NULL OR $6 > purged_number) AND EXISTS (SELECT 1 FROM fence)
     RETURNING 1
 ), gone AS (
     DELETE FROM audit WHERE number <= $6 AND EXISTS (SELECT 1 FROM chain)

@@ -2,17 +2,17 @@
 //! through many transactions is made again in parts, each of which either succeeds or is halved. The names of those that
 //! cannot be read are elsewhere, too: in `gids`, or in `parked`.
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod known;
+
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::QueryAs;
 use uuid::Uuid;
 
+pub(super) use self::known::{Damage, Step};
 use super::super::error::is_corrupt;
-use crate::alarm::TRANSACTION_UNREADABLE;
 
 /// Identifiers of one millisecond.
 const MS: u128 = 1 << 80;
@@ -21,24 +21,7 @@ const MS: u128 = 1 << 80;
 const FAILURES_MAX: u32 = 4_096;
 
 /// Longest time of a search: it is one request to the store, and what was found counts.
-const SEARCH_MAX: Duration = Duration::from_secs(5);
-
-/// Pause after which a place that could not be read is looked at again: the names are in no order of time, and all of
-/// them are read.
-const LOOK_PAUSE: Duration = Duration::from_secs(60);
-
-/// Names of all transactions in a range. The index of the names is in another order.
-const NAMES: &str = "
-SELECT tx_id FROM gids WHERE tx_id >= $1 AND tx_id < $2
-UNION SELECT tx_id FROM parked WHERE tx_id >= $1 AND tx_id < $2
-ORDER BY tx_id";
-
-const NAMES_OF_PARKED: &str =
-    "SELECT tx_id FROM parked WHERE tx_id >= $1 AND tx_id < $2 ORDER BY tx_id";
-
-/// Reads each row of a range, but no large value.
-const READ: &str = "
-SELECT count(follows + version + owner + kind)::int8 FROM log WHERE tx_id >= $1 AND tx_id < $2";
+pub(super) const SEARCH_MAX: Duration = Duration::from_secs(5);
 
 /// Range of identifiers: from this one, before that one.
 pub(super) type Range = (u128, u128);
@@ -51,11 +34,14 @@ pub(super) fn ends((from, before): Range) -> (Uuid, Uuid) {
 /// Search in parts, the newest first.
 #[derive(Debug)]
 pub(super) struct Parts {
+    range: Range,
     work: Vec<Range>,
     failures: u32,
     until: Instant,
     /// Milliseconds of which something cannot be read.
-    failed: Vec<Range>,
+    failed: BTreeSet<u128>,
+    /// Error of the last part that could not be read.
+    pub(super) error: Option<sqlx::Error>,
 }
 
 impl Parts {
@@ -64,7 +50,8 @@ impl Parts {
     }
 
     fn until(range: Range, until: Instant) -> Self {
-        Self { work: vec![range], failures: 0, until, failed: Vec::new() }
+        let (work, failed) = (vec![range], BTreeSet::new());
+        Self { range, work, failures: 0, until, failed, error: None }
     }
 
     pub(super) fn next(&mut self) -> Option<Range> {
@@ -76,7 +63,8 @@ impl Parts {
         }
     }
 
-    /// Takes a part that cannot be read as a whole.
+    /// Takes a part that cannot be read as a whole. It is cut where a millisecond begins, so that each search comes to
+    /// the same places.
     ///
     /// # Errors
     /// The part's, once the search has met too much.
@@ -89,12 +77,14 @@ impl Parts {
         if self.failures >= FAILURES_MAX || Instant::now() >= self.until {
             return Err(error);
         }
-        if before - from > MS {
-            let middle = from + (before - from) / 2;
+        let (first, last) = (from / MS, (before - 1) / MS);
+        if first < last {
+            let middle = (first + last).div_ceil(2) * MS;
             self.work.extend([(from, middle), (middle, before)]);
         } else {
-            self.failed.push((from, before));
+            self.failed.insert(first);
         }
+        self.error = Some(error);
         Ok(())
     }
 }
@@ -143,7 +133,17 @@ impl<'a> Halves<'a> {
     }
 }
 
-/// Does a statement for as many of these as can be done, and returns the others.
+/// Result of a statement that was made for as many as it could be.
+#[derive(Debug)]
+pub(super) struct Halved<T> {
+    pub(super) done: Vec<T>,
+    /// Those for each of which it fails alone, with its error.
+    pub(super) failed: Vec<(Uuid, sqlx::Error)>,
+    /// Error of a part at which the time was over: some were not come to.
+    pub(super) cut: Option<sqlx::Error>,
+}
+
+/// Does a statement for as many of these as can be done, and tells of the others.
 ///
 /// # Errors
 /// Those that have nothing to do with damage.
@@ -151,162 +151,37 @@ pub(super) async fn in_halves<T>(
     connection: &mut PgConnection,
     ids: &[Uuid],
     statement: impl Fn(&[Uuid]) -> QueryAs<'static, sqlx::Postgres, T, PgArguments>,
-) -> Result<(Vec<T>, Vec<(Uuid, sqlx::Error)>), sqlx::Error>
+) -> Result<Halved<T>, sqlx::Error>
 where
     T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin + 'static,
 {
-    let (mut done, mut halves) = (Vec::new(), Halves::new(ids));
+    in_halves_until(connection, ids, Instant::now() + SEARCH_MAX, statement).await
+}
+
+/// Does the same as `in_halves` until a time.
+pub(super) async fn in_halves_until<T>(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+    until: Instant,
+    statement: impl Fn(&[Uuid]) -> QueryAs<'static, sqlx::Postgres, T, PgArguments>,
+) -> Result<Halved<T>, sqlx::Error>
+where
+    T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin + 'static,
+{
+    let (mut done, mut halves) = (Vec::new(), Halves::until(ids, until));
+    let mut cut = None;
     while let Some(part) = halves.next() {
         match statement(part).fetch_all(&mut *connection).await {
-            Err(error) if is_corrupt(&error) => halves.failed(part, error)?,
+            Err(error) if is_corrupt(&error) => {
+                if let Err(error) = halves.failed(part, error) {
+                    cut = Some(error);
+                    break;
+                }
+            }
             rows => done.extend(rows?),
         }
     }
-    Ok((done, halves.unreadable))
-}
-
-/// Damage that is known, of one database.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Damage(Arc<Mutex<Known>>);
-
-#[derive(Debug, Default)]
-struct Known {
-    /// Names of each millisecond of which something cannot be read, and when they were looked for.
-    names: BTreeMap<u128, (Instant, Vec<Uuid>)>,
-    /// When something that the purge goes by could not be read in these milliseconds of ends, and when that was.
-    ends: BTreeMap<i64, Instant>,
-}
-
-impl Damage {
-    fn known(&self) -> MutexGuard<'_, Known> {
-        // Nothing panics half way through a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the number of milliseconds of which something cannot be read, and no name is known.
-    pub(super) fn lost(&self) -> i64 {
-        let lost = self.known().names.values().filter(|(_, names)| names.is_empty()).count();
-        i64::try_from(lost).unwrap_or(i64::MAX)
-    }
-
-    /// Returns the names of all transactions in the parts of a search that cannot be read, the newest first.
-    pub(super) async fn names(
-        &self,
-        connection: &mut PgConnection,
-        parts: Parts,
-    ) -> Result<Vec<Uuid>, sqlx::Error> {
-        let is_new = |known: &Known, from: &u128| {
-            known.names.get(from).is_none_or(|(at, _)| at.elapsed() >= LOOK_PAUSE)
-        };
-        let failed = parts.failed;
-        let new: Vec<Range> = {
-            let known = self.known();
-            failed.iter().copied().filter(|(from, _)| is_new(&known, from)).collect()
-        };
-        let first = new.iter().map(|(from, _)| *from).min();
-        if let (Some(first), Some(last)) = (first, new.iter().map(|(_, before)| *before).max()) {
-            let all = all_names(connection, (first, last)).await?;
-            let mut known = self.known();
-            for (from, before) in new {
-                let within = |id: &&Uuid| (from..before).contains(&id.as_u128());
-                let names: Vec<Uuid> = all.iter().filter(within).copied().collect();
-                if names.is_empty()
-                    && known.names.get(&from).is_none_or(|(_, names)| !names.is_empty())
-                {
-                    tell_lost(from);
-                }
-                known.names.insert(from, (Instant::now(), names));
-            }
-        }
-        let known = self.known();
-        let names = failed.iter().filter_map(|(from, _)| known.names.get(from));
-        let mut names: Vec<Uuid> = names.flat_map(|(_, names)| names).copied().collect();
-        names.sort_unstable_by(|a, b| b.cmp(a));
-        names.dedup();
-        Ok(names)
-    }
-
-    /// Forgets what can be read again.
-    pub(super) async fn look_again(
-        &self,
-        connection: &mut PgConnection,
-    ) -> Result<(), sqlx::Error> {
-        let lost: Vec<u128> = {
-            let known = self.known();
-            let lost = known
-                .names
-                .iter()
-                .filter(|(_, (at, names))| names.is_empty() && at.elapsed() >= LOOK_PAUSE);
-            lost.map(|(from, _)| *from).collect()
-        };
-        for from in lost {
-            let (first, last) = ends((from, from + MS));
-            let read = sqlx::query_scalar::<_, i64>(READ).bind(first).bind(last);
-            match read.fetch_one(&mut *connection).await {
-                Err(error) if is_corrupt(&error) => {
-                    self.known().names.insert(from, (Instant::now(), Vec::new()));
-                }
-                Err(error) => return Err(error),
-                Ok(_) => drop(self.known().names.remove(&from)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the parts of a time, the oldest last, without the milliseconds that could not be read a moment ago.
-    pub(super) fn readable_ends(&self, before: i64) -> Vec<RangeInclusive<i64>> {
-        let mut known = self.known();
-        known.ends.retain(|_, at| at.elapsed() < LOOK_PAUSE);
-        let (mut parts, mut from) = (Vec::new(), 0);
-        for end in known.ends.range(..before).map(|(end, _)| *end) {
-            parts.push(from..=end - 1);
-            from = end + 1;
-        }
-        parts.push(from..=before - 1);
-        parts.retain(|part| !part.is_empty());
-        parts.reverse();
-        parts
-    }
-
-    /// Takes milliseconds of ends of which something cannot be read, and returns the names of those that may have ended
-    /// then: of an hour before.
-    pub(super) async fn ended_about(
-        &self,
-        connection: &mut PgConnection,
-        failed: &[i64],
-    ) -> Result<Vec<Uuid>, sqlx::Error> {
-        let (Some(first), Some(last)) = (failed.iter().min(), failed.iter().max()) else {
-            return Ok(Vec::new());
-        };
-        let at = |ms: i64| u128::try_from(ms).unwrap_or_default() * MS;
-        let names = all_names(connection, (at(first - 3_600_000), at(last + 1))).await?;
-        let now = Instant::now();
-        self.known().ends.extend(failed.iter().map(|end| (*end, now)));
-        Ok(names)
-    }
-}
-
-fn tell_lost(from: u128) {
-    let ms = u64::try_from(from / MS).unwrap_or(u64::MAX);
-    tracing::error!(
-        alarm = TRANSACTION_UNREADABLE,
-        begun_ms = ms,
-        "a page of the log is damaged, and the names of the transactions on it that were begun in this millisecond are \
-         lost; restore a backup of the database"
-    );
-}
-
-/// Returns the names in a range, as far as there are any.
-async fn all_names(connection: &mut PgConnection, range: Range) -> Result<Vec<Uuid>, sqlx::Error> {
-    let (from, before) = ends(range);
-    let names = sqlx::query_scalar(NAMES).bind(from).bind(before);
-    match names.fetch_all(&mut *connection).await {
-        Err(error) if is_corrupt(&error) => {
-            let names = sqlx::query_scalar(NAMES_OF_PARKED).bind(from).bind(before);
-            names.fetch_all(connection).await
-        }
-        names => names,
-    }
+    Ok(Halved { done, failed: halves.unreadable, cut })
 }
 
 #[cfg(test)]
@@ -333,10 +208,25 @@ mod tests {
         let (read, ended) = walk(&mut parts, has);
         assert!(!ended);
         assert!(read.windows(2).all(|pair| pair[1].1 <= pair[0].0), "{read:?}");
-        let [(from, before)] = parts.failed[..] else { panic!("{:?}", parts.failed) };
-        assert!(before - from <= MS && has((from, before)));
+        assert_eq!(parts.failed, BTreeSet::from([77]));
         let all: u128 = read.iter().map(|(from, before)| before - from).sum();
-        assert_eq!(all + (before - from), 1_000 * MS);
+        assert_eq!(all + MS, 1_000 * MS);
+    }
+
+    #[test]
+    fn each_search_cuts_at_the_same_places() {
+        let damaged = 77 * MS + 5;
+        let has = |(from, before): Range| (from..before).contains(&damaged);
+        for (from, before) in
+            [(3, 1_000 * MS), (76 * MS + 9, 78 * MS + 1), (77 * MS + 4, 77 * MS + 6)]
+        {
+            let mut parts = Parts::new(Uuid::from_u128(from), Uuid::from_u128(before));
+            let (read, ended) = walk(&mut parts, has);
+            assert!(!ended);
+            assert_eq!(parts.failed, BTreeSet::from([77]));
+            let begins = |at: u128| at % MS == 0 || at == from || at == before;
+            assert!(read.iter().all(|(from, before)| begins(*from) && begins(*before)), "{read:?}");
+        }
     }
 
     #[test]
@@ -369,14 +259,5 @@ mod tests {
         assert!(matches!(unreadable[..], [(id, _)] if id == ids[41]));
         assert!(matches!(go(Halves::until(&ids, Instant::now())), (read, None) if read.is_empty()));
         assert_eq!(Halves::new(&[]).next(), None);
-    }
-
-    #[test]
-    fn ends_that_could_not_be_read_are_passed_over() {
-        let damage = Damage::default();
-        assert_eq!(damage.readable_ends(10), [0..=9]);
-        damage.known().ends.extend([(0, Instant::now()), (4, Instant::now()), (5, Instant::now())]);
-        assert_eq!(damage.readable_ends(10), [6..=9, 1..=3]);
-        assert_eq!(damage.readable_ends(5), [1..=3]);
     }
 }

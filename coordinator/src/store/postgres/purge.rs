@@ -14,8 +14,8 @@ use super::super::purge::{
 };
 use super::super::rows::{self, gid_key};
 use super::Postgres;
-use super::damage::{Damage, in_halves};
-use super::transactions::{SET_ASIDE, of_ids_without_data};
+use super::damage::{Damage, Step, in_halves};
+use super::transactions::{Aside, SET_ASIDE, of_ids_without_data, set_failed_aside};
 
 /// Transactions that ended before the cutoff, are not heuristic or were forgotten: the last row of each tells. An
 /// operator's acts stay, and so does a saga whose participants may not have asked about their steps yet. The
@@ -172,8 +172,9 @@ impl Purge for Postgres {
         let damage = self.damage.clone();
         let strip = self.run(STRIPPING, move |connection| {
             Box::pin(async move {
-                let (old, unread) = old(connection, &damage, (me, nonce), cutoffs).await?;
-                set_aside(connection, me, nonce, unread).await?;
+                let (right, mut aside) = ((me, nonce), Aside::default());
+                let (old, unread) = old(connection, &damage, right, cutoffs).await?;
+                set_failed_aside(connection, right, unread, &mut aside).await?;
                 let old = rows::fitting(&old, PURGE_BYTES_MAX);
                 let found = of_ids_without_data(connection, &old).await?;
                 let (mut kept, unreadable) = Stripped::of(found);
@@ -195,9 +196,9 @@ impl Purge for Postgres {
                         .bind(cutoffs.now_ms)
                         .bind(nonce)
                 };
-                let (stripped, failed) = in_halves(connection, &ids, strip).await?;
-                set_aside(connection, me, nonce, names_of(failed)).await?;
-                Ok(stripped.len() as u64)
+                let stripped = in_halves(connection, &ids, strip).await?;
+                set_failed_aside(connection, right, stripped.failed, &mut aside).await?;
+                purged(stripped.done.len(), stripped.cut, aside)
             })
         });
         strip.await
@@ -220,11 +221,11 @@ impl Purge for Postgres {
         let (before, damage) = (watermark.min(cutoffs.gids_ms), self.damage.clone());
         let delete = self.run(DELETING, move |connection| {
             Box::pin(async move {
-                let right = (me, nonce);
+                let (right, mut aside) = ((me, nonce), Aside::default());
                 let (due, unread) = stripped(connection, &damage, right, before, cutoffs).await?;
-                set_aside(connection, me, nonce, unread).await?;
+                set_failed_aside(connection, right, unread, &mut aside).await?;
                 if due.is_empty() {
-                    return Ok(0);
+                    return purged(0, None, aside);
                 }
                 let due: Vec<Uuid> = due.into_iter().map(|(tx_id, _)| tx_id).collect();
                 let mut old = of_ids_without_data(connection, &due).await?;
@@ -236,18 +237,21 @@ impl Purge for Postgres {
                     let query = sqlx::query_as::<_, (Uuid,)>(DELETE).bind(me.0);
                     query.bind(part.to_vec()).bind(keys).bind(nonce)
                 };
-                let (deleted, failed) = in_halves(connection, &ids, delete).await?;
-                set_aside(connection, me, nonce, names_of(failed)).await?;
-                let deleted: Vec<Uuid> = deleted.into_iter().map(|(tx_id,)| tx_id).collect();
+                let made = in_halves(connection, &ids, delete).await?;
+                set_failed_aside(connection, right, made.failed, &mut aside).await?;
+                let deleted: Vec<Uuid> = made.done.into_iter().map(|(tx_id,)| tx_id).collect();
                 // What does not tell its own gid stays, and a person has to look at it.
-                let left: Vec<Uuid> =
-                    due.into_iter().filter(|tx_id| !deleted.contains(tx_id)).collect();
-                if !left.is_empty() {
+                let is_refused = |id: &Uuid| aside.refused.iter().any(|(refused, _)| refused == id);
+                let left: Vec<Uuid> = due
+                    .into_iter()
+                    .filter(|tx_id| !deleted.contains(tx_id) && !is_refused(tx_id))
+                    .collect();
+                if !left.is_empty() && made.cut.is_none() {
                     let there = sqlx::query_scalar(STILL_THERE).bind(left);
                     let there: Vec<Uuid> = there.fetch_all(&mut *connection).await?;
                     set_aside(connection, me, nonce, there).await?;
                 }
-                Ok(deleted.len() as u64)
+                purged(deleted.len(), made.cut, aside)
             })
         });
         delete.await
@@ -274,7 +278,8 @@ async fn old(
     };
     let in_range = |from, before| query(OLD, from, before);
     let of_names = |names: &[Uuid]| query(OLD_OF, 0, cutoffs.details_ms).bind(names.to_vec());
-    parts::due(connection, damage, cutoffs.details_ms, in_range, of_names).await
+    let limits = (Step::Strip, cutoffs.details_ms);
+    parts::due(connection, damage, limits, in_range, of_names).await
 }
 
 /// Returns what is due to be deleted, and what of that cannot be read.
@@ -291,11 +296,15 @@ async fn stripped(
     };
     let in_range = |from, before| query(STRIPPED, from, before);
     let of_names = |names: &[Uuid]| query(STRIPPED_OF, 0, before).bind(names.to_vec());
-    parts::due(connection, damage, before, in_range, of_names).await
+    parts::due(connection, damage, (Step::Delete, before), in_range, of_names).await
 }
 
-fn names_of(failed: Vec<(Uuid, sqlx::Error)>) -> Vec<Uuid> {
-    failed.into_iter().map(|(tx_id, _)| tx_id).collect()
+/// Counts what is done; where that is nothing although some could be read, the error says why.
+fn purged(done: usize, cut: Option<sqlx::Error>, aside: Aside) -> Result<u64, sqlx::Error> {
+    match cut.or_else(|| aside.refused.into_iter().next().map(|(_, error)| error)) {
+        Some(error) if done == 0 => Err(error),
+        _ => Ok(done as u64),
+    }
 }
 
 /// Sets aside what cannot be read: it is no longer in the way of what can be.

@@ -1,5 +1,6 @@
 //! Transactions on PostgreSQL: read and adopted.
 
+mod aside;
 mod claims;
 mod listed;
 mod open;
@@ -13,6 +14,7 @@ use sqlx::postgres::PgRow;
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
+pub(super) use self::aside::{Aside, set_failed_aside};
 use self::listed::COUNT_PHASES;
 pub(super) use self::parked::identifier_at;
 use self::parked::{park_fenced, park_own};
@@ -61,6 +63,27 @@ macro_rules! last_row {
 }
 use last_row;
 
+/// Nobody who is there has set the transaction of this name aside: whoever has looks at it again.
+macro_rules! not_aside {
+    ($tx_id:literal) => {
+        concat!(
+            "NOT EXISTS (
+        SELECT 1 FROM aside WHERE aside.tx_id = ",
+            $tx_id,
+            " AND aside.incarnation IN (SELECT incarnation FROM fences WHERE NOT fenced))"
+        )
+    };
+}
+use not_aside;
+
+/// Owners of what may be claimed for one that is fenced; 0 has what could not be read when it was parked.
+macro_rules! fenced_or_unknown {
+    () => {
+        "(SELECT incarnation FROM fences WHERE fenced UNION ALL SELECT 0::int8)"
+    };
+}
+use fenced_or_unknown;
+
 /// All that a fenced incarnation left is parked. What somebody holds is left for the next round.
 const CLAIM_OF_FENCED: &str = concat!(
     "
@@ -72,10 +95,15 @@ WITH ",
     last_row!("parked.tx_id"),
     " AS last
     WHERE parked.wake_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
-        AND parked.owner IN (SELECT incarnation FROM fences WHERE fenced)
+        AND parked.owner IN ",
+    fenced_or_unknown!(),
+    "
         AND last.owner IN (SELECT incarnation FROM fences WHERE fenced)
         AND last.kind & 15 < 5
         AND ($4::uuid[] IS NULL OR parked.tx_id = ANY($4))
+        AND ",
+    not_aside!("parked.tx_id"),
+    "
     LIMIT $2
     FOR UPDATE OF parked SKIP LOCKED",
     adopt!()
@@ -96,7 +124,9 @@ WITH ",
         AND ($5::uuid[] IS NULL OR parked.tx_id = ANY($5))
         AND (last.owner = $1 OR last.owner IN (SELECT incarnation FROM fences WHERE fenced))
         AND last.kind & 15 < 5 AND last.kind & 16 <> 0
-        AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = parked.tx_id AND incarnation = $1)
+        AND ",
+    not_aside!("parked.tx_id"),
+    "
     ORDER BY parked.wake_ms LIMIT $3
     FOR UPDATE OF parked SKIP LOCKED",
     adopt!()
@@ -148,7 +178,7 @@ SELECT tx_id, version FROM (
     CROSS JOIN LATERAL ",
     last_row!("parked.tx_id"),
     " AS last
-    WHERE parked.owner = $1 AND parked.wake_ms IS NULL
+    WHERE parked.owner IN ($1, 0) AND parked.wake_ms IS NULL
     UNION
     SELECT * FROM (
         SELECT DISTINCT ON (tx_id) tx_id, version, owner, kind FROM log

@@ -13,7 +13,7 @@ const CHAIN: &str = "
 UPDATE audit_chain
 SET last_number = $3, last_hash = $4,
     purged_number = coalesce($5, purged_number), purged_hash = coalesce($6, purged_hash)
-WHERE last_number = $1 AND last_hash = $2 AND coalesce($5, purged_number) >= purged_number";
+WHERE last_number = $1 AND last_hash = $2 AND ($5 IS NULL OR $5 > purged_number)";
 
 const AFTER: &str =
     "SELECT number, at_ms, body, hash FROM audit WHERE number > $1 ORDER BY number LIMIT $2";

@@ -48,7 +48,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if kindIs "float64" . -}}{{ int64 . }}{{- else -}}{{ . }}{{- end -}}
 {{- end -}}
 
-{{/* What the coordinator would refuse at its start is refused before anything is installed. */}}
+{{/* Mistakes that the values alone show. What the coordinator refuses besides, such as a setting's value, it says at its start. */}}
 {{- define "unanimo.check" -}}
 {{- $tls := include "unanimo.tlsSecret" . -}}
 {{- $identities := include "unanimo.identitiesSecret" . -}}

@@ -1,6 +1,7 @@
 //! A collector of OpenTelemetry in this process.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
@@ -57,11 +58,12 @@ pub(super) enum Mood {
 pub(super) struct Collector {
     mood: Mood,
     spans: Arc<Mutex<Vec<Span>>>,
+    requests: Arc<AtomicUsize>,
 }
 
 impl Collector {
     pub(super) fn new(mood: Mood) -> Self {
-        Self { mood, spans: Arc::default() }
+        Self { mood, spans: Arc::default(), requests: Arc::default() }
     }
 
     /// Serves it on a free port, and returns the address.
@@ -76,6 +78,11 @@ impl Collector {
 
     pub(super) fn spans(&self) -> Vec<Span> {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns how many requests have come.
+    pub(super) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 
     fn add(&self, spans: impl IntoIterator<Item = Span>) {
@@ -137,6 +144,7 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.requests.fetch_add(1, Ordering::SeqCst);
         let spans: Vec<Span> = request
             .into_inner()
             .resource_spans

@@ -213,6 +213,39 @@ async fn a_stop_waits_for_acts_and_loses_nothing() {
     assert_eq!(counts, (0..u64::from(many)).collect::<Vec<_>>());
 }
 
+/// A purge that comes behind another one that has taken as much, or more, is given up, and holds up nothing behind it.
+#[tokio::test]
+async fn a_purge_that_comes_late_holds_up_nothing() {
+    for late in [1, 2] {
+        let (kept, trail) = on_kept().await;
+        for count in 1..=3 {
+            trail.write(Entry { count, ..act("x", Kind::Denied) }).await.expect("it is written");
+        }
+        let links: Vec<AuditLink> = kept.rows().into_iter().map(|row| row.link).collect();
+        // Another incarnation purges two.
+        let other = Trail::new(kept.store(), Arc::new(SystemEnv), Arc::default(), kept.me);
+        let purge = |of: &AuditLink| Entry { of: of.number, ..Entry::new(Kind::Purged) };
+        let mut end = other.0.end.lock().await;
+        let further = other.add(&mut end, &[purge(&links[1])], Some(links[1].clone()), None).await;
+        assert_eq!(further.expect("a purge"), 4);
+        // This one has read its part before, and knows no end for certain.
+        let mut end = trail.0.end.lock().await;
+        end.doubt();
+        let own = links[late - 1].clone();
+        let added = trail.add(&mut end, &[purge(&own)], Some(own), None).await;
+        assert!(matches!(added, Err(Unwritten::Later(store::Error::AuditMoves))), "{added:?}");
+        drop(end);
+        let next = trail.write(act("y", Kind::Denied)).await.expect("nothing is in its way");
+        assert_eq!(next, 5, "{late}: the other purge is told alone");
+        let store::AuditEnds { purged, last } = kept.store().audit().ends().await.expect("ends");
+        let mut verifier = Verifier::new(purged, None);
+        for row in kept.rows() {
+            verifier.take(&row.link, row.at, &row.body).expect("a chain");
+        }
+        verifier.end(&last).expect("a whole one");
+    }
+}
+
 /// As long as nothing is old, a purge reads one entry.
 #[tokio::test]
 async fn a_purge_of_nothing_reads_one_entry() {

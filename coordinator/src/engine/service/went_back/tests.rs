@@ -1,4 +1,5 @@
 mod again;
+mod lives;
 mod looks;
 
 use std::fmt;
@@ -232,6 +233,18 @@ async fn start_for(
     faults: &Faults,
     tasks: &mut JoinSet<()>,
 ) -> (Handle, lease::Service) {
+    let (engine, driving, renewals) = assemble(length, store, faults, tasks).await;
+    tasks.spawn(driving.run());
+    (engine, renewals)
+}
+
+/// Makes the same without running the engine.
+async fn assemble(
+    length: Duration,
+    store: &Arc<Replaced>,
+    faults: &Faults,
+    tasks: &mut JoinSet<()>,
+) -> (Handle, Service, lease::Service) {
     let (config, env) = (Config::default(), Arc::new(SystemEnv));
     let store: &Arc<dyn Store> = &(Arc::clone(store) as _);
     let me = store.incarnations().create("one", 0, length).await.expect("an answer").expect("it");
@@ -256,8 +269,7 @@ async fn start_for(
         adoption_wanted: Arc::new(Notify::new()),
         spans: Default::default(),
     });
-    tasks.spawn(driving.run());
-    (engine, renewals)
+    (engine, driving, renewals)
 }
 
 /// S3, S10: what is asked while the lease has run out is answered once the promoted server has it, however the engine came

@@ -1,12 +1,15 @@
 //! Search for what is due to be purged, in parts: where the database gives up on what it reads, the others go.
 
+use std::collections::HashSet;
+use std::time::Instant;
+
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::QueryAs;
 use uuid::Uuid;
 
 use super::super::super::error::is_corrupt;
 use super::super::super::purge::PURGE_ROWS_MAX;
-use super::super::damage::{Damage, in_halves};
+use super::super::damage::{Damage, SEARCH_MAX, Step, in_halves_until};
 
 /// Time of the oldest.
 const OLDEST: i64 = 0;
@@ -14,16 +17,18 @@ const OLDEST: i64 = 0;
 /// Names that are asked for at once.
 const CHUNK: usize = 256;
 
+const ASIDE: &str = "SELECT tx_id FROM aside";
+
 type Query = QueryAs<'static, sqlx::Postgres, (Uuid, i64), PgArguments>;
 
-/// Transactions that are due, and those of which that cannot be read.
-pub(super) type Due = (Vec<(Uuid, i64)>, Vec<Uuid>);
+/// Transactions that are due, and those of which that cannot be read, with the errors.
+pub(super) type Due = (Vec<(Uuid, i64)>, Vec<(Uuid, sqlx::Error)>);
 
-/// Looks for what is due in a range of ends, and among names.
+/// Looks for what is due in a range of ends, and among names. Once its time is over, what it has found is purged.
 pub(super) async fn due(
     connection: &mut PgConnection,
     damage: &Damage,
-    before: i64,
+    (step, before): (Step, i64),
     in_range: impl Fn(i64, i64) -> Query,
     of_names: impl Fn(&[Uuid]) -> Query,
 ) -> Result<Due, sqlx::Error> {
@@ -33,9 +38,10 @@ pub(super) async fn due(
     }
     let is_enough = |due: &Vec<_>| i64::try_from(due.len()).is_ok_and(|len| len >= PURGE_ROWS_MAX);
     let (mut due, mut failed) = (Vec::new(), Vec::new());
-    let mut work = damage.readable_ends(before);
+    let mut work = damage.readable_ends(step, before);
+    let until = Instant::now() + SEARCH_MAX / 2;
     while let Some(part) = work.pop() {
-        if is_enough(&due) {
+        if is_enough(&due) || Instant::now() >= until {
             break;
         }
         let (from, to) = part.into_inner();
@@ -52,11 +58,20 @@ pub(super) async fn due(
         }
     }
     let mut unreadable = Vec::new();
-    let names = damage.ended_about(connection, &failed).await?;
+    let mut names = damage.ended_about(connection, step, &failed).await?;
+    if !names.is_empty() {
+        let aside: Vec<Uuid> = sqlx::query_scalar(ASIDE).fetch_all(&mut *connection).await?;
+        let aside: HashSet<Uuid> = aside.into_iter().collect();
+        names.retain(|name| !aside.contains(name));
+    }
+    let until = Instant::now() + SEARCH_MAX / 2;
     for part in names.chunks(CHUNK) {
-        let (found, failed) = in_halves(connection, part, &of_names).await?;
-        due.extend(found);
-        unreadable.extend(failed.into_iter().map(|(tx_id, _)| tx_id));
+        if is_enough(&due) || Instant::now() >= until {
+            break;
+        }
+        let found = in_halves_until(connection, part, until, &of_names).await?;
+        due.extend(found.done);
+        unreadable.extend(found.failed);
     }
     due.sort_unstable();
     due.dedup_by_key(|(tx_id, _)| *tx_id);

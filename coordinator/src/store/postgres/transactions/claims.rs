@@ -11,22 +11,30 @@ use super::super::super::Claim;
 use super::super::super::error::is_corrupt;
 use super::super::super::rows::{Read, ms_to_column};
 use super::super::damage::in_halves;
-use super::{CLAIM_DUE, CLAIM_OF_FENCED, CLAIM_ONE, SET_ASIDE, of_ids};
+use super::aside::{Aside, set_failed_aside};
+use super::{CLAIM_DUE, CLAIM_OF_FENCED, CLAIM_ONE, fenced_or_unknown, not_aside, of_ids};
 
 /// Names that a claim may take, where it is made in parts.
 const NAMES_MAX: i64 = 65_536;
 
-const NAMES_OF_FENCED: &str = "
+const NAMES_OF_FENCED: &str = concat!(
+    "
 SELECT tx_id FROM parked
-WHERE wake_ms IS NULL AND owner IN (SELECT incarnation FROM fences WHERE fenced)
-    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = parked.tx_id AND incarnation = $1)
-ORDER BY tx_id LIMIT $2";
+WHERE wake_ms IS NULL AND owner IN ",
+    fenced_or_unknown!(),
+    " AND ",
+    not_aside!("parked.tx_id"),
+    "
+ORDER BY tx_id LIMIT $1"
+);
 
-const NAMES_OF_DUE: &str = "
-SELECT tx_id FROM parked
-WHERE wake_ms <= $3
-    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = parked.tx_id AND incarnation = $1)
-ORDER BY wake_ms LIMIT $2";
+const NAMES_OF_DUE: &str = concat!(
+    "
+SELECT tx_id FROM parked WHERE wake_ms <= $2 AND ",
+    not_aside!("parked.tx_id"),
+    "
+ORDER BY wake_ms LIMIT $1"
+);
 
 type Query = QueryAs<'static, sqlx::Postgres, (Uuid,), PgArguments>;
 
@@ -83,33 +91,30 @@ async fn in_parts(
     claim: Claim,
     limit: i64,
 ) -> Result<(Vec<(Uuid,)>, Failed), sqlx::Error> {
-    let (me, nonce) = right;
     let names = match claim {
         Claim::Due { until, .. } => {
-            sqlx::query_scalar(NAMES_OF_DUE).bind(me.0).bind(NAMES_MAX).bind(ms_to_column(until))
+            sqlx::query_scalar(NAMES_OF_DUE).bind(NAMES_MAX).bind(ms_to_column(until))
         }
-        Claim::OfFenced(_) | Claim::One(..) => {
-            sqlx::query_scalar(NAMES_OF_FENCED).bind(me.0).bind(NAMES_MAX)
-        }
+        Claim::OfFenced(_) | Claim::One(..) => sqlx::query_scalar(NAMES_OF_FENCED).bind(NAMES_MAX),
     };
     let names: Vec<Uuid> = names.fetch_all(&mut *connection).await?;
-    let (mut claimed, mut failed) = (Vec::new(), Vec::new());
+    let (mut claimed, mut aside, mut cut) = (Vec::new(), Aside::default(), None);
     let at_once = usize::try_from(limit).unwrap_or(usize::MAX).max(1);
     for part in names.chunks(at_once) {
         let is_full = i64::try_from(claimed.len()).is_ok_and(|count| count >= limit);
-        if is_full {
+        if is_full || aside.is_too_much() || cut.is_some() {
             break;
         }
         let made =
             in_halves(connection, part, |ids| query(right, claim, limit, Some(ids.to_vec())))
                 .await?;
-        claimed.extend(made.0);
-        failed.extend(made.1);
+        claimed.extend(made.done);
+        set_failed_aside(connection, right, made.failed, &mut aside).await?;
+        cut = made.cut;
     }
-    if !failed.is_empty() {
-        let ids: Vec<Uuid> = failed.iter().map(|(tx_id, _)| *tx_id).collect();
-        let setting = sqlx::query(SET_ASIDE).bind(me.0).bind(ids).bind(nonce);
-        setting.execute(&mut *connection).await?;
+    match cut.or_else(|| aside.refused.pop().map(|(_, error)| error)) {
+        // What was claimed is told before that.
+        Some(error) if claimed.is_empty() && aside.unreadable.is_empty() => Err(error),
+        _ => Ok((claimed, aside.unreadable)),
     }
-    Ok((claimed, failed))
 }

@@ -8,24 +8,39 @@ use unanimo_core::Incarnation;
 use uuid::Uuid;
 
 use super::super::super::error::is_of_data;
-use super::super::damage::{Damage, Halves, Parts, ends, in_halves};
-use super::{SELECT_OPEN, last_row};
+use super::super::damage::{Damage, Halves, Parts, ends};
+use super::{SELECT_OPEN, last_row, not_aside};
 
-const PARKED: &str = "
-SELECT tx_id FROM parked WHERE owner = $1 AND wake_ms IS NULL
-    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = parked.tx_id AND incarnation = $1)
-ORDER BY tx_id";
-
-const LAST_OF: &str = concat!(
+const PARKED: &str = concat!(
     "
-SELECT new.tx_id, last.version FROM UNNEST($2::uuid[]) AS new (tx_id)
-CROSS JOIN LATERAL ",
-    last_row!("new.tx_id"),
-    " AS last
-WHERE last.owner = $1 AND last.kind & 15 < 5"
+SELECT tx_id FROM parked WHERE owner IN ($1, 0) AND wake_ms IS NULL AND ",
+    not_aside!("parked.tx_id"),
+    "
+ORDER BY tx_id"
 );
 
-const ASIDE: &str = "SELECT tx_id FROM aside WHERE incarnation = $1";
+macro_rules! last_of {
+    ($more:literal) => {
+        concat!(
+            "
+SELECT new.tx_id, last.version FROM UNNEST($2::uuid[]) AS new (tx_id)
+CROSS JOIN LATERAL ",
+            last_row!("new.tx_id"),
+            " AS last
+WHERE last.owner = $1 AND last.kind & 15 < 5",
+            $more
+        )
+    };
+}
+
+/// Those of these names that an owner has open, with their versions.
+pub(super) const LAST_OF: &str = last_of!("");
+
+/// Those that do not sleep.
+const AWAKE_OF: &str = last_of!(" AND last.kind & 16 = 0");
+
+const ASIDE: &str = "
+SELECT tx_id FROM aside WHERE incarnation IN (SELECT incarnation FROM fences WHERE NOT fenced)";
 
 const MARKS: &str = "SELECT parked_before, parks_from FROM fences WHERE incarnation = $1";
 
@@ -69,9 +84,19 @@ async fn parked(
 ) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
     let ids: Vec<Uuid> =
         sqlx::query_scalar(PARKED).bind(owner.0).fetch_all(&mut *connection).await?;
-    let (mut found, mut halves) = (Vec::new(), Halves::new(&ids));
+    by_name(connection, LAST_OF, owner, &ids).await
+}
+
+/// Reads those of these that an owner has open, and tells those that cannot be read.
+async fn by_name(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    owner: Incarnation,
+    ids: &[Uuid],
+) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
+    let (mut found, mut halves) = (Vec::new(), Halves::new(ids));
     while let Some(part) = halves.next() {
-        let query = sqlx::query_as::<_, (Uuid, i64)>(LAST_OF).bind(owner.0).bind(part);
+        let query = sqlx::query_as::<_, (Uuid, i64)>(statement).bind(owner.0).bind(part);
         match query.fetch_all(&mut *connection).await {
             Err(error) if is_of_data(&error) => {
                 if halves.failed(part, error).is_err() {
@@ -110,14 +135,10 @@ async fn young(
             rows => found.extend(rows?),
         }
     }
-    let aside: Vec<Uuid> =
-        sqlx::query_scalar(ASIDE).bind(owner.0).fetch_all(&mut *connection).await?;
+    let aside: Vec<Uuid> = sqlx::query_scalar(ASIDE).fetch_all(&mut *connection).await?;
     let aside: HashSet<Uuid> = aside.into_iter().collect();
-    let mut names = damage.names(connection, parts).await?;
+    let mut names = damage.names(connection, &parts).await?.known;
     names.retain(|name| !aside.contains(name));
-    let last_of = |ids: &[Uuid]| sqlx::query_as(LAST_OF).bind(owner.0).bind(ids.to_vec());
-    let (read, failed) = in_halves(connection, &names, last_of).await?;
-    found.extend::<Vec<(Uuid, i64)>>(read);
-    found.extend(failed.into_iter().map(|(tx_id, _)| (tx_id, 0)));
+    found.extend(by_name(connection, AWAKE_OF, owner, &names).await?);
     Ok(found)
 }

@@ -48,7 +48,7 @@ pub(super) async fn of_range(
             page => found.extend(page?),
         }
     }
-    for name in damage.names(connection, parts).await? {
+    for name in damage.names(connection, &parts).await?.known {
         let next = Uuid::from_u128(name.as_u128().saturating_add(1));
         let page =
             sqlx::query_as::<_, (Uuid, i64)>(statement(source)).bind(next).bind(1_i64).bind(name);

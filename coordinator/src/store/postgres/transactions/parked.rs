@@ -10,9 +10,9 @@
 //!  parked ---------|--- being parked ---|--- in the log alone ---------|--- parked when they begin
 //! ```
 //!
-//! **The rule that adoption relies on**: each open transaction has a row in `parked`, with its owner or one that is
-//! fenced, or its identifier is in the range from its owner's `parked_before` to its owner's `parks_from`. It holds
-//! because
+//! **The rule that adoption relies on**: each open transaction has a row in `parked`, with its owner, one that is fenced,
+//! or 0 where nobody could read whose it is; or its identifier is in the range from its owner's `parked_before` to its
+//! owner's `parks_from`. It holds because
 //!
 //! - a batch reads the marks in the fence's row that it has locked, and parks what begins outside the range. A mark is
 //!   raised after the batches that have seen the one before: they hold that row;
@@ -21,7 +21,7 @@
 //!   parking fails for hours: what begins meanwhile is parked when it begins;
 //! - once all before `parks_from` is parked, nothing is in the log alone: all three marks come to the present at once;
 //! - `parked_before` is raised after each part, to what was parked by statements that are committed: a run that is cut
-//!   off is gone on with;
+//!   off is gone on with. Beside a damaged page that is so only if all names are known that there still are;
 //! - each write that changes the owner parks: a claim, and a move that follows another's row, or this one's of an
 //!   earlier time;
 //! - a row of `parked` goes only with the end, in the same statement or after it.
@@ -38,6 +38,7 @@ use uuid::Uuid;
 
 use super::super::super::error::is_corrupt;
 use super::super::damage::{Damage, Parts, ends, in_halves};
+use super::open::LAST_OF;
 
 /// Rows of the log that are looked at in one statement of parking: some milliseconds, in which a batch may wait for
 /// a row that both park.
@@ -45,6 +46,9 @@ const CHUNK: i64 = 4_096;
 
 /// Parked transactions that are looked at in one statement, where some cannot be read.
 const UNPARK_CHUNK: usize = 256;
+
+/// Owner of what is parked and cannot be read. Incarnations begin at 1.
+const UNKNOWN: i64 = 0;
 
 /// Tries of a statement that meets the fence's row, which a batch holds until it is committed.
 const TRIES_MAX: u32 = 3;
@@ -70,16 +74,18 @@ macro_rules! commits_unsynced {
 
 /// Raises the marks outside of which batches park what they begin, unless something before the last one is not parked
 /// yet. It waits for those that are under way: they hold the fence. Where nothing was begun they stay.
-const RAISE: &str = concat!(
-    "
+macro_rules! raise {
+    ($begun:literal) => {
+        concat!(
+            "
 WITH now AS MATERIALIZED (
     SELECT ",
-    commits_unsynced!(),
-    ", ",
-    identifier_at!("-5"),
-    " AS mark, ",
-    identifier_at!("60"),
-    " AS until
+            commits_unsynced!(),
+            ", ",
+            identifier_at!("-5"),
+            " AS mark, ",
+            identifier_at!("60"),
+            " AS until
 )
 UPDATE fences SET
     parked_before = CASE WHEN parked_before < parks_from THEN parked_before ELSE greatest(parked_before, mark) END,
@@ -89,15 +95,23 @@ UPDATE fences SET
         ELSE greatest(parks_from, until) END
 FROM now
 WHERE incarnation = $1 AND nonce = $2 AND NOT fenced AND parked_before >= parks_before
-    AND EXISTS (SELECT 1 FROM log WHERE tx_id >= parked_before)"
-);
+    AND ",
+            $begun
+        )
+    };
+}
+
+const RAISE: &str = raise!("EXISTS (SELECT 1 FROM log WHERE tx_id >= parked_before)");
+
+/// Raises them where nobody can read whether anything was begun.
+const RAISE_UNREAD: &str = raise!("true");
 
 const MARKS: &str = "
 SELECT parked_before, parks_before, parks_from FROM fences
 WHERE incarnation = $1 AND nonce = $2 AND NOT fenced";
 
 /// Parks what an incarnation has open in a part of a range, and tells where the part ends. What was parked with more
-/// about it stays as it is.
+/// about it stays as it is, but for an owner that was not known. No other row of `parked` is locked.
 const PARK: &str = concat!(
     "
 WITH ",
@@ -105,25 +119,29 @@ WITH ",
     ", part AS MATERIALIZED (
     SELECT coalesce((
         SELECT tx_id FROM log WHERE tx_id > $4 AND tx_id < $5 ORDER BY tx_id OFFSET $6 LIMIT 1), $5) AS until
-), parks AS (
-    INSERT INTO parked (tx_id, owner)
+), open AS MATERIALIZED (
     SELECT tx_id, owner FROM (
         SELECT DISTINCT ON (tx_id) tx_id, owner, kind FROM log
         WHERE tx_id >= $4 AND tx_id < (SELECT until FROM part) ORDER BY tx_id, follows DESC) AS last
     WHERE owner = $3 AND kind & 15 < 5 AND EXISTS (SELECT 1 FROM fence)
+), parks AS (
+    INSERT INTO parked (tx_id, owner) SELECT tx_id, owner FROM open
     ON CONFLICT DO NOTHING
+), known AS (
+    UPDATE parked SET owner = open.owner FROM open
+    WHERE parked.tx_id = open.tx_id AND parked.owner = 0 AND parked.wake_ms IS NULL
 )
 SELECT until FROM part WHERE EXISTS (SELECT 1 FROM fence)"
 );
 
-/// Parks what may be open: whoever claims it finds out.
+/// Parks what is open, and what may be, with the owner 0: whoever claims it finds out.
 const PARK_BY_NAME: &str = concat!(
     "
 WITH ",
     fence!("$2"),
     "
 INSERT INTO parked (tx_id, owner)
-SELECT tx_id, $3 FROM UNNEST($4::uuid[]) AS new (tx_id) WHERE EXISTS (SELECT 1 FROM fence)
+SELECT tx_id, owner FROM UNNEST($3::uuid[], $4::int8[]) AS new (tx_id, owner) WHERE EXISTS (SELECT 1 FROM fence)
 ON CONFLICT DO NOTHING"
 );
 
@@ -133,14 +151,14 @@ const UNPARK_ENDED: &str = concat!(
 WITH ",
     fence!("$2"),
     "
-DELETE FROM parked WHERE owner = $1 AND wake_ms IS NULL AND reasons = 0 AND EXISTS (SELECT 1 FROM fence)
+DELETE FROM parked WHERE owner IN ($1, 0) AND wake_ms IS NULL AND reasons = 0 AND EXISTS (SELECT 1 FROM fence)
     AND ($3::uuid[] IS NULL OR tx_id = ANY($3))
     AND (SELECT kind & 15 FROM log WHERE log.tx_id = parked.tx_id ORDER BY follows DESC LIMIT 1) >= 5
 RETURNING tx_id"
 );
 
-const AWAKE_OF: &str =
-    "SELECT tx_id FROM parked WHERE owner = $1 AND wake_ms IS NULL AND reasons = 0 ORDER BY tx_id";
+const AWAKE_OF: &str = "
+SELECT tx_id FROM parked WHERE owner IN ($1, 0) AND wake_ms IS NULL AND reasons = 0 ORDER BY tx_id";
 
 const SET_PARKED: &str = concat!(
     "
@@ -182,7 +200,10 @@ async fn unpark_ended(
     let names = sqlx::query_scalar(AWAKE_OF).bind(me.0);
     let names: Vec<Uuid> = names.fetch_all(&mut *connection).await?;
     for part in names.chunks(UNPARK_CHUNK) {
-        in_halves(connection, part, |ids| unpark(Some(ids.to_vec()))).await?;
+        let unparked = in_halves(connection, part, |ids| unpark(Some(ids.to_vec()))).await?;
+        if let Some(error) = unparked.cut {
+            return Err(error);
+        }
     }
     Ok(())
 }
@@ -195,8 +216,11 @@ async fn park_to_mark(
     me: Incarnation,
     nonce: Uuid,
 ) -> Result<bool, sqlx::Error> {
-    let raise = || sqlx::query(RAISE).bind(me.0).bind(nonce);
-    let raised = past_batches(connection, raise).await;
+    let raise = |statement: &'static str| move || sqlx::query(statement).bind(me.0).bind(nonce);
+    let mut raised = past_batches(connection, raise(RAISE)).await;
+    if raised.as_ref().is_err_and(is_corrupt) {
+        raised = past_batches(connection, raise(RAISE_UNREAD)).await;
+    }
     let marks: Option<(Uuid, Uuid, Uuid)> =
         sqlx::query_as(MARKS).bind(me.0).bind(nonce).fetch_optional(&mut *connection).await?;
     let Some((mut from, to, end)) = marks.filter(|(from, to, _)| from < to) else {
@@ -245,8 +269,9 @@ async fn park_part(
     park.bind(from).bind(to).bind(CHUNK).fetch_optional(connection).await
 }
 
-/// Parks a part, also where something of it cannot be read: that is parked by its name. Returns where the part ends;
-/// `None` if whoever parks is fenced.
+/// Parks a part, also where something of it cannot be read: what is on other pages and was begun in the same
+/// milliseconds is read by its name, and the rest is parked by it. Returns where the part ends; `None` if whoever parks is
+/// fenced.
 async fn park_what_can_be_read(
     connection: &mut PgConnection,
     damage: &Damage,
@@ -275,11 +300,33 @@ async fn park_what_can_be_read(
             }
         }
     }
-    let (me, nonce) = right;
-    let names = damage.names(connection, parts).await?;
-    let park = sqlx::query(PARK_BY_NAME).bind(me.0).bind(nonce).bind(owner).bind(names);
-    park.execute(connection).await?;
-    Ok(Some(to))
+    let names = damage.names(connection, &parts).await?;
+    park_by_name(connection, right, owner, &names.known).await?;
+    match parts.error {
+        // Somebody may be open of whom nobody has heard.
+        Some(error) if names.are_some => Err(error),
+        _ => Ok(Some(to)),
+    }
+}
+
+/// Parks those of these that an owner has open, and those that cannot be read, whose owner is not known.
+async fn park_by_name(
+    connection: &mut PgConnection,
+    (me, nonce): (Incarnation, Uuid),
+    owner: i64,
+    names: &[Uuid],
+) -> Result<(), sqlx::Error> {
+    let last_of =
+        |ids: &[Uuid]| sqlx::query_as::<_, (Uuid, i64)>(LAST_OF).bind(owner).bind(ids.to_vec());
+    let read = in_halves(connection, names, last_of).await?;
+    if let Some(error) = read.cut {
+        return Err(error);
+    }
+    let unread = read.failed.into_iter().map(|(tx_id, _)| (tx_id, UNKNOWN));
+    let (ids, owners): (Vec<Uuid>, Vec<i64>) =
+        read.done.into_iter().map(|(tx_id, _)| (tx_id, owner)).chain(unread).unzip();
+    let park = sqlx::query(PARK_BY_NAME).bind(me.0).bind(nonce).bind(ids).bind(owners);
+    park.execute(connection).await.map(drop)
 }
 
 /// Incarnations that were fenced, and may have left something that is not parked.
