@@ -124,6 +124,7 @@ impl MySqlOptions {
 /// Asks the server why it cannot prepare transactions, and when it detaches those that it does.
 async fn abilities(given: &MySqlConnectOptions) -> Result<(Option<String>, Detach), Error> {
     let mut connection = MySqlConnection::connect_with(given).await.map_err(Error::Connect)?;
+    server::warn_if_not_durable(&mut connection).await?;
     let why_not = server::cannot_prepare(&mut connection).await?;
     let detach = match why_not {
         None => Detach::of(&mut connection).await?,

@@ -49,7 +49,7 @@ mod promoted_mariadb;
 mod promoted_replica;
 mod propagation;
 mod refusals;
-mod registration;
+pub(crate) mod registration;
 mod requirements;
 mod retention;
 mod retention_ms;

@@ -22,7 +22,7 @@ use super::*;
 use crate::cluster::lease;
 use crate::config::Config;
 use crate::engine::message::Message;
-use crate::engine::{Answer, Handle, Parts, Until, engine};
+use crate::engine::{Answer, Clock, Handle, Parts, Until, engine};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
@@ -232,7 +232,7 @@ async fn start_for(
     faults: &Faults,
     tasks: &mut JoinSet<()>,
 ) -> (Handle, lease::Service) {
-    let (config, env) = (Config::default(), Arc::new(SystemEnv));
+    let config = Config::default();
     let store: &Arc<dyn Store> = &(Arc::clone(store) as _);
     let me = store.incarnations().create("one", 0, length).await.expect("an answer").expect("it");
     let (lease, renewals) = lease::lease(Arc::clone(store), me, length, Instant::now());
@@ -243,10 +243,11 @@ async fn start_for(
     let (journal, journaling, completions) =
         journal(Arc::clone(store), me, Arc::clone(&metrics) as _);
     tasks.spawn(async move { journaling.run().await.expect("no fault") });
+    let told = store.purge().times().await.expect("an answer");
     let (engine, driving) = engine(Parts {
         me,
         options: config.engine(),
-        env,
+        clock: Clock::new(Arc::new(SystemEnv), told),
         store: Arc::clone(store),
         directory,
         metrics,
