@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use sqlx::error::DatabaseError;
+use sqlx::sqlite::SqliteError;
 use sqlx::{AssertSqlSafe, Sqlite as Db, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
 use crate::barrier::{self, Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome};
+use crate::causes;
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Local, RawCall};
@@ -129,7 +132,7 @@ impl Block for SqliteBlock {
 
     fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
         let mut causes = std::iter::successors(Some(error), |error| error.source());
-        causes.find_map(|cause| of_the_work(cause.downcast_ref()?))
+        causes.find_map(of_the_work)
     }
 
     async fn is_lost(&mut self) -> bool {
@@ -167,7 +170,11 @@ impl Block for SqliteBlock {
 
     async fn commit(self) -> Result<Option<Refusal>, Fault> {
         self.may_commit.store(true, Ordering::SeqCst);
-        barrier::commit(self.transaction, of_the_work, fault("commit the local transaction")).await
+        let no = |error: &sqlx::Error| of_the_work(error);
+        let ended =
+            barrier::commit(self.transaction, no, fault("commit the local transaction")).await;
+        self.ends_with_it.is_over();
+        ended
     }
 
     fn release(self) {
@@ -203,7 +210,7 @@ pub(super) fn is_unknown_table(error: &sqlx::Error) -> bool {
 /// Tells whether an error, or what caused it, is a wait for another transaction that has ended without it.
 pub(super) fn is_locked_out(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.any(|cause| cause.downcast_ref().and_then(primary_code_of) == Some(BUSY))
+    causes.any(|cause| answer_of(cause).and_then(primary_code) == Some(BUSY))
 }
 
 /// `SQLITE_ERROR`.
@@ -247,10 +254,18 @@ fn extended_code(answer: &dyn sqlx::error::DatabaseError) -> Option<i64> {
 }
 
 /// Returns the vote no for an error that speaks of the work.
-fn of_the_work(error: &sqlx::Error) -> Option<Refusal> {
-    let answer = error.as_database_error()?;
+fn of_the_work(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    let answer = answer_of(error)?;
     let code = extended_code(answer).filter(|code| OF_THE_WORK.contains(code))?;
     let is_constraint = code & 0xff == CONSTRAINT;
     let reason = if is_constraint { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };
     Some(Refusal::new(reason, answer.message()))
 }
+fn answer_of<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> Option<&'e (dyn DatabaseError + 'static)> {
+    let unpacked =
+        || error.downcast_ref::<SqliteError>().map(|answer| answer as &dyn DatabaseError);
+    causes::answer(error).or_else(unpacked)
+}
+
