@@ -24,6 +24,7 @@ pub(crate) mod inquired;
 mod installed;
 mod installed_elsewhere;
 mod killed_step;
+mod large_answers;
 mod left_behind;
 mod lost;
 mod mariadb;
