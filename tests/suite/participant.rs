@@ -14,6 +14,7 @@ pub(crate) mod databases;
 mod deaf;
 mod deployed;
 pub(crate) mod direct;
+mod endless;
 mod former_names;
 mod found;
 mod found_mariadb;
