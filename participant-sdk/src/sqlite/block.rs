@@ -63,8 +63,8 @@ const STEPS: i32 = 10_000;
 struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// The transaction has ended, and the connection may be used again.
-    fn is_over(mut self) {
+    /// Interrupts nothing: the transaction has ended, and the connection may be used again.
+    fn disarm(mut self) {
         self.0 = Arc::default();
     }
 }
@@ -200,13 +200,13 @@ impl Block for SqliteBlock {
         let no = |error: &sqlx::Error| of_the_work(error);
         let ended =
             barrier::commit(self.transaction, no, fault("commit the local transaction")).await;
-        self.ends_with_it.is_over();
+        self.ends_with_it.disarm();
         ended
     }
 
     fn release(self) {
         self.transaction.release();
-        self.ends_with_it.is_over();
+        self.ends_with_it.disarm();
     }
 }
 
