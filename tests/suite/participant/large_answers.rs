@@ -45,7 +45,7 @@ fn request(of: &Branch, payload: Bytes) -> PrepareRequest {
     }
 }
 
-fn is_prepared(response: PrepareResponse) -> bool {
+fn is_prepared(response: &PrepareResponse) -> bool {
     matches!(response.answer, Some(prepare_response::Answer::Prepared(_)))
 }
 
@@ -58,7 +58,7 @@ async fn a_participant_reads_messages_up_to_the_limit_that_it_is_given() {
         let of = branch(Mode::Tcc, "ok");
         let message = request(&of, vec![0; LARGER].into());
         match client.unwrap().prepare(message).await {
-            Ok(response) => assert!(is_read && is_prepared(response.into_inner())),
+            Ok(response) => assert!(is_read && is_prepared(response.get_ref())),
             Err(status) => {
                 assert!(!is_read, "{status:?}");
                 assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
@@ -98,7 +98,7 @@ async fn a_participant_takes_long_headers_up_to_a_limit() {
         let mut request = Request::new(request(&branch(Mode::Tcc, "ok"), Bytes::new()));
         let value = MetadataValue::try_from("x".repeat(length)).unwrap();
         request.metadata_mut().insert("x-long", value);
-        client.clone().prepare(request).await.map(|response| is_prepared(response.into_inner()))
+        client.clone().prepare(request).await.map(|response| is_prepared(response.get_ref()))
     };
     assert!(prepare(LONG).await.unwrap());
     prepare(70_000).await.unwrap_err();

@@ -243,11 +243,10 @@ async fn start_for(
     let (journal, journaling, completions) =
         journal(Arc::clone(store), me, Arc::clone(&metrics) as _);
     tasks.spawn(async move { journaling.run().await.expect("no fault") });
-    let told = store.purge().times().await.expect("an answer");
     let (engine, driving) = engine(Parts {
         me,
         options: config.engine(),
-        clock: Clock::new(Arc::new(SystemEnv), told),
+        clock: Clock::new(Arc::new(SystemEnv), store.purge().times().await.expect("times")),
         store: Arc::clone(store),
         directory,
         metrics,
