@@ -66,7 +66,9 @@ pub const TABLE: &[Described] = &[
     Described {
         name: HEURISTIC_OUTCOME,
         raised: "A participant or an operator reported that a branch ended against the decision, \
-                 or that nobody can tell how it ended.",
+                 or that nobody can tell how it ended. A participant has one line in the log, with its first \
+                 branch, and another one each minute in which `transactions`, their number, has grown; an operator's \
+                 act has a line of its own.",
         act: "Compare the data of the participants and repair it by hand. The decision does not \
               change.",
         cleared: "`unanimo tx forget`",
@@ -104,12 +106,14 @@ pub const TABLE: &[Described] = &[
         raised: "A participant refused a Prepare as TOO_LATE before the transaction's deadline: the clock \
                  of the participant, or of its database, is ahead by more than `clock-skew`. \
                  `coordinator_time` in the line is the time here, and the participant's is past \
-                 `participant_time_past`. All of its transactions are aborted so. Or the clocks \
+                 `participant_time_past`. All of its transactions are aborted so. Of branches that others call (`EnlistBranch`, \
+                 propagation) the coordinator hears no refusal: there the initiator is told TOO_LATE. Or the clocks \
                  of the coordinator and of its database differ by more than a minute, or were set by more \
                  than that: the line has both times, and nothing is purged meanwhile, because a wrong clock \
                  would delete what is kept for days. The same is told, for an hour, by a start that is more \
                  than a seventh of `gid-retention` after the last purge: nobody ran, or the clocks are ahead, and \
-                 then what is old by them is purged.",
+                 then what is old by them is purged. And by a start whose clock the database and the last purge do not \
+                 bear out: `gone_by` is the time that transactions go by instead, in milliseconds since 1970.",
         act: "Set the clock that is wrong, and see that a time server keeps it right.",
         cleared: "ten minutes without such a refusal; clocks that agree, and clocks that were set after an \
                   hour in which they ran evenly",

@@ -332,7 +332,8 @@ settings! {
     /// heuristic transaction are kept until an operator forgets it.
     retention: Period = Period::secs(24 * 60 * 60), "UNANIMO_RETENTION";
     /// Time for which gid and outcome of an ended transaction are kept. Until then the gid names
-    /// the same transaction.
+    /// the same transaction. They are kept for half of it, at least, after the details have gone: an end that a wrong
+    /// clock stored does not shorten that.
     gid_retention: Period = Period::secs(7 * 24 * 60 * 60), "UNANIMO_GID_RETENTION";
     /// Time for which entries of the [audit](../security.md#audit) are kept, whatever becomes of the transactions that
     /// they name; at least a day. 0s keeps them for ever.

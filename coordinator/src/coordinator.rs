@@ -174,7 +174,7 @@ impl Builder {
         let (engine, driving) = engine::engine(engine::Parts {
             me,
             options: config.engine(),
-            env: Arc::clone(&env),
+            clock: opening::clock(&*store, &env, &status).await?,
             store: Arc::clone(&store),
             directory: Arc::clone(&directory),
             metrics: Arc::clone(&metrics),

@@ -29,6 +29,7 @@ use unanimo_core::{
 };
 
 pub use self::admission::{Bounds, Overloaded};
+pub(crate) use self::clock::Clock;
 pub use self::handle::{BranchKey, Handle, Inquired, Verdict, Watched, Word};
 pub(crate) use self::handle::{PEEK_MAX, Parts, WeakHandle, engine};
 pub use self::service::Service;

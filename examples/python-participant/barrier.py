@@ -46,6 +46,8 @@ LOCK_TIMEOUT_S = 2.0
 # How long rows are kept past the time at which they could still matter.
 KEPT_S = 24 * 3600
 
+# How far ahead a time may be before it is certain that the clock was set back.
+AHEAD_S = 60
 
 # Note of a branch whose work has ended its local transaction.
 LOST = "the branch's work ended its local transaction by itself"
@@ -368,22 +370,27 @@ class Barrier:
             log.error("alarm=handler_lost_transaction %s", LOST)
             raise Lost(LOST) from error
 
-    def purge(self):
+    def purge(self, now):
         """Removes rows that no call can need any more: a Prepare that comes still later is refused by
-        its bound. Rows without a bound stay. So do those that are evidence: `prepared` (somebody is owed
+        its bound. `now` is a time of day that can be trusted. Rows without a bound stay. So do those that are evidence: `prepared` (somebody is owed
         their Commit or Cancel), `lost` and `running` (a person has to look at them), and `committed`,
         of which only the coordinator knows whether it will ask again."""
         with self.transaction() as db:
             db.execute(
                 "DELETE FROM barrier WHERE state IN ('refused', 'cancelled') AND until < ?",
-                (time.time() - KEPT_S,),
+                (now - KEPT_S,),
             )
 
     def in_doubt(self, grace_s, after, limit):
         """Branches that have been prepared for a while, and that it is time to ask about, by coordinator group and
         key, behind `after`."""
-        condition = "state = 'prepared' AND changed_at < ? AND coalesce(ask_at, 0) <= ?"
-        return self._list(condition, (time.time() - grace_s, time.time()), after, limit)
+        # Of a time to come: the clock was set back since, and nobody knows how old it is.
+        condition = (
+            "state = 'prepared' AND "
+            "(changed_at < ? AND coalesce(ask_at, 0) <= ? OR changed_at > ? AND coalesce(ask_at, 0) <= changed_at)"
+        )
+        now = time.time()
+        return self._list(condition, (now - grace_s, now, now + AHEAD_S), after, limit)
 
     def committed(self, after, limit):
         """Committed branches whose rows may go once the coordinator says that they ended."""

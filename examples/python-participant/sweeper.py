@@ -10,6 +10,7 @@ import grpc
 from unanimo.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 from alarms import Alarms
+from clock import PurgeClock
 
 log = logging.getLogger("sweeper")
 
@@ -46,7 +47,7 @@ class Sweeper(threading.Thread):
         super().__init__(daemon=True)
         self.coordinator = coordinator_pb2_grpc.CoordinatorServiceStub(channel)
         self.name_of, self.barrier, self.interval_s = name, barrier, interval_s
-        self.alarms, self.stopped = Alarms(), threading.Event()
+        self.alarms, self.clock, self.stopped = Alarms(), PurgeClock(), threading.Event()
 
     def run(self):
         since_purge_s = PURGE_INTERVAL_S
@@ -130,7 +131,10 @@ class Sweeper(threading.Thread):
         return "in_doubt_not_ended" if waits_for_too_long() else None
 
     def _purge(self):
-        self.barrier.purge()
+        now = self.clock.now()
+        if now is None:
+            return
+        self.barrier.purge(now)
         # What is committed stays until the coordinator says that it will never ask for it again, or has
         # itself purged the transaction.
         self.barrier.bound(self._over(self.barrier.unbounded))

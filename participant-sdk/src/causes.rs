@@ -1,5 +1,7 @@
 //! Errors with their causes, for log lines.
 
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+use sqlx::error::DatabaseError;
 use tonic::Status;
 
 /// Returns an error and its causes in one line. What an error says of its own cause is not said twice.
@@ -10,6 +12,18 @@ pub(crate) fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
         let said = cause.to_string();
         if text.contains(&said) { text } else { format!("{text}: {said}") }
     })
+}
+
+/// Finds the database's answer in an error, or in the cause that a wrapper shows in its place: what is transparent,
+/// such as `#[error(transparent)]` and `anyhow`, passes over the error of sqlx, and shows what that holds.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub(crate) fn answer<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> Option<&'e (dyn DatabaseError + 'static)> {
+    if let Some(error) = error.downcast_ref::<sqlx::Error>() {
+        return error.as_database_error();
+    }
+    error.downcast_ref::<Box<dyn DatabaseError>>().map(|held| &**held)
 }
 
 /// Returns a status in one line, with the innermost cause where the transport made it: what is around

@@ -11,6 +11,8 @@ use uuid::Uuid;
 pub(crate) use self::columns::TxIdColumn;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::columns::age;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) use self::columns::is_ahead;
 #[cfg(any(feature = "mysql", feature = "sqlite"))]
 pub(crate) use self::columns::{DoubtRow, OpenRow, Row};
 pub(crate) use self::columns::{NamedRow, committed, count, doubt, limit, millis, named, open};
@@ -35,6 +37,9 @@ pub struct Doubt {
     pub age: Duration,
     /// It is a step of a saga: done, and to be compensated or not.
     pub is_step: bool,
+    /// It was prepared at a time that is still to come by the database's clock, which was set back since: nobody knows
+    /// its age.
+    pub is_ahead: bool,
 }
 
 /// All that is known of a branch's name.
@@ -149,7 +154,7 @@ pub(crate) const STEP_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 /// to find them all.
 pub(crate) const GROUP_ROWS_MAX: u32 = 100_000;
 
-/// Questions of the sweeper to a participant's database. All times are by the database's own clock.
+/// Questions of the sweeper to a participant's database. All ages are by the database's own clock.
 /// Only rows and prepared transactions of the participant that is named are looked at.
 #[doc(hidden)]
 pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
@@ -176,7 +181,7 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Count, Fault>> + Send;
 
     /// At most `limit` rows in state `prepared` for longer than `grace`, ordered by key, after that
-    /// key. Of the steps of sagas only those that are due: after [`RowChange::KeepSteps`] each waits for
+    /// key; and those whose age nobody knows, because it is negative. Of the steps of sagas only those that are due: after [`RowChange::KeepSteps`] each waits for
     /// half of what it has lived, at most an hour.
     fn prepared_rows(
         &self,
@@ -185,6 +190,16 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
         after: Option<&RowKey>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Doubt>, Fault>> + Send;
+
+    /// Counts rows in state `prepared` whose `tx_id` is none, which only a hand can have written: no other question finds
+    /// them. Where the column has a type of its own there are none.
+    fn unreadable_rows(
+        &self,
+        participant: &str,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send {
+        let _ = participant;
+        std::future::ready(Ok(0))
+    }
 
     /// Every name that something is prepared under in this database, rows and prepared transactions.
     fn names(&self) -> impl Future<Output = Result<Vec<Named>, Fault>> + Send;
@@ -240,12 +255,16 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
         key: &RowKey,
     ) -> impl Future<Output = Result<Option<Payload>, Fault>> + Send;
 
+    /// Returns the time of day by the database's clock, in milliseconds since 1970.
+    fn clock_ms(&self) -> impl Future<Output = Result<i64, Fault>> + Send;
+
     /// Deletes at most `limit` rows whose branch left nothing behind (states `read_only`, `refused`
-    /// and `cancelled`) and whose `prepare_until` was `retention` ago; tells how many.
+    /// and `cancelled`) and whose `prepare_until` is before `until_ms`, in milliseconds since 1970; tells how
+    /// many. The database's clock does not count.
     fn purge_undone(
         &self,
         participant: &str,
-        retention: Duration,
+        until_ms: i64,
         limit: usize,
     ) -> impl Future<Output = Result<u64, Fault>> + Send;
 

@@ -40,7 +40,7 @@ use crate::resource::{
     ACQUIRE_TIMEOUT, Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource,
     SWEEP_CONNECTIONS, Slots, TwoPhaseResource, Voted, options, sealed,
 };
-use crate::schema::{self, Error};
+use crate::schema::{self, CONNECT_MAX, Error, LOOK_MAX, MAKE_MAX, within};
 
 options! {
     MySqlOptions,
@@ -70,7 +70,7 @@ impl MySqlOptions {
         let Some(database) = given.get_database().map(str::to_owned) else {
             return Err(Error::Url("it must name a database".to_owned()));
         };
-        let (cannot_prepare, detach) = abilities(&given).await?;
+        let (cannot_prepare, detach) = within(LOOK_MAX, abilities(&given)).await?;
         let statements = Arc::new(Statements::new(&database, &self));
         let session = Arc::new(Session::new(&statements));
         let pool = |connections| {
@@ -112,18 +112,16 @@ impl MySqlOptions {
             Err(error) => return Err(error),
         }
         // What the server does not allow is found out now, and not by the first transaction.
-        let mut real =
-            MySqlConnection::connect_with(&mysql.set_up.given()).await.map_err(Error::Connect)?;
-        mysql.set_up.session.set_up(&mut real).await.map_err(Error::Connect)?;
-        // Nothing depends on how the connection ends.
-        let _ = real.close().await;
+        within(CONNECT_MAX, mysql.set_up.try_session()).await?;
         Ok(mysql)
     }
 }
 
 /// Asks the server why it cannot prepare transactions, and when it detaches those that it does.
 async fn abilities(given: &MySqlConnectOptions) -> Result<(Option<String>, Detach), Error> {
-    let mut connection = MySqlConnection::connect_with(given).await.map_err(Error::Connect)?;
+    let connecting = async { MySqlConnection::connect_with(given).await.map_err(Error::Connect) };
+    let mut connection = within(CONNECT_MAX, connecting).await?;
+    server::warn_if_not_durable(&mut connection).await?;
     let why_not = server::cannot_prepare(&mut connection).await?;
     let detach = match why_not {
         None => Detach::of(&mut connection).await?,
@@ -221,7 +219,21 @@ impl SetUp {
     }
 
     /// A connection for statements that set something up. They wait for nobody for long.
-    async fn connect(&self) -> sqlx::Result<MySqlConnection> {
+    async fn connect(&self) -> Result<MySqlConnection, Error> {
+        within(CONNECT_MAX, async { self.open().await.map_err(Error::Connect) }).await
+    }
+
+    /// Opens a session as the pools do, and closes it.
+    async fn try_session(&self) -> Result<(), Error> {
+        let real = MySqlConnection::connect_with(&self.given()).await;
+        let mut real = real.map_err(Error::Connect)?;
+        self.session.set_up(&mut real).await.map_err(Error::Connect)?;
+        // Nothing depends on how the connection ends.
+        let _ = real.close().await;
+        Ok(())
+    }
+
+    async fn open(&self) -> sqlx::Result<MySqlConnection> {
         let mut connection = MySqlConnection::connect_with(&self.given()).await?;
         let bound = format!(
             "SET lock_wait_timeout = {MIGRATION_LOCK_SECS}, innodb_lock_wait_timeout = {MIGRATION_LOCK_SECS}"
@@ -250,20 +262,25 @@ impl MySql {
 
     /// Makes or upgrades the table, and learns its database's id.
     async fn make_table(&self) -> Result<(), Error> {
-        let mut connection = self.set_up.connect().await.map_err(Error::Connect)?;
-        let found = schema::find!(connection, "prepare_until_ms");
+        let mut connection = self.set_up.connect().await?;
+        let found = async { Ok(schema::find!(connection, "prepare_until_ms")) };
+        let found = within(LOOK_MAX, found).await?;
         if schema::is_to_be_made(&MIGRATIONS, found)? {
-            match migrate(&mut connection).await {
+            match within(MAKE_MAX, migrate(&mut connection)).await {
                 Err(error) if found.columns && error::is_not_permitted(&error) => {
                     schema::tell_not_upgraded(found, &MIGRATIONS, &error);
                 }
                 done => done?,
             }
         }
-        if let Some(id) = schema::read_id!(connection) {
+        let end = async {
+            let id = schema::read_id!(connection);
+            let _ = connection.close().await;
+            Ok(id)
+        };
+        if let Some(id) = within(LOOK_MAX, end).await? {
             self.set_up.session.is_at(id)?;
         }
-        let _ = connection.close().await;
         self.set_up.is_made.get_or_init(|| ());
         Ok(())
     }
@@ -304,7 +321,7 @@ impl Resource for MySql {
     }
 
     async fn to_set_up(&self) -> Result<MySqlConnection, Error> {
-        self.set_up.connect().await.map_err(Error::Connect)
+        self.set_up.connect().await
     }
 
     fn is_locked_out(error: &BoxError) -> bool {

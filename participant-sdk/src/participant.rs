@@ -30,6 +30,7 @@
 //! | `in_doubt_not_decided` | its transaction is not decided, long after its deadline | see `unanimo tx show`: a parent transaction that waits, or a coordinator whose clock stands |
 //! | `in_doubt_not_ended` | it was decided long ago, and its Commit or Cancel does not arrive or is not done; a step's Cancel is its compensation | see the coordinator's last error for it |
 //! | `in_doubt_other_name` | it bears another participant's name | name a participant that was renamed with [`Participant::formerly`]; else see why that one's sweeper does not run |
+//! | `in_doubt_unreadable` | its row has a `tx_id` that is none (SQLite, MariaDB) | repair or delete what somebody wrote by hand |
 //! | `participant_other_database` | the participant's living processes have another database | stop the process that is wrong |
 //! | `in_doubt_other_cluster` | none of the coordinators is of its transaction's group | register with one that is, too, or end it by hand |
 //!
@@ -44,7 +45,8 @@
 //!
 //! Other alarms come from operations, or from the look at what is open at the start: `handler_lost_transaction`
 //! (a handler ended its local transaction by itself), `operation_overtime` (an operation was ended past its
-//! [bound](Participant::overtime)), `prepared_name_lost` (MariaDB keeps a prepared transaction and has lost its
+//! [bound](Participant::overtime), or does not return to be ended), `set_up_lasts` (the set-up has not ended for minutes),
+//! `prepared_name_lost` (MariaDB keeps a prepared transaction and has lost its
 //! name, until it is restarted), `open_action_gone`, `open_output_unreadable` and `open_payload_unreadable` (this
 //! version cannot finish what an earlier one has prepared).
 //!

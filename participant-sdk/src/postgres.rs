@@ -11,6 +11,7 @@ mod over_deadpool;
 mod over_sqlx;
 mod own;
 mod session;
+mod set_up;
 mod statements;
 mod sweep;
 mod timeline;
@@ -32,7 +33,8 @@ use self::driver::{Care, Connection, Driver, Pool, Session, Sqlx};
 use self::migrate::Migrating;
 #[cfg(feature = "tokio-postgres")]
 pub use self::over_deadpool::{TokioConnection, TokioPostgres};
-use self::session::{Settings, literal};
+use self::session::Settings;
+use self::set_up::{SetUp, can_prepare};
 use crate::action::Registered;
 use crate::barrier;
 use crate::handler::BoxError;
@@ -41,7 +43,7 @@ use crate::resource::{
     Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource, SWEEP_CONNECTIONS, Slots,
     TwoPhaseResource, Voted, options, sealed,
 };
-use crate::schema::{self, Error, Found};
+use crate::schema::{self, CONNECT_MAX, Error, Found, LOOK_MAX, MAKE_MAX, within};
 
 /// Session of a driver's pools.
 type SessionOf<D> = <<D as Driver>::Pool as Pool>::Session;
@@ -98,10 +100,7 @@ impl PostgresOptions {
             Err(error) => return Err(error),
         }
         // What the server does not allow is found out now, and not by the first transaction.
-        let SetUp { driver, care, .. } = &*postgres.set_up;
-        let mut real = driver.connect(care.settings()).await?;
-        care.set_up(&mut real).await?;
-        Connection::close(real).await;
+        within(CONNECT_MAX, postgres.set_up.try_session()).await?;
         Ok(postgres)
     }
 
@@ -130,14 +129,6 @@ impl PostgresOptions {
 
 /// Longest timeout that PostgreSQL knows, in milliseconds: more than three weeks.
 const TIMEOUT_MS_MAX: u128 = 2_147_483_647;
-
-async fn can_prepare<D: Driver>(set_up: &SetUp<D>) -> Result<bool, Error> {
-    let mut connection = set_up.connect().await?;
-    let max = "SELECT current_setting('max_prepared_transactions')";
-    let (prepared_max,): (String,) = statements::one(&mut connection, max, &[]).await?;
-    connection.close().await;
-    Ok(prepared_max != "0")
-}
 
 /// Upgrades the table. Whoever waits for it keeps everybody out who comes behind, and a prepared
 /// transaction that is in doubt holds it until it has ended: hence the bound of the connection.
@@ -171,44 +162,6 @@ pub struct Postgres<D: Driver = Sqlx> {
     slots: Slots,
     can_prepare: bool,
     set_up: Arc<SetUp<D>>,
-}
-
-/// Set-up of the database, which comes once.
-#[derive(Debug)]
-struct SetUp<D> {
-    driver: D,
-    care: Care,
-    role: Option<String>,
-    /// The table is there as this version needs it.
-    is_made: OnceLock<()>,
-}
-
-impl<D: Driver> SetUp<D> {
-    /// A connection for statements that set something up. They wait for nobody for long: whoever waits
-    /// for a lock of a prepared transaction keeps out everybody who comes behind.
-    async fn connect(&self) -> Result<D::Connection, Error> {
-        let mut settings = vec![
-            ("lock_timeout", MIGRATION_LOCK_TIMEOUT.as_millis().to_string()),
-            ("default_transaction_read_only", "off".to_owned()),
-        ];
-        let mut connection = self.driver.connect(&settings).await?;
-        // Last, so that nothing else is said to fail because of it.
-        settings.extend(self.role.iter().map(|role| ("role", role.clone())));
-        let set = settings
-            .iter()
-            .map(|(name, value)| format!("SELECT set_config('{name}', {}, false)", literal(value)));
-        let set = connection.run(&set.collect::<Vec<_>>().join("; ")).await;
-        match (&self.role, set) {
-            (_, Ok(())) => {}
-            (Some(role), Err(error)) if error::is_no_such_role(&error) => {
-                let login = "SELECT session_user::text";
-                let (login,): (String,) = statements::one(&mut connection, login, &[]).await?;
-                return Err(error::may_not_work_as(role, &login, &error).into());
-            }
-            (_, Err(error)) => return Err(error.into()),
-        }
-        Ok(connection)
-    }
 }
 
 impl Postgres {
@@ -251,9 +204,9 @@ impl<D: Driver> Postgres<D> {
     /// Makes or upgrades the table, and learns its database's id.
     async fn make_table(&self) -> Result<(), Error> {
         let mut connection = self.set_up.connect().await?;
-        let found = find(&mut connection).await;
+        let found = within(LOOK_MAX, async { Ok(find(&mut connection).await) }).await?;
         if schema::is_to_be_made(&MIGRATIONS, found)? {
-            match migrate(&mut connection).await {
+            match within(MAKE_MAX, migrate(&mut connection)).await {
                 Err(error) if found.columns && migrate::is_not_permitted(&error) => {
                     schema::tell_not_upgraded(found, &MIGRATIONS, &error);
                     // It may have failed in the midst of a transaction.
@@ -262,11 +215,14 @@ impl<D: Driver> Postgres<D> {
                 done => done?,
             }
         }
-        let id = statements::optional(&mut connection, schema::READ_ID, &[]).await;
-        if let Some((id,)) = schema::readable(id) {
+        let end = async {
+            let id = statements::optional(&mut connection, schema::READ_ID, &[]).await;
+            connection.close().await;
+            Ok(schema::readable(id))
+        };
+        if let Some((id,)) = within(LOOK_MAX, end).await? {
             self.set_up.care.is_at(id)?;
         }
-        connection.close().await;
         self.set_up.is_made.get_or_init(|| ());
         Ok(())
     }

@@ -186,6 +186,12 @@ pub enum Fault {
     /// Neither the handler nor the database had come to an end by then.
     #[error("it was ended after {0:?}: neither the handler nor the database had answered")]
     Overtime(Duration),
+    /// The handler does not return to its runtime, so that nothing can end it.
+    #[error(
+        "it has not returned after {0:?}: the handler blocks its thread, and holds its place among the operations \
+         until it returns"
+    )]
+    Blocked(Duration),
     /// The action is not offered (any more), and its handler is needed.
     #[error("action {0} is not offered here, and its branch is prepared")]
     NotOffered(String),

@@ -4,7 +4,21 @@
 //! A table that is there already, from an earlier start or from the plain files, is used as it is: the
 //! service's own role need not be allowed to make tables.
 
+use std::time::Duration;
+
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
+
+/// Longest wait for a connection to set something up by.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// Longest wait for what is read to know how the database is: it may wait for locks.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) const LOOK_MAX: Duration = Duration::from_secs(60);
+
+/// Longest time in which the table is made or upgraded. A large one is not upgraded in a moment.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) const MAKE_MAX: Duration = Duration::from_secs(1800);
 
 /// Name of the table that remembers which migrations ran.
 const HISTORY: &str = "unanimo_barrier_migrations";
@@ -31,7 +45,13 @@ pub enum Error {
     )]
     InUse {
         /// Time that was waited.
-        waited: std::time::Duration,
+        waited: Duration,
+    },
+    /// The database has not answered, neither well nor with an error.
+    #[error("set the database up: it has not answered for {waited:?}")]
+    Silent {
+        /// Time that was waited.
+        waited: Duration,
     },
     /// These connections cannot be used.
     #[error("use these connections: {0}")]
@@ -83,6 +103,15 @@ impl From<crate::postgres::driver::Error> for Error {
             Err(error) => Self::Driver(error),
         }
     }
+}
+
+/// Bounds a part of the set-up. A server that vanishes without a word ends no connection.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) async fn within<T>(
+    bound: Duration,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(bound, work).await.unwrap_or(Err(Error::Silent { waited: bound }))
 }
 
 /// Tells that an earlier version's table is used as it is, because the role may make nothing.

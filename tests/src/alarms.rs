@@ -12,7 +12,7 @@ use tracing::{Dispatch, Event, Metadata, Subscriber};
 /// code whether it listens; another test's does not, and nobody would hear the line ever again.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Alarms::default()));
 
-/// Lines that were heard since it was made, on its thread: for tests whose runtime has one.
+/// Lines that were heard since it was made, on its thread.
 #[derive(Clone, Debug, Default)]
 pub struct Alarms(Arc<Mutex<Vec<String>>>);
 
@@ -24,6 +24,12 @@ impl Alarms {
         let alarms = Self::default();
         let guard = tracing::subscriber::set_default(alarms.clone());
         (alarms, guard)
+    }
+
+    /// Listens on this thread until the thread ends: for the threads of a runtime that has several.
+    pub fn listen_on_this_thread(&self) {
+        LazyLock::force(&SECOND);
+        std::mem::forget(tracing::subscriber::set_default(self.clone()));
     }
 
     /// Returns the lines with this alarm: all their fields.

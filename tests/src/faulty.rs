@@ -99,13 +99,21 @@ pub enum Fault {
     StoresMissingInput,
     /// Cancel undoes all branches of the transaction.
     CancelsAll,
+    /// The id of the database is ignored.
+    IgnoresDatabases,
+    /// Commit of a branch in another database is done. Not one of [`Self::ALL`]: a step of a saga is sent none.
+    CommitsElsewhere,
+    /// Cancel of a branch in another database is done. Not one of [`Self::ALL`]: it is found where the one before is.
+    CancelsElsewhere,
+    /// Votes carry no id of the database: no fault.
+    HasNoDatabaseId,
     /// It does not know work that must succeed, and says so: no fault.
     MayAlwaysFail,
 }
 
 impl Fault {
     /// Every fault, and `None`.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::None,
         Self::NoTombstone,
         Self::CancelNeedsPrepare,
@@ -139,11 +147,15 @@ impl Fault {
         Self::IgnoresOutputBound,
         Self::StoresMissingInput,
         Self::CancelsAll,
+        Self::IgnoresDatabases,
     ];
 }
 
 /// Name of the input that the action reads.
 pub const INPUT: &str = "ticket";
+
+/// Id of its database.
+const DATABASE_ID: &str = "0197a000-0000-7000-8000-000000000000";
 
 /// Time that Prepare works.
 const WORK: Duration = Duration::from_millis(3);
@@ -226,6 +238,12 @@ impl Faulty {
             _ => context.branch_id,
         };
         Ok((context.tx_id, branch))
+    }
+
+    /// Tells whether a branch is one of another database.
+    fn is_elsewhere(&self, context: Option<&BranchContext>) -> bool {
+        let id = context.map_or("", |context| context.database_id.as_str());
+        !["", DATABASE_ID].contains(&id) && self.fault != Fault::IgnoresDatabases
     }
 
     /// Returns the vote of a branch that has a row, now or `again`.
@@ -362,8 +380,18 @@ impl ParticipantService for Faulty {
     ) -> Result<Response<PrepareResponse>, Status> {
         let request = request.into_inner();
         let key = self.key(request.context.clone())?;
+        if self.is_elsewhere(request.context.as_ref()) {
+            return Err(Status::failed_precondition("it is in another database"));
+        }
+        let database_id = match self.fault {
+            Fault::HasNoDatabaseId => String::new(),
+            _ => DATABASE_ID.to_owned(),
+        };
         let answered = |answer| {
-            Ok(Response::new(PrepareResponse { answer: Some(answer), ..Default::default() }))
+            Ok(Response::new(PrepareResponse {
+                answer: Some(answer),
+                database_id: database_id.clone(),
+            }))
         };
         match self.fault {
             Fault::FallsMute if self.rows().is_empty() => {}
@@ -417,6 +445,13 @@ impl ParticipantService for Faulty {
     ) -> Result<Response<CommitResponse>, Status> {
         use commit_response::Answer;
         let request = request.into_inner();
+        if self.is_elsewhere(request.context.as_ref()) {
+            let answer = match self.fault {
+                Fault::CommitsElsewhere => Answer::Done(Done {}),
+                _ => Answer::Heuristic(heuristic(HeuristicKind::Hazard)),
+            };
+            return Ok(Response::new(CommitResponse { answer: Some(answer) }));
+        }
         let key = self.key(request.context)?;
         self.check_phase_two(&request.requires)?;
         let mut rows = self.rows();
@@ -450,6 +485,14 @@ impl ParticipantService for Faulty {
     ) -> Result<Response<CancelResponse>, Status> {
         use cancel_response::Answer;
         let request = request.into_inner();
+        if self.is_elsewhere(request.context.as_ref()) {
+            return match self.fault {
+                Fault::CancelsElsewhere => {
+                    Ok(Response::new(CancelResponse { answer: Some(Answer::Done(Done {})) }))
+                }
+                _ => Err(Status::failed_precondition("it is in another database")),
+            };
+        }
         let key = self.key(request.context)?;
         self.check_phase_two(&request.requires)?;
         let has_bound = request.prepare_until.is_some();

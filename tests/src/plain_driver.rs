@@ -156,7 +156,9 @@ impl Connection for PlainConnection {
     }
 
     fn server_error(error: &(dyn std::error::Error + 'static)) -> Option<ServerError> {
-        error.downcast_ref::<tokio_postgres::Error>()?.as_db_error().map(answer)
+        let whole = error.downcast_ref::<tokio_postgres::Error>().and_then(|e| e.as_db_error());
+        // A wrapper that is transparent, such as anyhow, shows what the error holds in its place.
+        whole.or_else(|| error.downcast_ref::<DbError>()).map(answer)
     }
 }
 

@@ -165,6 +165,12 @@ impl Proxy {
         self.state.silent_to.store(self.state.made.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
+    /// Returns the number of connections so far.
+    #[must_use]
+    pub fn made(&self) -> u64 {
+        self.state.made.load(Ordering::SeqCst)
+    }
+
     /// Returns the number of answers that were lost.
     #[must_use]
     pub fn lost(&self) -> u64 {

@@ -87,6 +87,13 @@ fn expected_of_a_step(fault: Fault) -> (&'static [&'static str], &'static str) {
             &["no-bound"],
             "a Prepare that came after a Cancel, both without a prepare_until, was answered PREPARED",
         ),
+        Fault::OneBranchATransaction => (
+            &["saga-in-order", "independent-branches"],
+            "after the first was cancelled, was answered REFUSED",
+        ),
+        Fault::IgnoresDatabases => {
+            (&["other-database"], "Prepare for another database was answered PREPARED")
+        }
         Fault::IgnoresOutputBound => {
             (&["output-bound"], "whose output has 36 bytes, was answered PREPARED")
         }
@@ -132,6 +139,9 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         | Fault::Mute
         | Fault::FallsMute
         | Fault::ReadOnlyAfterCancel
+        | Fault::CommitsElsewhere
+        | Fault::CancelsElsewhere
+        | Fault::HasNoDatabaseId
         | Fault::MayAlwaysFail => (&[], ""),
         Fault::IgnoresRequirements => (
             &["unknown-requirement", "must-succeed-requirement"],
@@ -153,6 +163,8 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         | Fault::PurgesAtBound
         | Fault::TombstonesNeedABound
         | Fault::IgnoresOutputBound
+        | Fault::IgnoresDatabases
+        | Fault::OneBranchATransaction
         | Fault::StoresMissingInput
         | Fault::CancelsAll
         | Fault::StoresFailures
@@ -184,10 +196,6 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         Fault::OutputsDiffer => (
             REPEATED_PREPARES,
             "the same Prepare, sent a second time, was answered PREPARED with output",
-        ),
-        Fault::OneBranchATransaction => (
-            &["saga-in-order", "independent-branches"],
-            "after the first was cancelled, was answered REFUSED",
         ),
         Fault::IgnoresBound => (
             &["prepare-too-late"],
@@ -333,6 +341,27 @@ async fn a_yes_without_writes_after_a_cancel_is_found() {
         let report = unanimo_conformance::run(target, options, |_| {}, pending()).await.unwrap();
         let failed: Vec<_> = failed(&report).into_iter().map(|(name, _)| name).collect();
         assert_eq!(failed.contains(&"prepare-after-cancel"), is_found, "{fault:?}: {report}");
+    }
+}
+
+/// Each operation of a branch in another database is looked at, and nothing where votes carry no id.
+#[tokio::test]
+async fn what_is_answered_for_another_database_is_found() {
+    for (fault, words) in [
+        (Fault::CommitsElsewhere, "Commit for another database was answered done, expected"),
+        (Fault::CancelsElsewhere, "Cancel for another database was answered, expected an error"),
+        (Fault::HasNoDatabaseId, ""),
+    ] {
+        let target = Arc::new(Faulty::new(fault));
+        let report = unanimo_conformance::run(target, options(), |_| {}, pending()).await.unwrap();
+        let found = failed(&report);
+        assert_eq!(found.is_empty(), words.is_empty(), "{fault:?}: {report}");
+        let of = |name: &str| report.checked.iter().find(|checked| checked.guarantee == name);
+        match &of("other-database").unwrap().verdict {
+            Verdict::Failed(seen) => assert!(seen.contains(words) && found.len() == 1, "{report}"),
+            Verdict::Skipped(why) => assert!(why.contains("carry no database_id"), "{why}"),
+            Verdict::Passed => panic!("{fault:?}: {report}"),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use unanimo_proto::v1::participant_directory_service_server::ParticipantDirector
 use super::access::Access;
 use super::error::{
     from_endpoint, from_engine, from_store, invalid, other_database, too_many_endpoints,
-    too_many_participants,
+    too_many_instances, too_many_participants,
 };
 use super::rpc::serve;
 use super::{Api, page, parse};
@@ -159,7 +159,10 @@ impl Api {
         if let Some(surplus) = self.directory.surplus(name, endpoint, instance) {
             self.remove(name, endpoint, &surplus).await?;
         }
-        Ok(())
+        match self.directory.has_place_for_instance(name, endpoint, instance) {
+            true => Ok(()),
+            false => Err(too_many_instances()),
+        }
     }
 
     /// Takes an instance away in the caller's turn, and tells whether it was the last of its endpoint.

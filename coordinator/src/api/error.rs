@@ -23,7 +23,7 @@ use crate::audit::Unwritten;
 use crate::identity::TooMany;
 use crate::participants::allow;
 use crate::participants::databases::Other;
-use crate::participants::directory::{self, ENDPOINTS_MAX};
+use crate::participants::directory::{self, ENDPOINTS_MAX, INSTANCES_TOTAL_MAX};
 use crate::{engine, store};
 
 /// When to come back where a call's end is waited for.
@@ -247,6 +247,11 @@ pub(super) fn too_many_endpoints(name: &ParticipantName) -> Status {
         "participant {name} has {ENDPOINTS_MAX} endpoints that are alive, and may have no more"
     );
     Reason::Overloaded.status(message)
+}
+
+/// As many instances are kept as may be, of all participants together.
+pub(super) fn too_many_instances() -> Status {
+    Reason::Overloaded.status(format!("{INSTANCES_TOTAL_MAX} instances are registered, and may be"))
 }
 
 /// As many names are kept as may be, and none of them is long gone.

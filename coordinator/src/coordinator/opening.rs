@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use super::Status;
 use crate::cluster::birth::{Candidate, Created, Patience};
 use crate::config::Config;
+use crate::engine::Clock;
+use crate::env::Env;
 use crate::store::{self, Error, Opening, Registration, Relocation, Start, Store};
 
 /// Longest wait for another process to let go of an SQLite file: one that ends takes a moment. Whoever
@@ -92,6 +94,22 @@ pub(super) async fn registrations(
     loop {
         match store.endpoints().list().await {
             Ok(registrations) => return Ok(registrations),
+            Err(error) => patience.wait(error, &told).await?,
+        }
+    }
+}
+
+/// Makes the clock that transactions go by, from the times that the database knows.
+pub(super) async fn clock(
+    store: &dyn Store,
+    env: &Arc<dyn Env>,
+    status: &Status,
+) -> Result<Clock, Error> {
+    let told = |at| status.starts(at);
+    let mut patience = Patience::default();
+    loop {
+        match store.purge().times().await {
+            Ok(times) => return Ok(Clock::new(Arc::clone(env), times)),
             Err(error) => patience.wait(error, &told).await?,
         }
     }

@@ -9,6 +9,10 @@
 //! deadline with clocks of their own, and what is to start next week must not start because a clock was
 //! wrong for a moment. If the system's clock jumps, the time of day goes on by real time at first, and
 //! follows only a jump that lasts.
+//!
+//! A process that starts has lived through nothing yet. It compares its clock with the database's and with
+//! the time of the last purge, which is stored, and goes by the one that these bear out. A transaction
+//! that is adopted goes on no earlier than the latest time that its rows have.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,8 +20,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use unanimo_core::Timestamp;
 
+use crate::alarm::CLOCK_SKEW;
 use crate::env::Env;
 use crate::spans::nanos;
+use crate::store::PurgeTimes;
 use crate::suspension::{Moment, suspended};
 
 /// Difference between the system's clock and real time up to which it is no jump: clocks are slewed, and
@@ -26,6 +32,9 @@ const SLEW_MAX: Duration = Duration::from_secs(1);
 
 /// Time for which a jump must last before it is followed: longer than a mistake that is corrected.
 const FOLLOW_AFTER: Duration = Duration::from_secs(10 * 60);
+
+/// Most by which clocks that agree may differ at a start: as for the purge.
+const SKEW_MAX: Duration = Duration::from_secs(60);
 
 /// Latest time that is waited for. An instant cannot be much further away.
 const FAR: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
@@ -58,6 +67,12 @@ impl Anchor {
         self.time.0.saturating_mul(1_000_000).saturating_add(passed)
     }
 
+    /// Returns the anchor that is at this time by now, if this one is at an earlier one.
+    pub(super) fn not_before(self, time: Timestamp) -> Self {
+        let now = Moment::now();
+        if self.time_at(now) < time { Self::new(time, now) } else { self }
+    }
+
     /// Returns when it is this time of day, or when it was that of the anchor if that is later, if the
     /// machine does not sleep until then.
     pub(super) fn moment_of(self, time: Timestamp) -> Instant {
@@ -72,7 +87,7 @@ impl Anchor {
 
 /// Source of the time of day for transactions that begin, start or are adopted.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     env: Arc<dyn Env>,
     followed: Mutex<Followed>,
 }
@@ -86,9 +101,29 @@ struct Followed {
 }
 
 impl Clock {
-    pub(super) fn new(env: Arc<dyn Env>) -> Self {
-        let anchor = Anchor::new(env.now(), Moment::now());
+    /// Makes the source for a process that starts, with the times that the database told a moment ago.
+    pub(crate) fn new(env: Arc<dyn Env>, told: PurgeTimes) -> Self {
+        let own = env.now();
+        let gone_by = believed(own, told);
+        if gone_by != own {
+            let PurgeTimes { database, last } = told;
+            tracing::error!(
+                alarm = CLOCK_SKEW,
+                own = own.0,
+                database = database.0,
+                last_purge = last.map(|last| last.0),
+                gone_by = gone_by.0,
+                "this process's clock is not borne out by the database; transactions go by another time, in \
+                 milliseconds since 1970, for ten minutes, and those that are adopted for as long as they last"
+            );
+        }
+        let anchor = Anchor::new(gone_by, Moment::now());
         Self { env, followed: Mutex::new(Followed { anchor, jump: None }) }
+    }
+
+    /// Returns the source of the system's time.
+    pub(super) fn env(&self) -> Arc<dyn Env> {
+        Arc::clone(&self.env)
     }
 
     /// Returns the time of day for a transaction that begins, starts or is adopted now.
@@ -136,7 +171,27 @@ impl Followed {
 }
 
 fn is_near(one: Timestamp, other: Timestamp) -> bool {
-    one.until(other).max(other.until(one)) <= SLEW_MAX
+    difference(one, other) <= SLEW_MAX
+}
+
+fn difference(one: Timestamp, other: Timestamp) -> Duration {
+    one.until(other).max(other.until(one))
+}
+
+/// Returns the time of day that a process goes by when it starts. A clock that is behind the last purge is
+/// wrong. Where two differ that are both later, the earlier one is gone by: what ends late can still end
+/// otherwise, and what was aborted too soon stays aborted.
+fn believed(own: Timestamp, told: PurgeTimes) -> Timestamp {
+    let PurgeTimes { database, last: Some(last) } = told else { return own };
+    let is_behind = |time: Timestamp| time.until(last) > SKEW_MAX;
+    let clock = match (is_behind(own), is_behind(database)) {
+        _ if difference(own, database) <= SKEW_MAX => own,
+        (false, true) => own,
+        (true, false) => database,
+        (false, false) => own.min(database),
+        (true, true) => own.max(database),
+    };
+    if is_behind(clock) { last } else { clock }
 }
 
 #[cfg(test)]
@@ -172,6 +227,44 @@ mod tests {
             let gone_by = clock.follow(Anchor::new(Timestamp(told_ms), at));
             assert_eq!(gone_by.time_at(at).0 / 1000, expected_secs, "{secs} s: {told_ms}");
         }
+    }
+
+    #[test]
+    fn a_start_goes_by_the_clock_that_is_borne_out() {
+        const NOW: u64 = 1_800_000_000_000;
+        const HOUR: i64 = 60 * 60 * 1000;
+        let at = |ms: i64| Timestamp(NOW.saturating_add_signed(ms));
+        // This process's clock, the database's, and the last purge, as they differ from the true time; what is
+        // gone by.
+        for (own, database, last, expected) in [
+            (0, 0, Some(-10_000), 0),
+            (0, 30_000, Some(-10_000), 0),
+            // One of them was set.
+            (HOUR, 0, Some(-10_000), 0),
+            (-HOUR, 0, Some(-10_000), 0),
+            (0, HOUR, Some(-10_000), 0),
+            (0, -HOUR, Some(-10_000), 0),
+            // Both were, or they are on one machine.
+            (-HOUR, -HOUR, Some(-10_000), -10_000),
+            (-HOUR, -2 * HOUR, Some(-10_000), -10_000),
+            // Nobody ran for a day.
+            (0, 0, Some(-24 * HOUR), 0),
+            (0, -HOUR, Some(-24 * HOUR), -HOUR),
+            // Nothing is known.
+            (HOUR, 0, None, HOUR),
+        ] {
+            let told = PurgeTimes { database: at(database), last: last.map(at) };
+            assert_eq!(believed(at(own), told), at(expected), "{own} {database} {last:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_stored_is_no_later_than_the_present() {
+        let anchor = Anchor::new(Timestamp(1_000_000), Moment::now());
+        let later = anchor.not_before(Timestamp(9_000_000));
+        assert!((9_000_000..9_060_000).contains(&later.now().0), "{later:?}");
+        let same = anchor.not_before(Timestamp(900_000));
+        assert!((1_000_000..1_060_000).contains(&same.now().0), "{same:?}");
     }
 
     /// The machine sleeps: its clock tells the time asleep afterwards, and that is no jump.

@@ -35,7 +35,6 @@ use super::unreadable;
 use super::waiting::Waiting;
 use super::{Answer, Error, Options, Until, View, on_stripped};
 use crate::cluster::lease::Lease;
-use crate::env::Env;
 use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
 use crate::participants::directory::Directory;
@@ -102,7 +101,7 @@ pub(super) struct Shared {
 pub(crate) struct Parts {
     pub(crate) me: Incarnation,
     pub(crate) options: Options,
-    pub(crate) env: Arc<dyn Env>,
+    pub(crate) clock: Clock,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) metrics: Arc<Metrics>,
@@ -115,19 +114,20 @@ pub(crate) struct Parts {
 
 /// Makes an engine and its handle.
 pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
-    let Parts { me, options, env, store, directory, metrics, lease, journal, completions, .. } =
-        parts;
+    let Parts {
+        me, options, clock, store, directory, metrics, lease, journal, completions, ..
+    } = parts;
     let (sender, inbox) = mpsc::unbounded_channel();
     let admission = Arc::new(Admission::new(options.bounds));
     let gid_retention = options.gid_retention;
     let options = Arc::new(options);
-    let clock = Arc::new(Clock::new(Arc::clone(&env)));
+    let clock = Arc::new(clock);
     let service = Service {
         me,
         cluster_id: store.cluster_id().into(),
         options: Arc::clone(&options),
         clock: Arc::clone(&clock),
-        env,
+        env: clock.env(),
         metrics: Arc::clone(&metrics),
         caller: Caller::new(directory.clone(), lease.clone(), metrics.clone(), parts.spans.clone()),
         lease,

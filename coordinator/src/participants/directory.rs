@@ -31,7 +31,7 @@ pub(crate) use self::entry::{Entry, Taken};
 pub(crate) use self::health::Failed;
 pub(crate) use self::invitation::Invitation;
 pub use self::kind::CallKind;
-pub use self::place::{ENDPOINTS_MAX, NamePlace, Place};
+pub use self::place::{ENDPOINTS_MAX, INSTANCES_TOTAL_MAX, NamePlace, Place};
 pub use self::sweep::Stale;
 pub use self::turns::Turn;
 use self::turns::Turns;

@@ -134,6 +134,11 @@ impl Place {
         self
     }
 
+    /// Tells whether this part is known.
+    pub(super) fn knows(&self, part: &str) -> bool {
+        self.0.contains_key(part)
+    }
+
     /// Tells whether no part that both have differs.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         self.0.iter().all(|(name, value)| other.0.get(name).is_none_or(|other| other == value))

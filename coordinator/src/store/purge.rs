@@ -44,7 +44,7 @@ impl Retention {
             now_ms,
             details_ms: before(self.details),
             gids_ms: before(self.gids),
-            stripped_ms: before(self.gids.saturating_sub(self.details)),
+            stripped_ms: before(self.gids.saturating_sub(self.details).max(self.gids / 2)),
         }
     }
 }
@@ -57,7 +57,8 @@ pub(super) struct Cutoffs {
     pub(super) details_ms: i64,
     /// Gids of what ended before this go. The watermark.
     pub(super) gids_ms: i64,
-    /// Gids go only if their details went at this time or before.
+    /// Gids go only if their details went at this time or before: half of their retention ago at least, also
+    /// where details are kept for as long.
     pub(super) stripped_ms: i64,
 }
 
@@ -101,8 +102,8 @@ pub trait Purge: Send + Sync {
     /// Raises the watermark, and then deletes a bounded number of transactions whose details are gone,
     /// and returns that number.
     ///
-    /// A gid goes no sooner after its details than the two retentions differ: an end that was stored
-    /// by a clock that was behind does not shorten that.
+    /// A gid goes no sooner after its details than the two retentions differ, and than half of its own: an end
+    /// that was stored by a clock that was behind does not shorten that.
     ///
     /// # Errors
     /// [`Error::Fenced`] once the incarnation is fenced.

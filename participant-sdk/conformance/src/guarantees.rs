@@ -183,6 +183,11 @@ guarantees! {
     "wrong-participant", manners::wrong_participant,
         "A branch of another participant's name is answered with an error status, not with a vote.",
         "an address that was given to another participant would vote for work that is not its own.";
+    "other-database", manners::other_database,
+        "A branch that was prepared in another database of the participant's name is not answered for: \
+         Prepare and Cancel get an error status, and Commit is HEURISTIC_HAZARD. The id that the votes \
+         carry is its own.",
+        "two processes of one name with two databases: done would be said of work that is elsewhere.";
     "malformed-context", manners::malformed,
         "A Prepare without a context, or with one that breaks the rules, is answered with an error \
          status, not with a vote.",

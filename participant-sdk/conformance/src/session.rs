@@ -4,6 +4,7 @@
 mod asking;
 mod branch;
 mod leaving;
+mod refused;
 mod unimplemented;
 
 use std::fmt;
@@ -65,6 +66,8 @@ struct Traces {
     open: Vec<Branch>,
     committed: Vec<(String, String)>,
     left_behind: Vec<String>,
+    /// Id of the participant's database, as its votes carry it.
+    database_id: Option<String>,
     /// Something was answered, so that a participant is there.
     has_answered: bool,
     /// Another kind of server listens at the endpoint.
@@ -163,6 +166,11 @@ impl Session {
         let vote = loop {
             let request = self.request(prepare(branch, asking.attempt));
             let sent = self.within(self.inner.target.prepare(request)).await;
+            if let Ok(response) = &sent
+                && !response.database_id.is_empty()
+            {
+                self.lock().database_id = Some(response.database_id.clone());
+            }
             if let Some(vote) = self.answered(&mut asking, sent.map(answer::vote)).await? {
                 break vote;
             }

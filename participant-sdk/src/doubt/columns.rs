@@ -47,7 +47,7 @@ pub(crate) fn doubt<T: TxIdColumn>(
     (cluster_id, tx_id, branch_id, age_ms, mode): DoubtRow<T>,
 ) -> Result<Doubt, Fault> {
     let (tx_id, branch, is_step) = (tx_id.read()?, BranchName::Id(branch_id), mode == "saga");
-    Ok(Doubt { cluster_id, tx_id, branch, age: age(age_ms), is_step })
+    Ok(Doubt { cluster_id, tx_id, branch, age: age(age_ms), is_step, is_ahead: is_ahead(age_ms) })
 }
 
 pub(crate) fn committed<T: TxIdColumn>(
@@ -69,6 +69,11 @@ pub(crate) fn named((participant, cluster_id, count, oldest_ms): NamedRow) -> Na
 /// A clock that was set back makes nothing older than it is.
 pub(crate) fn age(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+/// Tells whether it is of a time to come, by more than clocks are slewed. Statements have the same bound.
+pub(crate) fn is_ahead(age_ms: i64) -> bool {
+    age_ms < -60_000
 }
 
 /// Far below what would overflow once it is taken off a time.

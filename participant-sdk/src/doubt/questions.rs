@@ -21,8 +21,12 @@ pub(crate) enum Question {
     OpenOutput,
     /// Names of prepared rows as [`NamedRow`](super::NamedRow).
     Names,
-    /// Deletes rows that left nothing behind: participant, retention in milliseconds, limit. On MariaDB it
-    /// lists their keys.
+    /// Number of prepared rows whose `tx_id` is none: participant.
+    Unreadable,
+    /// The database's time of day, in milliseconds since 1970.
+    Clock,
+    /// Deletes rows that left nothing behind: participant, the time before which their `prepare_until` is, limit.
+    /// On MariaDB it lists their keys.
     PurgeUndone,
     /// Committed rows as [`Row`](super::Row) with their `prepare_until`: participant, retention in
     /// milliseconds, `prepare_until` and key to go on after (three parameters), limit.
@@ -132,6 +136,27 @@ macro_rules! answer_questions {
             Ok(rows.chain(self.other_names().await?).collect())
         }
 
+        async fn unreadable_rows(&self, participant: &str) -> Result<u64, $crate::resource::Fault> {
+            let mut sweeping = self.sweeping().await?;
+            let told = sqlx::query_as(self.question($crate::doubt::Question::Unreadable))
+                .bind(participant)
+                .fetch_one(&mut *sweeping)
+                .await;
+            let (rows,): (i64,) = told.map_err($fault("look for rows that cannot be read"))?;
+            sweeping.release();
+            Ok(rows.unsigned_abs())
+        }
+
+        async fn clock_ms(&self) -> Result<i64, $crate::resource::Fault> {
+            let mut sweeping = self.sweeping().await?;
+            let told = sqlx::query_as(self.question($crate::doubt::Question::Clock))
+                .fetch_one(&mut *sweeping)
+                .await;
+            let (now_ms,): (i64,) = told.map_err($fault("read the clock"))?;
+            sweeping.release();
+            Ok(now_ms)
+        }
+
         async fn committed_rows(
             &self,
             participant: &str,
@@ -191,13 +216,13 @@ macro_rules! purge_undone {
         async fn purge_undone(
             &self,
             participant: &str,
-            retention: std::time::Duration,
+            until_ms: i64,
             limit: usize,
         ) -> Result<u64, $crate::resource::Fault> {
             let mut sweeping = self.sweeping().await?;
             let purged = sqlx::query(self.question($crate::doubt::Question::PurgeUndone))
                 .bind(participant)
-                .bind($crate::doubt::millis(retention))
+                .bind(until_ms)
                 .bind($crate::doubt::limit(limit))
                 .execute(&mut *sweeping)
                 .await

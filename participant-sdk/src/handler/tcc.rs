@@ -26,7 +26,8 @@ use crate::resource::Resource;
 /// and an alarm `handler_lost_transaction` is raised.
 ///
 /// It never blocks its thread: an operation that takes too long is
-/// [ended](crate::Participant::overtime) where it awaits something.
+/// [ended](crate::Participant::overtime) where it awaits something, and nothing else can end it. One that does not
+/// return is told by an alarm `operation_overtime`, and holds its place among the operations until it does.
 ///
 /// Work outside of the database, such as a request to another service, is [`TccOutside`].
 pub trait Tcc<R: Resource>: Send + Sync + 'static {

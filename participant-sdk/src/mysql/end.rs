@@ -142,7 +142,7 @@ impl Ending<'_> {
     /// session has the name.
     async fn name_again(&mut self, writes: bool) -> Result<bool, Fault> {
         const DOING: &str = "prepare another transaction of a name that the server has lost";
-        let session = self.database.set_up.connect().await;
+        let session = self.database.set_up.open().await;
         let mut session = session.map_err(fault(DOING))?;
         let work = if writes { self.database.statements.nothing() } else { "DO 0".to_owned() };
         let start = AssertSqlSafe(format!("XA START {}; {work}", self.xid));

@@ -2,6 +2,7 @@
 
 use sqlx::mysql::MySqlDatabaseError;
 
+use crate::causes;
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::Fault;
@@ -195,9 +196,9 @@ fn answer_among<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> Option<&'a MySqlDatabaseError> {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.find_map(|cause| match cause.downcast_ref::<sqlx::Error>() {
-        Some(error) => answer(error),
-        None => cause.downcast_ref::<MySqlDatabaseError>(),
+    causes.find_map(|cause| {
+        let held = causes::answer(cause).and_then(|answer| answer.try_downcast_ref());
+        held.or_else(|| cause.downcast_ref::<MySqlDatabaseError>())
     })
 }
 

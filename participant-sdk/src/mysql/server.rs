@@ -34,6 +34,38 @@ pub(super) async fn cannot_prepare(
     }
 }
 
+/// Settings that decide what a crash of the server loses. MariaDB and MySQL know all of them.
+const DURABILITY: &str =
+    "SELECT CAST(@@GLOBAL.innodb_flush_log_at_trx_commit AS CHAR), CAST(@@GLOBAL.log_bin AS CHAR),
+        CAST(@@GLOBAL.sync_binlog AS CHAR)";
+
+/// Warns if a crash of the server's machine may take back what it has committed: a vote, and an end.
+pub(super) async fn warn_if_not_durable(connection: &mut MySqlConnection) -> Result<(), Error> {
+    let told = sqlx::query_as(DURABILITY).persistent(false).fetch_one(connection).await;
+    let (flush, has_log, sync): (String, String, String) = told.map_err(Error::Connect)?;
+    for setting in not_durable(&flush, &has_log, &sync) {
+        tracing::warn!(
+            setting,
+            "a crash of the database server's machine may take back votes that were answered, and ends: see \
+             docs/own-database.md"
+        );
+    }
+    Ok(())
+}
+
+fn not_durable(flush: &str, has_log: &str, sync: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    // MariaDB's 3 is 1, and flushes at more places.
+    if !["1", "3"].contains(&flush) {
+        found.push(format!("innodb_flush_log_at_trx_commit = {flush}, and not 1"));
+    }
+    // A commit that the binary log lacks is rolled back by the recovery.
+    if ["1", "ON"].contains(&has_log) && sync != "1" {
+        found.push(format!("sync_binlog = {sync}, and not 1"));
+    }
+    found
+}
+
 /// The first versions of MariaDB and MySQL in which a prepared transaction survives the end of its session,
 /// a restart, and both with a binary log.
 const MARIADB_MIN: [u32; 3] = [10, 5, 2];
@@ -67,6 +99,25 @@ fn numbers(version: &str) -> Option<[u32; 3]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn s3_settings_that_may_lose_a_vote_are_found() {
+        for (flush, has_log, sync, expected) in [
+            ("1", "0", "0", &[] as &[&str]),
+            ("3", "OFF", "0", &[]),
+            ("1", "ON", "1", &[]),
+            ("1", "1", "0", &["sync_binlog = 0, and not 1"]),
+            ("2", "0", "0", &["innodb_flush_log_at_trx_commit = 2, and not 1"]),
+            (
+                "0",
+                "ON",
+                "100",
+                &["innodb_flush_log_at_trx_commit = 0, and not 1", "sync_binlog = 100, and not 1"],
+            ),
+        ] {
+            assert_eq!(not_durable(flush, has_log, sync), expected);
+        }
+    }
 
     #[test]
     fn s7_a_server_that_loses_prepared_transactions_is_refused_with_a_sentence() {

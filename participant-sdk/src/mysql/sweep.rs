@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, QueryBuilder};
 use uuid::Uuid;
@@ -15,7 +14,7 @@ use super::two_phase::listed;
 use super::xid::Xid;
 use crate::doubt::{
     BranchName, Doubt, GROUP_ROWS_MAX, GroupRows, Histories, History, Named, Question, RowChange,
-    RowKey, Sweepable, TxIdColumn, age, answer_questions, millis,
+    RowKey, Sweepable, TxIdColumn, age, answer_questions, is_ahead,
 };
 use crate::resource::{Fault, Local};
 
@@ -27,6 +26,9 @@ const AGE_MS: &str = "TIMESTAMPDIFF(MICROSECOND, changed_at, SYSDATE(6)) DIV 100
 /// Milliseconds from the row's making to its last change.
 const LIVED_MS: &str = "TIMESTAMPDIFF(MICROSECOND, created_at, changed_at) DIV 1000";
 
+/// Condition of a row that can be read: its `tx_id` is one. Whoever writes rows by hand may have written anything.
+const READABLE: &str = "tx_id REGEXP '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'";
+
 const COUNT: &str = "
 SELECT count(CASE WHEN mode <> 'saga' THEN 1 END),
     coalesce(max(CASE WHEN mode <> 'saga' THEN {age} END), 0),
@@ -35,14 +37,15 @@ FROM {table} WHERE state = 'prepared' AND participant = ?";
 
 const ROWS: &str = "
 SELECT cluster_id, tx_id, branch_id, {age}, mode FROM {table}
-WHERE state = 'prepared' AND participant = ? AND {age} >= ?
-    AND (mode <> 'saga' OR {age} >= LEAST({lived} DIV 2, 3600000))
+WHERE state = 'prepared' AND participant = ? AND {readable}
+    AND ({age} < -60000
+        OR {age} >= ? AND (mode <> 'saga' OR {age} >= LEAST({lived} DIV 2, 3600000)))
     AND (tx_id, branch_id) > (?, ?)
 ORDER BY tx_id, branch_id LIMIT ?";
 
 const OPEN: &str = "
 SELECT tx_id, branch_id, action, mode FROM {table}
-WHERE state = 'prepared' AND participant = ? AND (tx_id, branch_id) > (?, ?)
+WHERE state = 'prepared' AND participant = ? AND {readable} AND (tx_id, branch_id) > (?, ?)
 ORDER BY tx_id, branch_id LIMIT ?";
 
 const OPEN_OUTPUT: &str = "
@@ -67,20 +70,25 @@ const AGES_MAX: usize = 500;
 /// Without a lock: a DELETE that looks for its rows would wait for those of branches in doubt.
 const UNDONE: &str = "
 SELECT tx_id, branch_id FROM {table}
-WHERE state IN ('read_only', 'refused', 'cancelled') AND participant = ?
-    AND prepare_until_ms < {now} - ?
+WHERE state IN ('read_only', 'refused', 'cancelled') AND participant = ? AND {readable}
+    AND prepare_until_ms < ?
 ORDER BY prepare_until_ms, tx_id, branch_id LIMIT ?";
+
+const UNREADABLE: &str = "
+SELECT count(*) FROM {table} WHERE state = 'prepared' AND participant = ? AND NOT {readable}";
+
+const CLOCK: &str = "SELECT {now}";
 
 const COMMITTED: &str = "
 SELECT cluster_id, tx_id, branch_id, prepare_until_ms FROM {table}
-WHERE state = 'committed' AND participant = ? AND prepare_until_ms < {now} - ?
+WHERE state = 'committed' AND participant = ? AND {readable} AND prepare_until_ms < {now} - ?
     AND (prepare_until_ms, tx_id, branch_id) > (?, ?, ?)
 ORDER BY prepare_until_ms, tx_id, branch_id LIMIT ?";
 
 const UNBOUNDED: &str = "
 SELECT cluster_id, tx_id, branch_id, 0 FROM {table}
 WHERE state = 'committed' AND participant = ? AND prepare_until_ms IS NULL AND {age} >= ?
-    AND (tx_id, branch_id) > (?, ?)
+    AND {readable} AND (tx_id, branch_id) > (?, ?)
 ORDER BY tx_id, branch_id LIMIT ?";
 
 const PURGE_UNDONE: &str = "
@@ -111,6 +119,8 @@ pub(super) struct Statements {
     open: Arc<str>,
     open_output: Arc<str>,
     names: Arc<str>,
+    unreadable: Arc<str>,
+    clock: Arc<str>,
     undone: Arc<str>,
     purge_undone: Arc<str>,
     committed: Arc<str>,
@@ -128,7 +138,7 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(table: &str) -> Self {
         let of = |statement: &str| {
-            let statement = statement.replace("{table}", table);
+            let statement = statement.replace("{table}", table).replace("{readable}", READABLE);
             let statement = statement.replace("{age}", AGE_MS).replace("{lived}", LIVED_MS);
             statement.replace("{now}", NOW_MS).into()
         };
@@ -139,6 +149,8 @@ impl Statements {
             open: of(OPEN),
             open_output: of(OPEN_OUTPUT),
             names: of(NAMES),
+            unreadable: of(UNREADABLE),
+            clock: of(CLOCK),
             undone: of(UNDONE),
             purge_undone: of(PURGE_UNDONE),
             committed: of(COMMITTED),
@@ -176,18 +188,18 @@ impl MySql {
     /// Names that prepared transactions of this database bear.
     async fn other_names(&self) -> Result<Vec<Named>, Fault> {
         let all = self.all_prepared().await?;
-        let names = all.into_iter().map(|(xid, age)| Named {
+        let names = all.into_iter().map(|(xid, age_ms)| Named {
             participant: xid.participant,
             cluster_id: xid.cluster_id,
             count: 1,
-            oldest: age,
+            oldest: age(age_ms),
         });
         Ok(names.collect())
     }
 
-    /// Every prepared transaction of ours in this database, with its age. The server lists those of all
+    /// Every prepared transaction of ours in this database, with its age in milliseconds. The server lists those of all
     /// databases, and not since when they are prepared: their rows tell.
-    async fn all_prepared(&self) -> Result<Vec<(Xid, Duration)>, Fault> {
+    async fn all_prepared(&self) -> Result<Vec<(Xid, i64)>, Fault> {
         if !self.can_prepare() {
             return Ok(Vec::new());
         }
@@ -203,11 +215,11 @@ impl MySql {
             ages.extend(self.ages(&mut connection, &tx_ids).await?);
         }
         let of_here = |xid: Xid| {
-            let age = ages.get(&(xid.tx_id, xid.participant.clone())).copied();
-            age.map(|age| (xid, age))
+            let age_ms = ages.get(&(xid.tx_id, xid.participant.clone())).copied();
+            age_ms.map(|age_ms| (xid, age_ms))
         };
         let mut all: Vec<_> = names.into_iter().filter_map(of_here).collect();
-        all.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
+        all.sort_by_key(|(_, age_ms)| std::cmp::Reverse(*age_ms));
         Ok(all)
     }
 
@@ -217,7 +229,7 @@ impl MySql {
         &self,
         connection: &mut MySqlConnection,
         tx_ids: &[Uuid],
-    ) -> Result<Vec<((Uuid, String), Duration)>, Fault> {
+    ) -> Result<Vec<((Uuid, String), i64)>, Fault> {
         const DOING: &str = "read rows of prepared transactions";
         let begin = sqlx::raw_sql(AssertSqlSafe(begin_reading_all()));
         begin.execute(&mut *connection).await.map_err(fault(DOING))?;
@@ -231,7 +243,7 @@ impl MySql {
         let found: Vec<(String, String, i64)> = found.map_err(fault(DOING))?;
         sqlx::raw_sql("ROLLBACK").execute(connection).await.map_err(fault(DOING))?;
         let named = |(tx_id, participant, age_ms): (String, _, _)| {
-            Ok(((tx_id.read()?, participant), age(age_ms)))
+            Ok(((tx_id.read()?, participant), age_ms))
         };
         found.into_iter().map(named).collect()
     }
@@ -244,6 +256,8 @@ impl MySql {
             Question::OpenRows => &statements.open,
             Question::OpenOutput => &statements.open_output,
             Question::Names => &statements.names,
+            Question::Unreadable => &statements.unreadable,
+            Question::Clock => &statements.clock,
             Question::PurgeUndone => &statements.undone,
             Question::CommittedRows => &statements.committed,
             Question::UnboundedRows => &statements.unbounded,
@@ -284,12 +298,13 @@ impl Sweepable for MySql {
     async fn prepared_transactions(&self, participant: &str) -> Result<Vec<Doubt>, Fault> {
         let all = self.all_prepared().await?;
         let own = all.into_iter().filter(|(xid, _)| xid.participant == participant);
-        let doubts = own.map(|(xid, age)| Doubt {
+        let doubts = own.map(|(xid, age_ms)| Doubt {
             cluster_id: xid.cluster_id,
             tx_id: xid.tx_id,
             branch: BranchName::Number(xid.number),
-            age,
+            age: age(age_ms),
             is_step: false,
+            is_ahead: is_ahead(age_ms),
         });
         Ok(doubts.collect())
     }
@@ -299,13 +314,13 @@ impl Sweepable for MySql {
     async fn purge_undone(
         &self,
         participant: &str,
-        retention: Duration,
+        until_ms: i64,
         limit: usize,
     ) -> Result<u64, Fault> {
         let mut sweeping = self.sweeping().await?;
         let keys = sqlx::query_as(self.question(Question::PurgeUndone))
             .bind(participant)
-            .bind(millis(retention))
+            .bind(until_ms)
             .bind(crate::doubt::limit(limit))
             .fetch_all(&mut *sweeping)
             .await;

@@ -188,9 +188,16 @@ fn bounded<T>(message: T) -> Request<T> {
     request
 }
 
-/// Tells whether a coordinator, or who guards it, will say the same again until somebody mends it.
+/// Tells whether a coordinator, or who guards it, will say the same again until somebody mends it. It is no coordinator,
+/// or one of another version, where the call is not implemented.
 fn is_refusal(code: Code) -> bool {
-    matches!(code, Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated)
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Unimplemented
+    )
 }
 
 /// Reason of a coordinator that knows living processes of the name on another database.

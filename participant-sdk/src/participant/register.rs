@@ -106,7 +106,8 @@ impl<R: Resource> Service<R> {
     /// at most 8 MiB, the coordinator's default, in either direction.
     ///
     /// Give the server a keep-alive of HTTP/2 (tonic's `http2_keepalive_interval`): without one it holds
-    /// connections of coordinators that have vanished.
+    /// connections of coordinators that have vanished. Raise its bound of headers to 64 KiB (tonic's
+    /// `http2_max_header_list_size`), as [`Serve`](super::Serve) does: a call whose metadata are over it is refused.
     #[must_use]
     pub fn server(&self) -> ParticipantServiceServer<Self> {
         ParticipantServiceServer::new(self.clone())

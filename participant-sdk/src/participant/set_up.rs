@@ -5,8 +5,10 @@
 //! a row that is there already, waits for it; and all who read the table wait behind.
 
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Error;
 use crate::handler::BoxError;
@@ -18,6 +20,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Time of an attempt after which a person is told of it, again and again. It has no bound: what a service sets up may
+/// take hours, and what a server that has vanished would answer is not told apart from that.
+const TOLD_AFTER: Duration = Duration::from_secs(300);
 
 type Run<R> = dyn for<'c> Fn(
         &'c mut <R as Resource>::Connection,
@@ -53,17 +59,19 @@ impl<R: Resource> SetUp<R> {
     pub(super) async fn run(&self, resource: &R, participant: &str) -> Result<(), Error> {
         let mut pause = PAUSE;
         loop {
-            let in_the_way = match self.attempt(resource).await {
+            let in_the_way = match told(participant, self.attempt(resource)).await {
                 Ok(()) => return Ok(()),
-                Err(Error::Database(error @ schema::Error::InUse { .. })) => error.to_string(),
+                Err(Error::Database(
+                    error @ (schema::Error::InUse { .. } | schema::Error::Silent { .. }),
+                )) => error.to_string(),
                 Err(Error::SetUp(error)) if R::is_locked_out(&error) => error.to_string(),
                 Err(error) => return Err(error),
             };
             tracing::warn!(
                 participant,
                 error = in_the_way,
-                "the database is not set up yet: somebody holds a lock, perhaps a branch in doubt; no \
-                 Prepare is served before that"
+                "the database is not set up yet: somebody holds a lock, perhaps a branch in doubt, or it does not \
+                 answer; no Prepare is served before that"
             );
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -78,5 +86,35 @@ impl<R: Resource> SetUp<R> {
             run(&mut connection).await.map_err(Error::SetUp)?;
         }
         Ok(())
+    }
+}
+
+/// Raises an alarm for as long as an attempt lasts too long.
+async fn told<T>(participant: &str, attempt: impl Future<Output = T>) -> T {
+    let tell = |lasts: Duration| {
+        tracing::error!(
+            alarm = "set_up_lasts",
+            participant,
+            ?lasts,
+            "the set-up of the database has not ended; no Prepare is served before that: it takes long, or the \
+             database has vanished in the midst of it, and the process has to be started again"
+        );
+    };
+    watched(TOLD_AFTER, attempt, tell).await
+}
+
+/// Waits for an attempt, and tells again and again for how long it has lasted.
+async fn watched<T>(
+    every: Duration,
+    attempt: impl Future<Output = T>,
+    tell: impl Fn(Duration),
+) -> T {
+    let started = Instant::now();
+    let mut attempt = pin!(attempt);
+    loop {
+        match tokio::time::timeout(every, &mut attempt).await {
+            Ok(done) => return done,
+            Err(_) => tell(started.elapsed()),
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! nobody can need any more are purged.
 
 mod alarms;
+mod clock;
 mod inquiry;
 mod names;
 mod open;

@@ -167,7 +167,9 @@ pub trait Connection: Send + Sized + 'static {
     ) -> impl Future<Output = Result<u64, Error>> + Send;
 
     /// Returns the server's answer in an error of the driver, if it is one: handlers pass their errors on, and
-    /// one that speaks of the work is a vote no. Causes are looked through by the caller.
+    /// one that speaks of the work is a vote no. Causes are looked through by the caller. A wrapper that is
+    /// transparent, such as `anyhow`, shows in the place of the driver's error what that names as its source: the
+    /// answer must be found there, too.
     fn server_error(error: &(dyn std::error::Error + 'static)) -> Option<ServerError>;
 
     /// Closes it, with a word to the server if that takes no time.

@@ -15,6 +15,7 @@ use super::driver::{
 };
 use super::error::NO_SUCH_STATEMENT;
 use super::own::Given;
+use crate::causes;
 use crate::resource::{ACQUIRE_TIMEOUT, Local};
 
 /// Driver of sqlx. [`Postgres::connect`](crate::Postgres::connect) and its siblings make it.
@@ -154,10 +155,8 @@ impl Connection for PgConnection {
     }
 
     fn server_error(error: &(dyn std::error::Error + 'static)) -> Option<ServerError> {
-        match error.downcast_ref::<sqlx::Error>() {
-            Some(error) => answer(error),
-            None => error.downcast_ref().map(read),
-        }
+        let held = causes::answer(error).and_then(|answer| answer.try_downcast_ref());
+        held.or_else(|| error.downcast_ref()).map(read)
     }
 
     async fn close(self) {

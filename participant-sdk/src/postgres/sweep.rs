@@ -13,7 +13,7 @@ use super::statements;
 use super::waiting::{Backend, ended_with_its_client};
 use crate::doubt::{
     self, BranchName, Committed, Count, Doubt, GROUP_ROWS_MAX, GroupRows, Histories, History,
-    Named, NamedRow, Open, RowChange, RowKey, Sweepable, age, limit, millis, position,
+    Named, NamedRow, Open, RowChange, RowKey, Sweepable, age, is_ahead, limit, millis, position,
 };
 use crate::payload::Payload;
 use crate::resource::Fault;
@@ -37,9 +37,10 @@ SELECT cluster_id, tx_id, branch_id,
     (extract(epoch FROM clock_timestamp() - changed_at) * 1000)::bigint, mode
 FROM unanimo_barrier
 WHERE state = 'prepared' AND participant = $1
-    AND changed_at <= clock_timestamp() - $2::bigint * interval '1 millisecond'
-    AND (mode <> 'saga' OR changed_at
-        <= clock_timestamp() - least((changed_at - created_at) / 2, interval '1 hour'))
+    AND (changed_at > clock_timestamp() + interval '1 minute'
+        OR changed_at <= clock_timestamp() - $2::bigint * interval '1 millisecond'
+        AND (mode <> 'saga' OR changed_at
+            <= clock_timestamp() - least((changed_at - created_at) / 2, interval '1 hour')))
     AND (tx_id, branch_id) > ($3, $4)
 ORDER BY tx_id, branch_id LIMIT $5";
 
@@ -71,9 +72,11 @@ const PURGE_UNDONE: &str = "
 DELETE FROM unanimo_barrier WHERE (tx_id, branch_id) IN (
     SELECT tx_id, branch_id FROM unanimo_barrier
     WHERE state IN ('read_only', 'refused', 'cancelled') AND participant = $1
-        AND prepare_until < clock_timestamp() - $2::bigint * interval '1 millisecond'
+        AND prepare_until < timestamptz 'epoch' + $2::bigint * interval '1 millisecond'
     ORDER BY prepare_until, tx_id, branch_id LIMIT $3
     FOR UPDATE SKIP LOCKED)";
+
+const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 const COMMITTED: &str = "
 SELECT cluster_id, tx_id, branch_id, (extract(epoch FROM prepare_until) * 1000000)::bigint
@@ -190,6 +193,7 @@ impl<D: Driver> Sweepable for Postgres<D> {
                 branch: BranchName::Number(parsed.number),
                 age: age(*age_ms),
                 is_step: false,
+                is_ahead: is_ahead(*age_ms),
             })
         });
         Ok(own.collect())
@@ -269,13 +273,19 @@ impl<D: Driver> Sweepable for Postgres<D> {
         Ok(output.map(|(data, media_type)| Payload::new(data, media_type)))
     }
 
+    async fn clock_ms(&self) -> Result<i64, Fault> {
+        let told = statements::one_on(&self.phase_two, CLOCK, &[]).await;
+        let (now_ms,): (i64,) = told.map_err(fault("read the clock"))?;
+        Ok(now_ms)
+    }
+
     async fn purge_undone(
         &self,
         participant: &str,
-        retention: Duration,
+        until_ms: i64,
         at_most: usize,
     ) -> Result<u64, Fault> {
-        let parameters = [P::Text(participant), ms(retention), rows(at_most)];
+        let parameters = [P::Text(participant), P::Int(Some(until_ms)), rows(at_most)];
         self.change("purge barrier rows", PURGE_UNDONE, &parameters).await
     }
 

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use sqlx::error::DatabaseError;
+use sqlx::sqlite::SqliteError;
 use sqlx::{AssertSqlSafe, Sqlite as Db, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
 use crate::barrier::{self, Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome};
+use crate::causes;
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, Local, RawCall};
@@ -42,10 +45,34 @@ pub(super) struct SqliteBlock {
     /// The connection may commit. Before that every commit is turned into a rollback: that of a handler
     /// that ends its transaction, and that of each statement after one that was lost.
     may_commit: Arc<AtomicBool>,
+    /// Interrupts whatever runs when the block is dropped.
+    ends_with_it: Interrupt,
     /// Names of two savepoints, which no handler can know: one at the transaction's beginning, which is
     /// there as long as the transaction is, and one behind the row.
     proof: String,
     savepoint: String,
+}
+
+/// Steps of SQLite's virtual machine, of which a processor does some millions a second, between two looks at whether
+/// anybody still waits.
+const STEPS: i32 = 10_000;
+
+/// Ends a statement with the operation that runs it. The thread of a connection works on for as long as the statement
+/// takes, and holds the file's write lock: a connection that is closed waits for it.
+#[derive(Debug, Default)]
+struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Interrupts nothing: the transaction has ended, and the connection may be used again.
+    fn disarm(mut self) {
+        self.0 = Arc::default();
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Blocks for SqliteBlocks<'_> {
@@ -61,8 +88,11 @@ impl Blocks for SqliteBlocks<'_> {
         let may = Arc::clone(&may_commit);
         let mut handle = transaction.lock_handle().await.map_err(&doing)?;
         handle.set_commit_hook(move || may.load(Ordering::SeqCst));
+        let ends_with_it = Interrupt::default();
+        let dropped = Arc::clone(&ends_with_it.0);
+        handle.set_progress_handler(STEPS, move || !dropped.load(Ordering::SeqCst));
         drop(handle);
-        Ok(SqliteBlock { transaction, may_commit, proof, savepoint })
+        Ok(SqliteBlock { transaction, may_commit, ends_with_it, proof, savepoint })
     }
 }
 
@@ -129,7 +159,7 @@ impl Block for SqliteBlock {
 
     fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
         let mut causes = std::iter::successors(Some(error), |error| error.source());
-        causes.find_map(|cause| of_the_work(cause.downcast_ref()?))
+        causes.find_map(of_the_work)
     }
 
     async fn is_lost(&mut self) -> bool {
@@ -167,11 +197,16 @@ impl Block for SqliteBlock {
 
     async fn commit(self) -> Result<Option<Refusal>, Fault> {
         self.may_commit.store(true, Ordering::SeqCst);
-        barrier::commit(self.transaction, of_the_work, fault("commit the local transaction")).await
+        let no = |error: &sqlx::Error| of_the_work(error);
+        let ended =
+            barrier::commit(self.transaction, no, fault("commit the local transaction")).await;
+        self.ends_with_it.disarm();
+        ended
     }
 
     fn release(self) {
         self.transaction.release();
+        self.ends_with_it.disarm();
     }
 }
 
@@ -203,7 +238,7 @@ pub(super) fn is_unknown_table(error: &sqlx::Error) -> bool {
 /// Tells whether an error, or what caused it, is a wait for another transaction that has ended without it.
 pub(super) fn is_locked_out(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.any(|cause| cause.downcast_ref().and_then(primary_code_of) == Some(BUSY))
+    causes.any(|cause| answer_of(cause).and_then(primary_code) == Some(BUSY))
 }
 
 /// `SQLITE_ERROR`.
@@ -246,9 +281,17 @@ fn extended_code(answer: &dyn sqlx::error::DatabaseError) -> Option<i64> {
     answer.code()?.parse().ok()
 }
 
+fn answer_of<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> Option<&'e (dyn DatabaseError + 'static)> {
+    let unpacked =
+        || error.downcast_ref::<SqliteError>().map(|answer| answer as &dyn DatabaseError);
+    causes::answer(error).or_else(unpacked)
+}
+
 /// Returns the vote no for an error that speaks of the work.
-fn of_the_work(error: &sqlx::Error) -> Option<Refusal> {
-    let answer = error.as_database_error()?;
+fn of_the_work(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    let answer = answer_of(error)?;
     let code = extended_code(answer).filter(|code| OF_THE_WORK.contains(code))?;
     let is_constraint = code & 0xff == CONSTRAINT;
     let reason = if is_constraint { "CONSTRAINT_VIOLATED" } else { "DATABASE_REFUSED" };

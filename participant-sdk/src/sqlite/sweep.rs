@@ -11,6 +11,18 @@ use crate::doubt::{
 };
 use crate::resource::{Fault, Local};
 
+/// Condition of a row that can be read: its `tx_id` is one. Whoever writes rows by hand may have written anything.
+macro_rules! readable {
+    ($before:literal, $after:literal) => {
+        concat!(
+            $before,
+            "tx_id LIKE '________-____-____-____-____________' AND tx_id NOT GLOB '*[^0-9a-f-]*' \
+             AND length(replace(tx_id, '-', '')) = 32",
+            $after
+        )
+    };
+}
+
 const COUNT: &str = "
 SELECT count(*) FILTER (WHERE mode <> 'saga'),
     coalesce(CAST(unixepoch('subsec') * 1000 AS integer)
@@ -18,20 +30,27 @@ SELECT count(*) FILTER (WHERE mode <> 'saga'),
     count(*) FILTER (WHERE mode = 'saga')
 FROM unanimo_barrier WHERE state = 'prepared' AND participant = $1";
 
-const ROWS: &str = "
+const ROWS: &str = readable!(
+    "
 SELECT cluster_id, tx_id, branch_id, CAST(unixepoch('subsec') * 1000 AS integer) - changed_ms, mode
 FROM unanimo_barrier
-WHERE state = 'prepared' AND participant = $1
-    AND changed_ms <= CAST(unixepoch('subsec') * 1000 AS integer) - $2
-    AND (mode <> 'saga' OR changed_ms <= CAST(unixepoch('subsec') * 1000 AS integer)
-        - min((changed_ms - created_ms) / 2, 3600000))
+WHERE state = 'prepared' AND participant = $1 AND ",
+    "
+    AND (changed_ms > CAST(unixepoch('subsec') * 1000 AS integer) + 60000
+        OR changed_ms <= CAST(unixepoch('subsec') * 1000 AS integer) - $2
+        AND (mode <> 'saga' OR changed_ms <= CAST(unixepoch('subsec') * 1000 AS integer)
+            - min((changed_ms - created_ms) / 2, 3600000)))
     AND (tx_id, branch_id) > ($3, $4)
-ORDER BY tx_id, branch_id LIMIT $5";
+ORDER BY tx_id, branch_id LIMIT $5"
+);
 
-const OPEN: &str = "
+const OPEN: &str = readable!(
+    "
 SELECT tx_id, branch_id, action, mode FROM unanimo_barrier
-WHERE state = 'prepared' AND participant = $1 AND (tx_id, branch_id) > ($2, $3)
-ORDER BY tx_id, branch_id LIMIT $4";
+WHERE state = 'prepared' AND participant = $1 AND ",
+    " AND (tx_id, branch_id) > ($2, $3)
+ORDER BY tx_id, branch_id LIMIT $4"
+);
 
 const OPEN_OUTPUT: &str = "
 SELECT output, output_type FROM unanimo_barrier
@@ -50,22 +69,35 @@ const PURGE_UNDONE: &str = "
 DELETE FROM unanimo_barrier WHERE (tx_id, branch_id) IN (
     SELECT tx_id, branch_id FROM unanimo_barrier
     WHERE state IN ('read_only', 'refused', 'cancelled') AND participant = $1
-        AND prepare_until_ms < CAST(unixepoch('subsec') * 1000 AS integer) - $2
+        AND prepare_until_ms < $2
     ORDER BY prepare_until_ms, tx_id, branch_id LIMIT $3)";
 
-const COMMITTED: &str = "
+const UNREADABLE: &str = readable!(
+    "SELECT count(*) FROM unanimo_barrier WHERE state = 'prepared' AND participant = $1 AND NOT (",
+    ")"
+);
+
+const CLOCK: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS integer)";
+
+const COMMITTED: &str = readable!(
+    "
 SELECT cluster_id, tx_id, branch_id, prepare_until_ms FROM unanimo_barrier
-WHERE state = 'committed' AND participant = $1
+WHERE state = 'committed' AND participant = $1 AND ",
+    "
     AND prepare_until_ms < CAST(unixepoch('subsec') * 1000 AS integer) - $2
     AND (prepare_until_ms, tx_id, branch_id) > ($3, $4, $5)
-ORDER BY prepare_until_ms, tx_id, branch_id LIMIT $6";
+ORDER BY prepare_until_ms, tx_id, branch_id LIMIT $6"
+);
 
-const UNBOUNDED: &str = "
+const UNBOUNDED: &str = readable!(
+    "
 SELECT cluster_id, tx_id, branch_id, 0 FROM unanimo_barrier
-WHERE state = 'committed' AND participant = $1 AND prepare_until_ms IS NULL
+WHERE state = 'committed' AND participant = $1 AND prepare_until_ms IS NULL AND ",
+    "
     AND changed_ms <= CAST(unixepoch('subsec') * 1000 AS integer) - $2
     AND (tx_id, branch_id) > ($3, $4)
-ORDER BY tx_id, branch_id LIMIT $5";
+ORDER BY tx_id, branch_id LIMIT $5"
+);
 
 /// The keys follow as VALUES. Each database knows another way to pass many keys.
 fn change(change: RowChange) -> &'static str {
@@ -108,6 +140,8 @@ impl Sqlite {
             Question::OpenRows => OPEN,
             Question::OpenOutput => OPEN_OUTPUT,
             Question::Names => NAMES,
+            Question::Unreadable => UNREADABLE,
+            Question::Clock => CLOCK,
             Question::PurgeUndone => PURGE_UNDONE,
             Question::CommittedRows => COMMITTED,
             Question::UnboundedRows => UNBOUNDED,

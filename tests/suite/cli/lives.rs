@@ -139,9 +139,17 @@ async fn many_stalled_transactions_are_one_alarm() {
     })
     .await;
     served.p.hold(false);
+    // Ends against the decision are no other.
+    for n in 0..6 {
+        let (gid, wait) = (format!("h{n}"), ["--wait", "ended"]);
+        served.submit(&gid, &["commit-heuristic"], &wait).await.check(6);
+    }
     let ran = served.stop().await;
     let lines = ran.check(0).err.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let alarms: Vec<_> = lines.filter(|line| line["alarm"] == "transaction_stalled").collect();
-    assert_eq!(alarms.len(), 1, "{alarms:?}");
-    assert_eq!(alarms[0]["participant"], "p");
+    let lines: Vec<_> = lines.collect();
+    for alarm in ["transaction_stalled", "heuristic_outcome"] {
+        let alarms: Vec<_> = lines.iter().filter(|line| line["alarm"] == alarm).collect();
+        assert_eq!(alarms.len(), 1, "{alarms:?}");
+        assert_eq!(alarms[0]["participant"], "p");
+    }
 }

@@ -16,6 +16,7 @@ use unanimo_proto::v1::{
 };
 use unanimo_tests::postgres::Server;
 
+use super::held::{Holder, both};
 use super::http::http_get;
 use super::{World, branch, config, describe, sqlite_url, tcc, until};
 
@@ -299,8 +300,13 @@ async fn s9_a_wait_that_runs_out_tells_nothing_of_another_request() {
 /// transaction, and its outcome once that is decided.
 #[tokio::test]
 async fn s3_s9_a_reused_gid_is_told_when_the_first_request_is_durable() {
-    let world = World::postgres().await;
-    let mut holder = hold_up(&world, "LOCK TABLE log IN EXCLUSIVE MODE").await;
+    for world in both().await {
+        reused_gid_is_told_when_the_first_request_is_durable(world).await;
+    }
+}
+
+async fn reused_gid_is_told_when_the_first_request_is_durable(world: World) {
+    let holder = Holder::of(&world).await;
     let first = world.submit(tcc("g", &["fail-1000"]));
     let second = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -314,7 +320,7 @@ async fn s3_s9_a_reused_gid_is_told_when_the_first_request_is_durable() {
             let answer = engine.begin(definition("g", "ok"), Until::Decided, over).await;
             assert!(matches!(answer, Ok(Answer::NotYet(None))), "{patience} ms: {answer:?}");
         }
-        holder.execute("ROLLBACK").await.unwrap();
+        holder.let_go().await;
         let stored = world.get_until("g", "its Prepare", |t| t.branch_count == 1).await;
         world.rollback(&stored.tx_id).await.unwrap();
     };

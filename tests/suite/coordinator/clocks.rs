@@ -18,6 +18,7 @@ use super::process::Process;
 use super::sagas::{accept, saga, step};
 use super::{World, branch, config, millis, sqlite_url, tcc, until};
 use crate::participant::promoted::one;
+use crate::store::execute;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
@@ -83,6 +84,63 @@ async fn l1_nothing_is_delayed_by_a_clock_that_is_set() {
         assert!(took < Duration::from_secs(10), "{jump}: {took:?}");
         world.get_until("stalled", "its alarm", |t| t.stalled).await;
         assert!(started.elapsed() < Duration::from_secs(15), "{jump}: {:?}", started.elapsed());
+    }
+}
+
+/// The process dies, and the next one has another clock: nothing is aborted too soon or too late by it. The third
+/// time it is the clock of the earlier life that was ahead.
+#[tokio::test]
+async fn l1_a_restart_with_another_clock_goes_on() {
+    for (before, after) in [(0, HOUR_MS), (0, -HOUR_MS), (HOUR_MS, 0)] {
+        for url in [sqlite_url(), Server::shared().database().await] {
+            let mut config = config(&url);
+            config.call_timeout = Period::secs(2);
+            config.stalled_after = Period::secs(4);
+            let clock = Arc::new(Clock::default());
+            let purged_at = async |ahead_ms: i64| {
+                let last = SystemEnv.now().0.saturating_add_signed(ahead_ms);
+                execute(&url, &format!("UPDATE cluster SET purge_clock_ms = {last}")).await;
+            };
+            if before != 0 {
+                // The database is there from then on.
+                drop(World::start(config.clone()).await);
+                purged_at(before).await;
+            }
+            clock.set(before);
+            let env = || -> Arc<dyn Env> { clock.clone() };
+            let world = World::start_at(config.clone(), Scripted::default(), env()).await;
+            let gid = |name: &str| format!("{name}-{before}-{after}");
+            for (name, action, timeout_ms) in [
+                ("open", "hang-3", 60_000),
+                ("late", "hang", 8_000),
+                ("stalled", "commit-hang", 60_000),
+            ] {
+                let mut request = tcc(&gid(name), &[action]);
+                (request.timeout, request.wait_for) =
+                    (millis(timeout_ms), WaitFor::Accepted.into());
+                world.submit(request).await.unwrap();
+            }
+            let began = Instant::now();
+            world.get_until(&gid("stalled"), "its decision", |t| t.decided_at.is_some()).await;
+            until("the calls", async || (world.p.seen().len() >= 4).then_some(())).await;
+            let World { running, p, .. } = world;
+            drop(running);
+            clock.set(after);
+            if before != 0 {
+                purged_at(0).await;
+            }
+            let world = World::start_at(config, p, env()).await;
+            let open = world.get_until(&gid("open"), "its end", |t| t.ended_at.is_some()).await;
+            assert_eq!(open.outcome(), Outcome::Committed, "{before} {after}");
+            world.get_until(&gid("stalled"), "its alarm", |t| t.stalled).await;
+            let late = world.get_until(&gid("late"), "its end", |t| t.decided_at.is_some()).await;
+            assert_eq!(late.outcome(), Outcome::Aborted, "{before} {after}");
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(60), "{before} {after}: {took:?}");
+            let alarm = http_get(&world, "/metrics").await.1;
+            let line = format!("unanimo_alarms{{alarm=\"clock_skew\"}} {}", u8::from(after != 0));
+            assert!(alarm.lines().any(|found| found == line), "{before} {after}: {alarm}");
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every call ends before its own deadline, as it is documented, whatever it waits for.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tonic::{Code, Request, Status};
@@ -170,32 +171,50 @@ async fn call_all(
 /// Codes of a client whose deadline has passed.
 const TOO_LATE: [Code; 2] = [Code::Cancelled, Code::DeadlineExceeded];
 
-/// Times that a call is repeated that came too late: a busy machine delays now this one and now that
-/// one, and a call that waits for the store is late each time.
-const REPEATS: usize = 4;
+/// Rounds in which too many calls may be late: a busy machine delays now these and now those. What waits for the store
+/// is late in each round.
+const ROUNDS: usize = 5;
 
+/// Patiences of a round, in milliseconds.
+const PATIENCES_MS: [u64; 6] = [300, 400, 500, 600, 700, 1500];
+
+/// In some round no more than one call of a hundred is late, and none is late in all of them.
 async fn all_end_in_time(world: &World, about: &About) {
-    for patience in [300, 400, 500, 600, 700, 1500].map(Duration::from_millis) {
-        let mut late = call_late(world, about, patience).await;
-        for _ in 0..REPEATS {
-            if late.is_empty() {
-                break;
+    let (mut always, mut rounds) = (None::<BTreeSet<Late>>, Vec::new());
+    for _ in 0..ROUNDS {
+        let (mut calls, mut late) = (0, Vec::new());
+        for patience in PATIENCES_MS.map(Duration::from_millis) {
+            // As many at once that a fault of some per cent is seen.
+            let call = || call_late(world, about, patience);
+            let (one, two, three) = tokio::join!(call(), call(), call());
+            for (called, of) in [one, two, three] {
+                calls += called;
+                late.extend(of);
             }
-            let again = call_late(world, about, patience).await;
-            late.retain(|name| again.contains(name));
         }
-        assert!(late.is_empty(), "with {patience:?} these are late: {late:?}");
+        rounds.push((late.len(), calls));
+        let seen = BTreeSet::from_iter(late);
+        always = Some(always.map_or_else(|| seen.clone(), |known| &known & &seen));
+        let is_rare = rounds.iter().any(|(late, calls)| late * 100 <= *calls);
+        if is_rare && always.as_ref().is_some_and(BTreeSet::is_empty) {
+            return;
+        }
     }
+    panic!("late, and of how many calls, in each round: {rounds:?}; in each of them: {always:?}");
 }
 
-/// Calls everything, and returns what was late.
-async fn call_late(world: &World, about: &About, patience: Duration) -> Vec<&'static str> {
-    let mut late = Vec::new();
+/// Name of a call that was late, and its patience.
+type Late = (&'static str, Duration);
+
+/// Calls everything, and returns the number of calls, and what was late.
+async fn call_late(world: &World, about: &About, patience: Duration) -> (usize, Vec<Late>) {
+    let (mut calls, mut late) = (0, Vec::new());
     for (name, answer, took) in call_all(world, about, patience).await {
+        calls += 1;
         let code = answer.err().unwrap_or(Code::Ok);
         if TOO_LATE.contains(&code) {
             eprintln!("{name} with {patience:?}: {code:?} after {took:?}");
-            late.push(name);
+            late.push((name, patience));
             continue;
         }
         let decides = ["submit", "execute", "commit_", "rollback"];
@@ -204,7 +223,7 @@ async fn call_late(world: &World, about: &About, patience: Duration) -> Vec<&'st
             assert!(known.contains(&code), "{name} with {patience:?}: {code:?}");
         }
     }
-    late
+    (calls, late)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,7 @@ use unanimo_tests::wait::PATIENCE;
 
 use super::barrier::on_every_database;
 use super::calls::{Branch, End, World};
-use super::databases::{Database, Postgres};
+use super::databases::{Database, Postgres, Sqlite};
 use super::deaf::Ears;
 use super::handler::{Deed, Job};
 use super::inquired::Inquired;
@@ -23,6 +23,8 @@ on_every_database!(
     l4_a_branch_that_is_never_decided_raises_an_alarm,
     l4_a_step_that_nobody_answers_for_raises_an_alarm,
     l4_a_compensation_that_does_not_come_raises_an_alarm,
+    l4_what_was_prepared_before_the_clock_was_set_back_is_asked_about,
+    l4_a_row_that_is_no_transactions_stops_no_other,
 );
 
 const WORK: Job = Job { prepare: Deed::Work, phase_two: Deed::Work };
@@ -111,6 +113,67 @@ async fn l4_a_compensation_that_does_not_come_raises_an_alarm<D: Database>(world
     assert_eq!(world.state(&step).await.as_deref(), Some("prepared"), "S12: it is not done here");
     assert_eq!(world.cancelled(&step).await, End::Done);
     assert_eq!(alarmed(&sweeper, 0).await.steps, 0);
+}
+
+/// The database's clock was an hour ahead when the branches were prepared: the grace does not last an hour longer.
+async fn l4_what_was_prepared_before_the_clock_was_set_back_is_asked_about<D: Database>(
+    world: World<D>,
+) {
+    let coordinator = Inquired::default();
+    let reserved = prepared(&world, Branch::tcc(&WORK)).await;
+    let step = prepared(&world, Branch::step(&WORK)).await;
+    coordinator.tell(&step, Verdict::Commit, false);
+    let grace = Duration::from_secs(600);
+    let sweeper = world.sweep(&coordinator.serve().await, eager().grace(grace).keep_rows());
+    two_sweeps(&sweeper).await;
+    assert_eq!(coordinator.asked(&reserved), 0, "it is young");
+    let pool = std::any::type_name::<D::Pool>();
+    let later = match (pool.contains("Sqlite"), pool.contains("MySql")) {
+        (true, _) => "changed_ms = changed_ms + 3600000",
+        (_, true) => "changed_at = changed_at + INTERVAL 1 HOUR",
+        _ => "changed_at = changed_at + interval '1 hour'",
+    };
+    D::run_outside(&world.pool, format!("UPDATE unanimo_barrier SET {later}")).await;
+    two_sweeps(&sweeper).await;
+    assert!(coordinator.asked(&reserved) > 0);
+    assert_eq!(world.state(&step).await.as_deref(), Some("committed"));
+    sweeper.stop().await;
+}
+
+/// Somebody has changed a row by hand. (Where the column has a type of its own nobody can.)
+async fn l4_a_row_that_is_no_transactions_stops_no_other<D: Database>(world: World<D>) {
+    if std::any::type_name::<D::Pool>().contains("Postgres") {
+        return;
+    }
+    let coordinator = Inquired::default();
+    let url = coordinator.serve().await;
+    for tx_id in
+        ["by hand", "0193e4f0-7a5b-7c3d-8e9f-0a1b2c3d4e5g", "0193e4f07a5b-7c3d-8e9f-0a1b2c-3d4e5f"]
+    {
+        let broken = prepared(&world, Branch::tcc(&WORK)).await;
+        let (from, step) = (broken.tx_id, prepared(&world, Branch::step(&WORK)).await);
+        coordinator.tell(&step, Verdict::Commit, false);
+        let change = format!("UPDATE unanimo_barrier SET tx_id = '{tx_id}' WHERE tx_id = '{from}'");
+        D::run_outside(&world.pool, change).await;
+        let sweeper = world.sweep(&url, eager());
+        let told = two_sweeps(&sweeper).await;
+        assert!(told.known && told.count > 0, "{tx_id}: {told:?}");
+        assert_eq!(world.state(&step).await.as_deref(), Some("committed"), "{tx_id}");
+        sweeper.stop().await;
+    }
+}
+
+/// Such a row is an alarm, which one thread hears.
+#[tokio::test]
+async fn l4_a_row_that_is_no_transactions_is_an_alarm() {
+    let (alarms, _listening) = Alarms::listen();
+    let world = World::<Sqlite>::open(Isolation::ReadCommitted).await;
+    prepared(&world, Branch::tcc(&WORK)).await;
+    Sqlite::run_outside(&world.pool, "UPDATE unanimo_barrier SET tx_id = 'by hand'".into()).await;
+    let sweeper = world.sweep(&Inquired::default().serve().await, eager());
+    two_sweeps(&sweeper).await;
+    let lines = alarms.named("in_doubt_unreadable");
+    assert!(lines.len() == 1 && lines[0].contains("rows=1"), "{lines:?}");
 }
 
 /// By two-phase commit, and by a coordinator that is one.

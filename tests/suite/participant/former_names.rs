@@ -5,6 +5,7 @@ use std::time::Duration;
 use unanimo_sdk::{Participant, Serve, Sqlite};
 use unanimo_testing::Coordinator;
 use unanimo_tests::alarms::Alarms;
+use unanimo_tests::faulty::{Fault, Faulty};
 use unanimo_tests::wait::until;
 
 use super::databases::Database;
@@ -64,6 +65,20 @@ async fn a_former_name_that_is_refused_fails_no_registration() {
     serving.stop().await;
     other.stop().await;
     coordinator.stop().await.unwrap();
+}
+
+/// Something else listens there than a coordinator.
+#[tokio::test]
+async fn a_registration_with_another_service_is_refused() {
+    let elsewhere = Faulty::new(Fault::None).serve().await;
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    let serve = Serve::on("127.0.0.1:0").register_with(elsewhere).without_sweep();
+    let participant = Participant::new("p", database).tcc("ok", Reserve);
+    let mut serving = participant.serve(serve).await.unwrap();
+    let registered = tokio::time::timeout(Duration::from_secs(20), serving.registered()).await;
+    let refused = registered.expect("it is not waited for ever").unwrap_err();
+    assert!(refused.to_string().contains("Unimplemented"), "{refused}");
+    serving.stop().await;
 }
 
 /// An endpoint of the coordinator's own configuration does not register, and is swept all the same.

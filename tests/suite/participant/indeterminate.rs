@@ -26,7 +26,7 @@ enum Seen {
 }
 
 /// Status of a coordinator; `effect` is left out if it is empty.
-fn status(code: Code, reason: &str, retryable: bool, effect: &str) -> Status {
+pub(super) fn status(code: Code, reason: &str, retryable: bool, effect: &str) -> Status {
     of_domain("unanimo", code, reason, retryable, effect)
 }
 

@@ -46,6 +46,12 @@ impl Fake {
         }
     }
 
+    /// Gives its results this text.
+    pub(super) fn with_detail(mut self, detail: String) -> Self {
+        self.result.abort_detail = detail;
+        self
+    }
+
     /// Makes it answer so before all else, once each.
     pub(super) fn at_first(self, answers: impl IntoIterator<Item = Status>) -> Self {
         Self { first: Arc::new(Mutex::new(answers.into_iter().collect())), ..self }

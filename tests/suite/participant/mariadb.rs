@@ -10,6 +10,7 @@ use unanimo_tests::mariadb::{Server, hold_commits, let_commits_go};
 
 use super::calls::{Branch, End, Vote, World};
 use super::handler::{Deed, Job};
+use super::registration::Lines;
 
 const WORK: Job = Job { prepare: Deed::Work, phase_two: Deed::Work };
 
@@ -489,4 +490,13 @@ async fn a_migration_that_fails_gives_its_turn_back() {
     assert_eq!(free, Some(1));
     pool.execute("DROP TABLE unanimo_barrier_id").await.unwrap();
     MySql::connect(&url).await.unwrap();
+}
+
+/// The tests' servers write each commit, and sync it a second later.
+#[tokio::test]
+async fn s3_a_server_that_may_lose_votes_is_warned_of() {
+    let (lines, _listening) = Lines::listen();
+    MySql::connect(&Server::shared().database().await).await.unwrap();
+    let told = lines.of("innodb_flush_log_at_trx_commit = 2, and not 1");
+    assert!(told.len() == 1 && told[0].contains("WARN"), "{told:?}");
 }

@@ -19,17 +19,17 @@ use super::over;
 
 const OVERTIME: Duration = Duration::from_millis(300);
 
-const EFFECTS: &str =
+pub(super) const EFFECTS: &str =
     "CREATE TABLE effect (tx_id varchar(36), branch_id varchar(128), what varchar(16))";
 
-fn service<D: Database>(database: D) -> (Service<D>, Handler) {
+pub(super) fn service<D: Database>(database: D) -> (Service<D>, Handler) {
     let handler = Handler::new(Isolation::ReadCommitted);
     let participant =
         Participant::new("p", database).overtime(OVERTIME).tcc("work", handler.clone());
     (participant.service().unwrap(), handler)
 }
 
-fn of(job: &Job) -> Branch {
+pub(super) fn of(job: &Job) -> Branch {
     Branch { payload: serde_json::to_vec(job).unwrap().into(), ..branch(Mode::Tcc, "work") }
 }
 
@@ -131,10 +131,20 @@ async fn a_database_that_falls_silent_holds_nothing_for_ever() {
     let server = Server::shared();
     let url = server.database().await;
     let pool = sqlx::PgPool::connect(&url).await.unwrap();
-    over::Database::run_outside(&pool, EFFECTS.to_owned()).await;
     let proxy = Proxy::start(server.socket()).await;
     let options = PostgresOptions::default().prepare_connections(2).phase_two_connections(2);
-    let (service, handler) = service(over::connect(options, &proxy.url(&url)).await.unwrap());
+    let database = over::connect(options, &proxy.url(&url)).await.unwrap();
+    silence_holds_nothing_for_ever(database, &pool, &proxy).await;
+}
+
+/// The same of a database behind a proxy.
+pub(super) async fn silence_holds_nothing_for_ever<D: Database>(
+    database: D,
+    pool: &D::Pool,
+    proxy: &Proxy,
+) {
+    D::run_outside(pool, EFFECTS.to_owned()).await;
+    let (service, handler) = service(database);
     let eager = Sweep::default().interval(Duration::from_millis(50)).grace(Duration::ZERO);
     let sweeper = service.sweep(["http://127.0.0.1:9"], eager).unwrap();
     let in_doubt = of(&Job::default());

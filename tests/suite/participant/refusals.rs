@@ -13,7 +13,7 @@ use unanimo_sdk::{
 };
 
 use super::calls::{Branch, End, Vote, World};
-use super::databases::{Database, OverTokio};
+use super::databases::{Database, OverPlain, OverTokio};
 use super::direct::branch;
 use super::handler::{Deed, Job};
 
@@ -70,6 +70,22 @@ async fn what_a_deferred_trigger_raises_is_a_no<D: Database>() {
     }
 }
 
+/// Error that shows another one in its own place, as `#[error(transparent)]` and `anyhow` do.
+#[derive(Debug)]
+pub(super) struct Transparent<E>(pub(super) E);
+
+impl<E: std::error::Error> std::fmt::Display for Transparent<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl<E: std::error::Error> std::error::Error for Transparent<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
 /// Runs its payload, and passes errors on.
 pub(super) struct Sql(pub(super) Isolation);
 
@@ -89,7 +105,13 @@ macro_rules! sql_on {
                     let text = "é".repeat(length.parse().unwrap());
                     return Err(PrepareError::Failed(text.into()));
                 }
-                <$resource as Database>::run(db, text).await?;
+                match text.strip_prefix("wrapped ") {
+                    Some(sql) => {
+                        let ran = <$resource as Database>::run(db, sql.to_owned()).await;
+                        ran.map_err(Transparent)?;
+                    }
+                    None => drop(<$resource as Database>::run(db, text).await?),
+                }
                 Ok(())
             }
 
@@ -120,6 +142,7 @@ macro_rules! sql_on {
 
 sql_on!(Postgres);
 sql_on!(OverTokio);
+sql_on!(OverPlain);
 sql_on!(MySql);
 sql_on!(Sqlite);
 
@@ -220,6 +243,20 @@ async fn s2_an_error_of_the_work_that_a_handler_passes_on_is_a_no() {
     is_refused::<OverTokio>(Isolation::RepeatableRead, &OF_THE_WORK[1..]).await;
     is_refused::<MySql>(Isolation::RepeatableRead, &OF_THE_WORK[1..]).await;
     is_refused::<Sqlite>(Isolation::RepeatableRead, &OF_THE_WORK).await;
+}
+
+/// A service has error types of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s2_an_error_of_the_work_that_a_handler_wraps_is_a_no() {
+    let at = Isolation::ReadCommitted;
+    let wrapped = OF_THE_WORK.map(|sql| format!("wrapped {sql}"));
+    let wrapped = wrapped.each_ref().map(String::as_str);
+    is_refused::<Postgres>(at, &wrapped).await;
+    is_refused::<OverTokio>(at, &wrapped).await;
+    is_refused::<OverPlain>(at, &wrapped).await;
+    is_refused::<MySql>(at, &wrapped).await;
+    is_refused::<Sqlite>(at, &wrapped).await;
+    is_no_vote::<Sqlite>(at, &["wrapped SELEC 1"]).await;
 }
 
 /// Columns and tables that are not there yet, or not any more, while a new version is rolled out; what a role

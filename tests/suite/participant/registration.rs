@@ -130,7 +130,7 @@ async fn a_registration_tells_features_sdk_and_the_life_of_the_process() {
 
 /// Lines of the log.
 #[derive(Clone, Default)]
-pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -145,7 +145,7 @@ impl std::io::Write for Lines {
 
 impl Lines {
     /// Takes the lines of this thread until the guard is dropped.
-    pub(super) fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
+    pub(crate) fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
         let lines = Self::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false);
@@ -153,7 +153,7 @@ impl Lines {
         (lines, tracing::subscriber::set_default(subscriber))
     }
 
-    pub(super) fn of(&self, alarm: &str) -> Vec<String> {
+    pub(crate) fn of(&self, alarm: &str) -> Vec<String> {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let text = String::from_utf8(bytes).unwrap();
         text.lines().filter(|line| line.contains(alarm)).map(str::to_owned).collect()

@@ -1,16 +1,21 @@
 //! Rows that a participant purges, and rows that it never purges.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sqlx::{Executor, PgPool};
 use unanimo_proto::v1::{Mode, Outcome, cancel_response, commit_response, prepare_response};
 use unanimo_sdk::Service;
+use unanimo_tests::alarms::Alarms;
+use unanimo_tests::clock::Clock;
+use unanimo_tests::postgres::Server;
 use unanimo_tests::wait::until;
 
 use super::deaf::Ears;
 use super::direct::{Branch, branch, refused};
-use super::sweeper::{World, bank, eager, states, two_sweeps};
+use super::sweeper::{World, bank, bank_of, eager, states, two_sweeps};
 use crate::coordinator::tcc;
+use crate::participant::promoted::one;
 
 /// The retention of every test here.
 pub(super) const RETENTION: Duration = Duration::from_secs(3600);
@@ -174,5 +179,56 @@ async fn s8_messages_that_come_after_the_purge_have_no_effect() {
         let effects: i64 =
             sqlx::query_scalar("SELECT count(*) FROM effect").fetch_one(&pool).await.unwrap();
         assert_eq!(effects, 0);
+    }
+}
+
+/// S8: the database's clock is eight days ahead for a moment. The tombstone stays, and the Prepare that was on its way
+/// has no effect.
+#[tokio::test]
+async fn s8_a_clock_that_is_ahead_for_a_moment_purges_no_tombstone() {
+    const DAYS: i64 = 8 * 24 * 3600;
+    let (alarms, _listening) = Alarms::listen();
+    let clock = Arc::new(Clock::new());
+    let of = Arc::clone(&clock);
+    let server = tokio::task::spawn_blocking(move || Server::with_clock(&of)).await.unwrap();
+    let url = server.database().await;
+    let (pool, service) = bank_of(&url).await;
+    let world = World::start(service.clone(), Ears::Open).await;
+    let set = async |ahead: i64| {
+        clock.set_off_by(ahead);
+        until("the database's clock to be set", async || {
+            let seconds = "SELECT extract(epoch FROM clock_timestamp())::int8";
+            let own = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+            let off = one(&url, seconds).await - i64::try_from(own).unwrap() - ahead;
+            (off.abs() < 100).then_some(())
+        })
+        .await;
+    };
+    let sweep = || service.sweep([world.url()], eager().retention(RETENTION)).unwrap();
+    // It is set while a sweeper runs, and before one starts.
+    for runs in [true, false] {
+        let late = branch(Mode::Tcc, "ok");
+        let answer = late.cancel(&service).await.unwrap();
+        assert!(matches!(answer, cancel_response::Answer::Done(_)), "{answer:?}");
+        let mut sweeper = sweep();
+        two_sweeps(&sweeper).await;
+        if !runs {
+            sweeper.stop().await;
+            set(DAYS).await;
+            sweeper = sweep();
+        } else {
+            set(DAYS).await;
+        }
+        two_sweeps(&sweeper).await;
+        two_sweeps(&sweeper).await;
+        set(0).await;
+        let vote = late.prepare(&service).await.unwrap();
+        assert_eq!(refused(vote), "ALREADY_ENDED", "{runs}");
+        assert_eq!(left(&pool).await.len(), 1, "{runs}");
+        until("the alarm", async || (!alarms.named("clock_skew").is_empty()).then_some(())).await;
+        // Once the clocks agree it goes on.
+        age(&pool).await;
+        until("the purge", async || left(&pool).await.is_empty().then_some(())).await;
+        sweeper.stop().await;
     }
 }

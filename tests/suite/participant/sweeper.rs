@@ -100,10 +100,16 @@ impl<R: Resource> Tcc<R> for Reserve {
 /// A database for participant `p`, and its service with the actions `write`, `refuse`, `ok`.
 pub(super) async fn bank() -> (PgPool, String, Service<Database>) {
     let url = Server::shared().database().await;
-    let pool = PgPool::connect(&url).await.unwrap();
-    pool.execute("CREATE TABLE effect (tx_id uuid, branch_id text)").await.unwrap();
-    let service = participant(&url).await.service().unwrap();
+    let (pool, service) = bank_of(&url).await;
     (pool, url, service)
+}
+
+/// The same in this database.
+pub(super) async fn bank_of(url: &str) -> (PgPool, Service<Database>) {
+    let pool = PgPool::connect(url).await.unwrap();
+    pool.execute("CREATE TABLE effect (tx_id uuid, branch_id text)").await.unwrap();
+    let service = participant(url).await.service().unwrap();
+    (pool, service)
 }
 
 async fn participant(url: &str) -> Participant<Database> {

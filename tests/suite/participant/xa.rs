@@ -24,6 +24,7 @@ mod lost;
 mod names;
 mod race;
 mod reading;
+mod set_up;
 mod sweeper;
 
 /// Runs its payload as SQL, and then does what is special about it.

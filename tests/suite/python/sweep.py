@@ -182,6 +182,43 @@ def a_silent_group_costs_one_question_and_no_purge():
         expect(db.execute("SELECT 1 FROM barrier WHERE tx_id = ?", (gone,)).fetchone(), None)
 
 
+def a_clock_that_is_ahead_for_a_moment_purges_nothing():
+    sweeper, coordinator = fresh()
+    young, old = row(coordinator, state="cancelled", until=time.time()), row(coordinator, state="refused", until=1)
+
+    def left():
+        with barrier.transaction() as db:
+            return {tx_id for (tx_id,) in db.execute("SELECT tx_id FROM barrier")}
+
+    real, ahead = time.time, 0
+    time.time = lambda: real() + ahead
+    try:
+        for ahead in (8 * DAY, -8 * DAY, 2 * DAY):
+            sweeper._purge()
+            expect(left(), {young, old})
+        expect(len([text for text in told if text.startswith("alarm=clock_skew")]), 1)
+        ahead = 0
+        sweeper._purge()
+        expect(left(), {young})
+        # It stays where it was set.
+        ahead = 8 * DAY
+        sweeper._purge()
+        expect(left(), {young})
+        at, since = sweeper.clock.even
+        sweeper.clock.even = (at - HOUR, since - HOUR)
+        sweeper._purge()
+        expect(left(), set())
+    finally:
+        time.time = real
+
+
+def what_is_of_a_time_to_come_is_asked_about():
+    sweeper, coordinator = fresh()
+    ahead, _young = row(coordinator, age_s=-HOUR), row(coordinator, age_s=-10)
+    sweep(sweeper, 1)
+    expect([branch.tx_id for question in coordinator.questions for branch in question.branches], [ahead])
+
+
 def what_runs_is_asked_about_less_often_and_keeps_its_age():
     sweeper, coordinator = fresh()
     tx_id = row(coordinator, verdict=RUNNING, age_s=50 * MINUTE)
@@ -406,6 +443,8 @@ for case in (
     a_step_that_waits_for_its_compensation_is_an_alarm_in_time,
     a_coordinator_that_does_not_answer_is_an_alarm,
     a_silent_group_costs_one_question_and_no_purge,
+    a_clock_that_is_ahead_for_a_moment_purges_nothing,
+    what_is_of_a_time_to_come_is_asked_about,
     what_runs_is_asked_about_less_often_and_keeps_its_age,
     an_alarm_is_told_once_in_an_hour_and_memory_is_bounded,
     a_file_of_an_older_version_is_taken,

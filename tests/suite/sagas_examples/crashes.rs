@@ -20,9 +20,12 @@ const EXAMPLES: [(Name, &str); 3] =
 
 /// Returns the crash points of an example.
 fn points(example: Name) -> Vec<&'static str> {
-    // Only this one has a child; none takes locks.
-    let more = if example == Name::Order { SAGA_POINTS } else { &[] };
-    let more = more.iter().filter(|point| **point != "locks-taken");
+    // Those of a child, and that of a lock.
+    let more = SAGA_POINTS.iter().filter(|point| match example {
+        Name::Trip => **point == "locks-taken",
+        Name::Order => **point != "locks-taken",
+        Name::Pipeline => false,
+    });
     POINTS.iter().chain(more).copied().collect()
 }
 

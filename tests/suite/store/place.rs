@@ -10,6 +10,7 @@ use unanimo_tests::wait::until;
 
 use super::{Fixture, create};
 use crate::fixtures::now;
+use crate::participant::registration::Lines;
 
 async fn open(
     url: &str,
@@ -211,4 +212,27 @@ async fn a_file_that_was_numbered_anew_is_told_apart_from_a_copy_by_a_word() {
     store.close().await;
     drop(store);
     open(&url, None).await.unwrap();
+}
+
+/// A role that may not read the server's identifier opens the database, and hears what is not noticed then.
+#[tokio::test]
+async fn a_role_that_may_not_read_the_servers_identifier_is_warned() {
+    let (lines, _listening) = Lines::listen();
+    let url = Server::shared().database().await;
+    let (role, name) =
+        (format!("r{}", uuid::Uuid::now_v7().simple()), url.rsplit('/').next().unwrap());
+    let name = name.split('?').next().unwrap();
+    let limits = format!(
+        "CREATE ROLE {role} LOGIN;
+         GRANT CREATE ON DATABASE \"{name}\" TO {role};
+         REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC"
+    );
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(limits)).execute(&mut connection).await.unwrap();
+    let (_, host) = url.split_once('@').unwrap();
+    let store = open(&format!("postgres://{role}@{host}"), None).await.unwrap();
+    store.close().await;
+    let warned = lines.of("pg_control_system()");
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].contains("WARN"), "{warned:?}");
 }

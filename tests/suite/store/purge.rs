@@ -13,6 +13,7 @@ use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
 on_both_stores!(
     s4_s11_only_ended_transactions_that_need_nobody_are_purged,
+    s9_a_gid_outlives_its_details_whatever_clock_stored_its_end,
     s10_the_watermark_is_raised_before_a_gid_is_deleted,
     what_is_young_stays,
     a_forgotten_transaction_leaves_its_audit_behind,
@@ -57,6 +58,22 @@ async fn s4_s11_only_ended_transactions_that_need_nobody_are_purged(fixture: Fix
         let stored = fixture.store.transactions().find(&Key::Tx(kept.id())).await.unwrap().unwrap();
         assert_eq!(stored.record, kept.tx.record());
     }
+}
+
+/// The end was stored by a clock that was behind for years, and details and gids are kept for the same time.
+async fn s9_a_gid_outlives_its_details_whatever_clock_stored_its_end(fixture: Fixture) {
+    let retention = Retention { details: DAY, gids: DAY };
+    let ended = transaction(&fixture, LONG_AGO, Some(&PhaseTwoAnswer::Done)).await;
+    let gid = ended.tx.identity().gid.clone();
+    let (at, purge) = (now(), fixture.store.purge());
+    let purged = purge.run(fixture.me, retention, at).await.unwrap();
+    assert_eq!(purged, Purged { stripped: 1, deleted: 0 });
+    let almost = at.after(DAY / 2 - Duration::from_secs(1));
+    assert_eq!(purge.run(fixture.me, retention, almost).await.unwrap(), Purged::default());
+    let found = fixture.store.transactions().find(&Key::Gid(gid)).await.unwrap();
+    assert!(found.unwrap().stripped, "the gid is not new");
+    let purged = purge.run(fixture.me, retention, at.after(DAY / 2)).await.unwrap();
+    assert_eq!(purged, Purged { stripped: 0, deleted: 1 });
 }
 
 async fn s10_the_watermark_is_raised_before_a_gid_is_deleted(fixture: Fixture) {

@@ -1,6 +1,6 @@
 //! Transactions that come to memory from the store.
 
-use unanimo_core::{Input, Record, Transaction, TxId};
+use unanimo_core::{Input, Phase, Record, Timestamp, Transaction, TxId};
 
 use super::super::admission::{held_at, shares};
 use super::super::live::Live;
@@ -14,7 +14,7 @@ impl Service {
             return;
         }
         let version = record.version;
-        let clock = self.clock.anchor();
+        let clock = self.clock.anchor().not_before(latest(&record));
         let tx = Transaction::restore(record);
         let held = tx.branches().iter().map(|branch| held_at(&branch.spec));
         let shares = shares(self.caller.directory(), held);
@@ -59,4 +59,16 @@ impl Service {
         // Never rejected: it is the first input after a restore.
         let _ = self.apply(tx_id, Input::Recovered { by: self.me });
     }
+}
+
+/// Returns the latest time at which something happened, as it is stored: by the clock of whoever wrote it.
+fn latest(record: &Record) -> Timestamp {
+    let Record { identity, state, .. } = record;
+    let phase = match state.phase {
+        Phase::Scheduled | Phase::Active => None,
+        Phase::InDoubt { at } | Phase::Decided { at, .. } | Phase::Ended { at, .. } => Some(at),
+    };
+    let branches = state.branches.iter().flat_map(|branch| [branch.voted_at, branch.ended_at]);
+    let times = branches.chain([state.started_at, phase]).flatten();
+    times.fold(identity.created_at, Timestamp::max)
 }

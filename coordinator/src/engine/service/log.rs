@@ -34,10 +34,22 @@ impl Service {
                 | EventKind::PivotUnanswered
                 | EventKind::RefusedAfterCommit
                 | EventKind::OutputTooLarge => {}
-                EventKind::Heuristic => tracing::error!(
-                    alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, trace_id, branch_id, detail,
-                    "the participant ended a branch against the decision, or cannot tell how it ended"
-                ),
+                // One line a participant as well: it may have ended everything by itself.
+                EventKind::Heuristic => {
+                    let participant = branch.map(|branch| &branch.spec.participant);
+                    let is_new = participant.is_none_or(|participant| {
+                        let (name, now) = (alarm::HEURISTIC_OUTCOME, Instant::now());
+                        self.alarms.raise(name, participant, detail, now)
+                    });
+                    if is_new {
+                        let participant = participant.map(ParticipantName::as_str);
+                        tracing::error!(
+                            alarm = alarm::HEURISTIC_OUTCOME, participant, %tx_id, %gid, trace_id,
+                            branch_id, detail,
+                            "the participant ended a branch against the decision, or cannot tell how it ended"
+                        );
+                    }
+                }
                 EventKind::OutputDropped => {
                     tracing::warn!(
                         %tx_id, %gid, trace_id, branch_id, detail, "the output of a Prepare was dropped"
@@ -97,9 +109,15 @@ impl Service {
     pub(super) fn repeat_alarms(&mut self) {
         let Some(repeated) = self.alarms.repeated(Instant::now()) else { return };
         for Repeated { alarm, participant, count, last_error } in repeated {
+            let what = match alarm {
+                alarm::HEURISTIC_OUTCOME => {
+                    "the participant ended more branches against the decision, or cannot tell how"
+                }
+                _ => "the participant holds up more transactions",
+            };
             tracing::error!(
                 alarm, %participant, transactions = count, last_error,
-                "the participant holds up more transactions; tx list --attention names them"
+                "{what}; tx list --attention names them"
             );
         }
         self.metrics.skewed(self.alarms.count(alarm::CLOCK_SKEW));

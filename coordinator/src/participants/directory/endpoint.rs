@@ -174,6 +174,10 @@ impl Endpoint {
         self.state().instances.iter().map(|i| i.registered.instance.clone()).collect()
     }
 
+    pub(super) fn count_instances(&self) -> usize {
+        self.state().instances.len()
+    }
+
     pub(super) fn is_alive(&self, now: Instant, gone_after: Duration) -> bool {
         let state = self.state();
         state.configured || state.instances.iter().any(|i| i.seen.is_alive(now, gone_after))

@@ -12,6 +12,10 @@ use super::{Directory, Endpoint, read};
 /// ListParticipants, so that one participant always fits into a message.
 pub const ENDPOINTS_MAX: usize = 256;
 
+/// Most instances of all participants together. Each takes some hundred bytes, here and in a row of the store, and the
+/// bounds on names, endpoints and instances multiply to many more.
+pub const INSTANCES_TOTAL_MAX: usize = 65_536;
+
 /// Place of an endpoint that registers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -76,6 +80,37 @@ impl Directory {
         entries.contains_key(name) || entries.len() < self.options.participants_max
     }
 
+    /// Tells whether there is a place for this instance among those of all participants.
+    #[must_use]
+    pub fn has_place_for_instance(
+        &self,
+        name: &ParticipantName,
+        url: &str,
+        instance: &str,
+    ) -> bool {
+        self.has_place_among(INSTANCES_TOTAL_MAX, name, url, instance)
+    }
+
+    fn has_place_among(
+        &self,
+        max: usize,
+        name: &ParticipantName,
+        url: &str,
+        instance: &str,
+    ) -> bool {
+        let has = |endpoint: &Arc<Endpoint>| {
+            endpoint.url == url && endpoint.instances().iter().any(|known| known == instance)
+        };
+        if self.entry(name).is_some_and(|entry| read(&entry.endpoints).iter().any(has)) {
+            return true;
+        }
+        let entries = read(&self.entries);
+        let of = |endpoints: &[Arc<Endpoint>]| -> usize {
+            endpoints.iter().map(|endpoint| endpoint.count_instances()).sum()
+        };
+        entries.values().map(|entry| of(&read(&entry.endpoints))).sum::<usize>() < max
+    }
+
     /// Returns the most names that are kept.
     #[must_use]
     pub fn participants_max(&self) -> usize {
@@ -135,6 +170,30 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         let (url, instances) = ("http://a:1".to_owned(), vec!["a".to_owned()]);
         assert_eq!(place("http://d:1", 3, Duration::ZERO), Place::Instead { url, instances });
+    }
+
+    /// However few each endpoint and each name has: one that is known has its place, and one that leaves makes place.
+    #[tokio::test]
+    async fn instances_of_all_participants_are_bounded() {
+        let directory = Directory::new(options());
+        let [p, q] = ["p", "q"].map(|text| ParticipantName::new(text).expect("a name"));
+        for (name, url, instance) in [
+            (&p, "http://a:1", "a"),
+            (&p, "http://a:1", "b"),
+            (&p, "http://b:1", "c"),
+            (&q, "http://a:1", "d"),
+        ] {
+            assert!(directory.has_place_among(4, name, url, instance), "{instance}");
+            directory.seen(name, url, registered(instance));
+        }
+        assert!(directory.has_place_among(4, &p, "http://a:1", "b"), "it has its place");
+        for (name, url, instance) in
+            [(&p, "http://a:1", "e"), (&p, "http://c:1", "b"), (&q, "http://b:1", "d")]
+        {
+            assert!(!directory.has_place_among(4, name, url, instance), "{url} {instance}");
+        }
+        directory.leave(&p, "http://b:1", "c");
+        assert!(directory.has_place_among(4, &q, "http://b:1", "d"));
     }
 
     #[tokio::test]

@@ -8,6 +8,9 @@ use super::super::opening::Place;
 /// restored in the same schema have another one.
 pub(super) const TABLES: &str = "tables";
 
+/// Part of a place that is the server's identifier.
+const SYSTEM: &str = "system";
+
 /// Place in which the tables were opened, with [`TABLES`].
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -44,7 +47,17 @@ pub(super) async fn here(
     .bind(schema)
     .fetch_one(connection)
     .await?;
-    Ok(Place::new([("system", system), ("database", database), ("schema", schema)]))
+    Ok(Place::new([(SYSTEM, system), ("database", database), ("schema", schema)]))
+}
+
+/// Warns if the server's identifier is not known: the numbers of a copy on another server may be the same.
+pub(super) fn warn_if_blind(here: &Place) {
+    if !here.knows(SYSTEM) {
+        tracing::warn!(
+            "this role has no EXECUTE on pg_control_system(), so that a copy of the database on another server \
+             may not be noticed: grant it"
+        );
+    }
 }
 
 /// Returns the number of the table `fences`; `None` if it is not there.

@@ -163,6 +163,7 @@ impl Opening {
         let no_row = || Error::database(doing)(sqlx::Error::RowNotFound);
         let before = itself(block, schema, found).await?.ok_or_else(no_row)?;
         let place = here(block, schema).await?;
+        super::place::warn_if_blind(&place);
         let change = before.compare_place(&place, start)?;
         if change == PlaceChange::Copy && !is_changed {
             check_nobody_writes(block, schema).await?;

@@ -1,8 +1,9 @@
 //! Calls that a participant must not take, and answers that it must not send.
 
-use unanimo_proto::v1::{BranchContext, Payload, Refusal};
+use unanimo_proto::v1::{BranchContext, HeuristicKind, Payload, Refusal};
+use uuid::Uuid;
 
-use super::votes;
+use super::{expect_done, votes};
 use crate::session::{Branch, Session, Stop};
 use crate::{Mode, Vote};
 
@@ -22,6 +23,35 @@ pub(super) async fn wrong_participant(session: Session) -> Result<(), Stop> {
     let mut branch = session.branch();
     branch.context.participant = "unanimo-check.nobody".to_owned();
     session.prepare_in_vain("Prepare under another participant's name", &branch).await
+}
+
+/// The branch that has voted yes is here, and is told to end as if it were in another database of the name.
+pub(super) async fn other_database(session: Session) -> Result<(), Stop> {
+    let branch = session.prepared().await?;
+    let Some(own) = session.database_id() else {
+        let text = "its votes carry no database_id: two databases of its name are not told apart";
+        return Err(Stop::Skipped(text.to_owned()));
+    };
+    let with = |branch: Branch, id: String| {
+        let context = BranchContext { database_id: id, ..branch.context };
+        Branch { context, ..branch }
+    };
+    let elsewhere = Uuid::now_v7().to_string();
+    let first = with(session.branch(), elsewhere.clone());
+    session.prepare_in_vain("Prepare for another database", &first).await?;
+    let other = with(branch.clone(), elsewhere);
+    session.cancel_in_vain("Cancel for another database", &other).await?;
+    if session.options().mode != Mode::Saga {
+        let end = session.commit(&other).await?;
+        if end.heuristic() != Some(HeuristicKind::Hazard) {
+            let text = format!(
+                "Commit for another database was answered {end}, expected HEURISTIC_HAZARD"
+            );
+            return Err(Stop::Failed(text));
+        }
+    }
+    let end = session.cancel(&with(branch, own)).await?;
+    expect_done(&end, "Cancel with its own database_id, behind those for another one,")
 }
 
 pub(super) async fn malformed(session: Session) -> Result<(), Stop> {

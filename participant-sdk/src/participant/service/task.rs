@@ -1,8 +1,10 @@
 //! Operations in tasks of their own: their pauses, their bounds, and the log lines of those that have no answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::{JoinError, JoinHandle};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tracing::Instrument;
@@ -23,6 +25,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Time that is allowed to a call whose caller does not say how long it waits.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time past its bound in which an operation must have returned to its runtime, which ends it.
+const RETURNS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Returns the pause after an attempt.
 pub(super) fn pause(first: Duration, attempt: u32) -> Duration {
@@ -73,6 +78,8 @@ pub(super) async fn in_own_task<T: Send + 'static>(
     );
     #[cfg(feature = "opentelemetry")]
     trace.adopt(&span);
+    let call = Arc::new(call);
+    let late = (operation, Arc::clone(&call), bound.at_most.saturating_add(RETURNS_WITHIN));
     let work = async move {
         let _slot = slot;
         let ended = tokio::time::timeout(bound.at_most, trace.scope(work)).await;
@@ -82,13 +89,16 @@ pub(super) async fn in_own_task<T: Send + 'static>(
         }
         result
     };
-    match tokio::spawn(work.instrument(span)).await {
+    let work = tokio::spawn(work.instrument(span.clone()));
+    // In a task of its own, too: the caller may have gone long before.
+    let ended = tokio::spawn(watched(work, late).instrument(span)).await;
+    match ended.and_then(|ended| ended) {
         Ok(Ok(answer)) => Ok(Some(answer)),
         Ok(Err(Fault::Busy)) => Ok(None),
         Ok(Err(fault)) => {
             let code = match &fault {
                 Fault::Definite { .. } | Fault::Indeterminate { .. } => Code::Unavailable,
-                Fault::Overtime(_) => Code::DeadlineExceeded,
+                Fault::Overtime(_) | Fault::Blocked(_) => Code::DeadlineExceeded,
                 Fault::Handler(_) => Code::Unknown,
                 _ => Code::Internal,
             };
@@ -102,13 +112,27 @@ pub(super) async fn in_own_task<T: Send + 'static>(
     }
 }
 
+/// Waits for an operation. One that blocks its thread, with a lock or a sleep of the standard library, is not ended at
+/// its bound by anything: a person is told, and the caller.
+async fn watched<T>(
+    mut work: JoinHandle<Result<T, Fault>>,
+    (operation, call, late): (&'static str, Arc<Call<Payload>>, Duration),
+) -> Result<Result<T, Fault>, JoinError> {
+    if let Ok(ended) = tokio::time::timeout(late, &mut work).await {
+        return ended;
+    }
+    let fault = Fault::Blocked(late);
+    tell(operation, &call, &fault, false);
+    Ok(Err(fault))
+}
+
 fn tell(operation: &'static str, call: &Call<Payload>, fault: &Fault, at_handlers_bound: bool) {
     let alarm = match fault {
         Fault::Busy => return,
         Fault::Lost(_) => "handler_lost_transaction",
         // It is as the service has set it.
         Fault::Overtime(_) if at_handlers_bound => "",
-        Fault::Overtime(_) => "operation_overtime",
+        Fault::Overtime(_) | Fault::Blocked(_) => "operation_overtime",
         Fault::NotOffered(_) => "open_action_gone",
         Fault::Handler(error) if error.is::<Unreadable>() => "open_payload_unreadable",
         _ => "",

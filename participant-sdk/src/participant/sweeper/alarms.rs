@@ -190,7 +190,7 @@ impl Alarms {
 }
 
 fn tell(participant: &str, doubt: &Doubt, why: Why) {
-    let Doubt { cluster_id, tx_id, branch, age, is_step: _ } = doubt;
+    let Doubt { cluster_id, tx_id, branch, age, .. } = doubt;
     let (alarm, message) = why.alarm();
     let (branch_id, branch_number) = match branch {
         BranchName::Id(id) => (id.as_str(), 0),
@@ -219,6 +219,7 @@ mod tests {
             branch: BranchName::Number(number),
             age: Duration::ZERO,
             is_step: false,
+            is_ahead: false,
         }
     }
 

@@ -24,6 +24,7 @@ impl<R: Resource> Pass<R> {
         }
         let names = self.service.queried(self.service.inner.resource.names()).await?;
         self.names_at = Some(Instant::now());
+        self.check_readable().await?;
         let too_old = self.sweep.alarm_age(AGE_MIN);
         let mut others: BTreeMap<(String, String), (u64, Duration)> = BTreeMap::new();
         for Named { participant, cluster_id, count, oldest } in names {
@@ -47,6 +48,24 @@ impl<R: Resource> Pass<R> {
                     oldest_s = oldest.as_secs(),
                     "branches are in doubt in this database under another participant's name: if this one was \
                      renamed, name it with `formerly`; else that one's sweeper does not run"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of rows that no sweep can ask about.
+    async fn check_readable(&self) -> Result<(), Fault> {
+        for name in &self.names {
+            let rows = self.service.inner.resource.unreadable_rows(name);
+            let rows = self.service.queried(rows).await?;
+            if rows > 0 {
+                tracing::error!(
+                    alarm = "in_doubt_unreadable",
+                    participant = name,
+                    rows,
+                    "rows of branches in doubt have a tx_id that is none: somebody has written them by hand, and nobody \
+                     can ask about them"
                 );
             }
         }

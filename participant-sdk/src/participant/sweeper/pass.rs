@@ -53,8 +53,8 @@ pub(super) struct Pass<R: Resource> {
     /// Where the purge of each name's rows goes on: rows that must stay are not looked at each time.
     pub(super) purged_to: HashMap<String, Committed>,
     pub(super) bound_to: HashMap<String, RowKey>,
-    /// Time at which rows without a bound were looked for.
-    pub(super) looked_at: Option<Instant>,
+    /// The purge's clock, and when it looked for rows without a bound.
+    pub(super) purging: super::retention::Purging,
     /// Time at which names of others were looked for.
     pub(super) names_at: Option<Instant>,
     /// The branches that are open were checked against the handlers.
@@ -98,7 +98,7 @@ impl<R: Resource> Pass<R> {
             after: None,
             purged_to: HashMap::new(),
             bound_to: HashMap::new(),
-            looked_at: None,
+            purging: Default::default(),
             names_at: None,
             is_checked: false,
             unread: Unread::default(),
@@ -160,7 +160,7 @@ impl<R: Resource> Pass<R> {
         let waits = if self.served.is_ready() { grace } else { Duration::ZERO };
         for name in self.names.clone() {
             let mut prepared = service.queried(resource.prepared_transactions(&name)).await?;
-            prepared.retain(|doubt| doubt.age >= waits);
+            prepared.retain(|doubt| doubt.age >= waits || doubt.is_ahead);
             for batch in prepared.chunks(BATCH) {
                 self.ask_about(&name, batch, alarms, listed).await?;
             }

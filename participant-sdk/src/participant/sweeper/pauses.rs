@@ -103,6 +103,7 @@ mod tests {
             branch: BranchName::Id("b".to_owned()),
             age: Duration::from_secs(age_s),
             is_step,
+            is_ahead: false,
         }
     }
 

@@ -12,6 +12,8 @@
 //!   under way when the transaction ended still finds its row.
 //! - All others: never.
 //!
+//! Nothing is purged while the [clocks](super::clock) do not agree.
+//!
 //! A run that ends before the last row is gone on with by the next one, behind the rows that it has looked
 //! at: however many must stay, those behind them have their turn.
 
@@ -21,9 +23,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use unanimo_proto::v1::{BranchVerdict, Verdict};
 
+use super::clock::{PurgeClock, Reading, Verdict as Time};
 use super::inquiry::{About, Asked, BATCH};
 use super::pass::Pass;
-use crate::doubt::{BranchName, Committed, RowChange, RowKey};
+use crate::doubt::{BranchName, Committed, RowChange, RowKey, millis};
 use crate::resource::{Fault, Resource};
 
 /// Rows that one run looks at: half a minute's work at most. What is left is for the next one.
@@ -35,9 +38,19 @@ const LOOKS: u32 = 24;
 /// Longest pause between two of them, however long the retention is.
 const LOOK_PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 
+/// Clock of the purge, and its looks.
+#[derive(Debug, Default)]
+pub(super) struct Purging {
+    clock: PurgeClock,
+    /// Time at which rows without a bound were looked for.
+    looked_at: Option<Instant>,
+}
+
 impl<R: Resource> Pass<R> {
     /// Purges what may go; answers whether something may be left.
     pub(super) async fn purge(&mut self, retention: Duration) -> Result<bool, Fault> {
+        let Some(now_ms) = self.time_to_purge_by().await? else { return Ok(false) };
+        let until_ms = now_ms.saturating_sub(millis(retention));
         let mut is_left = false;
         let looks = self.is_due_to_look(retention);
         let mut looked = looks;
@@ -46,29 +59,41 @@ impl<R: Resource> Pass<R> {
                 looked &= self.bound(&name, retention).await?;
             }
             is_left |= self.purge_committed(&name, retention).await?;
-            is_left |= self.purge_undone(&name, retention).await?;
+            is_left |= self.purge_undone(&name, until_ms).await?;
         }
         if looked {
-            self.looked_at = Some(Instant::now());
+            self.purging.looked_at = Some(Instant::now());
         }
         Ok(is_left)
+    }
+
+    /// Returns the time of day on which the clocks agree, in milliseconds since 1970.
+    async fn time_to_purge_by(&mut self) -> Result<Option<i64>, Fault> {
+        let database_ms = self.service.queried(self.service.inner.resource.clock_ms()).await?;
+        let reading = Reading::now(database_ms);
+        let verdict = self.purging.clock.judge(reading);
+        self.purging.clock.tell(self.service.participant(), verdict, reading);
+        Ok(match verdict {
+            Time::Agreed(now_ms) => Some(now_ms),
+            Time::Differ | Time::Stepped => None,
+        })
     }
 
     /// Rows without a bound are looked for seldom: no index finds them on SQLite, and they are kept for
     /// another retention.
     fn is_due_to_look(&self, retention: Duration) -> bool {
         let pause = (retention / LOOKS).min(LOOK_PAUSE_MAX);
-        self.looked_at.is_none_or(|looked_at| looked_at.elapsed() >= pause)
+        self.purging.looked_at.is_none_or(|looked_at| looked_at.elapsed() >= pause)
     }
 
-    async fn purge_undone(&self, name: &str, retention: Duration) -> Result<bool, Fault> {
+    async fn purge_undone(&self, name: &str, until_ms: i64) -> Result<bool, Fault> {
         let resource = &self.service.inner.resource;
         let mut purged = 0;
         while purged < ROWS_MAX {
             if self.is_stopped() {
                 return Ok(false);
             }
-            let batch = resource.purge_undone(name, retention, BATCH);
+            let batch = resource.purge_undone(name, until_ms, BATCH);
             let batch = usize::try_from(self.service.queried(batch).await?).unwrap_or(BATCH);
             purged += batch;
             if batch < BATCH {

@@ -9,7 +9,7 @@ use unanimo_tests::scripted::Scripted;
 use unanimo_tests::wait::until;
 
 use super::super::sagas::times::Clock;
-use super::super::{World, config, describe, sqlite_url};
+use super::super::{World, describe};
 use super::{at, dead_endpoint, endpoints, leave, on_both, register_as};
 
 /// Behind one address there may be several instances: one that leaves takes only itself, also after a
@@ -80,15 +80,16 @@ async fn a_restart_believes_nobody_alive_who_was_gone() {
 /// too.
 #[tokio::test]
 async fn what_is_long_gone_is_forgotten() {
-    let mut config = config(&sqlite_url());
-    config.keep_alive_interval = Period::millis(20);
-    let world = World::start(config).await;
-    register_as(&world, "bank", &dead_endpoint(), "life").await.unwrap();
-    assert_eq!(endpoints(&world, "bank").await.len(), 1);
-    until("it to be forgotten", async || endpoints(&world, "bank").await.is_empty().then_some(()))
-        .await;
-    let status = world.submit(at("bank", "g", "ok", 5_000)).await.unwrap_err();
-    assert_eq!(describe(&status).1, "PARTICIPANT_GONE", "its name is known");
-    let world = world.crash_and_restart().await;
-    assert!(endpoints(&world, "bank").await.is_empty());
+    for mut config in on_both().await {
+        config.keep_alive_interval = Period::millis(20);
+        let world = World::start(config).await;
+        register_as(&world, "bank", &dead_endpoint(), "life").await.unwrap();
+        assert_eq!(endpoints(&world, "bank").await.len(), 1);
+        let is_empty = async || endpoints(&world, "bank").await.is_empty().then_some(());
+        until("it to be forgotten", is_empty).await;
+        let status = world.submit(at("bank", "g", "ok", 5_000)).await.unwrap_err();
+        assert_eq!(describe(&status).1, "PARTICIPANT_GONE", "its name is known");
+        let world = world.crash_and_restart().await;
+        assert!(endpoints(&world, "bank").await.is_empty());
+    }
 }

@@ -213,6 +213,37 @@ async fn a_branch_is_enlisted_once_the_locks_are_had() {
     }
 }
 
+/// Two-phase commit takes its locks at the begin as others do: nothing is prepared before, and they are free at its end.
+#[tokio::test]
+async fn a_two_phase_commit_takes_its_locks_first() {
+    let two_phase = |gid: &str, wait_ms| SubmitTransactionRequest {
+        locks: exclusive(wait_ms),
+        mode: Mode::TwoPhaseCommit.into(),
+        ..tcc(gid, &["ok"])
+    };
+    for world in [World::sqlite().await, World::postgres().await] {
+        world.p.hold(true);
+        let first = world.submit(two_phase("first", 0)).await.unwrap();
+        assert_eq!(first.outcome(), Outcome::Committed, "decided, and its Commit is held");
+        let refused = world.submit(two_phase("refused", 0)).await.unwrap();
+        assert_eq!(refused.outcome(), Outcome::Aborted);
+        let shown = ended(&world, "refused").await;
+        assert_eq!(shown.abort_cause(), AbortCause::Locked);
+        let second = accept(&world, two_phase("second", 20_000)).await;
+        super::super::until("the wait", async || {
+            let waiting = world.get("second").await;
+            waiting.locks.first().is_some_and(|lock| lock.holder_gid == "first").then_some(())
+        })
+        .await;
+        for tx_id in [&refused.tx_id, &second] {
+            assert_eq!(world.p.calls(tx_id, "a"), [""; 0], "nothing is prepared before");
+        }
+        world.p.hold(false);
+        assert_eq!(ended(&world, "second").await.outcome(), Outcome::Committed);
+        assert_eq!(world.p.calls(&second, "a"), ["prepare", "commit"]);
+    }
+}
+
 /// L1: of two that hold what the other one wants, the older one waits and the younger one gives up.
 #[tokio::test]
 async fn l1_two_that_wait_for_each_other_do_not_wait_for_ever() {

@@ -12,7 +12,7 @@ use super::super::sweeper::{
 use super::*;
 
 /// Leaves a trace of itself.
-struct Write;
+pub(super) struct Write;
 
 impl TwoPhase<MySql> for Write {
     type Payload = Bytes;
@@ -41,7 +41,7 @@ impl TwoPhase<MySql> for Refuse {
 }
 
 /// A database for participant `p`, and its service with the actions `write` and `refuse`.
-async fn bank() -> (MySqlPool, String, Service<MySql>) {
+pub(super) async fn bank() -> (MySqlPool, String, Service<MySql>) {
     let url = Server::shared().database().await;
     let pool = MySqlPool::connect(&url).await.unwrap();
     let tables = "CREATE TABLE effect (tx_id char(36), branch_id varchar(128));

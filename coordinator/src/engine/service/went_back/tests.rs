@@ -1,4 +1,5 @@
 mod again;
+mod lab;
 mod lives;
 mod looks;
 
@@ -19,11 +20,12 @@ use unanimo_proto::v1::{
     PrepareRequest, PrepareResponse, Prepared, commit_response, prepare_response,
 };
 
+use self::lab::{assemble, start, start_for};
 use super::*;
 use crate::cluster::lease;
 use crate::config::Config;
 use crate::engine::message::Message;
-use crate::engine::{Answer, Handle, Parts, Until, engine};
+use crate::engine::{Answer, Clock, Handle, Parts, Until, engine};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
@@ -219,57 +221,6 @@ fn definition(gid: &str) -> Definition {
         trace: TraceContext::default(),
         initiator: String::new(),
     }
-}
-
-/// Starts an engine, its journal and a participant. Its lease is not renewed.
-async fn start(store: &Arc<Replaced>, faults: &Faults, tasks: &mut JoinSet<()>) -> Handle {
-    start_for(HOUR, store, faults, tasks).await.0
-}
-
-/// Starts the same with a lease of this length, and returns what renews it.
-async fn start_for(
-    length: Duration,
-    store: &Arc<Replaced>,
-    faults: &Faults,
-    tasks: &mut JoinSet<()>,
-) -> (Handle, lease::Service) {
-    let (engine, driving, renewals) = assemble(length, store, faults, tasks).await;
-    tasks.spawn(driving.run());
-    (engine, renewals)
-}
-
-/// Makes the same without running the engine.
-async fn assemble(
-    length: Duration,
-    store: &Arc<Replaced>,
-    faults: &Faults,
-    tasks: &mut JoinSet<()>,
-) -> (Handle, Service, lease::Service) {
-    let (config, env) = (Config::default(), Arc::new(SystemEnv));
-    let store: &Arc<dyn Store> = &(Arc::clone(store) as _);
-    let me = store.incarnations().create("one", 0, length).await.expect("an answer").expect("it");
-    let (lease, renewals) = lease::lease(Arc::clone(store), me, length, Instant::now());
-    let metrics = Arc::new(Metrics::default());
-    let directory = Arc::new(Directory::new(config.directory()));
-    let looks = Arc::new(Looks { store: Arc::clone(store), faults: Arc::clone(faults) });
-    directory.add_local(ParticipantName::new("p").expect("a name"), looks);
-    let (journal, journaling, completions) =
-        journal(Arc::clone(store), me, Arc::clone(&metrics) as _);
-    tasks.spawn(async move { journaling.run().await.expect("no fault") });
-    let (engine, driving) = engine(Parts {
-        me,
-        options: config.engine(),
-        env,
-        store: Arc::clone(store),
-        directory,
-        metrics,
-        lease,
-        journal,
-        completions,
-        adoption_wanted: Arc::new(Notify::new()),
-        spans: Default::default(),
-    });
-    (engine, driving, renewals)
 }
 
 /// S3, S10: what is asked while the lease has run out is answered once the promoted server has it, however the engine came
