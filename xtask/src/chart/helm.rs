@@ -12,6 +12,9 @@ use crate::step::{has, run};
 /// Module of Helm, for `go install`.
 const MODULE: &str = "helm.sh/helm/v3/cmd/helm@v3.22.0";
 
+/// Longest time for it, in seconds: it compiles some hundred packages.
+const INSTALL_SECS: &str = "900";
+
 /// Folder of programs that chores have installed.
 const TOOLS: &str = "target/tools";
 
@@ -110,7 +113,15 @@ fn find() -> Result<Option<PathBuf>> {
     eprintln!("    go install {MODULE}: some minutes, the first time");
     fs::create_dir_all(TOOLS)?;
     let folder = fs::canonicalize(TOOLS)?;
-    let installed = run(Command::new(go).args(["install", MODULE]).env("GOBIN", folder));
+    // A network that swallows what is sent must not hold the checks up for ever.
+    let mut install = match has("timeout") {
+        true => Command::new("timeout"),
+        false => Command::new(go),
+    };
+    if has("timeout") {
+        install.args([INSTALL_SECS, go]);
+    }
+    let installed = run(install.args(["install", MODULE]).env("GOBIN", folder));
     if let Err(error) = installed {
         eprintln!("    {error:#}");
         return Ok(None);
