@@ -18,6 +18,11 @@ pub trait Env: Send + Sync + fmt::Debug {
         self.now().0.saturating_mul(1_000_000)
     }
 
+    /// Returns the time of day that the database has told. An environment that goes by another time has it there, too.
+    fn of_database(&self, told: Timestamp) -> Timestamp {
+        told
+    }
+
     /// Makes the identifier of a transaction that begins now. It carries that time.
     fn tx_id(&self, now: Timestamp) -> TxId;
 }

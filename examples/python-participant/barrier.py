@@ -49,6 +49,9 @@ KEPT_S = 24 * 3600
 # How far ahead a time may be before it is certain that the clock was set back.
 AHEAD_S = 60
 
+# Longest pause between two questions about a branch.
+PAUSE_MAX_S = 3600
+
 # Note of a branch whose work has ended its local transaction.
 LOST = "the branch's work ended its local transaction by itself"
 
@@ -387,10 +390,11 @@ class Barrier:
         # Of a time to come: the clock was set back since, and nobody knows how old it is.
         condition = (
             "state = 'prepared' AND "
-            "(changed_at < ? AND coalesce(ask_at, 0) <= ? OR changed_at > ? AND coalesce(ask_at, 0) <= changed_at)"
+            "(changed_at < ? OR changed_at > ?) AND (coalesce(ask_at, 0) <= ? OR ask_at > ?)"
         )
         now = time.time()
-        return self._list(condition, (now - grace_s, now, now + AHEAD_S), after, limit)
+        bounds = (now - grace_s, now + AHEAD_S, now, now + PAUSE_MAX_S)
+        return self._list(condition, bounds, after, limit)
 
     def committed(self, after, limit):
         """Committed branches whose rows may go once the coordinator says that they ended."""

@@ -42,6 +42,13 @@ pub struct Doubt {
     pub is_ahead: bool,
 }
 
+impl Doubt {
+    /// Returns for how long it has been in doubt at most: for ever, if nobody knows its age.
+    pub(crate) fn known_age(&self) -> Duration {
+        if self.is_ahead { Duration::MAX } else { self.age }
+    }
+}
+
 /// All that is known of a branch's name.
 #[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -109,7 +109,10 @@ pub(super) async fn clock(
     let mut patience = Patience::default();
     loop {
         match store.purge().times().await {
-            Ok(times) => return Ok(Clock::new(Arc::clone(env), times)),
+            Ok(times) => {
+                let database = env.of_database(times.database);
+                return Ok(Clock::new(Arc::clone(env), database));
+            }
             Err(error) => patience.wait(error, &told).await?,
         }
     }

@@ -23,7 +23,6 @@ use unanimo_core::Timestamp;
 use crate::alarm::CLOCK_SKEW;
 use crate::env::Env;
 use crate::spans::nanos;
-use crate::store::PurgeTimes;
 use crate::suspension::{Moment, suspended};
 
 /// Difference between the system's clock and real time up to which it is no jump: clocks are slewed, and
@@ -89,10 +88,20 @@ impl Anchor {
 #[derive(Debug)]
 pub(crate) struct Clock {
     env: Arc<dyn Env>,
-    followed: Mutex<Followed>,
+    gone_by: Mutex<GoneBy>,
 }
 
-/// The time of day that is gone by.
+/// Times of day that are gone by.
+#[derive(Debug)]
+struct GoneBy {
+    /// Whatever begins or starts goes by the system's clock: participants compare its deadline with their own.
+    begins: Followed,
+    /// Whatever is stored goes by an earlier clock, for as long as a start has two that differ: what ends late can
+    /// still end otherwise, and what was aborted or started too soon stays so.
+    stored: Option<Followed>,
+}
+
+/// A time of day that is gone by.
 #[derive(Debug)]
 struct Followed {
     anchor: Anchor,
@@ -101,24 +110,19 @@ struct Followed {
 }
 
 impl Clock {
-    /// Makes the source for a process that starts, with the times that the database told a moment ago.
-    pub(crate) fn new(env: Arc<dyn Env>, told: PurgeTimes) -> Self {
-        let own = env.now();
-        let gone_by = believed(own, told);
-        if gone_by != own {
-            let PurgeTimes { database, last } = told;
+    /// Makes the source for a process that starts, with the time that the database told a moment ago.
+    pub(crate) fn new(env: Arc<dyn Env>, database: Timestamp) -> Self {
+        let (own, at) = (env.now(), Moment::now());
+        if difference(own, database) > SKEW_MAX {
             tracing::error!(
                 alarm = CLOCK_SKEW,
                 own = own.0,
                 database = database.0,
-                last_purge = last.map(|last| last.0),
-                gone_by = gone_by.0,
-                "this process's clock is not borne out by the database; transactions go by another time, in \
-                 milliseconds since 1970, for ten minutes, and those that are adopted for as long as they last"
+                "the clocks of this process and of its database differ; what is stored goes by the earlier one, in \
+                 milliseconds since 1970: for ten minutes, and what is adopted meanwhile for as long as it lasts"
             );
         }
-        let anchor = Anchor::new(gone_by, Moment::now());
-        Self { env, followed: Mutex::new(Followed { anchor, jump: None }) }
+        Self { env, gone_by: Mutex::new(GoneBy::new(own, database, at)) }
     }
 
     /// Returns the source of the system's time.
@@ -126,16 +130,47 @@ impl Clock {
         Arc::clone(&self.env)
     }
 
-    /// Returns the time of day for a transaction that begins, starts or is adopted now.
+    /// Returns the time of day for a transaction that begins or starts now.
     pub(super) fn anchor(&self) -> Anchor {
+        self.of(GoneBy::begins)
+    }
+
+    /// Returns the time of day for what is stored: whether its time has come, and how it goes on once it is adopted.
+    pub(super) fn of_stored(&self) -> Anchor {
+        self.of(GoneBy::stored)
+    }
+
+    fn of(&self, which: impl FnOnce(&mut GoneBy, Anchor) -> Anchor) -> Anchor {
         // Nothing panics half way through a change.
-        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        followed.follow(Anchor::new(self.env.now(), Moment::now()))
+        let mut gone_by = self.gone_by.lock().unwrap_or_else(PoisonError::into_inner);
+        which(&mut gone_by, Anchor::new(self.env.now(), Moment::now()))
     }
 
     /// Returns the time of day now.
     pub(super) fn now(&self) -> Timestamp {
         self.anchor().now()
+    }
+}
+
+impl GoneBy {
+    fn new(own: Timestamp, database: Timestamp, at: Moment) -> Self {
+        let followed = |time| Followed { anchor: Anchor::new(time, at), jump: None };
+        let is_earlier = database.until(own) > SKEW_MAX;
+        Self { begins: followed(own), stored: is_earlier.then(|| followed(database)) }
+    }
+
+    fn begins(&mut self, told: Anchor) -> Anchor {
+        self.begins.follow(told)
+    }
+
+    fn stored(&mut self, told: Anchor) -> Anchor {
+        let begins = self.begins.follow(told);
+        let Some(stored) = &mut self.stored else { return begins };
+        let anchor = stored.follow(told);
+        if is_near(anchor.time, begins.time) {
+            self.stored = None;
+        }
+        anchor
     }
 }
 
@@ -178,22 +213,6 @@ fn difference(one: Timestamp, other: Timestamp) -> Duration {
     one.until(other).max(other.until(one))
 }
 
-/// Returns the time of day that a process goes by when it starts. A clock that is behind the last purge is
-/// wrong. Where two differ that are both later, the earlier one is gone by: what ends late can still end
-/// otherwise, and what was aborted too soon stays aborted.
-fn believed(own: Timestamp, told: PurgeTimes) -> Timestamp {
-    let PurgeTimes { database, last: Some(last) } = told else { return own };
-    let is_behind = |time: Timestamp| time.until(last) > SKEW_MAX;
-    let clock = match (is_behind(own), is_behind(database)) {
-        _ if difference(own, database) <= SKEW_MAX => own,
-        (false, true) => own,
-        (true, false) => database,
-        (false, false) => own.min(database),
-        (true, true) => own.max(database),
-    };
-    if is_behind(clock) { last } else { clock }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,32 +248,24 @@ mod tests {
         }
     }
 
+    /// What begins goes by the own clock, which participants share. What is stored goes by the database's if that is
+    /// earlier, and by the own one once that has lasted.
     #[test]
-    fn a_start_goes_by_the_clock_that_is_borne_out() {
-        const NOW: u64 = 1_800_000_000_000;
+    fn a_start_with_two_clocks_goes_by_the_earlier_one_for_what_is_stored() {
+        const OWN: u64 = 1_800_000_000_000;
         const HOUR: i64 = 60 * 60 * 1000;
-        let at = |ms: i64| Timestamp(NOW.saturating_add_signed(ms));
-        // This process's clock, the database's, and the last purge, as they differ from the true time; what is
-        // gone by.
-        for (own, database, last, expected) in [
-            (0, 0, Some(-10_000), 0),
-            (0, 30_000, Some(-10_000), 0),
-            // One of them was set.
-            (HOUR, 0, Some(-10_000), 0),
-            (-HOUR, 0, Some(-10_000), 0),
-            (0, HOUR, Some(-10_000), 0),
-            (0, -HOUR, Some(-10_000), 0),
-            // Both were, or they are on one machine.
-            (-HOUR, -HOUR, Some(-10_000), -10_000),
-            (-HOUR, -2 * HOUR, Some(-10_000), -10_000),
-            // Nobody ran for a day.
-            (0, 0, Some(-24 * HOUR), 0),
-            (0, -HOUR, Some(-24 * HOUR), -HOUR),
-            // Nothing is known.
-            (HOUR, 0, None, HOUR),
-        ] {
-            let told = PurgeTimes { database: at(database), last: last.map(at) };
-            assert_eq!(believed(at(own), told), at(expected), "{own} {database} {last:?}");
+        let start = Moment::now();
+        for (database, expected) in [(0, 0), (30_000, 0), (-30_000, 0), (HOUR, 0), (-HOUR, -HOUR)] {
+            let database = Timestamp(OWN.saturating_add_signed(database));
+            let mut clock = GoneBy::new(Timestamp(OWN), database, start);
+            for (secs, ahead) in [(1, expected), (599, expected), (602, 0)] {
+                let at = Moment { at: start.at + Duration::from_secs(secs), ..start };
+                let own = Timestamp(OWN + secs * 1000);
+                let told = Anchor::new(own, at);
+                let stored = Timestamp(own.0.saturating_add_signed(ahead));
+                assert_eq!(clock.stored(told).time_at(at), stored, "{database:?} {secs}");
+                assert_eq!(clock.begins(told).time_at(at), own, "{database:?} {secs}");
+            }
         }
     }
 

@@ -56,7 +56,7 @@ impl Service {
 
     /// Brings a chunk to memory, and tells whether there may be more.
     async fn scan(&self) -> Result<bool, store::Error> {
-        let now = self.engine.shared.clock.now();
+        let now = self.engine.shared.clock.of_stored().now();
         let (ahead, soon) = (self.engine.free_places(2), self.engine.free_places(1));
         let (until, places) = if ahead > 0 { (AHEAD, ahead) } else { (SOON, soon) };
         let limit = places.min(CHUNK);

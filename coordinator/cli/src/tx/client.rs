@@ -211,6 +211,8 @@ const BROKEN: &str = "the connection broke, or the endpoint is no coordinator, o
     with https://) or a certificate (--tls-cert and --tls-key); the request may have taken effect or not, and it \
     is safe to run the same command again";
 
+const EXPIRED: &str = "the coordinator needs a new certificate, or a clock is wrong";
+
 /// Ways in which TLS fails, by a part of the cause's text, and what mends each.
 const TLS_HINTS: &[(&str, &str)] = &[
     (
@@ -223,7 +225,9 @@ const TLS_HINTS: &[(&str, &str)] = &[
         "the coordinator's certificate is of another authority: --tls-ca names the file of the right one",
     ),
     ("not valid for name", "--tls-name gives the name that is in the coordinator's certificate"),
-    ("xpired", "the coordinator needs a new certificate, or a clock is wrong"),
+    ("certificate expired", EXPIRED),
+    ("CertificateExpired", EXPIRED),
+    ("CertExpired", EXPIRED),
     ("InvalidContentType", "nothing speaks TLS there: does the endpoint begin with http://?"),
     ("NoApplicationProtocol", "no gRPC is spoken there: is it the address for health and metrics?"),
     (

@@ -14,7 +14,7 @@ impl Service {
             return;
         }
         let version = record.version;
-        let clock = self.clock.anchor().not_before(latest(&record));
+        let clock = self.clock.of_stored().not_before(latest(&record));
         let tx = Transaction::restore(record);
         let held = tx.branches().iter().map(|branch| held_at(&branch.spec));
         let shares = shares(self.caller.directory(), held);

@@ -39,7 +39,7 @@ pub(in crate::engine) const UNTIL_DECIDED: Timestamp = Timestamp(253_402_300_799
 impl Service {
     /// Notes whether the row says that the transaction sleeps: only one that leaves memory does.
     pub(super) fn note_a_sleep(&mut self, transition: &mut Transition) {
-        let (now, tx_id) = (self.clock.now(), transition.tx_id);
+        let (now, tx_id) = (self.clock.of_stored().now(), transition.tx_id);
         let Some(live) = self.live.get_mut(&tx_id) else { return };
         let in_doubt = matches!(transition.state.phase, Phase::InDoubt { .. });
         let until = match in_doubt {
@@ -83,7 +83,7 @@ impl Service {
             return;
         }
         self.look_at_sleepers = instant + LOOK_INTERVAL;
-        let now = self.clock.now();
+        let now = self.clock.of_stored().now();
         // It was followed for so long that its time is near: it stays, and its row is to say so.
         while let Some(tx_id) = self.asleep.due(now.after(SLEEP_MIN)) {
             let _ = self.apply(tx_id, Input::Rewrite);

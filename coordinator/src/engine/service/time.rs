@@ -24,7 +24,7 @@ impl Service {
         }
         let now = Instant::now();
         let timer = self.timers.next().map(|at| at.saturating_duration_since(now));
-        let start = self.starts.next().map(|at| self.clock.now().until(at));
+        let start = self.starts.next().map(|at| self.clock.of_stored().now().until(at));
         let waiting = self.waiting.until_look(now);
         [timer, start, waiting].into_iter().flatten().fold(SLEEP_MAX, Duration::min)
     }
@@ -38,18 +38,23 @@ impl Service {
             let ticked = self.apply(tx_id, Input::Tick);
             self.ticked(tx_id, ticked);
         }
-        while let Some(tx_id) = self.starts.due(clock.now()) {
+        while let Some(tx_id) = self.starts.due(self.clock.of_stored().now()) {
             let ticked = self.apply_at(tx_id, Input::Tick, clock);
             self.ticked(tx_id, ticked);
         }
     }
 
-    /// Returns the clock of a transaction that has not started: the one that is gone by. Where that was set
-    /// back meanwhile, one that starts after a time goes on by its own, or it would start later.
+    /// Returns the clock of a transaction that has not started: the one of what is stored until its time has come, and then
+    /// the one of what begins. Where that was set back meanwhile, one that starts after a time goes on by its own, or it
+    /// would start later.
     pub(super) fn clock_of_scheduled(&self, live: &Live) -> Anchor {
-        let (clock, starts_at) = (self.clock.anchor(), live.tx.wake_at(&self.options.policy));
-        let is_later = starts_at.is_some_and(|at| clock.now() < at);
-        if live.starts_after && is_later { live.clock } else { clock }
+        let (stored, starts_at) = (self.clock.of_stored(), live.tx.wake_at(&self.options.policy));
+        let is_later = starts_at.is_some_and(|at| stored.now() < at);
+        match is_later {
+            true if live.starts_after => live.clock,
+            true => stored,
+            false => self.clock.anchor(),
+        }
     }
 
     /// Sets the timers anew once the machine has slept: they stood still meanwhile.

@@ -222,7 +222,7 @@ impl<R: Resource> Pass<R> {
                     for doubt in doubts {
                         if doubt.is_step {
                             self.alarm_if_it_waits(alarms, doubt, Why::Unanswered);
-                        } else if doubt.age >= too_old {
+                        } else if doubt.known_age() >= too_old {
                             self.pauses.end(doubt);
                             self.alarm(alarms, doubt, Why::Unanswered);
                         }
@@ -299,7 +299,7 @@ impl<R: Resource> Pass<R> {
 
     /// Tells what is wrong with a branch that is decided and not ended.
     fn not_ended(&self, doubt: &Doubt) -> Option<Why> {
-        (doubt.age >= self.sweep.alarm_age(NOT_ENDED_MIN)).then_some(Why::NotEnded)
+        (doubt.known_age() >= self.sweep.alarm_age(NOT_ENDED_MIN)).then_some(Why::NotEnded)
     }
 
     /// Tells what is wrong with a branch whose transaction is not decided. If nobody has set the age of an alarm, the
@@ -311,9 +311,9 @@ impl<R: Resource> Pass<R> {
         };
         let waited = match until {
             Some(until) if !self.sweep.has_alarm_age() => {
-                past(until).unwrap_or_default().min(doubt.age)
+                past(until).unwrap_or_default().min(doubt.known_age())
             }
-            _ => doubt.age,
+            _ => doubt.known_age(),
         };
         (waited >= self.sweep.alarm_age(NOT_DECIDED_MIN)).then_some(Why::NotDecided)
     }

@@ -393,6 +393,11 @@ impl Env for Clock {
         Timestamp(SystemEnv.now().0 + self.ahead_ms.load(Ordering::Relaxed))
     }
 
+    /// It is that time everywhere.
+    fn of_database(&self, told: Timestamp) -> Timestamp {
+        Timestamp(told.0 + self.ahead_ms.load(Ordering::Relaxed))
+    }
+
     fn tx_id(&self, now: Timestamp) -> TxId {
         SystemEnv.tx_id(now)
     }

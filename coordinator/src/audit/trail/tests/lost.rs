@@ -2,6 +2,7 @@
 
 use super::super::kept::Kept;
 use super::*;
+use crate::audit::hex;
 
 /// A writer on a store that does as a test says.
 async fn on_kept() -> (Kept, Trail) {
@@ -224,7 +225,10 @@ async fn a_purge_that_comes_late_holds_up_nothing() {
         let links: Vec<AuditLink> = kept.rows().into_iter().map(|row| row.link).collect();
         // Another incarnation purges two.
         let other = Trail::new(kept.store(), Arc::new(SystemEnv), Arc::default(), kept.me);
-        let purge = |of: &AuditLink| Entry { of: of.number, ..Entry::new(Kind::Purged) };
+        let purge = |of: &AuditLink| {
+            let reason = hex(&of.hash);
+            Entry { of: of.number, reason, ..Entry::new(Kind::Purged) }
+        };
         let mut end = other.0.end.lock().await;
         let further = other.add(&mut end, &[purge(&links[1])], Some(links[1].clone()), None).await;
         assert_eq!(further.expect("a purge"), 4);

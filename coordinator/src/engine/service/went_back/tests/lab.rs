@@ -44,7 +44,10 @@ pub(super) async fn assemble(
     let (engine, driving) = engine(Parts {
         me,
         options: config.engine(),
-        clock: Clock::new(Arc::new(SystemEnv), store.purge().times().await.expect("times")),
+        clock: Clock::new(
+            Arc::new(SystemEnv),
+            store.purge().times().await.expect("times").database,
+        ),
         store: Arc::clone(store),
         directory,
         metrics,
