@@ -151,16 +151,13 @@ struct Sent {
 }
 
 impl Sent {
-    /// Checks that an output is JSON, as it is said to be where it is stored: who reads it could not read anything else.
-    fn check_output(&self) -> Result<(), Response> {
+    /// Tells why an output is not the JSON that it is said to be where it is stored: who reads it could not read anything
+    /// else.
+    fn bad_output(&self) -> Option<String> {
         let output = self.fields.get("output");
-        match serde_json::from_str::<IgnoredAny>(output) {
-            Err(error) if !output.is_empty() => {
-                let why = format!("The field output must be JSON: {error}. Nothing was done.");
-                Err(refused(StatusCode::BAD_REQUEST, "The output is no JSON", &why))
-            }
-            _ => Ok(()),
-        }
+        let error =
+            serde_json::from_str::<IgnoredAny>(output).err().filter(|_| !output.is_empty())?;
+        Some(format!("The field output must be JSON: {error}. Nothing was done."))
     }
 }
 
@@ -278,7 +275,9 @@ async fn send_one(State(pages): State<Pages>, Path(of): Path<OfOne>, request: Re
 async fn send_one_of(pages: &Pages, (tx_id, name): OfOne, request: Request) -> Page {
     let (looking, act) = (pages.looking(&request), act_of(&name).ok_or_else(no_act)?);
     let sent = pages.sent(&looking, act, request).await?;
-    sent.check_output()?;
+    if let Some(why) = sent.bad_output() {
+        return Err(refused(StatusCode::BAD_REQUEST, "The output is no JSON", &why));
+    }
     let back = format!("/tx/{}", encoded(&tx_id));
     let named = looking.ask::<Found>(&format!("/v1/tx/{}", encoded(&tx_id))).await?.transaction;
     let run = Run::new(sent.form, words::title(act, named.name()), back, 1);

@@ -248,7 +248,7 @@ mod tests {
         }
     }
 
-    /// What begins goes by the own clock, which participants share. What is stored goes by the database's if that is
+    /// Beginnings go by the own clock, which participants share. What is stored goes by the database's if that is
     /// earlier, and by the own one once that has lasted.
     #[test]
     fn a_start_with_two_clocks_goes_by_the_earlier_one_for_what_is_stored() {

@@ -56,6 +56,7 @@ async fn s1_s4_what_the_owner_knows_outlives_a_failover_that_has_lost_it() {
     let (primary, standby, url, there) = pair().await;
     let proxy = Proxy::start(primary.socket()).await;
     let world = World::start(config(&proxy.url(&url))).await;
+    has_tables(&there).await;
     let (ended, held) = (world.votes("ended").await, world.votes("held").await);
     let now = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
     let written = one(&url, now).await;
@@ -120,6 +121,7 @@ async fn s9_s10_s11_whole_transactions_that_a_failover_has_lost_are_remembered()
     let (primary, standby, url, there) = pair().await;
     let proxy = Proxy::start(primary.socket()).await;
     let world = World::start(config(&proxy.url(&url))).await;
+    has_tables(&there).await;
     world.submit(tcc("before", &["ok"])).await.unwrap();
     apart(&standby, Server::stop_immediately).await;
     let gone = |gid: &str| {
@@ -167,12 +169,20 @@ async fn s9_s10_s11_whole_transactions_that_a_failover_has_lost_are_remembered()
     assert_eq!(world.get("not-asked").await.outcome(), Outcome::Aborted);
 }
 
+/// Waits until the standby has the tables: it may be behind by more than what a test wants to be lost.
+async fn has_tables(there: &str) {
+    let tables =
+        "SELECT count(*) FROM pg_tables WHERE schemaname = 'unanimo' AND tablename = 'log'";
+    until("tables on the standby", async || (one(there, tables).await == 1).then_some(())).await;
+}
+
 /// S3: what is in memory may be lost with the primary. So nothing of it is told before it is stored again.
 #[tokio::test]
 async fn s3_after_a_promotion_answers_wait_until_the_rows_are_written_again() {
     let (primary, standby, url, there) = pair().await;
     let proxy = Proxy::start(primary.socket()).await;
     let world = World::start(config(&proxy.url(&url))).await;
+    has_tables(&there).await;
     world.p.hold(true);
     let told = world.submit(tcc("held", &["ok", "ok"])).await.unwrap();
     assert_eq!(told.outcome(), Outcome::Committed);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::{Executor, SqliteConnection};
+use sqlx::{Connection, Executor, SqliteConnection};
 use tonic::Code;
 use unanimo_proto::v1::{Mode, commit_response, prepare_response};
 use unanimo_sdk::{
@@ -241,7 +241,11 @@ async fn l1_a_database_that_falls_silent_keeps_no_start_for_ever() {
     let on_mariadb = async {
         let server = mariadb::Server::shared();
         let proxy = Proxy::start(server.socket()).await;
-        let url = proxy.mariadb_url(&server.database().await);
+        let database = server.database().await;
+        // By default it ends a connection that says nothing after 10 s itself.
+        let mut admin = sqlx::MySqlConnection::connect(&database).await.unwrap();
+        admin.execute("SET GLOBAL connect_timeout = 60").await.unwrap();
+        let url = proxy.mariadb_url(&database);
         goes_on(MySql::connect(&url).await.unwrap(), proxy).await;
     };
     tokio::join!(

@@ -224,7 +224,7 @@ mod tests {
             let (read, ended) = walk(&mut parts, has);
             assert!(!ended);
             assert_eq!(parts.failed, BTreeSet::from([77]));
-            let begins = |at: u128| at % MS == 0 || at == from || at == before;
+            let begins = |at: u128| at.is_multiple_of(MS) || at == from || at == before;
             assert!(read.iter().all(|(from, before)| begins(*from) && begins(*before)), "{read:?}");
         }
     }

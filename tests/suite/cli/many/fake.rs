@@ -74,7 +74,7 @@ impl Fake {
         match &*method {
             "ListTransactions" => {
                 let request = v1::ListTransactionsRequest::decode(message).unwrap();
-                let answer = self.says().list(request);
+                let answer = self.says().list(&request);
                 match answer {
                     None => std::future::pending().await,
                     Some(Ok(page)) => reply(&page),
@@ -99,7 +99,7 @@ impl Says {
     /// Returns nothing while it is silent.
     fn list(
         &mut self,
-        request: v1::ListTransactionsRequest,
+        request: &v1::ListTransactionsRequest,
     ) -> Option<Result<v1::ListTransactionsResponse, Status>> {
         self.lists.push(request.clone());
         if self.is_silent {

@@ -81,7 +81,7 @@ struct Place {
 impl Known {
     /// Returns the places whose names are to be looked for, and forgets what nobody has met for a while. One without a
     /// name is counted until it can be read.
-    fn to_ask(&mut self, failed: &BTreeSet<u128>) -> BTreeSet<u128> {
+    fn unasked_of(&mut self, failed: &BTreeSet<u128>) -> BTreeSet<u128> {
         let is_late = |place: &Place| place.asked.elapsed() >= LOOK_PAUSE;
         self.places
             .retain(|ms, place| failed.contains(ms) || place.names.is_empty() || !is_late(place));
@@ -148,7 +148,7 @@ impl Damage {
         connection: &mut PgConnection,
         parts: &Parts,
     ) -> Result<Names, sqlx::Error> {
-        let asked = self.known().to_ask(&parts.failed);
+        let asked = self.known().unasked_of(&parts.failed);
         if let (Some(first), Some(last)) = (asked.first(), asked.last()) {
             let range = (first * MS, (last + 1).saturating_mul(MS));
             let found = all_names(connection, range).await?;
@@ -289,13 +289,13 @@ mod tests {
     fn a_place_is_the_same_for_each_search_and_names_are_those_of_its_range() {
         let (mut known, ids) = (Known::default(), [7 * MS + 1, 7 * MS + 5, 7 * MS + 9]);
         let narrow = failed((7 * MS + 4, 7 * MS + 8), &[7]);
-        let asked = known.to_ask(&narrow.failed);
+        let asked = known.unasked_of(&narrow.failed);
         assert_eq!(asked, BTreeSet::from([7]));
         known.take(&asked, &found(&ids, false));
         assert_eq!(known.names(&narrow).known, [Uuid::from_u128(ids[1])]);
         // The next one, with other ends, finds all names of the place, and does not look for them.
         let wide = failed((0, 100 * MS), &[7]);
-        assert_eq!(known.to_ask(&wide.failed), BTreeSet::new());
+        assert_eq!(known.unasked_of(&wide.failed), BTreeSet::new());
         let newest_first = ids.iter().rev().map(|id| Uuid::from_u128(*id));
         assert_eq!(known.names(&wide).known, newest_first.collect::<Vec<_>>());
     }
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!((damage.lost(), damage.known().places.len()), (1, 2));
         let Some(long_ago) = Instant::now().checked_sub(LOOK_PAUSE) else { return };
         damage.known().places.values_mut().for_each(|place| place.asked = long_ago);
-        assert_eq!(damage.known().to_ask(&BTreeSet::from([9])), BTreeSet::from([9]));
+        assert_eq!(damage.known().unasked_of(&BTreeSet::from([9])), BTreeSet::from([9]));
         let left: Vec<u128> = damage.known().places.keys().copied().collect();
         assert_eq!((left, damage.lost()), (vec![8], 1));
     }
@@ -317,7 +317,7 @@ mod tests {
     fn places_are_bounded() {
         let mut known = Known::default();
         known.take(&(0..=PLACES_MAX as u128).collect(), &found(&[], true));
-        assert_eq!(known.to_ask(&BTreeSet::from([3])), BTreeSet::new());
+        assert_eq!(known.unasked_of(&BTreeSet::from([3])), BTreeSet::new());
         assert_eq!(known.places.len(), 1);
     }
 
@@ -328,7 +328,7 @@ mod tests {
         known.take(&parts.failed, &found(&[], true));
         let names = known.names(&parts);
         assert_eq!((names.known, names.are_some), (vec![Uuid::from_u128(7 * MS)], true));
-        assert_eq!(known.to_ask(&parts.failed), BTreeSet::new());
+        assert_eq!(known.unasked_of(&parts.failed), BTreeSet::new());
     }
 
     #[test]
