@@ -7,6 +7,8 @@
   const away = document.getElementById("away");
   // Longest time for an answer, between two attempts, and between one answer and the next request.
   const PATIENCE = 15000, PAUSE = 3000, BREATH = 300;
+  // Between two looks at what is followed: attempts and ages change without an event.
+  const LOOK = 10000;
   let every = Number(main.dataset.every) || 0;
   if (!every && !main.dataset.watch) return;
   let wanted = false, busy = false, events = null, isOver = false;
@@ -114,8 +116,12 @@
   });
   main.addEventListener("focusout", () => setTimeout(renew));
   document.addEventListener("selectionchange", renew);
+  let looked = Date.now();
   setInterval(() => {
-    if (every) wanted = true;
+    if (every || (watch && !isOver && Date.now() - looked >= LOOK)) {
+      looked = Date.now();
+      wanted = true;
+    }
     follow();
     renew();
   }, every || PAUSE);

@@ -1,10 +1,27 @@
-//! Conversions that `api` and `participants` share: the two modules that speak protobuf.
+//! Conversions that `api`, `participants` and `spans` share: the modules that speak protobuf.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use tonic::Status;
 use unanimo_core::{BranchNumber, BranchSpec, Identity, Mode, Payload, Timestamp};
 use unanimo_proto::v1;
+
+/// Describes a status: its code, so many bytes of its message, and the innermost cause where the transport made it;
+/// those around it say "transport error".
+pub(crate) fn status_in_words(status: &Status, bytes_max: usize) -> String {
+    let message = status.message();
+    let message = &message[..message.floor_char_boundary(bytes_max)];
+    let text = match message {
+        "" => format!("{:?}", status.code()),
+        message => format!("{:?}: {message}", status.code()),
+    };
+    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    match causes.last().map(ToString::to_string) {
+        Some(cause) if !text.contains(&cause) => format!("{text}: {cause}"),
+        _ => text,
+    }
+}
 
 pub(crate) fn mode_to_wire(mode: Mode) -> v1::Mode {
     match mode {

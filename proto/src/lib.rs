@@ -11,8 +11,10 @@
 
 mod codec;
 mod elements;
+mod traceparent;
 
 pub use self::elements::ELEMENTS_MAX;
+pub use self::traceparent::Traceparent;
 
 /// Package `unanimo.v1`.
 pub mod v1 {

@@ -24,7 +24,7 @@ use super::error::Error;
 pub(super) struct Args {
     /// Use two-phase commit on this PostgreSQL server instead of TCC on SQLite files. Creates three
     /// databases there, and drops them at the end; needs `max_prepared_transactions` above 0.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = of_postgres)]
     postgres: Option<String>,
 
     /// Leave the coordinator running at the end, and open its dashboard in the browser, until Ctrl-C
@@ -72,6 +72,13 @@ pub(super) enum Failure {
     Surprise(String),
     #[error("{0}")]
     Output(Box<Error>),
+}
+
+fn of_postgres(url: &str) -> Result<String, String> {
+    match ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        true => Ok(url.to_owned()),
+        false => Err("it must begin with postgres://".to_owned()),
+    }
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {

@@ -32,7 +32,7 @@ const SPARE: u32 = 10;
 JSON (--json): a line for each look, without end unless --once is given: an object with at, begun_per_second, committed_per_second,
   aborted_per_second (numbers), counts (a number for each state), at_least (a list of the rates, states and ages of which there
   may be more), oldest_undecided_seconds, oldest_owed_seconds (null without any), stalled, heuristic, unreadable, attention (a list of
-  objects with tx_id, gid, state, reason), participants (a list of objects with name, endpoints, alive).")]
+  objects with tx_id, gid, state, reason), participants (a list of objects with name, endpoints, alive, configured).")]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,

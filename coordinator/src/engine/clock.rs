@@ -10,9 +10,9 @@
 //! wrong for a moment. If the system's clock jumps, the time of day goes on by real time at first, and
 //! follows only a jump that lasts.
 //!
-//! A process that starts has lived through nothing yet. It compares its clock with the database's and with
-//! the time of the last purge, which is stored, and goes by the one that these bear out. A transaction
-//! that is adopted goes on no earlier than the latest time that its rows have.
+//! A process that starts has lived through nothing yet. It compares its clock with the database's: if that is
+//! earlier by more than a minute, what is stored goes by it for ten minutes, and what begins by the own one. A
+//! transaction that is adopted goes on no earlier than the latest time that its rows have.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

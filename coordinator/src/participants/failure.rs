@@ -2,6 +2,8 @@
 
 use tonic::{Code, Status};
 
+use crate::wire::status_in_words;
+
 /// Prepares after which a no that comes as an error status gets an explanation: the first ones may be what
 /// the codes say, a conflict that goes away.
 const HINT_AFTER: u32 = 3;
@@ -13,21 +15,9 @@ const WORDS_BYTES_MAX: usize = 640;
 const HINT: &str = "an error status is no vote, and Prepare is repeated until the deadline: a participant \
                     says no with REFUSED in an OK reply";
 
-/// Describes a status: its code, its message, and the innermost cause where the transport made it; those
-/// around it say "transport error".
+/// Describes the status of a call.
 pub(super) fn in_words(status: &Status, prepare: bool, attempt: u32) -> String {
-    let message = status.message();
-    let message = &message[..message.floor_char_boundary(WORDS_BYTES_MAX)];
-    let mut text = match message {
-        "" => format!("{:?}", status.code()),
-        message => format!("{:?}: {message}", status.code()),
-    };
-    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
-    if let Some(cause) = causes.last().map(ToString::to_string)
-        && !text.contains(&cause)
-    {
-        text = format!("{text}: {cause}");
-    }
+    let mut text = status_in_words(status, WORDS_BYTES_MAX);
     if prepare && attempt >= HINT_AFTER && is_a_no(status.code()) {
         text = format!("{text}; {HINT}");
     }

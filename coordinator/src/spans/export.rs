@@ -17,6 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{Kind, Span, Value};
 use crate::metrics::Metrics;
+use crate::wire::status_in_words;
 
 /// Most spans of one request: some hundred kilobytes, where collectors take 4 MiB.
 const BATCH_MAX: usize = 512;
@@ -130,7 +131,7 @@ impl Exporter {
             let count = spans.len() as u64;
             match self.export(spans).await {
                 Ok(refused) => self.lost(refused.0, &refused.1),
-                Err(status) => self.lost(count, &in_words(&status)),
+                Err(status) => self.lost(count, &status_in_words(&status, WORDS_BYTES_MAX)),
             }
             self.tell();
         }
@@ -201,10 +202,6 @@ impl Exporter {
         );
         (told.dropped, told.at) = (all, Some(Instant::now()));
     }
-}
-
-fn in_words(status: &tonic::Status) -> String {
-    clipped(format!("{:?}: {}", status.code(), status.message()))
 }
 
 fn clipped(mut words: String) -> String {

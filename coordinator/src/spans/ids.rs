@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use unanimo_core::{BranchNumber, Identity, TraceContext, TxId};
+use unanimo_proto::Traceparent;
 
 /// Id of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,25 +99,12 @@ pub(crate) struct Came {
     sampled: bool,
 }
 
-/// Reads `traceparent`; `None` if it is none. Of a later version the known parts are read.
+/// Reads `traceparent`; `None` if it is none.
 pub(crate) fn parse(traceparent: Option<&str>) -> Option<Came> {
-    let mut parts = traceparent?.split('-');
-    let (version, trace, span, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, digits| {
-        text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_first = version == "00";
-    let all = is_hex(version, 2) && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2);
-    if !all || version == "ff" || (is_first && parts.next().is_some()) {
-        return None;
-    }
-    let trace = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
-    let span = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
-    let flags = u8::from_str_radix(flags, 16).ok()?;
+    let Traceparent { trace_id, span_id, flags } = Traceparent::parse(traceparent?)?;
     Some(Came {
-        trace_id: TraceId(trace.to_be_bytes()),
-        span_id: SpanId(span.to_be_bytes()),
+        trace_id: TraceId(trace_id.to_be_bytes()),
+        span_id: SpanId(span_id.to_be_bytes()),
         sampled: flags & 1 == 1,
     })
 }

@@ -15,7 +15,7 @@ macro_rules! two_phase {
         /// has forgotten the locks of rows that were only read (`FOR UPDATE`), and of gaps between rows. And
         /// there, what commits implicitly (DDL, `LOCK TABLES`) is refused by the server, and is a vote no.
         ///
-        /// What a handler never does is said of [`Tcc`](crate::Tcc#what-a-handler-never-does).
+        /// See [`Tcc`](crate::Tcc#what-a-handler-never-does) for what a handler never does.
         pub trait TwoPhase<R: TwoPhaseResource $(= $default)?>: Send + Sync + 'static {
             /// The action's argument, as in [`Tcc`](crate::Tcc).
             type Payload: Decode + Send + Sync + 'static;

@@ -10,6 +10,11 @@ use opentelemetry::trace::TraceContextExt;
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId};
 #[cfg(feature = "opentelemetry")]
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+#[cfg(all(
+    feature = "opentelemetry",
+    any(feature = "mysql", feature = "postgres", feature = "sqlite")
+))]
+use unanimo_proto::Traceparent;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -82,33 +87,12 @@ impl Trace {
 
     #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     fn span_context(&self) -> Option<SpanContext> {
-        let (trace, span, flags) = ids(self.parent())?;
+        let Traceparent { trace_id, span_id, flags } = Traceparent::parse(self.parent())?;
         let state = self.state.as_ref().and_then(|state| state.to_str().ok());
         let state = state.and_then(|state| state.parse().ok()).unwrap_or_default();
-        let context = SpanContext::new(trace, span, flags, true, state);
-        Some(context).filter(SpanContext::is_valid)
+        let (trace, span) = (TraceId::from(trace_id), SpanId::from(span_id));
+        Some(SpanContext::new(trace, span, TraceFlags::new(flags), true, state))
     }
-}
-
-/// Reads `traceparent` as the coordinator does; `None` if it is none. Of a later version the known parts are read.
-#[cfg(all(
-    feature = "opentelemetry",
-    any(feature = "mysql", feature = "postgres", feature = "sqlite")
-))]
-fn ids(parent: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
-    let mut parts = parent.split('-');
-    let (version, trace, span, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, digits| {
-        text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_first = version == "00";
-    let all = is_hex(version, 2) && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2);
-    if !all || version == "ff" || (is_first && parts.next().is_some()) {
-        return None;
-    }
-    let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
-    Some((trace, span, TraceFlags::new(u8::from_str_radix(flags, 16).ok()?)))
 }
 
 /// The header's value, of several lines the list of them all.

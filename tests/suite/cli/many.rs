@@ -63,7 +63,10 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     let seen = seen.await;
     assert_eq!((&seen["stalled"], &seen["counts"]["committing"]), (&json!(3), &json!(3)));
     assert_eq!(seen["attention"].as_array().unwrap().len(), 3);
-    assert_eq!(seen["participants"], json!([{ "name": "p", "endpoints": 1, "alive": 1 }]));
+    assert_eq!(
+        seen["participants"],
+        json!([{ "name": "p", "endpoints": 1, "alive": 1, "configured": 0 }])
+    );
 
     let calls = || ids.iter().map(|id| served.p.calls(id, "a").len()).collect::<Vec<_>>();
     let before = calls();

@@ -24,7 +24,7 @@ pub(crate) fn stuck() -> Config {
     }
 }
 
-/// Whoever looks, and acts.
+/// Address and identity of a caller of pages.
 #[derive(Clone)]
 pub(crate) struct Eyes {
     address: SocketAddr,

@@ -20,6 +20,9 @@ const REPLICAS: usize = 3;
 
 const CLIENTS: usize = 4;
 
+/// Time of a call: longer than a replica needs for all else that it does to leave.
+const WORK: Duration = Duration::from_millis(150);
+
 /// Takes its time, so that each replica is told to stop while calls are under way.
 struct Slow;
 
@@ -32,7 +35,7 @@ impl<R: Resource> Tcc<R> for Slow {
         _: &mut R::Connection,
         _: &Call<bytes::Bytes>,
     ) -> Result<(), PrepareError> {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(WORK).await;
         Ok(())
     }
 
@@ -42,7 +45,7 @@ impl<R: Resource> Tcc<R> for Slow {
         _: &Call<bytes::Bytes>,
         (): (),
     ) -> Result<(), PhaseTwoError> {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(WORK).await;
         Ok(())
     }
 

@@ -62,6 +62,21 @@ struct Participant {
     name: String,
     endpoints: usize,
     alive: usize,
+    /// Endpoints of the configuration: nobody knows whether they are there.
+    configured: usize,
+}
+
+impl Participant {
+    fn state(&self) -> String {
+        let Self { endpoints, alive, configured, .. } = self;
+        let registered = endpoints - configured;
+        match (alive, registered) {
+            (_, 0) => format!("{configured} configured"),
+            (0, _) if *configured == 0 => "gone".to_owned(),
+            (alive, _) if *configured == 0 => format!("{alive} of {registered} alive"),
+            (alive, _) => format!("{alive} of {registered} alive, {configured} configured"),
+        }
+    }
 }
 
 impl Snapshot {
@@ -191,14 +206,9 @@ impl Snapshot {
 
     fn of_participants(&self) -> String {
         let mut sorted: Vec<&Participant> = self.participants.iter().collect();
-        sorted.sort_by_key(|of| (of.alive > 0, of.alive == of.endpoints));
-        let rows = sorted.iter().take(LISTED_MAX).map(|of| {
-            let state = match of.alive {
-                0 => "gone".to_owned(),
-                alive => format!("{alive} of {} alive", of.endpoints),
-            };
-            [of.name.clone(), state]
-        });
+        let found = |of: &Participant| of.alive + of.configured;
+        sorted.sort_by_key(|of| (found(of) > 0, found(of) == of.endpoints));
+        let rows = sorted.iter().take(LISTED_MAX).map(|of| [of.name.clone(), of.state()]);
         let more = match self.participants.len().saturating_sub(LISTED_MAX) {
             0 => String::new(),
             more => format!("and {more} more: `unanimo participant list`\n"),
@@ -267,7 +277,8 @@ async fn participants(client: &mut Client) -> Result<Vec<Participant>, client::E
     let found = client.directory.list_participants(request).await?.into_inner().participants;
     let of = |participant: v1::Participant| Participant {
         endpoints: participant.endpoints.len(),
-        alive: participant.endpoints.iter().filter(|of| of.configured || of.alive).count(),
+        alive: participant.endpoints.iter().filter(|of| !of.configured && of.alive).count(),
+        configured: participant.endpoints.iter().filter(|of| of.configured).count(),
         name: participant.name,
     };
     Ok(found.into_iter().map(of).collect())

@@ -38,6 +38,8 @@ struct Limits {
     timeout_default: Option<String>,
     wait_max: Option<String>,
     gid_retention: Option<String>,
+    locks_max: Option<u32>,
+    start_delay_max: Option<String>,
 }
 
 pub(super) async fn run(server: &Server) -> Result<ExitCode, Error> {
@@ -70,6 +72,8 @@ fn shown(info: &Info) -> String {
         ("timeout-default", period(&limits.timeout_default)),
         ("wait-max", period(&limits.wait_max)),
         ("gid-retention", period(&limits.gid_retention)),
+        ("locks-max", limits.locks_max.map_or_else(String::new, |max| max.to_string())),
+        ("start-delay-max", period(&limits.start_delay_max)),
     ];
     head + &table(["LIMIT", "VALUE"], rows.map(|(name, value)| [name.to_owned(), value]))
 }
@@ -95,6 +99,9 @@ impl From<v1::ServerLimits> for Limits {
             timeout_default: period(limits.timeout_default),
             wait_max: period(limits.wait_max),
             gid_retention: period(limits.gid_retention),
+            // An earlier coordinator does not tell it.
+            locks_max: Some(limits.locks_max).filter(|max| *max != 0),
+            start_delay_max: period(limits.start_delay_max),
         }
     }
 }

@@ -22,7 +22,7 @@ const PATIENCE: &str = "10S";
 /// Header by which a browser tells whether a page of another site is behind a request.
 const SITE: &str = "sec-fetch-site";
 
-/// Whoever looks at a page, or acts by it.
+/// Caller that looks at a page, or acts by it.
 #[derive(Clone, Debug)]
 pub(crate) struct Asker {
     headers: HeaderMap,

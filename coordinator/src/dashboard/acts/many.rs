@@ -57,11 +57,16 @@ async fn ask_of(pages: &Pages, name: &str, request: Request) -> Page {
     let mut many = Many::new(words::name(act), filter);
     many.count(&looking, act).await?;
     let address = request.uri().path().to_owned();
+    let nothing = words::nothing_of_many(act, &many);
+    let says = match nothing.as_str() {
+        "" => words::says_of_many(act, &many.filter.participant),
+        _ => Vec::new(),
+    };
     let page = Ask {
         here: "/attention",
         title: words::title_of_many(act).to_owned(),
-        says: words::says_of_many(act, &many.filter.participant),
-        nothing: words::nothing_of_many(act, &many),
+        says,
+        nothing,
         mark: pages.acts.forms.mark(&who, &address, shown::now()),
         address,
         back: "/attention".to_owned(),

@@ -23,7 +23,7 @@ impl Service {
             return;
         };
         let identity = live.tx.identity();
-        let trace_id = self.traces.id(identity);
+        let trace = || self.traces.id(identity);
         for Event { kind, number, detail, .. } in &transition.events {
             let branch = number.and_then(|number| live.tx.branch(number));
             let branch_id = branch.map_or("", |branch| branch.spec.branch_id.as_str());
@@ -44,7 +44,7 @@ impl Service {
                     if is_new {
                         let participant = participant.map(ParticipantName::as_str);
                         tracing::error!(
-                            alarm = alarm::HEURISTIC_OUTCOME, participant, %tx_id, %gid, trace_id,
+                            alarm = alarm::HEURISTIC_OUTCOME, participant, %tx_id, %gid, trace_id = trace(),
                             branch_id, detail,
                             "the participant ended a branch against the decision, or cannot tell how it ended"
                         );
@@ -52,25 +52,25 @@ impl Service {
                 }
                 EventKind::OutputDropped => {
                     tracing::warn!(
-                        %tx_id, %gid, trace_id, branch_id, detail, "the output of a Prepare was dropped"
+                        %tx_id, %gid, trace_id = trace(), branch_id, detail, "the output of a Prepare was dropped"
                     );
                 }
                 EventKind::Resolved => tracing::error!(
-                    alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, trace_id, branch_id, detail,
+                    alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, trace_id = trace(), branch_id, detail,
                     "an operator ended a branch by hand, and nothing more is sent to its participant"
                 ),
                 EventKind::Forgotten | EventKind::Retried => {
                     tracing::warn!(
-                        %tx_id, %gid, trace_id, branch_id, detail, act = kind.as_str(), "an operator acted"
+                        %tx_id, %gid, trace_id = trace(), branch_id, detail, act = kind.as_str(), "an operator acted"
                     );
                 }
                 EventKind::Started | EventKind::InDoubt => {
                     tracing::debug!(
-                        %tx_id, %gid, trace_id, event = kind.as_str(), "the transaction moved on"
+                        %tx_id, %gid, trace_id = trace(), event = kind.as_str(), "the transaction moved on"
                     );
                 }
                 EventKind::Adopted => {
-                    tracing::debug!(%tx_id, %gid, trace_id, detail, "the transaction was adopted");
+                    tracing::debug!(%tx_id, %gid, trace_id = trace(), detail, "the transaction was adopted");
                 }
             }
         }
