@@ -113,7 +113,8 @@ pub const TABLE: &[Described] = &[
                  would delete what is kept for days. The same is told, for an hour, by a start that is more \
                  than a seventh of `gid-retention` after the last purge: nobody ran, or the clocks are ahead, and \
                  then what is old by them is purged. And by a start whose clock and that of its database \
-                 differ by more than a minute: what is stored goes by the earlier one for ten minutes.",
+                 differ by more than a minute: what is stored goes by the earlier one, for ten minutes, and \
+                 what is adopted meanwhile for as long as it is in memory.",
         act: "Set the clock that is wrong, and see that a time server keeps it right.",
         cleared: "ten minutes without such a refusal; clocks that agree, and clocks that were set after an \
                   hour in which they ran evenly",

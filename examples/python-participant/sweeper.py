@@ -3,6 +3,7 @@ knows nothing of shops."""
 
 import itertools
 import logging
+import math
 import threading
 import time
 
@@ -10,6 +11,7 @@ import grpc
 from unanimo.v1 import coordinator_pb2, coordinator_pb2_grpc
 
 from alarms import Alarms
+from barrier import AHEAD_S
 from clock import PurgeClock
 
 log = logging.getLogger("sweeper")
@@ -85,7 +87,11 @@ class Sweeper(threading.Thread):
         for (*key, mode, changed_at), verdict in self._verdicts(page):
             branch, is_step = tuple(key), mode == "saga"
             self.alarms.lists(branch)
-            alarm = self._alarm(branch, is_step, time.time() - changed_at, verdict)
+            age_s = time.time() - changed_at
+            if age_s < -AHEAD_S and not is_step:
+                # Prepared before the clock was set back: nobody knows its age.
+                age_s = math.inf
+            alarm = self._alarm(branch, is_step, age_s, verdict)
             if alarm is not None:
                 # It is asked about in the next sweep.
                 self.alarms.raise_(branch, alarm)

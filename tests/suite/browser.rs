@@ -305,7 +305,7 @@ async fn texts_of_users_stay_texts() {
     assert_eq!(page.problems(), [""; 0]);
 }
 
-/// Who may not act sees no button.
+/// A caller who may not act sees no button.
 #[tokio::test]
 async fn roles_hold_in_pages() {
     let (path, tokens) = (

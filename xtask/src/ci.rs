@@ -62,6 +62,10 @@ pub(crate) fn ci() -> Result<()> {
         cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
     })?;
     steps.step("the SDK with each feature alone", sdk_features)?;
+    // Without the features that the program asks for.
+    steps.step("the coordinator alone", || {
+        cargo(["clippy", "-p", "unanimo-coordinator", "--quiet", "--", "-D", "warnings"])
+    })?;
     steps.step("what an embedder gets", embedding)?;
     steps.step("generated gRPC code", docs::check_codegen)?;
     // The reference pages are compared with the program by a test.
@@ -81,7 +85,7 @@ pub(crate) fn ci() -> Result<()> {
 
 /// Builds the SDK with each database alone and with none, because the workspace's build has all.
 fn sdk_features() -> Result<()> {
-    for features in ["", "mysql", "postgres", "sqlite", "tokio-postgres"] {
+    for features in ["", "mysql", "postgres", "sqlite", "tokio-postgres", "opentelemetry"] {
         let sdk = ["clippy", "-p", "unanimo-sdk", "--quiet", "--no-default-features", "--features"];
         cargo(sdk.iter().chain(&[features, "--", "-D", "warnings"]))?;
     }

@@ -28,10 +28,10 @@ use self::step::cargo;
 const HELP: &str = "\
 cargo xtask CHORE
 
-  test [--postgres VERSION | --mysqld PATH] [ARGS…]  run every test; installs PostgreSQL, MariaDB, Python and libfaketime if
-                 they are not there; ARGS go to `cargo test`; with a version, such as 18.6.0, the servers are
+  test [--postgres VERSION | --mysqld PATH] [ARGS…]  run every test; installs PostgreSQL, MariaDB, Python, Chromium and
+                 libfaketime if they are not there; ARGS go to `cargo test`; with a version, such as 18.6.0, the servers are
                  of that one, which Maven fetches; with a program of MySQL, the tests of MariaDB run over that
-  ci             what must pass before a change is accepted: tidy, links, formatting, clippy, generated
+  ci             what must pass before a change is accepted: tidy, links, chart, formatting, clippy, generated
                  files, tests, a short soak, packages, documentation; ends with the seconds of each
   tidy           the rules that a program can see: sizes, layers, words, manifests; --report lists
                  every violation with a count for each folder, and fails for none

@@ -18,7 +18,7 @@ pub(super) struct Addresses {
     pub(super) admin: SocketAddr,
     /// That of the API over HTTP; none where it is served with health and metrics.
     pub(super) http: Option<SocketAddr>,
-    /// That of the pages for people, which are served where the API over HTTP is.
+    /// Address of the pages for people, which are served where the API over HTTP is.
     pub(super) pages: Option<SocketAddr>,
 }
 

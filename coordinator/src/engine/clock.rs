@@ -109,6 +109,14 @@ struct Followed {
     jump: Option<(Moment, Anchor)>,
 }
 
+/// News of the system's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Jumped,
+    /// It is followed from now on.
+    Lasted,
+}
+
 impl Clock {
     /// Makes the source for a process that starts, with the time that the database told a moment ago.
     pub(crate) fn new(env: Arc<dyn Env>, database: Timestamp) -> Self {
@@ -160,14 +168,27 @@ impl GoneBy {
     }
 
     fn begins(&mut self, told: Anchor) -> Anchor {
-        self.begins.follow(told)
+        let (anchor, change) = self.begins.follow(told);
+        match change {
+            Some(Change::Jumped) => tracing::warn!(
+                ahead = ?anchor.time.until(told.time),
+                behind = ?told.time.until(anchor.time),
+                "the system's clock has jumped; transactions go on by real time"
+            ),
+            Some(Change::Lasted) => tracing::warn!(
+                "the jump of the system's clock has lasted: transactions that begin follow it"
+            ),
+            None => {}
+        }
+        anchor
     }
 
     fn stored(&mut self, told: Anchor) -> Anchor {
-        let begins = self.begins.follow(told);
+        let begins = self.begins(told);
         let Some(stored) = &mut self.stored else { return begins };
-        let anchor = stored.follow(told);
+        let (anchor, _) = stored.follow(told);
         if is_near(anchor.time, begins.time) {
+            tracing::warn!("what is stored goes by this process's clock again");
             self.stored = None;
         }
         anchor
@@ -175,33 +196,28 @@ impl GoneBy {
 }
 
 impl Followed {
-    fn follow(&mut self, told: Anchor) -> Anchor {
+    fn follow(&mut self, told: Anchor) -> (Anchor, Option<Change>) {
         let Anchor { time, at } = told;
         if is_near(self.anchor.time_at(at), time) {
             self.jump = None;
             self.anchor = told;
-            return told;
+            return (told, None);
         }
-        match self.jump {
+        let change = match self.jump {
             Some((since, to)) if is_near(to.time_at(at), time) => {
-                if at.since(since) >= FOLLOW_AFTER {
-                    tracing::warn!(
-                        "the jump of the system's clock has lasted: transactions that begin follow it"
-                    );
+                let has_lasted = at.since(since) >= FOLLOW_AFTER;
+                if has_lasted {
                     self.jump = None;
                     self.anchor = told;
                 }
+                has_lasted.then_some(Change::Lasted)
             }
             _ => {
                 self.jump = Some((at, told));
-                tracing::warn!(
-                    ahead = ?self.anchor.time_at(at).until(time),
-                    behind = ?time.until(self.anchor.time_at(at)),
-                    "the system's clock has jumped; transactions go on by real time"
-                );
+                Some(Change::Jumped)
             }
-        }
-        Anchor::new(self.anchor.time_at(at), at)
+        };
+        (Anchor::new(self.anchor.time_at(at), at), change)
     }
 }
 
@@ -243,7 +259,7 @@ mod tests {
             (623, 5_224_800, 5224),
         ] {
             let at = Moment { at: start.at + Duration::from_secs(secs), ..start };
-            let gone_by = clock.follow(Anchor::new(Timestamp(told_ms), at));
+            let (gone_by, _) = clock.follow(Anchor::new(Timestamp(told_ms), at));
             assert_eq!(gone_by.time_at(at).0 / 1000, expected_secs, "{secs} s: {told_ms}");
         }
     }
@@ -295,7 +311,7 @@ mod tests {
                 at: start.at + Duration::from_secs(awake),
                 suspended: start.suspended + Duration::from_secs(asleep),
             };
-            let gone_by = clock.follow(Anchor::new(Timestamp(told_ms), at));
+            let (gone_by, _) = clock.follow(Anchor::new(Timestamp(told_ms), at));
             assert_eq!(gone_by.time_at(at), Timestamp(told_ms), "{awake} s, {asleep} s");
             assert!(clock.jump.is_none(), "{awake} s, {asleep} s");
             // What had begun before has lived through the same time.

@@ -67,6 +67,6 @@ impl Service {
         if brought > 0 {
             tracing::debug!(brought, "transactions whose time comes near were brought to memory");
         }
-        Ok(brought == limit)
+        Ok(brought >= limit)
     }
 }

@@ -43,8 +43,8 @@ impl Trace {
         Ambient { trace: self, propagation: None }.scope(work)
     }
 
-    /// That of the span that is entered, if a layer of OpenTelemetry follows it; otherwise of the request that the
-    /// code at hand serves.
+    /// Returns the trace of the span that is entered, if a layer of OpenTelemetry follows it; otherwise that of the request
+    /// that the code at hand serves.
     pub(crate) fn ambient() -> Self {
         #[cfg(feature = "opentelemetry")]
         if let Some(entered) = Self::of_entered_span() {

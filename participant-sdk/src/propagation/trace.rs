@@ -58,7 +58,7 @@ impl Trace {
 
 #[cfg(feature = "opentelemetry")]
 impl Trace {
-    /// That of the span that is entered; `None` if no layer of OpenTelemetry follows it.
+    /// Returns the trace of the span that is entered; `None` if no layer of OpenTelemetry follows it.
     pub(super) fn of_entered_span() -> Option<Self> {
         let context = tracing::Span::current().context();
         let span = context.span();

@@ -246,7 +246,7 @@ async fn forms_of_others_do_nothing() {
     assert!(came.contains("are sent now"), "{came}");
 }
 
-/// Who may not act sees no button and no form, and what it sends is denied and entered.
+/// A caller who may not act sees no button and no form, and what it sends is denied and entered.
 #[tokio::test]
 async fn roles_hold_for_acts() {
     let (path, tokens) = (

@@ -26,6 +26,8 @@ const HOUR_MS: i64 = 60 * 60 * 1000;
 #[derive(Debug, Default)]
 struct Clock {
     ahead_ms: AtomicI64,
+    /// Of the database's clock at a start.
+    database_ahead_ms: AtomicI64,
 }
 
 impl Clock {
@@ -37,6 +39,10 @@ impl Clock {
 impl Env for Clock {
     fn now(&self) -> Timestamp {
         Timestamp(SystemEnv.now().0.saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed)))
+    }
+
+    fn of_database(&self, told: Timestamp) -> Timestamp {
+        Timestamp(told.0.saturating_add_signed(self.database_ahead_ms.load(Ordering::Relaxed)))
     }
 
     fn tx_id(&self, now: Timestamp) -> TxId {
@@ -138,6 +144,23 @@ async fn l1_a_restart_with_another_clock_goes_on() {
             assert!(is_right, "{before} {after}: {alarm}");
         }
     }
+}
+
+/// What begins after a start with a database whose clock is far behind goes by the own clock, its pauses too.
+#[tokio::test]
+async fn l1_what_begins_beside_a_database_that_is_behind_is_not_late() {
+    let clock = Arc::new(Clock::default());
+    clock.database_ahead_ms.store(-2 * HOUR_MS, Ordering::Relaxed);
+    let env = Arc::clone(&clock) as _;
+    let world = World::start_at(config(&sqlite_url()), Scripted::default(), env).await;
+    let second = BranchSpec { delay: millis(1_000), ..step("b", "ok", &["a"]) };
+    let request = SubmitTransactionRequest {
+        timeout: millis(20_000),
+        ..saga("g", vec![step("a", "ok", &[]), second])
+    };
+    accept(&world, request).await;
+    let ended = world.get_until("g", "its end", |tx| tx.ended_at.is_some()).await;
+    assert_eq!(ended.outcome(), Outcome::Committed, "{ended:?}");
 }
 
 /// The clock of the database is used for the purge and at a start: set by an hour while transactions are under way, it aborts

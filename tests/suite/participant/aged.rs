@@ -163,7 +163,7 @@ async fn l4_a_row_that_is_no_transactions_stops_no_other<D: Database>(world: Wor
     }
 }
 
-/// Such a row is an alarm, which one thread hears.
+/// A row whose `tx_id` is none raises an alarm, which one thread hears.
 #[tokio::test]
 async fn l4_a_row_that_is_no_transactions_is_an_alarm() {
     let (alarms, _listening) = Alarms::listen();

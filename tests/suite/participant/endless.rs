@@ -27,7 +27,7 @@ use super::sweeper::Reserve;
 
 const SHORT: Duration = Duration::from_millis(100);
 
-/// It takes no lock, and counts for ever.
+/// Statement that takes no lock and never ends.
 const ENDLESS: &str =
     "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
 

@@ -217,6 +217,10 @@ def what_is_of_a_time_to_come_is_asked_about():
     ahead, _young = row(coordinator, age_s=-HOUR), row(coordinator, age_s=-10)
     sweep(sweeper, 1)
     expect([branch.tx_id for question in coordinator.questions for branch in question.branches], [ahead])
+    # Nobody knows its age: the second time that it is not decided, it is an alarm.
+    coordinator.verdicts[ahead] = coordinator_pb2.BranchVerdict(verdict=RUNNING)
+    sweep(sweeper, 2)
+    expect(alarm_of(ahead), "in_doubt_not_decided")
 
 
 def what_runs_is_asked_about_less_often_and_keeps_its_age():

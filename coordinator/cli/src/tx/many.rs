@@ -163,7 +163,7 @@ impl Many {
                 Err(error) => {
                     done.failed += 1;
                     put_off = if error.is_passing() { put_off + 1 } else { 0 };
-                    // Whoever may not do it may do none of them, and no coordinator answers none.
+                    // A caller who is refused one is refused all, and a coordinator that is away answers none.
                     let is_of_all = !error.is_of_one() && !error.is_passing();
                     if is_of_all || put_off == PUT_OFF_MAX {
                         return Err(error.into());

@@ -39,8 +39,10 @@ pub(in crate::engine) const UNTIL_DECIDED: Timestamp = Timestamp(253_402_300_799
 impl Service {
     /// Notes whether the row says that the transaction sleeps: only one that leaves memory does.
     pub(super) fn note_a_sleep(&mut self, transition: &mut Transition) {
-        let (now, tx_id) = (self.clock.of_stored().now(), transition.tx_id);
+        let tx_id = transition.tx_id;
         let Some(live) = self.live.get_mut(&tx_id) else { return };
+        // Its times are of this clock.
+        let now = live.clock.now();
         let in_doubt = matches!(transition.state.phase, Phase::InDoubt { .. });
         let until = match in_doubt {
             true => live.rests_in_doubt.then_some(UNTIL_DECIDED),

@@ -38,7 +38,9 @@ impl Service {
             let ticked = self.apply(tx_id, Input::Tick);
             self.ticked(tx_id, ticked);
         }
-        while let Some(tx_id) = self.starts.due(self.clock.of_stored().now()) {
+        // Due by both: whoever is due by one and does not start by the other would be due for ever.
+        let now = self.clock.of_stored().now().min(clock.now());
+        while let Some(tx_id) = self.starts.due(now) {
             let ticked = self.apply_at(tx_id, Input::Tick, clock);
             self.ticked(tx_id, ticked);
         }
@@ -52,7 +54,7 @@ impl Service {
         let is_later = starts_at.is_some_and(|at| stored.now() < at);
         match is_later {
             true if live.starts_after => live.clock,
-            true => stored,
+            true => stored.not_before(live.tx.identity().created_at),
             false => self.clock.anchor(),
         }
     }

@@ -63,7 +63,7 @@ macro_rules! last_row {
 }
 use last_row;
 
-/// Nobody who is there has set the transaction of this name aside: whoever has looks at it again.
+/// Condition that no incarnation that still works has set a transaction aside: one that has looks at it again itself.
 macro_rules! not_aside {
     ($tx_id:literal) => {
         concat!(

@@ -95,6 +95,7 @@ impl Known {
     /// Takes the names that were found in these places.
     fn take(&mut self, asked: &BTreeSet<u128>, found: &Names) {
         let now = Instant::now();
+        let mut lost = Vec::new();
         for ms in asked {
             let within = |id: &&Uuid| id.as_u128() / MS == *ms;
             let mut names: Vec<Uuid> = found.known.iter().filter(within).copied().collect();
@@ -106,11 +107,12 @@ impl Known {
             } else if names.is_empty()
                 && before.is_none_or(|before| before.are_some || !before.names.is_empty())
             {
-                tell_lost(*ms);
+                lost.push(*ms);
             }
             let place = Place { asked: now, read: now, names, are_some: found.are_some };
             self.places.insert(*ms, place);
         }
+        tell_lost(&lost);
     }
 
     /// Returns the names in the places of a search.
@@ -225,13 +227,17 @@ impl Damage {
     }
 }
 
-fn tell_lost(ms: u128) {
-    let ms = u64::try_from(ms).unwrap_or(u64::MAX);
+/// Tells of milliseconds in which nothing is named, in the order of time.
+fn tell_lost(lost: &[u128]) {
+    let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
+    let ms = |ms: &u128| u64::try_from(*ms).unwrap_or(u64::MAX);
     tracing::error!(
         alarm = TRANSACTION_UNREADABLE,
-        begun_ms = ms,
-        "a page of the log is damaged, and the names of the transactions on it that were begun in this millisecond are \
-         lost; restore a backup of the database"
+        count = lost.len(),
+        first_ms = ms(first),
+        last_ms = ms(last),
+        "a page of the log, or of its index, is damaged, and nothing names the transactions that were begun in these \
+         milliseconds, if there were any; build the index anew on a copy of the database, or restore a backup"
     );
 }
 
