@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::Status;
 use unanimo_core::{BranchNumber, BranchSpec, Identity, Mode, Payload, Timestamp};
+pub(crate) use unanimo_proto::Traceparent;
 use unanimo_proto::v1;
 
 /// Describes a status: its code, so many bytes of its message, and the innermost cause where the transport made it;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use unanimo_core::{BranchNumber, Identity, TraceContext, TxId};
-use unanimo_proto::Traceparent;
+
+use crate::wire::Traceparent;
 
 /// Id of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

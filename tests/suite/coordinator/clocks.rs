@@ -146,7 +146,8 @@ async fn l1_a_restart_with_another_clock_goes_on() {
     }
 }
 
-/// What begins after a start with a database whose clock is far behind goes by the own clock, its pauses too.
+/// Transactions that begin after a start with a database whose clock is far behind go by the own clock, their
+/// pauses too.
 #[tokio::test]
 async fn l1_what_begins_beside_a_database_that_is_behind_is_not_late() {
     let clock = Arc::new(Clock::default());
