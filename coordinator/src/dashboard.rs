@@ -7,6 +7,7 @@ mod acts;
 mod advice;
 mod chart;
 mod data;
+mod recorded;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use unanimo_tls::Peer;
 use self::acts::Acts;
 use self::chart::Chart;
 use self::data::{Counts, Filter, Found, Info, List, Participant, Participants, Tx};
+pub use self::recorded::Recorded;
 use self::shared::Shared;
 use crate::api::http::{Act, Asker, Http, Slot, encoded};
 
@@ -63,19 +65,24 @@ struct Pages {
 
 /// Makes the router of the pages.
 pub(crate) fn router(api: Slot, peer_of: PeerOf) -> Router {
-    let asset = |media_type, text| get(move || async move { asset(media_type, text) });
-    Router::new()
+    assets(Router::new())
         .route("/", get(overview))
         .route("/attention", get(attention))
         .route("/transactions", get(transactions))
         .route("/tx/{tx_id}", get(transaction))
         .route("/participants", get(participants))
         .route("/system", get(system))
+        .merge(acts::router())
+        .with_state(Pages { api, peer_of, counts: Arc::default(), acts: Arc::new(Acts::new()) })
+}
+
+/// Adds what every page loads.
+fn assets<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    let asset = |media_type, text| get(move || async move { asset(media_type, text) });
+    router
         .route("/assets/style.css", asset("text/css", include_str!("../assets/style.css")))
         .route("/assets/live.js", asset("text/javascript", include_str!("../assets/live.js")))
         .route("/assets/icon.svg", asset("image/svg+xml", include_str!("../assets/icon.svg")))
-        .merge(acts::router())
-        .with_state(Pages { api, peer_of, counts: Arc::default(), acts: Arc::new(Acts::new()) })
 }
 
 fn asset(media_type: &'static str, text: &'static str) -> Response {
