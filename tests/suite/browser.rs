@@ -339,7 +339,9 @@ async fn texts_of_users_stay_texts() {
         (format!("/tx/{tx_id}"), 4),
         (format!("/tx/{tx_id}/forget"), 1),
         ("/attention".to_owned(), 0),
-        (format!("/attention/retry?gidPrefix=x&participant=p&x={encoded}"), 0),
+        (format!("/attention/retry?gidPrefix=x&participant=p&metadata=x={encoded}"), 0),
+        (format!("/transactions?metadata=x={encoded}"), 0),
+        (format!("/transactions?x{encoded}=1"), 1),
         ("/".to_owned(), 0),
     ] {
         page.open(&path).await;

@@ -15,7 +15,8 @@ use unanimo_core::history::{Document, Error, Moment, Replay};
 
 use super::chart::Chart;
 use super::data::Tx;
-use super::{assets, made, problem, read};
+use super::read;
+use super::response::{assets, guarded, made, problem};
 use crate::api::http::Http;
 
 /// Most inputs of the list before the one that is looked at, and after it.
@@ -219,5 +220,5 @@ async fn for_this_machine(request: Request, next: Next) -> Response {
 
 fn plain(status: StatusCode, text: &str) -> Response {
     let media_type = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-    super::guarded((status, media_type, format!("{text}\n")).into_response())
+    guarded((status, media_type, format!("{text}\n")).into_response())
 }
