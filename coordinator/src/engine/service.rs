@@ -147,8 +147,8 @@ impl Service {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Begin { definition, permit, until, reply } => {
-                self.begin(*definition, permit, until, reply);
+            Message::Begin { request, permit, until, reply } => {
+                self.begin(*request, permit, until, reply);
             }
             Message::Attach { gid, digests, until, reply } => match self.find(&Key::Gid(gid)) {
                 Some(tx_id) => self.attach(tx_id, &digests, until, reply),
