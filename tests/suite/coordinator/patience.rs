@@ -227,8 +227,9 @@ async fn call_late(world: &World, about: &About, patience: Duration) -> (usize, 
     (calls, late)
 }
 
-/// Waves of calls over HTTP: as many that one of fifty which waits for the store is seen.
+/// Waves of calls over HTTP, and how often each rpc is in one: as many that one of fifty which waits for the store is seen.
 const WAVES: usize = 8;
+const IN_WAVE: usize = 3;
 
 /// Longest time for a call of some hundred milliseconds in a busy machine. What waits for the store takes five seconds and
 /// more: until a statement is given up.
@@ -241,7 +242,8 @@ async fn none_waits_for_the_store(world: &World, about: &About) {
     let (mut made, mut late) = (0, Vec::new());
     for _ in 0..WAVES {
         let mut wave = tokio::task::JoinSet::new();
-        for call in calls(&about.open, &about.ended, &about.cluster_id) {
+        let each = || calls(&about.open, &about.ended, &about.cluster_id);
+        for call in (0..IN_WAVE).flat_map(|_| each()) {
             wave.spawn(async move {
                 let started = Instant::now();
                 let patience = [("grpc-timeout", "300m")];
