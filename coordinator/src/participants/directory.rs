@@ -111,7 +111,7 @@ pub struct Directory {
     started: Instant,
     entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
     loads: Loads,
-    /// What the registrations of all hold.
+    /// Sum of the registrations of all.
     held: Arc<Held>,
     connections: Connections,
     tokens: Tokens,

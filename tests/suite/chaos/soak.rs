@@ -53,7 +53,7 @@ fn time() -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// What is disturbed, and goes on.
+/// Parts that are disturbed, and go on.
 struct Disturber<'a> {
     server: &'a Server,
     load: &'a Load,

@@ -165,7 +165,7 @@ async fn ask_with(
     (executed.map(tonic::Response::into_inner), enlisted.map(drop))
 }
 
-/// What is refused tells of the first request, and so only of one that is on the disk.
+/// A refusal tells of the first request, and so only of one that is on the disk.
 #[track_caller]
 fn not_before_the_disk(id: &str, ms: u64, status: &Status) {
     // A busy machine may cut a call off.

@@ -1,4 +1,4 @@
-//! What registrations hold in memory, counted: the lengths of their texts, and what each takes beside them.
+//! Count of the memory that registrations hold: the lengths of their texts, and what each takes beside them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
