@@ -45,7 +45,7 @@ cargo xtask CHORE
                  on each; bench flat [--count N] [--hold SECONDS]: everything beside N that have finished and
                  beside few, and with a snapshot held open; bench conversion [--count N]: the first start on N
                  of the version before the log
-  soak [--minutes N]  half of the participants dead, one slow, the database bounced, the clock set: memory
+  soak [--minutes N]  half of the participants dead, one slow, the database bounced, the clocks set: memory
                  must be flat, the healthy served as before, nothing half done; 1 minute if not said;
                  then a participant comes back to which very much is owed
   kills          the examples of sagas with the coordinator, or a participant, killed at every durable step, on

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::definition::{Mode, RetryPolicy};
 use crate::ids::{BranchNumber, TxId};
-use crate::time::millis;
+use crate::time::{Timestamp, millis};
 
 /// Most branches that their limit may allow: branch numbers are stored in two bytes, and a
 /// transaction's state is one row. A longer list is refused before any of it is read.
@@ -196,6 +196,22 @@ pub struct Policy {
     pub record: Record,
     /// Rules by which the state machine goes.
     pub rules: RulesVersion,
+}
+
+impl Policy {
+    /// Returns the time at which something starts that is late by so much, as many others are: each has a time of its
+    /// own, and none is twice as late.
+    #[must_use]
+    pub fn late_start(
+        &self,
+        tx_id: TxId,
+        number: BranchNumber,
+        now: Timestamp,
+        late: Duration,
+    ) -> Timestamp {
+        let within = millis(late.min(self.late_starts_spread));
+        now.after(Duration::from_millis(spread(tx_id, number, 0) % (within + 1)))
+    }
 }
 
 impl Default for Policy {

@@ -67,8 +67,19 @@ impl Transaction {
         now: Timestamp,
         policy: &Policy,
     ) -> (Self, Effects) {
-        let timeout = definition.timeout.unwrap_or(policy.limits.timeout_default);
         let digest = definition.digest();
+        Self::begin_as(tx_id, (definition, digest), now, policy)
+    }
+
+    /// The same of a definition whose digest is known already: hashes are not made twice.
+    #[must_use]
+    pub fn begin_as(
+        tx_id: TxId,
+        (definition, digest): (Definition, Digest),
+        now: Timestamp,
+        policy: &Policy,
+    ) -> (Self, Effects) {
+        let timeout = definition.timeout.unwrap_or(policy.limits.timeout_default);
         let start_at = match definition.start {
             Start::AtOnce => None,
             Start::At(at) => Some(at),

@@ -95,11 +95,11 @@ impl Api {
     ) -> Result<(), Status> {
         let turn = self.directory.turn(name).await;
         let databases = self.directory.databases();
-        let (instance, now) = (registered.instance.clone(), self.env.now());
-        let instance = instance.as_str();
+        let now = self.env.now();
+        let instance = registered.instance.as_str();
         let is_new = databases.registers(name, endpoint, instance, database_id);
         let is_new = is_new.map_err(|other| other_database(&other))?;
-        self.make_place(&turn, name, endpoint, instance).await?;
+        self.make_place(&turn, name, endpoint, &registered).await?;
         let endpoints = self.store.endpoints();
         let kept = endpoints.register(self.me, name, endpoint, instance, now);
         kept.await.map_err(from_store)?;
@@ -119,7 +119,7 @@ impl Api {
         turn: &Turn<'_>,
         name: &ParticipantName,
         endpoint: &str,
-        instance: &str,
+        registered: &Registered,
     ) -> Result<(), Status> {
         match self.directory.place_for_name(name) {
             NamePlace::Free => {}
@@ -156,10 +156,10 @@ impl Api {
             }
             Place::Taken => return Err(too_many_endpoints(name)),
         }
-        if let Some(surplus) = self.directory.surplus(name, endpoint, instance) {
+        if let Some(surplus) = self.directory.surplus(name, endpoint, &registered.instance) {
             self.remove(name, endpoint, &surplus).await?;
         }
-        match self.directory.has_place_for_instance(name, endpoint, instance) {
+        match self.directory.has_place_for_instance(name, endpoint, registered) {
             true => Ok(()),
             false => Err(too_many_instances()),
         }
@@ -190,11 +190,13 @@ impl Api {
             token => Some(ParticipantName::known(token).map_err(|_| parse::bad_page_token())?),
         };
         let now = self.env.now();
-        let listed = self.directory.list().into_iter();
-        let mut rest = listed.filter(|(name, _)| after.as_ref().is_none_or(|after| name > after));
-        let shown = rest.by_ref().take(limit).map(|(name, endpoints)| v1::Participant {
-            name: name.to_string(),
-            endpoints: endpoints.into_iter().map(|shown| endpoint(shown, now)).collect(),
+        let names = self.directory.names().into_iter();
+        let mut rest = names.filter(|name| after.as_ref().is_none_or(|after| name > after));
+        // One after the other, up to what fits: all of them together may be large.
+        let shown = rest.by_ref().take(limit).map(|name| {
+            let shown = self.directory.shown(&name).into_iter();
+            let endpoints = shown.map(|shown| endpoint(shown, now)).collect();
+            v1::Participant { name: name.to_string(), endpoints }
         });
         let (participants, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
         let last = participants.last().filter(|_| !whole || rest.next().is_some());

@@ -23,7 +23,9 @@ use crate::audit::Unwritten;
 use crate::identity::TooMany;
 use crate::participants::allow;
 use crate::participants::databases::Other;
-use crate::participants::directory::{self, ENDPOINTS_MAX, INSTANCES_TOTAL_MAX};
+use crate::participants::directory::{
+    self, ENDPOINTS_MAX, INSTANCES_TOTAL_MAX, REGISTRATIONS_BYTES_MAX,
+};
 use crate::{engine, store};
 
 /// When to come back where a call's end is waited for.
@@ -251,7 +253,10 @@ pub(super) fn too_many_endpoints(name: &ParticipantName) -> Status {
 
 /// As many instances are kept as may be, of all participants together.
 pub(super) fn too_many_instances() -> Status {
-    Reason::Overloaded.status(format!("{INSTANCES_TOTAL_MAX} instances are registered, and may be"))
+    let mib = REGISTRATIONS_BYTES_MAX >> 20;
+    Reason::Overloaded.status(format!(
+        "as many instances are registered as may be: {INSTANCES_TOTAL_MAX}, or {mib} MiB of what they state"
+    ))
 }
 
 /// As many names are kept as may be, and none of them is long gone.

@@ -57,7 +57,7 @@ impl CallEnd {
 #[derive(Debug)]
 pub(super) enum Message {
     /// A new transaction, unless its gid is live already.
-    Begin { definition: Box<Definition>, permit: Permit, until: Until, reply: Reply },
+    Begin { request: Box<(Definition, Digests)>, permit: Permit, until: Until, reply: Reply },
     /// A repeated request under a gid that is live: it waits for the transaction that is there.
     Attach { gid: Gid, digests: Box<Digests>, until: Until, reply: Reply },
     /// ABORT of a gid that the store does not know: a tombstone, unless the gid is live by now. Then

@@ -147,8 +147,8 @@ impl Service {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Begin { definition, permit, until, reply } => {
-                self.begin(*definition, permit, until, reply);
+            Message::Begin { request, permit, until, reply } => {
+                self.begin(*request, permit, until, reply);
             }
             Message::Attach { gid, digests, until, reply } => match self.find(&Key::Gid(gid)) {
                 Some(tx_id) => self.attach(tx_id, &digests, until, reply),
@@ -332,7 +332,9 @@ impl Service {
         live.answer();
         let wake_at = live.tx.wake_at(&self.options.policy);
         let at_a_time = live.tx.phase() == Phase::Scheduled && !live.starts_after;
-        self.starts.set(tx_id, &mut live.starts_at, wake_at.filter(|_| at_a_time));
+        // One that is late has been given a later time than that.
+        let starts_at = wake_at.filter(|_| at_a_time).max(live.starts_at.filter(|_| at_a_time));
+        self.starts.set(tx_id, &mut live.starts_at, starts_at);
         let moment = wake_at.filter(|_| !at_a_time).map(|at| live.clock.moment_of(at));
         self.timers.set(tx_id, &mut live.wake_at, moment);
         for work in released {

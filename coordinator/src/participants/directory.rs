@@ -8,6 +8,7 @@ mod connections;
 mod endpoint;
 mod entry;
 mod health;
+mod held;
 mod invitation;
 mod kind;
 mod listing;
@@ -29,9 +30,12 @@ pub(crate) use self::endpoint::Route;
 use self::endpoint::{Endpoint, Seen};
 pub(crate) use self::entry::{Entry, Taken};
 pub(crate) use self::health::Failed;
+use self::held::Held;
 pub(crate) use self::invitation::Invitation;
 pub use self::kind::CallKind;
-pub use self::place::{ENDPOINTS_MAX, INSTANCES_TOTAL_MAX, NamePlace, Place};
+pub use self::place::{
+    ENDPOINTS_MAX, INSTANCES_TOTAL_MAX, NamePlace, Place, REGISTRATIONS_BYTES_MAX,
+};
 pub use self::sweep::Stale;
 pub use self::turns::Turn;
 use self::turns::Turns;
@@ -107,6 +111,8 @@ pub struct Directory {
     started: Instant,
     entries: RwLock<BTreeMap<ParticipantName, Arc<Entry>>>,
     loads: Loads,
+    /// Sum of the registrations of all.
+    held: Arc<Held>,
     connections: Connections,
     tokens: Tokens,
     /// The last number of an endpoint.
@@ -151,6 +157,7 @@ impl Directory {
             started: Instant::now(),
             entries: RwLock::default(),
             loads: Loads::default(),
+            held: Arc::default(),
             connections,
             tokens,
             numbers: AtomicU64::new(0),
@@ -268,7 +275,8 @@ impl Directory {
         if let Some(known) = endpoints.iter().find(|endpoint| endpoint.url == url) {
             return Arc::clone(known);
         }
-        let endpoint = Arc::new(Endpoint::remote(self.number(), url, self.options.slots));
+        let held = Arc::clone(&self.held);
+        let endpoint = Arc::new(Endpoint::remote(self.number(), url, self.options.slots, held));
         endpoints.push(Arc::clone(&endpoint));
         endpoint
     }

@@ -11,8 +11,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::{
-    AbortCause, ForgetTransactionRequest, InquireBranchesRequest, InquiredBranch, Mode, Outcome,
-    Resolution, ResolveBranchRequest, RetryTransactionRequest, Verdict, Vote, inquired_branch,
+    AbortCause, BranchSpec, EnlistBranchRequest, ExecuteBranchRequest, ExecuteBranchResponse,
+    ForgetTransactionRequest, InquireBranchesRequest, InquiredBranch, Mode, Outcome, Resolution,
+    ResolveBranchRequest, RetryTransactionRequest, Verdict, Vote, inquired_branch,
 };
 use unanimo_tests::postgres::Server;
 
@@ -99,6 +100,78 @@ async fn s3_a_refusal_waits_for_what_it_rests_on() {
         assert_eq!(describe(&execute.await.unwrap_err()).1, "TRANSACTION_CLOSED");
         assert_eq!(describe(&enlist.await.unwrap_err()).1, "TRANSACTION_CLOSED");
     }
+}
+
+/// S3, S9: another request under the id of a branch hears nothing of the first one's success, whether that is on the disk
+/// or not, and however its patience ends while the store hangs.
+#[tokio::test]
+async fn s3_s9_another_request_of_a_branch_hears_nothing_of_the_first() {
+    for world in both().await {
+        let tx_id = &world.begin("g", Mode::Tcc).await.unwrap().tx_id;
+        world.execute(tx_id, branch("a", "ok")).await.unwrap();
+        let holder = Holder::of(&world).await;
+        let mut first = pin!(world.execute(tx_id, branch("b", "ok")));
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut first).await;
+        assert!(early.is_err(), "S3: {early:?}");
+        let ask = async |id: &'static str, ms: u64| {
+            let other = BranchSpec {
+                payload: unanimo_tests::payload(b"another".to_vec()),
+                ..branch(id, "ok")
+            };
+            let (executed, enlisted) = ask_with(&world, tx_id, other, ms).await;
+            match executed {
+                Ok(told) => {
+                    let nothing = ExecuteBranchResponse {
+                        outcome: Outcome::NotDecided.into(),
+                        ..Default::default()
+                    };
+                    assert_eq!(told, nothing, "S9: {id} after {ms} ms");
+                }
+                Err(status) => not_before_the_disk(id, ms, &status),
+            }
+            not_before_the_disk(id, ms, &enlisted.expect_err("S9: it is another request"));
+        };
+        tokio::join!(ask("a", 200), ask("a", 600), ask("b", 200), ask("b", 600));
+        holder.let_go().await;
+        assert_eq!(first.await.unwrap().vote(), Vote::Prepared);
+        for id in ["a", "b"] {
+            let other = world.execute(tx_id, branch(id, "refuse")).await.unwrap_err();
+            assert_eq!(describe(&other).1, "BRANCH_REUSED");
+        }
+        assert_eq!(world.p.calls(tx_id, "b"), ["prepare"], "S9: nothing of the others was sent");
+    }
+}
+
+/// Executes and enlists a branch with so many milliseconds of patience.
+async fn ask_with(
+    world: &World,
+    tx_id: &str,
+    branch: BranchSpec,
+    ms: u64,
+) -> (Result<ExecuteBranchResponse, Status>, Result<(), Status>) {
+    let (tx_id, branch) = (tx_id.to_owned(), Some(branch));
+    let mut execute = tonic::Request::new(ExecuteBranchRequest {
+        tx_id: tx_id.clone(),
+        branch: branch.clone(),
+        ..Default::default()
+    });
+    let mut enlist =
+        tonic::Request::new(EnlistBranchRequest { tx_id, branch, ..Default::default() });
+    execute.set_timeout(Duration::from_millis(ms));
+    enlist.set_timeout(Duration::from_millis(ms));
+    let (mut one, mut other) = (world.client(), world.client());
+    let (executed, enlisted) =
+        tokio::join!(one.execute_branch(execute), other.enlist_branch(enlist));
+    (executed.map(tonic::Response::into_inner), enlisted.map(drop))
+}
+
+/// A refusal tells of the first request, and so only of one that is on the disk.
+#[track_caller]
+fn not_before_the_disk(id: &str, ms: u64, status: &Status) {
+    // A busy machine may cut a call off.
+    let is_silent = [Code::Unavailable, Code::Cancelled, Code::DeadlineExceeded];
+    let is_reused = status.code() == Code::AlreadyExists && id == "a";
+    assert!(is_silent.contains(&status.code()) || is_reused, "S3: {id} after {ms} ms: {status:?}");
 }
 
 /// S3, S10: nothing was told of a Rollback that a crash undid: so COMMIT may follow.

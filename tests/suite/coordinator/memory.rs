@@ -9,14 +9,18 @@ use prost::Message;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::Service;
 use tonic::{Code, Request, Status};
+use unanimo_coordinator::api::limits::FEATURES_MAX;
+use unanimo_coordinator::participants::directory::{INSTANCES_TOTAL_MAX, REGISTRATIONS_BYTES_MAX};
+use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
 use unanimo_proto::v1::{
-    CommitBranch, CommitTransactionRequest, Outcome, SubmitTransactionRequest,
-    SubmitTransactionResponse, WaitFor,
+    CommitBranch, CommitTransactionRequest, DeregisterEndpointRequest, ListParticipantsRequest,
+    Outcome, RegisterEndpointRequest, SubmitTransactionRequest, SubmitTransactionResponse, WaitFor,
 };
 use unanimo_tests::postgres::Server;
 
 use super::process::Process;
 use super::{branch, describe, sqlite_url, tcc, until};
+use crate::store::execute;
 
 const MIB: u64 = 1 << 20;
 
@@ -190,6 +194,109 @@ async fn l5_many_elements_are_counted_before_they_are_read() {
         assert_eq!(describe(&status).1, "FIELD_INVALID");
         let grown = process.resident().saturating_sub(before) / MIB;
         assert!(grown < 60, "L5: {grown} MiB for one request");
+    }
+}
+
+/// As many instances as may be registered, with names as long as may be, are within their bound; one more is refused, and
+/// what they state of themselves is counted as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l5_registrations_are_within_the_bound() {
+    let url = sqlite_url();
+    let more = ["--endpoint-allow", "*"].map(str::to_owned);
+    let mut process = Process::start(&url, &more).await;
+    process.client().submit_transaction(tcc("g", &["ok"])).await.unwrap();
+    let before = process.resident();
+    drop(process);
+    execute(&url, &stored_registrations()).await;
+    let mut process = Process::start(&url, &more).await;
+    let mut directory = ParticipantDirectoryServiceClient::new(process.channel.clone())
+        .max_decoding_message_size(usize::MAX);
+    let status = directory.register_endpoint(registration(0, "new")).await.unwrap_err();
+    assert_eq!(
+        (status.code(), describe(&status).1),
+        (Code::ResourceExhausted, "OVERLOADED".into())
+    );
+    // All of them are looked at, a page after the other.
+    let mut page_token = String::new();
+    loop {
+        let request = ListParticipantsRequest { page_size: 500, page_token, ..Default::default() };
+        let page = directory.list_participants(request).await.unwrap().into_inner();
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    // Some of those that are known state all that they may.
+    let mut registering = tokio::task::JoinSet::new();
+    for first in 0..16 {
+        let mut directory = directory.clone();
+        registering.spawn(async move {
+            for n in (first..STATING).step_by(16) {
+                directory.register_endpoint(registration(n, &instance(n))).await.unwrap();
+            }
+        });
+    }
+    registering.join_all().await;
+    let grown = process.resident().saturating_sub(before) / MIB;
+    let max = REGISTRATIONS_BYTES_MAX as u64 / MIB;
+    // The start reads all of them at once, and the allocator keeps a part of what that took.
+    assert!(grown < max + 64, "L5: {grown} MiB for a bound of {max}");
+    // One that leaves makes place for one.
+    let RegisterEndpointRequest { participant, endpoint, instance_id, .. } =
+        registration(0, &instance(0));
+    let leaves =
+        DeregisterEndpointRequest { participant, endpoint, instance_id, ..Default::default() };
+    directory.deregister_endpoint(leaves).await.unwrap();
+    directory.register_endpoint(registration(0, "new")).await.unwrap();
+    let status = directory.register_endpoint(registration(0, "newer")).await.unwrap_err();
+    assert_eq!(describe(&status).1, "OVERLOADED");
+}
+
+/// Instances that state all that they may.
+const STATING: usize = 2_000;
+
+/// Endpoints of each name.
+const ENDPOINTS: usize = 66;
+
+/// Statement that stores as many registrations as there may be, as if they were made a moment ago.
+fn stored_registrations() -> String {
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let last = INSTANCES_TOTAL_MAX - 1;
+    let endpoint = endpoint(0);
+    let (_, rest) = endpoint.split_at("https://h".len() + DIGITS);
+    format!(
+        "INSERT INTO participants (name)
+             WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {last} / {ENDPOINTS})
+             SELECT printf('p%063d', n) FROM numbers;
+         INSERT INTO endpoints (name, endpoint, instance_id, last_seen_ms, database_id)
+             WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {last})
+             SELECT printf('p%063d', n / {ENDPOINTS}), printf('https://h%0{DIGITS}d{rest}', n), printf('i%063d', n), {now},
+                    printf('d%063d', n / {ENDPOINTS})
+             FROM numbers"
+    )
+}
+
+const DIGITS: usize = 58;
+
+fn endpoint(n: usize) -> String {
+    let label = "a".repeat(60);
+    format!("https://h{n:0DIGITS$}.{label}.{label}.{label}:1")
+}
+
+fn instance(n: usize) -> String {
+    format!("i{n:063}")
+}
+
+/// Registration of an instance at the endpoint of this number, with all that it may state.
+fn registration(n: usize, instance: &str) -> RegisterEndpointRequest {
+    RegisterEndpointRequest {
+        participant: format!("p{:063}", n / ENDPOINTS),
+        endpoint: endpoint(n),
+        instance_id: instance.into(),
+        features: (0..FEATURES_MAX).map(|feature| format!("f{feature:063}")).collect(),
+        sdk: "s".repeat(64),
+        database_id: format!("d{:063}", n / ENDPOINTS),
+        ..Default::default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The API over HTTP: each rpc is answered as over gRPC, errors included.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
@@ -82,8 +83,8 @@ async fn over_grpc(world: &World, rpc: &str, request: &Value) -> Result<Value, S
 }
 
 /// Address of a call, and its request without what is in the path.
-struct Call {
-    rpc: &'static str,
+pub(super) struct Call {
+    pub(super) rpc: &'static str,
     http: &'static str,
     path: String,
     /// Fields in the path.
@@ -108,7 +109,15 @@ impl Call {
     }
 
     async fn over_http(&self, world: &World) -> Reply {
-        let address = world.running.admin_address().unwrap();
+        self.over_http_with(world.running.admin_address().unwrap(), &[]).await
+    }
+
+    /// Makes it with more headers.
+    pub(super) async fn over_http_with(
+        &self,
+        address: SocketAddr,
+        headers: &[(&str, &str)],
+    ) -> Reply {
         if self.http == "GET" {
             let query = self.rest.as_object().unwrap().iter().flat_map(|(name, value)| {
                 let values = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
@@ -119,12 +128,12 @@ impl Call {
             });
             let path = format!("{}?{}", self.path, query.collect::<Vec<_>>().join("&"));
             if self.rpc == "WatchTransaction" {
-                return first_event(address, &path, &[]).await.0;
+                return first_event(address, &path, headers).await.0;
             }
-            return http_call(address, "GET", &path, &[], b"").await;
+            return http_call(address, "GET", &path, headers, b"").await;
         }
-        let json = [("content-type", "application/json")];
-        http_call(address, "POST", &self.path, &json, self.rest.to_string().as_bytes()).await
+        let all = [&[("content-type", "application/json")][..], headers].concat();
+        http_call(address, "POST", &self.path, &all, self.rest.to_string().as_bytes()).await
     }
 }
 
@@ -202,7 +211,7 @@ fn get(rpc: &'static str, path: String, of_path: Value, rest: Value) -> Call {
 }
 
 /// Every rpc, in an order in which each has something to do. `held` has a Commit that is not answered.
-fn calls(tx_id: &str, held: &str, cluster_id: &str) -> Vec<Call> {
+pub(super) fn calls(tx_id: &str, held: &str, cluster_id: &str) -> Vec<Call> {
     let branch = |id: &str| json!({"branchId": id, "participant": "p", "action": "ok", "payload": {"data": "eHg="}});
     let (tx, of_tx) = (|act: &str| format!("/v1/tx/{tx_id}{act}"), json!({"txId": tx_id}));
     let (gid, of_gid) =

@@ -20,6 +20,7 @@ use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
 
 use super::held::{Holder, both};
+use super::over_http::calls;
 use super::{World, branch, config, tcc};
 
 /// Transactions that the calls are about.
@@ -226,12 +227,48 @@ async fn call_late(world: &World, about: &About, patience: Duration) -> (usize, 
     (calls, late)
 }
 
+/// Waves of calls over HTTP, and how often each rpc is in one: as many that one of fifty which waits for the store is seen.
+const WAVES: usize = 8;
+const IN_WAVE: usize = 3;
+
+/// Longest time for a call of some hundred milliseconds in a busy machine. What waits for the store takes five seconds and
+/// more: until a statement is given up.
+const BUSY_MAX: Duration = Duration::from_secs(4);
+
+/// Over HTTP nothing but the coordinator itself ends a call whose time is over. So one that waits for the store, and not
+/// until its own deadline, takes seconds, and one that a busy machine delays does not: not one of all may be late.
+async fn none_waits_for_the_store(world: &World, about: &About) {
+    let address = world.running.admin_address().unwrap();
+    let (mut made, mut late) = (0, Vec::new());
+    for _ in 0..WAVES {
+        let mut wave = tokio::task::JoinSet::new();
+        let each = || calls(&about.open, &about.ended, &about.cluster_id);
+        for call in (0..IN_WAVE).flat_map(|_| each()) {
+            wave.spawn(async move {
+                let started = Instant::now();
+                let patience = [("grpc-timeout", "300m")];
+                let told = call.over_http_with(address, &patience);
+                let told = tokio::time::timeout(BUSY_MAX, told).await;
+                (call.rpc, told.map(|reply| reply.code), started.elapsed())
+            });
+        }
+        let wave = wave.join_all().await;
+        made += wave.len();
+        // A gateway's codes of what was cut off: 499 of CANCELLED, 504 of DEADLINE_EXCEEDED.
+        late.extend(
+            wave.into_iter().filter(|(_, code, _)| !matches!(code, Ok(200..=498 | 500..=503))),
+        );
+    }
+    assert!(late.is_empty(), "of {made} calls these wait for the store: {late:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_ends_in_time_while_the_store_is_held_up() {
     for world in both().await {
         let about = About::make(&world).await;
         let holder = Holder::of(&world).await;
         all_end_in_time(&world, &about).await;
+        none_waits_for_the_store(&world, &about).await;
         holder.let_go().await;
     }
 }
@@ -244,6 +281,7 @@ async fn every_call_ends_in_time_while_the_database_does_not_answer() {
     let world = World::start(config(&proxy.url(&server.database().await))).await;
     let about = About::make(&world).await;
     proxy.hold(true);
+    none_waits_for_the_store(&world, &about).await;
     all_end_in_time(&world, &about).await;
     let mut request = Request::new(GetTransactionRequest {
         key: Some(get_transaction_request::Key::Gid("open".into())),

@@ -20,6 +20,7 @@ use unanimo_tests::alarms::Alarms;
 use unanimo_tests::reaper;
 use uuid::Uuid;
 
+use super::databases::{Database, MySql, OverTokio, Postgres};
 use super::sweeper::Reserve;
 
 #[derive(Clone, Default)]
@@ -164,10 +165,17 @@ impl Lines {
 /// sweeper two minutes later.
 #[tokio::test]
 async fn s12_rows_of_another_group_raise_an_alarm_at_the_registration() {
+    rows_of_another_group_raise_an_alarm::<Sqlite>("", "").await;
+    rows_of_another_group_raise_an_alarm::<Postgres>("", "").await;
+    rows_of_another_group_raise_an_alarm::<OverTokio>("", "").await;
+    let more = ", output, reason, message, created_at, changed_at";
+    let values = ", '', '', '', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)";
+    rows_of_another_group_raise_an_alarm::<MySql>(more, values).await;
+}
+
+async fn rows_of_another_group_raise_an_alarm<D: Database>(more: &str, values: &str) {
     let (lines, _listening) = Lines::listen();
-    let file = reaper::run_folder().join(format!("{}.db", Uuid::now_v7()));
-    let database = Sqlite::open(&file).await.unwrap();
-    let raw = sqlx::SqlitePool::connect(&format!("sqlite:{}", file.display())).await.unwrap();
+    let (database, pool) = D::open().await;
     for (cluster_id, participant, state, rows) in [
         ("c", "p", "prepared", 1),
         ("was", "p", "committed", 3),
@@ -175,18 +183,13 @@ async fn s12_rows_of_another_group_raise_an_alarm_at_the_registration() {
         ("theirs", "another", "prepared", 1),
     ] {
         for _ in 0..rows {
-            sqlx::query(
+            let tx_id = Uuid::now_v7();
+            let insert = format!(
                 "INSERT INTO unanimo_barrier
-                     (tx_id, branch_id, cluster_id, participant, gid, action, mode, state)
-                 VALUES ($1, 'a', $2, $3, 'g', 'ok', 'tcc', $4)",
-            )
-            .bind(Uuid::now_v7().to_string())
-            .bind(cluster_id)
-            .bind(participant)
-            .bind(state)
-            .execute(&raw)
-            .await
-            .unwrap();
+                     (tx_id, branch_id, cluster_id, participant, gid, action, mode, state{more})
+                 VALUES ('{tx_id}', 'a', '{cluster_id}', '{participant}', 'g', 'ok', 'tcc', '{state}'{values})"
+            );
+            D::run_outside(&pool, insert).await;
         }
     }
     let directory = Directory::default();

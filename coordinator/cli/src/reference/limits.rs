@@ -7,7 +7,9 @@ use unanimo_coordinator::api::limits::{
 };
 use unanimo_coordinator::config::{CLIENT_BYTES_DEFAULT, Config};
 use unanimo_coordinator::participants::allow::ENDPOINT_BYTES_MAX;
-use unanimo_coordinator::participants::directory::ENDPOINTS_MAX;
+use unanimo_coordinator::participants::directory::{
+    ENDPOINTS_MAX, INSTANCES_TOTAL_MAX, REGISTRATIONS_BYTES_MAX,
+};
 use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
 use unanimo_core::{MEDIA_TYPE_BYTES_MAX, TEXT_BYTES_MAX};
 
@@ -143,6 +145,14 @@ fn requests() -> Vec<[String; 3]> {
             "Endpoints of a participant",
             ENDPOINTS_MAX.to_string(),
             "the one that is gone for the longest time leaves; `OVERLOADED` if all are alive",
+        ),
+        (
+            "Instances of all participants",
+            format!(
+                "{INSTANCES_TOTAL_MAX}, and {} MiB of what they state",
+                REGISTRATIONS_BYTES_MAX >> 20
+            ),
+            "`OVERLOADED`",
         ),
         ("`states` of ListTransactions", STATES_MAX.to_string(), refused),
         ("`modes` of ListTransactions", MODES_MAX.to_string(), refused),

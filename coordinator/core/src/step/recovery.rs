@@ -6,8 +6,7 @@ use super::Step;
 use crate::decision::{Operation, Phase};
 use crate::effects::EventKind;
 use crate::ids::{BranchNumber, Incarnation};
-use crate::policy::{RulesVersion, spread};
-use crate::time::{Timestamp, millis};
+use crate::policy::RulesVersion;
 use crate::transaction::Transaction;
 
 impl Step<'_> {
@@ -37,7 +36,7 @@ impl Step<'_> {
     fn spread_a_late_start(&mut self) {
         let late = self.tx.starts_at().until(self.now);
         let first = BranchNumber::from_index(0);
-        self.tx.not_before = self.late_start(first, late);
+        self.tx.not_before = self.policy.late_start(self.tx.identity.tx_id, first, self.now, late);
     }
 
     /// The same for steps that waited for their time.
@@ -60,16 +59,10 @@ impl Step<'_> {
             }
             let Some(at) = self.tx.ready_at(index).filter(|at| *at < self.now) else { continue };
             let late = at.until(self.now).min(time_left);
-            let not_before = self.late_start(branch.number, late);
+            let tx_id = self.tx.identity.tx_id;
+            let not_before = self.policy.late_start(tx_id, branch.number, self.now, late);
             self.branch(index).retry_at = Some(not_before);
         }
-    }
-
-    /// Returns the time at which something starts that is late by so much.
-    fn late_start(&self, number: BranchNumber, late: Duration) -> Timestamp {
-        let within = millis(late.min(self.policy.late_starts_spread));
-        let pause = spread(self.tx.identity.tx_id, number, 0) % (within + 1);
-        self.now.after(Duration::from_millis(pause))
     }
 
     /// Whatever the earlier incarnation may have sent is unanswered. Steps are sent as soon as those

@@ -70,8 +70,8 @@ impl Handle {
         let gid = Key::Gid(definition.gid.clone());
         let answer = match admitted {
             Ok(permit) => {
-                let definition = Box::new(definition);
-                let begin = |reply| Message::Begin { definition, permit, until, reply };
+                let request = Box::new((definition, digests));
+                let begin = |reply| Message::Begin { request, permit, until, reply };
                 self.ask(&gid, Some(digests), deadline, begin).await
             }
             Err(refusal) => match self.known(&gid, digests, until, deadline).await {

@@ -13,20 +13,21 @@ use crate::store::GidHolder;
 impl Service {
     pub(super) fn begin(
         &mut self,
-        definition: Definition,
+        (definition, digests): (Definition, Digests),
         permit: Permit,
         until: Until,
         reply: Reply,
     ) {
         self.recall_instead(&definition.gid);
         if let Some(&tx_id) = self.by_gid.get(&definition.gid) {
-            return self.attach(tx_id, &definition.digests(), until, reply);
+            return self.attach(tx_id, &digests, until, reply);
         }
         let (mode, after) = (definition.mode, matches!(definition.start, Start::After(_)));
         let clock = self.clock.anchor();
         let now = clock.now();
         let tx_id = self.env.tx_id(now);
-        let begun = Transaction::begin(tx_id, definition, now, &self.options.policy);
+        let request = (definition, digests.newest());
+        let begun = Transaction::begin_as(tx_id, request, now, &self.options.policy);
         tracing::debug!(
             %tx_id, gid = %begun.0.identity().gid, mode = mode.name(), "the transaction has begun"
         );

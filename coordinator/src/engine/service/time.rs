@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use unanimo_core::{Input, TxId};
+use unanimo_core::{BranchNumber, Input, Phase, Timestamp, TxId};
 
 use super::super::clock::Anchor;
 use super::super::live::Live;
@@ -13,6 +13,10 @@ use crate::suspension::suspended;
 
 /// Longest sleep of the loop: the time of day may be set while it sleeps.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// Lateness of a start from which many others are late as well: the time of day was set, or the machine slept. The loop
+/// itself is not late by so much.
+const LATE_MIN: Duration = Duration::from_secs(5);
 
 /// Shortest sleep of the machine after which the timers are set anew.
 const SUSPENDED_MIN: Duration = Duration::from_millis(500);
@@ -41,9 +45,29 @@ impl Service {
         // Due by both: whoever is due by one and does not start by the other would be due for ever.
         let now = self.clock.of_stored().now().min(clock.now());
         while let Some(tx_id) = self.starts.due(now) {
+            if self.starts_apart(tx_id, now) {
+                continue;
+            }
             let ticked = self.apply_at(tx_id, Input::Tick, clock);
             self.ticked(tx_id, ticked);
         }
+    }
+
+    /// Gives a transaction whose start is late a time of its own, as one that is brought to memory too late gets it: after
+    /// a jump of the time of day many are due at once. Each is moved once.
+    fn starts_apart(&mut self, tx_id: TxId, now: Timestamp) -> bool {
+        let policy = &self.options.policy;
+        let Some(live) = self.live.get_mut(&tx_id) else { return false };
+        let Some(planned) = live.tx.wake_at(policy) else { return false };
+        let late = planned.until(now);
+        let is_moved = live.starts_at.is_some_and(|at| at > planned);
+        if late < LATE_MIN || is_moved {
+            return false;
+        }
+        let first = BranchNumber::from_index(0);
+        let apart = policy.late_start(tx_id, first, now, late);
+        self.starts.set(tx_id, &mut live.starts_at, Some(apart));
+        true
     }
 
     /// Returns the clock of a transaction that has not started: the one of what is stored until its time has come, and then
@@ -70,8 +94,16 @@ impl Service {
         tracing::warn!(?slept, "the machine was suspended; deadlines and pauses went on meanwhile");
         for tx_id in self.timers.all() {
             let Some(live) = self.live.get_mut(&tx_id) else { continue };
-            let wake_at = live.tx.wake_at(&self.options.policy);
-            let moment = wake_at.map(|at| live.clock.moment_of(at));
+            let policy = &self.options.policy;
+            let (wake_at, now) = (live.tx.wake_at(policy), live.clock.now());
+            // What was to start meanwhile is late with many others.
+            let apart = |at: Timestamp| {
+                let late = at.until(now);
+                let is_late = live.tx.phase() == Phase::Scheduled && late >= LATE_MIN;
+                let first = BranchNumber::from_index(0);
+                if is_late { policy.late_start(tx_id, first, now, late) } else { at }
+            };
+            let moment = wake_at.map(|at| live.clock.moment_of(apart(at)));
             self.timers.set(tx_id, &mut live.wake_at, moment);
         }
     }
@@ -84,5 +116,85 @@ impl Service {
             self.timers.set(tx_id, &mut live.wake_at, None);
             self.starts.set(tx_id, &mut live.starts_at, None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::task::JoinSet;
+    use unanimo_core::{Start, Timestamp, Transaction};
+
+    use super::super::went_back::tests::{Faults, Lacks, Replaced, definition, lab::assemble};
+    use super::*;
+    use crate::engine::Clock;
+    use crate::env::{Env, SystemEnv};
+
+    const COUNT: usize = 200;
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// The system's clock, and so much.
+    #[derive(Debug)]
+    struct Ahead(Duration);
+
+    impl Env for Ahead {
+        fn now(&self) -> Timestamp {
+            SystemEnv.now().after(self.0)
+        }
+
+        fn tx_id(&self, now: Timestamp) -> TxId {
+            SystemEnv.tx_id(now)
+        }
+    }
+
+    impl Service {
+        /// Sets its clock as if a jump had lasted, and looks for what is due. Returns how many have started.
+        fn at(&mut self, ahead: Duration) -> usize {
+            let env = Ahead(ahead);
+            let now = env.now();
+            self.clock = Arc::new(Clock::new(Arc::new(env), now));
+            self.tick();
+            self.live.values().filter(|live| live.tx.phase() != Phase::Scheduled).count()
+        }
+
+        /// Brings transactions to memory that start so long from now.
+        fn schedule(&mut self, count: usize, after: Duration) {
+            let (now, policy) = (SystemEnv.now(), self.options.policy.clone());
+            for n in 0..count {
+                let mut definition = definition(&format!("{after:?}-{n}"));
+                definition.start = Start::At(now.after(after));
+                let tx_id = SystemEnv.tx_id(now);
+                let (tx, _) = Transaction::begin(tx_id, definition, now, &policy);
+                self.adopt(tx.record(), None);
+            }
+        }
+    }
+
+    /// The time of day jumps, and the jump lasts: what is due by then starts once, spread out, and whatever else happens
+    /// to it meanwhile brings it to no earlier or later time.
+    #[tokio::test]
+    async fn l3_what_is_due_after_a_jump_is_spread_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite:{}/jump.db", folder.path().display());
+        let store = Replaced::open(&url, Lacks::One(u32::MAX)).await;
+        let (mut tasks, faults) = (JoinSet::new(), Faults::default());
+        let (_engine, mut service, _) = assemble(HOUR, &store, &faults, &mut tasks).await;
+        let spread = service.options.policy.late_starts_spread;
+        service.schedule(COUNT, HOUR / 2);
+        assert_eq!(service.at(Duration::ZERO), 0);
+        let started = service.at(HOUR);
+        assert!(started < COUNT / 20, "L3: {started} of {COUNT} start at once");
+        let ids: Vec<_> = service.live.keys().copied().collect();
+        for tx_id in ids {
+            let _ = service.apply(tx_id, Input::Rewrite);
+        }
+        let started = service.at(HOUR + spread / 2);
+        assert!((COUNT / 4..COUNT * 3 / 4).contains(&started), "{started} of {COUNT} by the half");
+        assert_eq!(service.at(HOUR + spread + Duration::from_secs(1)), COUNT, "L1: all start");
+        // What is hardly late starts at once.
+        let start = HOUR + spread + Duration::from_secs(10);
+        service.schedule(1, start);
+        assert_eq!(service.at(start + Duration::from_secs(2)), COUNT + 1);
     }
 }

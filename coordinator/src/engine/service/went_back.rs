@@ -7,7 +7,7 @@
 mod backlog;
 mod remembered;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::connections::{Client, Connections, Dialled, Open};
 use super::health::{Failed, Health, Standing};
+use super::held::{Held, Part, bytes_of};
 use super::{CallKind, Registered, Shown};
 use crate::participants::ParticipantService;
 use crate::participants::own::Own;
@@ -72,6 +73,7 @@ struct Instance {
     seen: Seen,
     /// It has registered with this coordinator, and not only with an earlier one.
     here: bool,
+    part: Part,
 }
 
 /// An endpoint.
@@ -80,8 +82,10 @@ pub(crate) struct Endpoint {
     /// Its number, unlike any other one's in this process.
     pub(super) id: u64,
     pub(super) url: String,
-    local: Option<Route>,
+    local: Option<Box<Route>>,
     slots: usize,
+    /// Instances of all endpoints.
+    held: Arc<Held>,
     state: Mutex<State>,
 }
 
@@ -91,18 +95,28 @@ struct State {
     instances: Vec<Instance>,
     /// There are more instances than are told apart.
     crowded: bool,
-    dialled: Option<Dialled>,
+    /// Boxed: it is large, and most endpoints of very many are not called.
+    dialled: Option<Box<Dialled>>,
     health: Health,
 }
 
+impl State {
+    /// Adds an instance. Most endpoints have one, and keep no room for more.
+    fn add(&mut self, instance: Instance) {
+        self.instances.reserve_exact(1);
+        self.instances.push(instance);
+    }
+}
+
 impl Endpoint {
-    pub(super) fn remote(id: u64, url: &str, slots: usize) -> Self {
-        Self { id, url: url.to_owned(), local: None, slots, state: Mutex::default() }
+    pub(super) fn remote(id: u64, url: &str, slots: usize, held: Arc<Held>) -> Self {
+        Self { id, url: url.to_owned(), local: None, slots, held, state: Mutex::default() }
     }
 
     pub(super) fn local(id: u64, route: Route, slots: usize) -> Self {
         let state = Mutex::new(State { configured: true, ..State::default() });
-        Self { id, url: "in-process".to_owned(), local: Some(route), slots, state }
+        let (url, held) = ("in-process".to_owned(), Arc::default());
+        Self { id, url, local: Some(Box::new(route)), slots, held, state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -120,22 +134,35 @@ impl Endpoint {
 
     /// Adds an instance that an earlier coordinator saw.
     pub(super) fn add_stored(&self, registered: Registered, seen: Seen) {
-        self.state().instances.push(Instance { registered, seen, here: false });
+        let instance = self.instance(registered, seen, false);
+        self.state().add(instance);
+    }
+
+    fn instance(&self, registered: Registered, seen: Seen, here: bool) -> Instance {
+        let part = self.held.part(bytes_of(&self.url, &registered));
+        Instance { registered, seen, here, part }
+    }
+
+    /// Returns the bytes that an instance holds here, if it is known.
+    pub(super) fn bytes_of(&self, instance: &str) -> Option<usize> {
+        let state = self.state();
+        let known = state.instances.iter().find(|i| i.registered.instance == instance);
+        known.map(|known| known.part.bytes())
     }
 
     /// Notes a registration, and tells whether a process came back: the endpoint was gone, or the
     /// instance was not known.
     pub(super) fn seen(&self, registered: Registered, now: Instant, gone_after: Duration) -> bool {
+        let come = self.instance(registered, Seen::now(now), true);
         let mut state = self.state();
         let alive = |i: &&Instance| i.seen.is_alive(now, gone_after);
         let living = state.instances.iter().filter(alive).count();
         let known =
-            state.instances.iter_mut().find(|i| i.registered.instance == registered.instance);
+            state.instances.iter_mut().find(|i| i.registered.instance == come.registered.instance);
         let is_new = known.is_none();
-        let seen = Seen::now(now);
         match known {
-            Some(instance) => *instance = Instance { registered, seen, here: true },
-            None => state.instances.push(Instance { registered, seen, here: true }),
+            Some(instance) => *instance = come,
+            None => state.add(come),
         }
         living == 0 || (is_new && !state.crowded)
     }
@@ -172,10 +199,6 @@ impl Endpoint {
 
     pub(super) fn instances(&self) -> Vec<String> {
         self.state().instances.iter().map(|i| i.registered.instance.clone()).collect()
-    }
-
-    pub(super) fn count_instances(&self) -> usize {
-        self.state().instances.len()
     }
 
     pub(super) fn is_alive(&self, now: Instant, gone_after: Duration) -> bool {
@@ -232,11 +255,11 @@ impl Endpoint {
         connections: &Connections,
     ) -> Option<Route> {
         if let Some(local) = &self.local {
-            return Some(local.clone());
+            return Some(Route::clone(local));
         }
         let mut state = self.state();
         if state.dialled.is_none() {
-            state.dialled = Some(connections.dial(&self.url)?);
+            state.dialled = Some(Box::new(connections.dial(&self.url)?));
         }
         let dialled = state.dialled.as_mut()?;
         let now = Instant::now();

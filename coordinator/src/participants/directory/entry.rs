@@ -244,7 +244,7 @@ mod tests {
     fn entry(urls: &[&str]) -> Arc<Entry> {
         let entry = Arc::new(Entry::new(&options(), Vec::new(), false, Arc::default()));
         for (id, url) in urls.iter().enumerate() {
-            let endpoint = Arc::new(Endpoint::remote(id as u64, url, 2));
+            let endpoint = Arc::new(Endpoint::remote(id as u64, url, 2, Arc::default()));
             let registered = Registered { instance: (*url).to_owned(), ..Registered::default() };
             endpoint.seen(registered, Instant::now(), Duration::from_secs(9));
             entry.endpoints.write().unwrap_or_else(PoisonError::into_inner).push(endpoint);

@@ -1,6 +1,6 @@
 //! Lists of the participants, for people and for metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -9,22 +9,23 @@ use unanimo_core::ParticipantName;
 use super::{CallKind, Directory, Entry, Shown, read};
 
 impl Directory {
-    /// Everybody but the coordinator itself, by name; and names of which nothing is registered any more, while something
+    /// Names of everybody but the coordinator itself, and those of which nothing is registered any more, while something
     /// is owed to them.
     #[must_use]
-    pub fn list(&self) -> Vec<(ParticipantName, Vec<Shown>)> {
-        let (now, gone_after) = (Instant::now(), self.gone_after());
-        let show = |(name, entry): (&ParticipantName, &Arc<Entry>)| {
-            let endpoints = read(&entry.endpoints);
-            let shown = endpoints.iter().map(|endpoint| endpoint.shown(now, gone_after));
-            (name.clone(), shown.collect())
-        };
+    pub fn names(&self) -> BTreeSet<ParticipantName> {
         let entries = read(&self.entries);
-        let known = entries.iter().filter(|(_, entry)| !entry.own).map(show);
-        let unknown =
-            self.owed_and_unknown(&entries).into_iter().map(|(name, _)| (name, Vec::new()));
-        let all: BTreeMap<_, _> = known.chain(unknown).collect();
-        all.into_iter().collect()
+        let known = entries.iter().filter(|(_, entry)| !entry.own).map(|(name, _)| name.clone());
+        let unknown = self.owed_and_unknown(&entries).into_iter().map(|(name, _)| name);
+        known.chain(unknown).collect()
+    }
+
+    /// Endpoints of a participant; none if nothing is registered of it.
+    #[must_use]
+    pub fn shown(&self, name: &ParticipantName) -> Vec<Shown> {
+        let Some(entry) = self.entry(name) else { return Vec::new() };
+        let (now, gone_after) = (Instant::now(), self.gone_after());
+        let endpoints = read(&entry.endpoints);
+        endpoints.iter().map(|endpoint| endpoint.shown(now, gone_after)).collect()
     }
 
     /// Names without an entry to which something is owed, with the number of transactions.

@@ -6,15 +6,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 use unanimo_core::ParticipantName;
 
-use super::{Directory, Endpoint, read};
+use super::held::bytes_of;
+use super::{Directory, Endpoint, Registered, read};
 
 /// Most endpoints that a participant may have. Each takes less than 3 KiB of the answer of
 /// ListParticipants, so that one participant always fits into a message.
 pub const ENDPOINTS_MAX: usize = 256;
 
-/// Most instances of all participants together. Each takes some hundred bytes, here and in a row of the store, and the
-/// bounds on names, endpoints and instances multiply to many more.
+/// Most instances of all participants together. Each takes a row of the store, and the bounds on names, endpoints and
+/// instances multiply to many more.
 pub const INSTANCES_TOTAL_MAX: usize = 65_536;
+
+/// Most bytes of all registrations in memory. As many instances as there may be have 2,048 bytes each; what one may state of
+/// itself, with its features, is up to 5 KiB.
+pub const REGISTRATIONS_BYTES_MAX: usize = 128 << 20;
 
 /// Place of an endpoint that registers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,35 +85,37 @@ impl Directory {
         entries.contains_key(name) || entries.len() < self.options.participants_max
     }
 
-    /// Tells whether there is a place for this instance among those of all participants.
+    /// Tells whether there is a place for this instance, and for what it states, among those of all participants.
     #[must_use]
     pub fn has_place_for_instance(
         &self,
         name: &ParticipantName,
         url: &str,
-        instance: &str,
+        registered: &Registered,
     ) -> bool {
-        self.has_place_among(INSTANCES_TOTAL_MAX, name, url, instance)
+        self.has_place_within(INSTANCES_TOTAL_MAX, REGISTRATIONS_BYTES_MAX, name, url, registered)
     }
 
-    fn has_place_among(
+    fn has_place_within(
         &self,
-        max: usize,
+        instances_max: usize,
+        bytes_max: usize,
         name: &ParticipantName,
         url: &str,
-        instance: &str,
+        registered: &Registered,
     ) -> bool {
-        let has = |endpoint: &Arc<Endpoint>| {
-            endpoint.url == url && endpoint.instances().iter().any(|known| known == instance)
-        };
-        if self.entry(name).is_some_and(|entry| read(&entry.endpoints).iter().any(has)) {
-            return true;
+        let (instances, bytes) = self.held.now();
+        let needed = bytes_of(url, registered);
+        let known = self.entry(name).and_then(|entry| {
+            let endpoints = read(&entry.endpoints);
+            let endpoint = endpoints.iter().find(|endpoint| endpoint.url == url)?;
+            endpoint.bytes_of(&registered.instance)
+        });
+        match known {
+            // One that states no more than before has its place, whatever others do.
+            Some(has) => needed <= has || bytes.saturating_sub(has) + needed <= bytes_max,
+            None => instances < instances_max && bytes + needed <= bytes_max,
         }
-        let entries = read(&self.entries);
-        let of = |endpoints: &[Arc<Endpoint>]| -> usize {
-            endpoints.iter().map(|endpoint| endpoint.count_instances()).sum()
-        };
-        entries.values().map(|entry| of(&read(&entry.endpoints))).sum::<usize>() < max
     }
 
     /// Returns the most names that are kept.
@@ -177,23 +184,54 @@ mod tests {
     async fn instances_of_all_participants_are_bounded() {
         let directory = Directory::new(options());
         let [p, q] = ["p", "q"].map(|text| ParticipantName::new(text).expect("a name"));
+        let has_place = |name: &ParticipantName, url: &str, instance: &str| {
+            directory.has_place_within(4, usize::MAX, name, url, &registered(instance))
+        };
         for (name, url, instance) in [
             (&p, "http://a:1", "a"),
             (&p, "http://a:1", "b"),
             (&p, "http://b:1", "c"),
             (&q, "http://a:1", "d"),
         ] {
-            assert!(directory.has_place_among(4, name, url, instance), "{instance}");
+            assert!(has_place(name, url, instance), "{instance}");
             directory.seen(name, url, registered(instance));
         }
-        assert!(directory.has_place_among(4, &p, "http://a:1", "b"), "it has its place");
+        assert!(has_place(&p, "http://a:1", "b"), "it has its place");
         for (name, url, instance) in
             [(&p, "http://a:1", "e"), (&p, "http://c:1", "b"), (&q, "http://b:1", "d")]
         {
-            assert!(!directory.has_place_among(4, name, url, instance), "{url} {instance}");
+            assert!(!has_place(name, url, instance), "{url} {instance}");
         }
         directory.leave(&p, "http://b:1", "c");
-        assert!(directory.has_place_among(4, &q, "http://b:1", "d"));
+        assert!(has_place(&q, "http://b:1", "d"));
+    }
+
+    /// However few there are: one that states no more than before has its place, and one that leaves, states less, or
+    /// is forgotten makes place.
+    #[tokio::test]
+    async fn bytes_of_all_registrations_are_bounded() {
+        let directory = Directory::new(options());
+        let [p, q] = ["p", "q"].map(|text| ParticipantName::new(text).expect("a name"));
+        let with = |instance: &str, features: usize| {
+            let features = (0..features).map(|n| format!("feature-{n:056}")).collect();
+            Registered { features, ..registered(instance) }
+        };
+        let max = 2 * bytes_of("http://a:1", &with("a", 32)) + 100;
+        let has_place = |name: &ParticipantName, instance: &str, features: usize| {
+            directory.has_place_within(1000, max, name, "http://a:1", &with(instance, features))
+        };
+        for (name, instance) in [(&p, "a"), (&q, "b")] {
+            assert!(has_place(name, instance, 32), "{instance}");
+            directory.seen(name, "http://a:1", with(instance, 32));
+        }
+        assert!(!has_place(&q, "c", 0), "there are two of a thousand");
+        assert!(has_place(&p, "a", 32) && !has_place(&p, "a", 33));
+        directory.seen(&p, "http://a:1", with("a", 0));
+        assert!(has_place(&q, "c", 0) && has_place(&p, "a", 32));
+        directory.forget(&q);
+        assert!(has_place(&p, "c", 32));
+        directory.leave(&p, "http://a:1", "a");
+        assert_eq!(directory.held.now(), (0, 0));
     }
 
     #[tokio::test]

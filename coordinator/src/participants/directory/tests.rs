@@ -42,7 +42,7 @@ async fn instances_behind_one_address_are_told_apart() {
     }
     assert!(came_back(&directory).is_empty(), "both were there");
     directory.leave(&bank, URL, "one");
-    assert_eq!(directory.list()[0].1.len(), 1, "the other one is there");
+    assert_eq!(directory.shown(&bank).len(), 1, "the other one is there");
     directory.invite([&bank]).expect("it is alive");
     directory.leave(&bank, URL, "two");
     assert_eq!(directory.invite([&bank]).err(), Some(Error::Gone(bank.clone())));
@@ -82,8 +82,8 @@ async fn what_was_gone_before_the_start_is_gone_after_it() {
         assert_eq!(directory.invite([&name(who)]).is_ok(), alive, "{who}");
     }
     assert_eq!(directory.invite([&name("gone")]).err(), Some(Error::NotYet(name("gone"))));
-    let shown = directory.list();
-    assert!(shown[0].1[0].silent_for >= secs(1000), "the time is told as it is");
+    let shown = directory.shown(&name("alive"));
+    assert!(shown[0].silent_for >= secs(1000), "the time is told as it is");
     assert!(came_back(&directory).is_empty());
     directory.seen(&name("alive"), URL, registered("life"));
     assert!(came_back(&directory).is_empty(), "it was there all the time");

@@ -1,5 +1,5 @@
 mod again;
-mod lab;
+pub(in crate::engine::service) mod lab;
 mod lives;
 mod looks;
 
@@ -48,7 +48,7 @@ fn many_rows_that_went_back_are_one_alarm() {
 
 /// Batches that a promoted server lacks.
 #[derive(Clone, Copy, Debug)]
-enum Lacks {
+pub(in crate::engine::service) enum Lacks {
     /// The batch of this number, from 0, in the middle of which the server before was replaced. It was acknowledged all
     /// the same.
     One(u32),
@@ -58,7 +58,7 @@ enum Lacks {
 
 /// Store whose server is replaced.
 #[derive(Clone)]
-struct Replaced {
+pub(in crate::engine::service) struct Replaced {
     /// The promoted server.
     store: Arc<dyn Store>,
     lacks: Lacks,
@@ -69,7 +69,7 @@ struct Replaced {
 }
 
 impl Replaced {
-    async fn open(url: &str, lacks: Lacks) -> Arc<Self> {
+    pub(in crate::engine::service) async fn open(url: &str, lacks: Lacks) -> Arc<Self> {
         let store = store::open(url, &PostgresOptions::default()).await.expect("a store");
         let (batches, generation, held) = Default::default();
         Arc::new(Self { store, lacks, batches, generation, held })
@@ -148,7 +148,7 @@ struct Looks {
     faults: Faults,
 }
 
-type Faults = Arc<Mutex<Vec<&'static str>>>;
+pub(in crate::engine::service) type Faults = Arc<Mutex<Vec<&'static str>>>;
 
 /// As long as this is among the faults each Commit fails.
 const DOWN: &str = "the participant is down";
@@ -198,7 +198,7 @@ impl ParticipantService for Looks {
     }
 }
 
-fn definition(gid: &str) -> Definition {
+pub(in crate::engine::service) fn definition(gid: &str) -> Definition {
     let branch = BranchSpec {
         branch_id: BranchId::new("a").expect("an id"),
         participant: ParticipantName::new("p").expect("a name"),

@@ -24,7 +24,7 @@ pub(super) async fn start_for(
 }
 
 /// Makes the same without running the engine.
-pub(super) async fn assemble(
+pub(in crate::engine::service) async fn assemble(
     length: Duration,
     store: &Arc<Replaced>,
     faults: &Faults,
