@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::{Connection, Executor, SqliteConnection};
+use tokio::sync::Semaphore;
 use tonic::Code;
 use unanimo_proto::v1::{Mode, commit_response, prepare_response};
 use unanimo_sdk::{
@@ -204,6 +205,32 @@ async fn l1_a_set_up_that_is_locked_out_is_tried_again() {
     tokio::join!(locked_out!(MySql), locked_out!(Sqlite));
 }
 
+/// A set-up that does not end is told, again and again, and never once it has ended.
+#[tokio::test]
+async fn a_set_up_that_lasts_is_told() {
+    let (alarms, _listening) = Alarms::listen();
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    let goes_on = Arc::new(Semaphore::new(0));
+    let waits = Arc::clone(&goes_on);
+    let participant = Participant::new("p", database).tcc("ok", Reserve).set_up(move |_| {
+        let waits = Arc::clone(&waits);
+        Box::pin(async move {
+            waits.acquire().await?.forget();
+            Ok(())
+        })
+    });
+    let service = participant.set_up_alarm_after(Duration::from_millis(100)).service().unwrap();
+    let setting_up = tokio::spawn(async move { service.set_up().await });
+    let told = || alarms.named("set_up_lasts");
+    until("the alarm, twice", async || (told().len() > 1).then_some(())).await;
+    assert!(told().iter().all(|line| line.contains("participant=\"p\"")), "{:?}", told());
+    goes_on.add_permits(1);
+    setting_up.await.unwrap().unwrap();
+    let at_its_end = told().len();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(told().len(), at_its_end, "it is set up");
+}
+
 /// The first connection that a set-up opens is swallowed, and the next one is not.
 async fn goes_on<D: Database>(resource: D, proxy: Proxy) {
     let (service, runs) = setting_up(resource, "SELECT 1");
@@ -231,12 +258,25 @@ async fn l1_a_database_that_falls_silent_keeps_no_start_for_ever() {
     let port = deaf.local_addr().unwrap().port();
     let of_postgres = format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable");
     let of_mariadb = format!("mysql://u@127.0.0.1:{port}/d?ssl-mode=disabled");
-    let over_sqlx = async {
+    let on_postgres = async || {
         let server = postgres::Server::shared();
         let proxy = Proxy::start(server.socket()).await;
         let url = proxy.url(&server.database().await);
+        (url, proxy)
+    };
+    let over_sqlx = async {
+        let (url, proxy) = on_postgres().await;
         let database: Postgres = PostgresOptions::default().connect(&url).await.unwrap();
         goes_on(database, proxy).await;
+    };
+    let over_tokio = async {
+        let (url, proxy) = on_postgres().await;
+        let driver = TokioPostgres::new(url.parse().unwrap());
+        goes_on(Postgres::over(driver).await.unwrap(), proxy).await;
+    };
+    let over_plain = async {
+        let (url, proxy) = on_postgres().await;
+        goes_on(Postgres::over(Plain(url.parse().unwrap())).await.unwrap(), proxy).await;
     };
     let on_mariadb = async {
         let server = mariadb::Server::shared();
@@ -250,6 +290,8 @@ async fn l1_a_database_that_falls_silent_keeps_no_start_for_ever() {
     };
     tokio::join!(
         over_sqlx,
+        over_tokio,
+        over_plain,
         on_mariadb,
         ends(Postgres::connect(&of_postgres)),
         ends(Postgres::over(TokioPostgres::new(of_postgres.parse().unwrap()))),
