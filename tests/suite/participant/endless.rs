@@ -1,6 +1,6 @@
 //! Statements, threads, locks and silences that have no end of their own, where each database has its own way.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -9,12 +9,13 @@ use sqlx::{Connection, Executor, SqliteConnection};
 use tokio::sync::Semaphore;
 use tonic::Code;
 use unanimo_proto::v1::{Mode, commit_response, prepare_response};
+use unanimo_sdk::driver::{Care, Driver, Error};
 use unanimo_sdk::{
     Call, MySql, MySqlOptions, Participant, PhaseTwoError, Postgres, PostgresOptions, PrepareError,
     Service, Sqlite, Tcc, TokioPostgres,
 };
 use unanimo_tests::alarms::Alarms;
-use unanimo_tests::plain_driver::Plain;
+use unanimo_tests::plain_driver::{Plain, PlainConnection, PlainPool};
 use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 use unanimo_tests::{mariadb, postgres};
@@ -243,6 +244,43 @@ async fn goes_on<D: Database>(resource: D, proxy: Proxy) {
     let done = tokio::time::timeout(Duration::from_secs(60), setting_up).await;
     done.expect("it does not wait for ever").unwrap().unwrap();
     assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+/// Driver whose server does not answer for the first time that a set-up connects.
+#[derive(Clone, Debug)]
+struct SilentOnce {
+    driver: Plain,
+    is_silent: Arc<AtomicBool>,
+}
+
+impl Driver for SilentOnce {
+    type Connection = PlainConnection;
+    type Pool = PlainPool;
+
+    async fn connect(&self, settings: &[(&str, String)]) -> Result<PlainConnection, Error> {
+        match self.is_silent.swap(false, Ordering::SeqCst) {
+            true => Err(Error::silent(SHORT)),
+            false => self.driver.connect(settings).await,
+        }
+    }
+
+    fn pool(&self, sessions_max: u32, care: Care) -> PlainPool {
+        self.driver.pool(sessions_max, care)
+    }
+}
+
+/// A driver may find out earlier than the set-up itself.
+#[tokio::test]
+async fn l1_a_set_up_whose_driver_was_not_answered_is_tried_again() {
+    let url = postgres::Server::shared().database().await;
+    let driver = SilentOnce { driver: Plain(url.parse().unwrap()), is_silent: Arc::default() };
+    let is_silent = Arc::clone(&driver.is_silent);
+    let participant = Participant::new("p", Postgres::over(driver).await.unwrap());
+    let participant = participant.tcc("ok", Reserve).set_up(|_| Box::pin(async { Ok(()) }));
+    let service = participant.service().unwrap();
+    is_silent.store(true, Ordering::SeqCst);
+    service.set_up().await.unwrap();
+    assert!(!is_silent.load(Ordering::SeqCst), "it has not connected");
 }
 
 /// The server takes connections, and says nothing.

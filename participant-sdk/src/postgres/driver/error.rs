@@ -67,8 +67,9 @@ impl Error {
         Self { answer: None, kind: Kind::Refused, source: source.into() }
     }
 
-    /// The server did not answer in this time.
-    pub(crate) fn silent(waited: Duration) -> Self {
+    /// The server did not answer in this time: as [`Self::other`], and a set-up is tried again.
+    #[must_use]
+    pub fn silent(waited: Duration) -> Self {
         let source = "the server did not answer in time".into();
         Self { answer: None, kind: Kind::Silent(waited), source }
     }
