@@ -208,7 +208,8 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
         std::future::ready(Ok(0))
     }
 
-    /// Every name that something is prepared under in this database, rows and prepared transactions.
+    /// Every name that something is prepared under in this database, rows and prepared transactions. Of the steps
+    /// of sagas only those that nobody has kept for three hours: who looks after them asks once an hour at least.
     fn names(&self) -> impl Future<Output = Result<Vec<Named>, Fault>> + Send;
 
     /// Age of the oldest prepared transaction of the whole server, whoever has made it: while it lasts, no

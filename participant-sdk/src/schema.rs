@@ -98,6 +98,9 @@ impl From<crate::postgres::driver::Error> for Error {
         if error.is_unfit() {
             return Self::Unfit(error.to_string());
         }
+        if let Some(waited) = error.silent_for() {
+            return Self::Silent { waited };
+        }
         match error.into_sqlx() {
             Ok(error) => Self::Connect(error),
             Err(error) => Self::Driver(error),

@@ -5,6 +5,7 @@ mod accepting;
 mod affirmed;
 mod aged;
 mod alarms;
+mod asked;
 mod barrier;
 mod calls;
 mod client;

@@ -54,7 +54,8 @@ WHERE state = 'prepared' AND participant = ? AND tx_id = ? AND branch_id = ?";
 
 const NAMES: &str = "
 SELECT participant, cluster_id, count(*), max({age}) FROM {table}
-WHERE state = 'prepared' AND mode <> 'saga' GROUP BY participant, cluster_id";
+WHERE state = 'prepared' AND (mode <> 'saga' OR {age} > 3 * 3600000) GROUP BY participant, cluster_id";
+
 const GROUPS: &str = "
 SELECT cluster_id, count(*), count(CASE WHEN state = 'prepared' THEN 1 END)
 FROM (SELECT cluster_id, state FROM {table} WHERE participant = ? LIMIT ?) AS found

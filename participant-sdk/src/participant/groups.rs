@@ -45,15 +45,15 @@ impl Asked {
 }
 
 /// Looks once every coordinator has the registration, and those that are only asked have said their groups;
-/// and again when one answers for another group. It ends when the participant leaves. One that registers
-/// with nobody looks for nothing.
+/// and again when one answers for another group. It ends when the participant leaves. One that knows no
+/// coordinator looks for nothing.
 pub(super) fn watch<R: Resource>(
     service: Service<R>,
     groups: Vec<watch::Receiver<String>>,
     asked: Vec<Asked>,
     mut leave: watch::Receiver<bool>,
 ) {
-    if groups.is_empty() {
+    if groups.is_empty() && asked.is_empty() {
         return;
     }
     tokio::spawn(async move {

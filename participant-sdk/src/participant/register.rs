@@ -294,13 +294,13 @@ impl Registration {
     }
 
     /// Ends the sweeper, deregisters, and waits for operations under way, for at most the time of
-    /// [`Register::drain_at_most`]. Then nothing is begun any more, and the server may stop: it comes last.
+    /// [`Register::drain_at_most`], of which coordinators that do not answer take one half. Then nothing is begun any more, and the server may stop: it comes last.
     /// Branches that it leaves open are ended by another process of this participant, or by the next one.
     pub async fn stop(mut self) {
         let drain = self.drain;
         let drained = self.drained.take();
         let ends = async {
-            self.leave().await;
+            self.leave_within(drain / 2).await;
             if let Some(drained) = drained {
                 drained.await;
             }
@@ -316,8 +316,18 @@ impl Registration {
         (self.close)();
     }
 
+    /// Leaves, and gives that up after a while: coordinators that do not answer take no time from calls that are under
+    /// way. They notice by themselves.
+    pub(super) async fn leave_within(&mut self, at_most: Duration) {
+        if tokio::time::timeout(at_most, self.leave()).await.is_err() {
+            tracing::warn!(
+                "coordinators have not answered after {at_most:?}; stopping without them"
+            );
+        }
+    }
+
     /// Ends the sweeper, and deregisters.
-    pub(super) async fn leave(&mut self) {
+    async fn leave(&mut self) {
         self.leave.send_replace(true);
         if let Some(sweeper) = self.sweeper.take() {
             sweeper.stop().await;

@@ -21,9 +21,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Time of an attempt after which a person is told of it, again and again. It has no bound: what a service sets up may
-/// take hours, and what a server that has vanished would answer is not told apart from that.
+/// Time of an attempt after which a person is told of it, again and again, if nothing else is said. It has no bound:
+/// what a service sets up may take hours, and what a server that has vanished would answer is not told apart from that.
 const TOLD_AFTER: Duration = Duration::from_secs(300);
+
+/// Shortest such time: each is a line in the log.
+const TOLD_AFTER_MIN: Duration = Duration::from_millis(10);
 
 type Run<R> = dyn for<'c> Fn(
         &'c mut <R as Resource>::Connection,
@@ -31,35 +34,47 @@ type Run<R> = dyn for<'c> Fn(
     + Send
     + Sync;
 
-/// The service's own parts of the set-up, in their order.
-pub(super) struct SetUp<R: Resource>(Vec<Box<Run<R>>>);
+/// Set-up of the service's database.
+pub(super) struct SetUp<R: Resource> {
+    /// The service's own parts, in their order.
+    own: Vec<Box<Run<R>>>,
+    /// Time of an attempt after which a person is told of it.
+    told_after: Duration,
+}
 
 impl<R: Resource> Default for SetUp<R> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { own: Vec::new(), told_after: TOLD_AFTER }
     }
 }
 
 impl<R: Resource> fmt::Debug for SetUp<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SetUp").field(&self.0.len()).finish()
+        f.debug_struct("SetUp")
+            .field("own", &self.own.len())
+            .field("told_after", &self.told_after)
+            .finish()
     }
 }
 
 impl<R: Resource> SetUp<R> {
     pub(super) fn add(&mut self, run: Box<Run<R>>) {
-        self.0.push(run);
+        self.own.push(run);
+    }
+
+    pub(super) fn tell_after(&mut self, time: Duration) {
+        self.told_after = time.max(TOLD_AFTER_MIN);
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        self.0.is_empty()
+        self.own.is_empty()
     }
 
     /// Sets up, however long branches in doubt are in the way.
     pub(super) async fn run(&self, resource: &R, participant: &str) -> Result<(), Error> {
         let mut pause = PAUSE;
         loop {
-            let in_the_way = match told(participant, self.attempt(resource)).await {
+            let in_the_way = match self.told(participant, self.attempt(resource)).await {
                 Ok(()) => return Ok(()),
                 Err(Error::Database(
                     error @ (schema::Error::InUse { .. } | schema::Error::Silent { .. }),
@@ -81,40 +96,28 @@ impl<R: Resource> SetUp<R> {
     async fn attempt(&self, resource: &R) -> Result<(), Error> {
         resource.make().await.map_err(Error::Database)?;
         // Each on a connection of its own, with the settings of a new one.
-        for run in &self.0 {
+        for run in &self.own {
             let mut connection = resource.to_set_up().await.map_err(Error::Database)?;
             run(&mut connection).await.map_err(Error::SetUp)?;
         }
         Ok(())
     }
-}
 
-/// Raises an alarm for as long as an attempt lasts too long.
-async fn told<T>(participant: &str, attempt: impl Future<Output = T>) -> T {
-    let tell = |lasts: Duration| {
-        tracing::error!(
-            alarm = "set_up_lasts",
-            participant,
-            ?lasts,
-            "the set-up of the database has not ended; no Prepare is served before that: it takes long, or the \
-             database has vanished in the midst of it, and the process has to be started again"
-        );
-    };
-    watched(TOLD_AFTER, attempt, tell).await
-}
-
-/// Waits for an attempt, and tells again and again for how long it has lasted.
-async fn watched<T>(
-    every: Duration,
-    attempt: impl Future<Output = T>,
-    tell: impl Fn(Duration),
-) -> T {
-    let started = Instant::now();
-    let mut attempt = pin!(attempt);
-    loop {
-        match tokio::time::timeout(every, &mut attempt).await {
-            Ok(done) => return done,
-            Err(_) => tell(started.elapsed()),
+    /// Raises an alarm for as long as an attempt lasts too long.
+    async fn told<T>(&self, participant: &str, attempt: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let mut attempt = pin!(attempt);
+        loop {
+            match tokio::time::timeout(self.told_after, &mut attempt).await {
+                Ok(done) => return done,
+                Err(_) => tracing::error!(
+                    alarm = "set_up_lasts",
+                    participant,
+                    lasts = ?started.elapsed(),
+                    "the set-up of the database has not ended; no Prepare is served before that: it takes long, or \
+                     the database has vanished in the midst of it, and the process has to be started again"
+                ),
+            }
         }
     }
 }

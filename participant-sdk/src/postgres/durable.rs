@@ -76,7 +76,7 @@ pub(super) async fn proven(session: &mut impl Session, care: &Care) -> Result<()
 async fn look(session: &mut impl Session, wanted: Option<&str>) -> Result<Look, Error> {
     let wanted = [Parameter::Text(wanted.unwrap_or_default())];
     let looked = statements::one(session.connection(), LOOK, &wanted);
-    timeout(LOOK_TIMEOUT, looked).await.unwrap_or_else(|_| Err(Error::silent()))
+    timeout(LOOK_TIMEOUT, looked).await.unwrap_or_else(|_| Err(Error::silent(LOOK_TIMEOUT)))
 }
 
 /// Time for which one session's word that commits wait for standbys holds for all. Sessions of several servers share

@@ -160,7 +160,7 @@ impl Driver for TokioPostgres {
         match timeout(ACQUIRE_TIMEOUT, self.open(settings)).await {
             Ok(Ok((client, task))) => Ok(ClientWrapper::new(client, task).into()),
             Ok(Err(error)) => Err(from_tokio(error)),
-            Err(_) => Err(Error::silent()),
+            Err(_) => Err(Error::silent(ACQUIRE_TIMEOUT)),
         }
     }
 

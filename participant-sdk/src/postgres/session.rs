@@ -100,11 +100,11 @@ impl Care {
     /// The session cannot be used: close it.
     pub async fn is_fit<C: Connection>(&self, connection: &mut C) -> Result<bool, Error> {
         let asked = statements::one(connection, LOOK, &[]);
-        let told: Result<(bool, bool), _> =
-            match tokio::time::timeout(CARE_TIMEOUT / 2, asked).await {
-                Ok(told) => told,
-                Err(_) => return Err(Error::silent()),
-            };
+        let bound = CARE_TIMEOUT / 2;
+        let told: Result<(bool, bool), _> = match tokio::time::timeout(bound, asked).await {
+            Ok(told) => told,
+            Err(_) => return Err(Error::silent(bound)),
+        };
         let (is_primary, is_synchronous) = told?;
         if is_primary && is_synchronous {
             self.0.standbys.are_there();
@@ -119,7 +119,7 @@ impl Care {
     pub async fn clean<C: Connection>(&self, connection: &mut C) -> Result<(), Error> {
         match tokio::time::timeout(CARE_TIMEOUT, connection.run(&self.0.clean)).await {
             Ok(cleaned) => cleaned,
-            Err(_) => Err(Error::silent()),
+            Err(_) => Err(Error::silent(CARE_TIMEOUT)),
         }
     }
 

@@ -56,7 +56,9 @@ WHERE state = 'prepared' AND participant = $1 AND tx_id = $2 AND branch_id = $3"
 const NAMES: &str = "
 SELECT participant, cluster_id, count(*),
     (extract(epoch FROM clock_timestamp() - min(changed_at)) * 1000)::bigint
-FROM unanimo_barrier WHERE state = 'prepared' AND mode <> 'saga' GROUP BY participant, cluster_id";
+FROM unanimo_barrier
+WHERE state = 'prepared' AND (mode <> 'saga' OR changed_at < clock_timestamp() - interval '3 hours')
+GROUP BY participant, cluster_id";
 
 /// Of the whole server, whoever made it.
 const OLDEST: &str = "

@@ -59,7 +59,11 @@ WHERE state = 'prepared' AND participant = $1 AND tx_id = $2 AND branch_id = $3"
 const NAMES: &str = "
 SELECT participant, cluster_id, count(*),
     CAST(unixepoch('subsec') * 1000 AS integer) - min(changed_ms)
-FROM unanimo_barrier WHERE state = 'prepared' AND mode <> 'saga' GROUP BY participant, cluster_id";
+FROM unanimo_barrier
+WHERE state = 'prepared'
+    AND (mode <> 'saga' OR changed_ms < CAST(unixepoch('subsec') * 1000 AS integer) - 3 * 3600000)
+GROUP BY participant, cluster_id";
+
 const GROUPS: &str = "
 SELECT cluster_id, count(*), count(*) FILTER (WHERE state = 'prepared')
 FROM (SELECT cluster_id, state FROM unanimo_barrier WHERE participant = $1 LIMIT $2) AS found

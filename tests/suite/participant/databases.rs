@@ -1,11 +1,22 @@
 //! The databases that a participant may have, behind one face.
 
+use std::task::Poll;
+
+use serde::{Deserialize, Serialize};
 use sqlx::AssertSqlSafe;
 pub(crate) use unanimo_sdk::{MySql, Postgres, Sqlite};
 use unanimo_sdk::{Resource, TokioPostgres};
 use unanimo_tests::plain_driver::Plain;
 use unanimo_tests::{mariadb, postgres, reaper};
 use uuid::Uuid;
+
+/// End of a transaction inside a handler's own.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Then {
+    Commit,
+    Drop,
+    Forget,
+}
 
 /// A participant's database: one of its own for each test.
 ///
@@ -26,6 +37,16 @@ pub(crate) trait Database: Resource + Clone {
         sql: String,
     ) -> impl Future<Output = Result<u64, Self::Error>> + Send;
 
+    /// Begins a transaction inside a handler's own, and drops that half way, after this number of steps.
+    fn abandon(db: &mut Self::Connection, steps: usize) -> impl Future<Output = ()> + Send;
+
+    /// Runs statements in a transaction inside the handler's own, and ends that so.
+    fn nested(
+        db: &mut Self::Connection,
+        sql: String,
+        then: Then,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
     /// Runs statements from outside.
     async fn run_outside(pool: &Self::Pool, sql: String);
 
@@ -36,6 +57,20 @@ pub(crate) trait Database: Resource + Clone {
     async fn text(pool: &Self::Pool, sql: String) -> Option<String>;
 }
 
+/// Drops a future that has not ended in this number of steps.
+pub(crate) async fn drop_at<T>(work: impl Future<Output = T> + Send, steps: usize) {
+    let (mut work, mut left) = (Box::pin(work), steps);
+    std::future::poll_fn(|context| {
+        left -= 1;
+        if work.as_mut().poll(context).is_ready() || left == 0 {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
 /// PostgreSQL over `tokio-postgres`.
 pub(crate) type OverTokio = Postgres<TokioPostgres>;
 
@@ -44,11 +79,33 @@ pub(crate) type OverPlain = Postgres<Plain>;
 
 macro_rules! database {
     ($resource:ty, $pool:ty, $open:expr) => {
-        database!($resource, $pool, $open, sqlx::Error, |db, sql| {
-            Ok(sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await?.rows_affected())
-        });
+        database!(
+            $resource,
+            $pool,
+            $open,
+            sqlx::Error,
+            |db, sql| { Ok(sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await?.rows_affected()) },
+            |db| sqlx::Connection::begin(db),
+            |db, sql, then| {
+                let mut nested = sqlx::Connection::begin(db).await?;
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *nested).await?;
+                match then {
+                    Then::Commit => nested.commit().await,
+                    Then::Drop => Ok(drop(nested)),
+                    Then::Forget => Ok(std::mem::forget(nested)),
+                }
+            }
+        );
     };
-    ($resource:ty, $pool:ty, $open:expr, $error:ty, |$db:ident, $sql:ident| $run:block) => {
+    (
+        $resource:ty,
+        $pool:ty,
+        $open:expr,
+        $error:ty,
+        |$db:ident, $sql:ident| $run:block,
+        |$within:ident| $begin:expr,
+        |$outer:ident, $inner:ident, $then:ident| $nested:block
+    ) => {
         impl Database for $resource {
             type Pool = $pool;
             type Error = $error;
@@ -60,6 +117,18 @@ macro_rules! database {
 
             async fn run($db: &mut Self::Connection, $sql: String) -> Result<u64, $error> {
                 $run
+            }
+
+            async fn abandon($within: &mut Self::Connection, steps: usize) {
+                drop_at($begin, steps).await;
+            }
+
+            async fn nested(
+                $outer: &mut Self::Connection,
+                $inner: String,
+                $then: Then,
+            ) -> Result<(), $error> {
+                $nested
             }
 
             async fn run_outside(pool: &$pool, sql: String) {
@@ -103,7 +172,16 @@ database!(
         (Postgres::over(driver).await.unwrap(), sqlx::PgPool::connect(&url).await.unwrap())
     },
     tokio_postgres::Error,
-    |db, sql| { db.batch_execute(&sql).await.map(|()| 0) }
+    |db, sql| { db.batch_execute(&sql).await.map(|()| 0) },
+    |db| db.batch_execute("SAVEPOINT nested"),
+    |db, sql, then| {
+        db.batch_execute(&format!("SAVEPOINT nested; {sql}")).await?;
+        match then {
+            Then::Commit => db.batch_execute("RELEASE SAVEPOINT nested").await,
+            Then::Drop => db.batch_execute("ROLLBACK TO SAVEPOINT nested").await,
+            Then::Forget => Ok(()),
+        }
+    }
 );
 
 database!(
@@ -115,5 +193,14 @@ database!(
         (Postgres::over(driver).await.unwrap(), sqlx::PgPool::connect(&url).await.unwrap())
     },
     tokio_postgres::Error,
-    |db, sql| { db.batch_execute(&sql).await.map(|()| 0) }
+    |db, sql| { db.batch_execute(&sql).await.map(|()| 0) },
+    |db| db.batch_execute("SAVEPOINT nested"),
+    |db, sql, then| {
+        db.batch_execute(&format!("SAVEPOINT nested; {sql}")).await?;
+        match then {
+            Then::Commit => db.batch_execute("RELEASE SAVEPOINT nested").await,
+            Then::Drop => db.batch_execute("ROLLBACK TO SAVEPOINT nested").await,
+            Then::Forget => Ok(()),
+        }
+    }
 );

@@ -1,19 +1,21 @@
 //! Statements, threads, locks and silences that have no end of their own, where each database has its own way.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::{Connection, Executor, SqliteConnection};
+use tokio::sync::Semaphore;
 use tonic::Code;
 use unanimo_proto::v1::{Mode, commit_response, prepare_response};
+use unanimo_sdk::driver::{Care, Driver, Error};
 use unanimo_sdk::{
     Call, MySql, MySqlOptions, Participant, PhaseTwoError, Postgres, PostgresOptions, PrepareError,
     Service, Sqlite, Tcc, TokioPostgres,
 };
 use unanimo_tests::alarms::Alarms;
-use unanimo_tests::plain_driver::Plain;
+use unanimo_tests::plain_driver::{Plain, PlainConnection, PlainPool};
 use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 use unanimo_tests::{mariadb, postgres};
@@ -204,6 +206,32 @@ async fn l1_a_set_up_that_is_locked_out_is_tried_again() {
     tokio::join!(locked_out!(MySql), locked_out!(Sqlite));
 }
 
+/// A set-up that does not end is told, again and again, and never once it has ended.
+#[tokio::test]
+async fn a_set_up_that_lasts_is_told() {
+    let (alarms, _listening) = Alarms::listen();
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    let goes_on = Arc::new(Semaphore::new(0));
+    let waits = Arc::clone(&goes_on);
+    let participant = Participant::new("p", database).tcc("ok", Reserve).set_up(move |_| {
+        let waits = Arc::clone(&waits);
+        Box::pin(async move {
+            waits.acquire().await?.forget();
+            Ok(())
+        })
+    });
+    let service = participant.set_up_alarm_after(Duration::from_millis(100)).service().unwrap();
+    let setting_up = tokio::spawn(async move { service.set_up().await });
+    let told = || alarms.named("set_up_lasts");
+    until("the alarm, twice", async || (told().len() > 1).then_some(())).await;
+    assert!(told().iter().all(|line| line.contains("participant=\"p\"")), "{:?}", told());
+    goes_on.add_permits(1);
+    setting_up.await.unwrap().unwrap();
+    let at_its_end = told().len();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(told().len(), at_its_end, "it is set up");
+}
+
 /// The first connection that a set-up opens is swallowed, and the next one is not.
 async fn goes_on<D: Database>(resource: D, proxy: Proxy) {
     let (service, runs) = setting_up(resource, "SELECT 1");
@@ -216,6 +244,43 @@ async fn goes_on<D: Database>(resource: D, proxy: Proxy) {
     let done = tokio::time::timeout(Duration::from_secs(60), setting_up).await;
     done.expect("it does not wait for ever").unwrap().unwrap();
     assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+/// Driver whose server does not answer for the first time that a set-up connects.
+#[derive(Clone, Debug)]
+struct SilentOnce {
+    driver: Plain,
+    is_silent: Arc<AtomicBool>,
+}
+
+impl Driver for SilentOnce {
+    type Connection = PlainConnection;
+    type Pool = PlainPool;
+
+    async fn connect(&self, settings: &[(&str, String)]) -> Result<PlainConnection, Error> {
+        match self.is_silent.swap(false, Ordering::SeqCst) {
+            true => Err(Error::silent(SHORT)),
+            false => self.driver.connect(settings).await,
+        }
+    }
+
+    fn pool(&self, sessions_max: u32, care: Care) -> PlainPool {
+        self.driver.pool(sessions_max, care)
+    }
+}
+
+/// A driver may find out earlier than the set-up itself.
+#[tokio::test]
+async fn l1_a_set_up_whose_driver_was_not_answered_is_tried_again() {
+    let url = postgres::Server::shared().database().await;
+    let driver = SilentOnce { driver: Plain(url.parse().unwrap()), is_silent: Arc::default() };
+    let is_silent = Arc::clone(&driver.is_silent);
+    let participant = Participant::new("p", Postgres::over(driver).await.unwrap());
+    let participant = participant.tcc("ok", Reserve).set_up(|_| Box::pin(async { Ok(()) }));
+    let service = participant.service().unwrap();
+    is_silent.store(true, Ordering::SeqCst);
+    service.set_up().await.unwrap();
+    assert!(!is_silent.load(Ordering::SeqCst), "it has not connected");
 }
 
 /// The server takes connections, and says nothing.
@@ -231,12 +296,25 @@ async fn l1_a_database_that_falls_silent_keeps_no_start_for_ever() {
     let port = deaf.local_addr().unwrap().port();
     let of_postgres = format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable");
     let of_mariadb = format!("mysql://u@127.0.0.1:{port}/d?ssl-mode=disabled");
-    let over_sqlx = async {
+    let on_postgres = async || {
         let server = postgres::Server::shared();
         let proxy = Proxy::start(server.socket()).await;
         let url = proxy.url(&server.database().await);
+        (url, proxy)
+    };
+    let over_sqlx = async {
+        let (url, proxy) = on_postgres().await;
         let database: Postgres = PostgresOptions::default().connect(&url).await.unwrap();
         goes_on(database, proxy).await;
+    };
+    let over_tokio = async {
+        let (url, proxy) = on_postgres().await;
+        let driver = TokioPostgres::new(url.parse().unwrap());
+        goes_on(Postgres::over(driver).await.unwrap(), proxy).await;
+    };
+    let over_plain = async {
+        let (url, proxy) = on_postgres().await;
+        goes_on(Postgres::over(Plain(url.parse().unwrap())).await.unwrap(), proxy).await;
     };
     let on_mariadb = async {
         let server = mariadb::Server::shared();
@@ -250,6 +328,8 @@ async fn l1_a_database_that_falls_silent_keeps_no_start_for_ever() {
     };
     tokio::join!(
         over_sqlx,
+        over_tokio,
+        over_plain,
         on_mariadb,
         ends(Postgres::connect(&of_postgres)),
         ends(Postgres::over(TokioPostgres::new(of_postgres.parse().unwrap()))),

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use unanimo_sdk::{Participant, Serve, Sqlite};
+use sqlx::Executor;
+use unanimo_proto::v1::{Outcome, RetryTransactionRequest};
+use unanimo_sdk::{Participant, PostgresOptions, Serve, Sqlite};
 use unanimo_testing::Coordinator;
 use unanimo_tests::alarms::Alarms;
 use unanimo_tests::faulty::{Fault, Faulty};
 use unanimo_tests::wait::until;
 
 use super::databases::Database;
-use super::sweeper::{Reserve, eager};
+use super::deaf::Ears;
+use super::over;
+use super::sweeper::{Reserve, World, Write, bank, eager, states, two_phase};
 
 /// Calls for branches of a former name arrive: it registers under that name, too.
 #[tokio::test]
@@ -81,21 +85,38 @@ async fn a_registration_with_another_service_is_refused() {
     serving.stop().await;
 }
 
-/// An endpoint of the coordinator's own configuration does not register, and is swept all the same.
+/// An endpoint of the coordinator's own configuration does not register: what it holds in doubt is ended all the
+/// same, and what nobody needs is purged.
 #[tokio::test]
 async fn a_participant_that_does_not_register_is_swept() {
-    let coordinator = Coordinator::start().await.unwrap();
-    let (database, _pool) = <Sqlite as Database>::open().await;
-    let participant = Participant::new("p", database).tcc("ok", Reserve);
-    let serve = Serve::on("127.0.0.1:0").ask(coordinator.endpoint()).sweep(eager());
+    let (_, url, service) = bank().await;
+    // The coordinator sends phase two once, and is not heard.
+    let world = World::start(service, Ears::Deaf).await;
+    let tx_id = world.submit(two_phase("g", &["write"]), Outcome::Committed).await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    assert!(states(&pool, &tx_id).await.is_empty(), "it is in doubt");
+    let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
+    let participant = Participant::new("p", database).two_phase("write", Write);
+    let sweep = eager().retention(Duration::from_secs(3600));
+    let serve = Serve::on("127.0.0.1:0").ask(world.url()).sweep(sweep);
     let serving = participant.serve(serve).await.unwrap();
-    until("a sweep", async || {
-        serving.in_doubt().is_some_and(|told| told.sweeps > 0 && told.known).then_some(())
+    until("its end", async || {
+        let states = states(&pool, &tx_id).await;
+        states.iter().any(|(_, state)| state == "committed").then_some(())
     })
     .await;
-    assert!(
-        coordinator.client().unwrap().tcc("g").branch("a", "p", "ok", ()).submit().await.is_err()
-    );
+    world.p.set(Ears::Open);
+    until("the coordinator to know of it", async || {
+        let (tx_id, operator) = (tx_id.clone(), "ann".to_owned());
+        let request =
+            RetryTransactionRequest { tx_id: tx_id.clone(), operator, ..Default::default() };
+        // It may have ended meanwhile.
+        let _ = world.operator().retry_transaction(request).await;
+        world.get(&tx_id).await.ended_at.map(drop)
+    })
+    .await;
+    let bound = "UPDATE unanimo_barrier SET prepare_until = now() - interval '2 hours'";
+    pool.execute(bound).await.unwrap();
+    until("its purge", async || states(&pool, &tx_id).await.is_empty().then_some(())).await;
     serving.stop().await;
-    coordinator.stop().await.unwrap();
 }

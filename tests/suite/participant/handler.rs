@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use unanimo_sdk::{
-    Call, InputError, Isolation, Json, PhaseTwoError, PrepareError, Saga, Tcc, Uncompensated,
-    refuse,
+    Branch, Call, InputError, Isolation, Json, PhaseTwoError, PrepareError, Saga, Tcc,
+    Uncompensated, refuse,
 };
 
-use super::databases::Database;
+use super::databases::{Database, Then, drop_at};
 
 /// Deeds of a call in each operation, beside its effect.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -32,6 +32,12 @@ pub(crate) enum Deed {
     Fail,
     /// Runs this, errors swallowed, and then has its effect.
     Run(String),
+    /// Drops the begin of a transaction at this step, and then has its effect.
+    Abandon(usize),
+    /// Runs this and drops it at this step, and then has its effect.
+    DropRun(String, usize),
+    /// Has the effect `inside` in a transaction inside its own, which ends so, and then has its effect.
+    Nested(Then),
     /// Has its effect, and then runs this, errors swallowed.
     ThenRun(String),
     /// Runs the first, waits at the gate, runs the second, errors swallowed, and then has its effect.
@@ -140,6 +146,14 @@ impl Handler {
                 D::run(db, first.clone()).await?;
                 self.gate.wait().await;
                 let _ = D::run(db, second.clone()).await;
+            }
+            Deed::Abandon(steps) => D::abandon(db, *steps).await,
+            Deed::DropRun(sql, steps) => drop_at(D::run(db, sql.clone()), *steps).await,
+            Deed::Nested(then) => {
+                let Branch { tx_id, branch_id, .. } = &call.branch;
+                let effect =
+                    format!("INSERT INTO effect VALUES ('{tx_id}', '{branch_id}', 'inside')");
+                D::nested(db, effect, *then).await?;
             }
             Deed::RunAndPanic(sql) => {
                 let _ = D::run(db, sql.clone()).await;

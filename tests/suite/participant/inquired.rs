@@ -1,14 +1,15 @@
 //! A coordinator that answers a sweeper's questions as it is told, and nothing else.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 use unanimo_proto::v1::coordinator_service_server::{CoordinatorService, CoordinatorServiceServer};
 use unanimo_proto::v1::inquired_branch::Branch as Named;
 use unanimo_proto::v1::*;
@@ -31,12 +32,19 @@ pub(crate) struct Inquired {
     group: Option<&'static str>,
     known: Arc<Mutex<HashMap<String, Known>>>,
     is_silent: Arc<AtomicBool>,
+    /// Number of its questions.
+    questions: Arc<AtomicUsize>,
 }
 
 impl Inquired {
     /// One that refuses questions about branches of another coordinator group.
     pub(crate) fn of_group(group: &'static str) -> Self {
         Self { group: Some(group), ..Self::default() }
+    }
+
+    /// Returns the number of questions, whatever about, and however it has answered.
+    pub(super) fn questions(&self) -> usize {
+        self.questions.load(Ordering::SeqCst)
     }
 
     /// Tells nothing from now on, or again.
@@ -112,15 +120,29 @@ macro_rules! serve {
                 request: Request<InquireBranchesRequest>,
             ) -> Result<Response<InquireBranchesResponse>, Status> {
                 let request = request.into_inner();
+                self.questions.fetch_add(1, Ordering::SeqCst);
                 if self.is_silent.load(Ordering::SeqCst) {
                     return Err(Status::unavailable("it tells nothing"));
                 }
                 if self.group.is_some_and(|group| group != request.cluster_id) {
-                    return Err(Status::failed_precondition("branches of another group"));
+                    let of = ErrorDetails::with_error_info("OTHER_CLUSTER", "unanimo", HashMap::new());
+                    let text = "branches of another group";
+                    return Err(Status::with_error_details(Code::FailedPrecondition, text, of));
                 }
                 let branches = request.branches.into_iter();
                 let verdicts = branches.map(|branch| self.verdict(branch)).collect();
                 Ok(Response::new(InquireBranchesResponse { verdicts }))
+            }
+
+            async fn get_server_info(
+                &self,
+                _: Request<GetServerInfoRequest>,
+            ) -> Result<Response<GetServerInfoResponse>, Status> {
+                let Some(group) = self.group else {
+                    return Err(Status::unimplemented("it is asked about branches only"));
+                };
+                let cluster_id = group.to_owned();
+                Ok(Response::new(GetServerInfoResponse { cluster_id, ..Default::default() }))
             }
 
             $(
@@ -146,5 +168,4 @@ serve! {
     list_transactions(ListTransactionsRequest) -> ListTransactionsResponse;
     watch_transaction(WatchTransactionRequest) -> Self::WatchTransactionStream;
     export_transaction(ExportTransactionRequest) -> ExportTransactionResponse;
-    get_server_info(GetServerInfoRequest) -> GetServerInfoResponse;
 }

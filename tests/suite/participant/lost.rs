@@ -5,12 +5,15 @@ use unanimo_proto::v1::HeuristicKind;
 
 use super::barrier::on_every_database;
 use super::calls::{Branch, End, Vote, World};
-use super::databases::Database;
+use super::databases::{Database, Then};
 use super::handler::{Deed, Job};
 
 on_every_database!(
     s7_work_behind_a_lost_transaction_has_its_effect_once_at_most,
     s7_phase_two_behind_a_lost_transaction_has_its_effect_once_at_most,
+    s7_a_begin_that_is_dropped_has_an_effect_once_at_most,
+    s7_statements_that_are_dropped_have_no_effect_behind_the_vote,
+    s7_transactions_inside_a_handlers_own_are_part_of_it,
     s7_savepoints_that_a_handler_guesses_are_not_ours,
     s7_a_lost_transaction_of_work_that_must_succeed_is_not_repeated,
     s7_s11_what_is_committed_beside_the_given_transaction_is_done_once_and_told,
@@ -71,6 +74,119 @@ async fn s7_phase_two_behind_a_lost_transaction_has_its_effect_once_at_most<D: D
             let effects = world.effects(&branch, what).await;
             assert!(effects <= 1, "S7: {effects} after {deed:?}");
             assert!(effects == 0 || last != End::Unanswered, "S11: {last:?} after {deed:?}");
+        }
+    }
+}
+
+/// A handler drops the future that begins a transaction inside its own, at each of its steps, and goes on.
+async fn s7_a_begin_that_is_dropped_has_an_effect_once_at_most<D: Database>(world: World<D>) {
+    for steps in 1..=3 {
+        let branch = Branch::tcc(&Job { prepare: Deed::Abandon(steps), phase_two: Deed::Work });
+        let mut votes = Vec::new();
+        for _ in 0..3 {
+            votes.push(world.prepare(&branch).await);
+        }
+        let tried = world.effects(&branch, "try").await;
+        assert!(tried <= 1, "S7: {tried} at {steps}: {votes:?}");
+        let is_prepared = votes.iter().any(Vote::is_prepared);
+        assert!(!is_prepared || tried == 1, "S2: it is prepared without its effect at {steps}");
+        let end = world.cancelled(&branch).await;
+        let undone = world.effects(&branch, "cancel").await;
+        let is_right = match end {
+            End::Done => undone == tried,
+            _ => end == HAZARD && undone == 0,
+        };
+        assert!(is_right, "S11: {end:?} with {tried} and {undone} at {steps}");
+
+        let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two: Deed::Abandon(steps) });
+        assert!(world.vote(&branch).await.is_prepared());
+        let mut end = End::Unanswered;
+        for _ in 0..3 {
+            end = world.commit(&branch).await;
+        }
+        let confirmed = world.effects(&branch, "confirm").await;
+        let is_right = match end {
+            End::Done => confirmed == 1,
+            End::Heuristic(_) => confirmed <= 1,
+            End::Working | End::Unanswered => confirmed == 0,
+        };
+        assert!(is_right, "S7: {end:?} with {confirmed} at {steps}");
+    }
+}
+
+/// A handler drops the future of a statement at each of its steps, and goes on: what the server answers to that is taken
+/// for no answer to anything else.
+async fn s7_statements_that_are_dropped_have_no_effect_behind_the_vote<D: Database>(
+    world: World<D>,
+) {
+    for sql in [
+        "SELECT 1",
+        "SELECT 1; SELECT 2; SELECT 3",
+        "INSERT INTO nowhere VALUES (1)",
+        "SELECT 1; INSERT INTO nowhere VALUES (1); SELECT 2",
+        "ROLLBACK; BEGIN",
+        "COMMIT; BEGIN",
+    ] {
+        for steps in 1..=3 {
+            let drops = || Deed::DropRun(sql.to_owned(), steps);
+            let branch = Branch::tcc(&Job { prepare: drops(), phase_two: Deed::Work });
+            let mut votes = Vec::new();
+            for _ in 0..3 {
+                votes.push(world.prepare(&branch).await);
+            }
+            let tried = world.effects(&branch, "try").await;
+            assert!(tried <= 1, "S7: {tried} at {steps} of {sql}: {votes:?}");
+            let is_prepared = votes.iter().any(Vote::is_prepared);
+            assert!(!is_prepared || tried == 1, "S2: {tried} at {steps} of {sql}: {votes:?}");
+            let end = world.cancelled(&branch).await;
+            let undone = world.effects(&branch, "cancel").await;
+            assert!(
+                end == HAZARD && undone == 0 || end == End::Done && undone == tried,
+                "S11: {end:?} with {tried} and {undone} at {steps} of {sql}"
+            );
+            let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two: drops() });
+            assert!(world.vote(&branch).await.is_prepared());
+            let mut ends = Vec::new();
+            for _ in 0..3 {
+                ends.push(world.commit(&branch).await);
+            }
+            let confirmed = world.effects(&branch, "confirm").await;
+            let done = ends.contains(&End::Done);
+            assert!(confirmed <= 1 && (!done || confirmed == 1), "S7: {sql}: {ends:?}");
+            assert!(confirmed == 0 || done || ends[2] == HAZARD, "S11: {sql}: {ends:?}");
+        }
+    }
+}
+
+/// Transactions that a handler ends inside are a part of its own; one that it forgets there is never taken for its vote.
+async fn s7_transactions_inside_a_handlers_own_are_part_of_it<D: Database>(world: World<D>) {
+    for (then, inside) in [(Then::Commit, 1), (Then::Drop, 0), (Then::Forget, 1)] {
+        let nested = || Deed::Nested(then);
+        let branch = Branch::tcc(&Job { prepare: nested(), phase_two: Deed::Work });
+        let mut vote = Vote::Unanswered;
+        for _ in 0..3 {
+            vote = world.prepare(&branch).await;
+        }
+        let effects = (world.effects(&branch, "try").await, world.effects(&branch, "inside").await);
+        if vote.is_prepared() {
+            assert_eq!(effects, (1, inside), "S2: {then:?}");
+            assert_eq!(world.committed(&branch).await, End::Done, "{then:?}");
+        } else {
+            assert!(matches!(then, Then::Forget), "{then:?}: {vote:?}");
+            assert_eq!(effects, (0, 0), "S7: {then:?}: {vote:?}");
+            assert_eq!(world.cancelled(&branch).await, End::Done, "{then:?}");
+        }
+        let branch = Branch::tcc(&Job { prepare: Deed::Work, phase_two: nested() });
+        assert!(world.vote(&branch).await.is_prepared());
+        let mut end = End::Unanswered;
+        for _ in 0..3 {
+            end = world.commit(&branch).await;
+        }
+        let effects =
+            (world.effects(&branch, "confirm").await, world.effects(&branch, "inside").await);
+        match end {
+            End::Done => assert_eq!(effects, (1, inside), "S7: {then:?}"),
+            _ => assert!(matches!(then, Then::Forget) && effects == (0, 0), "{then:?}: {end:?}"),
         }
     }
 }

@@ -15,6 +15,8 @@ mod installed;
 mod overtime;
 #[path = "promoted.rs"]
 mod promoted;
+#[path = "promoted_back.rs"]
+mod promoted_back;
 #[path = "promoted_losses.rs"]
 mod promoted_losses;
 #[path = "retention.rs"]

@@ -69,6 +69,35 @@ async fn a_stop_waits_as_long_as_it_is_told_to() {
     calling.abort();
 }
 
+/// Coordinators that do not answer take one half of that time at most: calls that are under way have the other.
+#[tokio::test]
+async fn a_stop_waits_for_calls_although_no_coordinator_answers() {
+    // Connections are taken by the operating system, and nobody reads what comes on them.
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+    let coordinator = format!("http://{}", deaf.local_addr().unwrap());
+    let (database, pool) = <Sqlite as Database>::open().await;
+    pool.execute("CREATE TABLE effect (tx_id text, branch_id text, what text)").await.unwrap();
+    let handler = Handler::new(Isolation::ReadCommitted);
+    let service = Participant::new("p", database).tcc("work", handler.clone()).service().unwrap();
+    let serve = Serve::on("127.0.0.1:0").register_with(coordinator);
+    let serving = service.serve(serve.drain_at_most(Duration::from_secs(6))).await.unwrap();
+    let address = serving.address();
+    let job = Job { prepare: Deed::Wait, phase_two: Deed::Work };
+    let at_work =
+        Branch { payload: serde_json::to_vec(&job).unwrap().into(), ..branch(Mode::Tcc, "work") };
+    let calling = tokio::spawn(async move { at_work.prepare(&service).await });
+    handler.gate.waiting().await;
+    let stopping = tokio::spawn(serving.stop());
+    until("it to take no more calls", async || TcpStream::connect(address).err()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!stopping.is_finished(), "a call is under way");
+    handler.gate.open();
+    let answer = calling.await.unwrap().unwrap();
+    assert!(matches!(answer, prepare_response::Answer::Prepared(_)), "{answer:?}");
+    stopping.await.unwrap();
+    drop(deaf);
+}
+
 /// Ctrl-C lets a handler end; a second one does not wait for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_the_process_at_once() {

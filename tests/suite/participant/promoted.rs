@@ -3,6 +3,7 @@
 //! With synchronous replication no promise is broken. With asynchronous replication votes are lost, and each
 //! Commit that comes for one is a hazard. What had ended before is the subject of `promoted_losses`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,17 +13,21 @@ use unanimo_proto::v1::{Heuristic, Mode, Outcome as Decided, RetryTransactionReq
 use unanimo_sdk::client::Heuristic as Deviation;
 use unanimo_sdk::{Client, Outcome, Participant, PostgresOptions, Serve};
 use unanimo_testing::Coordinator;
+use unanimo_tests::alarms::Alarms;
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
 use super::deaf::Ears;
 use super::over::{self, Database};
+use super::promoted_losses::{Rows, each_is_told};
 use super::sweeper::{Reserve, World, Write, eager};
 use crate::coordinator::tcc;
 
 /// Initiators at once.
 const INITIATORS: usize = 8;
+
+const COMMITTED: &str = "SELECT count(*) FROM unanimo_barrier WHERE state = 'committed'";
 
 pub(crate) async fn one(url: &str, question: &str) -> i64 {
     let mut raw = PgConnection::connect(url).await.unwrap();
@@ -83,20 +88,20 @@ async fn load(client: Client, number: usize, stop: Arc<AtomicBool>) -> Vec<(Stri
     gids
 }
 
-/// Checks that a decision holds on the new primary, wholly or not at all.
-async fn check(client: &Client, there: &str, gid: &str, by_two_phase: bool) -> bool {
-    let outcome = until("its end", async || match client.find(gid).await.ok()? {
-        Outcome::Committed(committed) if committed.ended => Some(Outcome::Committed(committed)),
-        Outcome::Aborted(aborted) if aborted.ended => Some(Outcome::Aborted(aborted)),
+/// Waits for the end of a transaction; tells its id, what ended against the decision, and whether it is committed.
+async fn ended(client: &Client, gid: &str) -> (String, Deviation, bool) {
+    until("its end", async || match client.find(gid).await.ok()? {
+        Outcome::Committed(told) if told.ended => Some((told.tx_id, told.heuristic, true)),
+        Outcome::Aborted(told) if told.ended => Some((told.tx_id, told.heuristic, false)),
         _ => None,
     })
-    .await;
-    let (tx_id, heuristic) = match &outcome {
-        Outcome::Committed(committed) => (&committed.tx_id, committed.heuristic),
-        Outcome::Aborted(aborted) => (&aborted.tx_id, aborted.heuristic),
-        other => panic!("{gid}: {other}"),
-    };
-    assert_eq!(heuristic, Deviation::None, "S11: {gid}: {outcome:?}");
+    .await
+}
+
+/// Checks that a decision holds on the new primary, wholly or not at all.
+async fn check(client: &Client, there: &str, gid: &str, by_two_phase: bool) -> bool {
+    let (tx_id, heuristic, is_committed) = ended(client, gid).await;
+    assert_eq!(heuristic, Deviation::None, "S11: {gid}");
     let count = if by_two_phase {
         format!("SELECT count(*) FROM effect WHERE tx_id = '{tx_id}'")
     } else {
@@ -104,9 +109,9 @@ async fn check(client: &Client, there: &str, gid: &str, by_two_phase: bool) -> b
             "SELECT count(*) FROM unanimo_barrier WHERE tx_id = '{tx_id}' AND state = 'committed'"
         )
     };
-    let expected = if outcome.is_committed() { 2 } else { 0 };
-    assert_eq!(one(there, &count).await, expected, "S2, S7: {gid}: {outcome:?}");
-    outcome.is_committed()
+    let expected = if is_committed { 2 } else { 0 };
+    assert_eq!(one(there, &count).await, expected, "S2, S7: {gid}");
+    is_committed
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,8 +133,7 @@ async fn s2_s7_s11_hold_when_a_synchronous_standby_is_promoted_under_load() {
     for number in 0..INITIATORS {
         loads.spawn(load(client.clone(), number, Arc::clone(&stop)));
     }
-    let committed = "SELECT count(*) FROM unanimo_barrier WHERE state = 'committed'";
-    until("the load to run", async || (one(&url, committed).await > 100).then_some(())).await;
+    until("the load to run", async || (one(&url, COMMITTED).await > 100).then_some(())).await;
     drop(admin);
     apart(&primary, Server::stop_immediately).await;
     promote(&there).await;
@@ -138,9 +142,9 @@ async fn s2_s7_s11_hold_when_a_synchronous_standby_is_promoted_under_load() {
     raw.execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
     raw.execute("SELECT pg_reload_conf()").await.unwrap();
     proxy.switch_to(standby.socket());
-    let before = one(&there, committed).await;
+    let before = one(&there, COMMITTED).await;
     until("the load to go on", async || {
-        (one(&there, committed).await > before + 100).then_some(())
+        (one(&there, COMMITTED).await > before + 100).then_some(())
     })
     .await;
     stop.store(true, Ordering::Relaxed);
@@ -155,6 +159,60 @@ async fn s2_s7_s11_hold_when_a_synchronous_standby_is_promoted_under_load() {
     let open =
         "SELECT count(*) FROM unanimo_barrier WHERE state IN ('prepared', 'running', 'lost')";
     assert_eq!(one(&there, open).await, 0, "L4");
+    serving.stop().await;
+    coordinator.stop().await.unwrap();
+}
+
+/// S11: what an asynchronous standby lacks that is promoted under load is told, branch by branch.
+#[tokio::test]
+async fn s11_what_an_asynchronous_standby_lacks_is_told() {
+    let (alarms, _listening) = Alarms::listen();
+    let (primary, standby, url, there) = pair().await;
+    let proxy = Proxy::start(primary.socket()).await;
+    let coordinator = Coordinator::start().await.unwrap();
+    let serve = Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).sweep(eager());
+    let mut serving = participant(&proxy.url(&url)).await.serve(serve).await.unwrap();
+    serving.registered().await.unwrap();
+    let client = coordinator.client().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut loads = tokio::task::JoinSet::new();
+    for number in 0..INITIATORS {
+        loads.spawn(load(client.clone(), number, Arc::clone(&stop)));
+    }
+    let more_than = async |url: &str, rows: i64| {
+        until("the load to run", async || (one(url, COMMITTED).await > rows).then_some(())).await;
+    };
+    more_than(&there, 50).await;
+    let note = "SELECT count(*) FROM unanimo_barrier_timeline";
+    until("the note", async || (one(&there, note).await == 1).then_some(())).await;
+    // It falls behind, the primary dies, and it takes the writes.
+    apart(&standby, Server::stop_immediately).await;
+    let kept = one(&url, COMMITTED).await;
+    more_than(&url, kept + 50).await;
+    apart(&primary, Server::stop_immediately).await;
+    apart(&standby, Server::launch).await;
+    promote(&there).await;
+    proxy.switch_to(standby.socket());
+    more_than(&there, kept + 50).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut expected = BTreeSet::new();
+    for (gid, _) in loads.join_all().await.into_iter().flatten() {
+        let told = ended(&client, &gid).await;
+        if let (tx_id, Deviation::None, true) = told {
+            expected.extend(["a", "b"].map(|branch| (tx_id.clone(), branch.to_owned())));
+        }
+    }
+    // The sweeper ends what is prepared there: the coordinator has said how.
+    let prepared = "SELECT count(*) FROM pg_prepared_xacts";
+    until("what is in doubt to end", async || (one(&there, prepared).await == 0).then_some(()))
+        .await;
+    let mut raw = PgConnection::connect(&there).await.unwrap();
+    let here = "SELECT tx_id::text, branch_id, state FROM unanimo_barrier";
+    let here: Vec<(String, String, String)> =
+        sqlx::query_as(here).fetch_all(&mut raw).await.unwrap();
+    let here: Rows =
+        here.into_iter().map(|(tx_id, branch_id, state)| ((tx_id, branch_id), state)).collect();
+    each_is_told(&alarms, &expected, &here).await;
     serving.stop().await;
     coordinator.stop().await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! Branches that had ended, and whose effect is not in the database any more: each is told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Executor, PgPool};
@@ -59,6 +59,35 @@ pub(super) fn field(line: &str, name: &str) -> String {
 pub(super) fn lost(alarms: &Alarms) -> Vec<Key> {
     let lines = alarms.named("branch_lost").into_iter();
     lines.map(|line| (field(&line, "tx_id"), field(&line, "branch_id"))).collect()
+}
+
+/// Branches, and the states of their rows.
+pub(super) type Rows = BTreeMap<Key, String>;
+
+/// Checks what a server has that lacks the last writes, against branches that must have their effect there: each that
+/// it lacks is told, once, and no other; each whose vote it has, and not its end, is told to be that; and all others
+/// are there (S7, S11).
+pub(super) async fn each_is_told(alarms: &Alarms, expected: &BTreeSet<Key>, here: &Rows) {
+    let state = |key: &Key| here.get(key).map(String::as_str);
+    let missing: BTreeSet<_> = expected.iter().filter(|key| state(key).is_none()).collect();
+    // The coordinator was told that it is done.
+    let open: Vec<_> = expected.iter().filter(|key| state(key) == Some("prepared")).collect();
+    assert!(!missing.is_empty(), "it was behind");
+    until("each to be told", async || {
+        let told: BTreeSet<_> = lost(alarms).into_iter().collect();
+        let ended = alarms.named("in_doubt_ended");
+        let is_told = |key: &&Key| ended.iter().any(|line| line.contains(&key.0));
+        (missing.iter().all(|key| told.contains(*key)) && open.iter().all(is_told)).then_some(())
+    })
+    .await;
+    let told: BTreeSet<_> = lost(alarms).into_iter().collect();
+    assert_eq!(lost(alarms).len(), told.len(), "each once");
+    assert!(told.iter().all(|key| state(key).is_none()), "no other: {told:?}");
+    let rest = expected.iter().filter(|key| !missing.contains(key) && !open.contains(key));
+    for key in rest {
+        assert_eq!(state(key), Some("committed"), "S7: {key:?}");
+    }
+    assert_eq!(alarms.named("database_promoted").len(), 1);
 }
 
 pub(super) type Bank = World<Service<Database>>;

@@ -1,13 +1,13 @@
 //! A replica of a participant's MariaDB that is promoted under load, behind the servers' own replication. It is
 //! asynchronous: what the replica lacks is told, branch by branch (promise S11).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, Row};
 use unanimo_sdk::client::Heuristic;
 use unanimo_sdk::{Client, MySql, Outcome, Participant, Serve};
 use unanimo_testing::Coordinator;
@@ -16,8 +16,9 @@ use unanimo_tests::mariadb::{MYSQLD, Server};
 use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
-use super::promoted_losses::{Key, lost};
+use super::promoted_losses::{Rows, each_is_told};
 use super::sweeper::{Reserve, eager};
+use super::xa::sweeper::Write;
 
 /// Initiators at once.
 const INITIATORS: usize = 4;
@@ -73,14 +74,24 @@ async fn load(client: Client, number: usize, stop: Arc<AtomicBool>) -> Vec<Strin
     while !stop.load(Ordering::Relaxed) {
         let gid = format!("load-{number}-{}", gids.len());
         let payload = || bytes::Bytes::from_static(b"x");
-        let draft = client.tcc(&gid).timeout(Duration::from_secs(5));
-        let draft = draft.branch("a", "p", "ok", payload()).branch("b", "p", "ok", payload());
+        let by_two_phase = gids.len() % 2 == 1;
+        let draft = if by_two_phase { client.two_phase(&gid) } else { client.tcc(&gid) };
+        let action = if by_two_phase { "write" } else { "ok" };
+        let draft = draft.timeout(Duration::from_secs(5));
+        let draft = draft.branch("a", "p", action, payload()).branch("b", "p", action, payload());
         while draft.clone().submit().await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         gids.push(gid);
     }
     gids
+}
+
+/// Names of prepared transactions.
+async fn prepared(url: &str) -> Vec<Vec<u8>> {
+    let mut raw = MySqlConnection::connect(url).await.unwrap();
+    let rows = sqlx::raw_sql("XA RECOVER").fetch_all(&mut raw).await.unwrap();
+    rows.iter().map(|row| row.get::<Vec<u8>, _>("data")).collect()
 }
 
 /// Its end, and the id of one that is committed without a word of anything else.
@@ -109,8 +120,9 @@ async fn s11_what_a_replica_that_is_promoted_under_load_lacks_is_told() {
     let coordinator = Coordinator::start().await.unwrap();
     let database = MySql::connect(&proxy.mariadb_url(&url)).await.unwrap();
     let serve = Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).sweep(eager());
-    let mut serving =
-        Participant::new("p", database).tcc("ok", Reserve).serve(serve).await.unwrap();
+    run(&url, "CREATE TABLE effect (tx_id char(36), branch_id varchar(128))").await;
+    let participant = Participant::new("p", database).tcc("ok", Reserve).two_phase("write", Write);
+    let mut serving = participant.serve(serve).await.unwrap();
     serving.registered().await.unwrap();
     let client = coordinator.client().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
@@ -140,32 +152,16 @@ async fn s11_what_a_replica_that_is_promoted_under_load_lacks_is_told() {
             expected.extend(["a", "b"].map(|branch| (tx_id.clone(), branch.to_owned())));
         }
     }
+    // The sweeper ends what is prepared there: the coordinator has said how.
+    until("what is in doubt to end", async || prepared(&there).await.is_empty().then_some(()))
+        .await;
     let mut raw = MySqlConnection::connect(&there).await.unwrap();
     let here = "SELECT tx_id, branch_id, state FROM unanimo_barrier";
     let here: Vec<(String, String, String)> =
         sqlx::query_as(here).fetch_all(&mut raw).await.unwrap();
-    let here: BTreeMap<Key, String> =
+    let here: Rows =
         here.into_iter().map(|(tx_id, branch_id, state)| ((tx_id, branch_id), state)).collect();
-    let state = |key: &Key| here.get(key).map(String::as_str);
-    let missing: BTreeSet<_> = expected.iter().filter(|key| state(key).is_none()).collect();
-    // Its vote had come, and not its end: the coordinator was told that it is done.
-    let open: Vec<_> = expected.iter().filter(|key| state(key) == Some("prepared")).collect();
-    assert!(!missing.is_empty(), "the replica was behind");
-    until("each to be told", async || {
-        let told: BTreeSet<_> = lost(&alarms).into_iter().collect();
-        let ended = alarms.named("in_doubt_ended");
-        let is_told = |key: &&Key| ended.iter().any(|line| line.contains(&key.0));
-        (missing.iter().all(|key| told.contains(*key)) && open.iter().all(is_told)).then_some(())
-    })
-    .await;
-    let told: BTreeSet<_> = lost(&alarms).into_iter().collect();
-    assert_eq!(lost(&alarms).len(), told.len(), "each once");
-    assert!(told.iter().all(|key| state(key).is_none()), "no other: {told:?}");
-    let rest = expected.iter().filter(|key| !missing.contains(key) && !open.contains(key));
-    for key in rest {
-        assert_eq!(state(key), Some("committed"), "S7: {key:?}");
-    }
-    assert_eq!(alarms.named("database_promoted").len(), 1);
+    each_is_told(&alarms, &expected, &here).await;
     serving.stop().await;
     coordinator.stop().await.unwrap();
 }

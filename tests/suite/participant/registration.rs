@@ -268,17 +268,18 @@ async fn s12_rows_of_a_group_that_is_asked_raise_no_alarm() {
     }
     let serve = || Serve::on("127.0.0.1:0").ask(coordinator.endpoint()).without_sweep();
     let participant = || Participant::new("p", database.clone()).tcc("ok", Reserve);
-    let only_asks = participant().serve(serve()).await.unwrap();
     let directory = Directory::default();
-    let serving = participant().serve(serve().register_with(directory.serve().await));
-    let serving = serving.await.unwrap();
-    let told = unanimo_tests::wait::until("the alarm", async || {
-        Some(alarms.named("other_cluster")).filter(|lines| !lines.is_empty())
-    })
-    .await;
-    assert!(told.len() == 1 && told[0].contains("cluster_id=\"was\""), "{told:?}");
-    assert!(told[0].contains(&asked), "{told:?}");
-    serving.stop().await;
-    only_asks.stop().await;
+    let both = serve().register_with(directory.serve().await);
+    for (number, serve) in [serve(), both].into_iter().enumerate() {
+        let serving = participant().serve(serve).await.unwrap();
+        let told = unanimo_tests::wait::until("the alarm", async || {
+            Some(alarms.named("other_cluster")).filter(|lines| lines.len() > number)
+        })
+        .await;
+        serving.stop().await;
+        assert_eq!(told.len(), number + 1, "{told:?}");
+        let told = &told[number];
+        assert!(told.contains("cluster_id=\"was\"") && told.contains(&asked), "{told}");
+    }
     coordinator.stop().await.unwrap();
 }

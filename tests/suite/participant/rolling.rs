@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use unanimo_sdk::{
     Call, Client, Participant, PhaseTwoError, PostgresOptions, PrepareError, Resource, Serve,
@@ -20,13 +21,29 @@ const REPLICAS: usize = 3;
 
 const CLIENTS: usize = 4;
 
-/// Time of a call: longer than a replica needs for all else that it does to leave.
-const WORK: Duration = Duration::from_millis(150);
+/// Work of a call that was held: much more than a replica needs to end that waits for no call.
+const WORK: Duration = Duration::from_millis(500);
 
-/// Takes its time, so that each replica is told to stop while calls are under way.
-struct Slow;
+/// Calls of a replica, which are held while it is told to stop.
+#[derive(Clone, Debug, Default)]
+struct Calls {
+    holds: Arc<AtomicBool>,
+    held: Arc<AtomicUsize>,
+}
 
-impl<R: Resource> Tcc<R> for Slow {
+impl Calls {
+    async fn work(&self) {
+        if self.holds.load(Ordering::SeqCst) {
+            self.held.fetch_add(1, Ordering::SeqCst);
+            while self.holds.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            tokio::time::sleep(WORK).await;
+        }
+    }
+}
+
+impl<R: Resource> Tcc<R> for Calls {
     type Payload = bytes::Bytes;
     type Output = ();
 
@@ -35,7 +52,7 @@ impl<R: Resource> Tcc<R> for Slow {
         _: &mut R::Connection,
         _: &Call<bytes::Bytes>,
     ) -> Result<(), PrepareError> {
-        tokio::time::sleep(WORK).await;
+        self.work().await;
         Ok(())
     }
 
@@ -45,7 +62,7 @@ impl<R: Resource> Tcc<R> for Slow {
         _: &Call<bytes::Bytes>,
         (): (),
     ) -> Result<(), PhaseTwoError> {
-        tokio::time::sleep(WORK).await;
+        self.work().await;
         Ok(())
     }
 
@@ -63,6 +80,8 @@ impl<R: Resource> Tcc<R> for Slow {
 struct Replica {
     serving: Option<Serving>,
     runtime: Option<Runtime>,
+    address: SocketAddr,
+    calls: Calls,
 }
 
 impl Replica {
@@ -70,15 +89,37 @@ impl Replica {
         let mut threads = Builder::new_multi_thread();
         let runtime = threads.worker_threads(1).enable_all().build().unwrap();
         let (url, coordinator) = (url.to_owned(), coordinator.to_owned());
+        let calls = Calls::default();
+        let handler = calls.clone();
         let serving = runtime.spawn(async move {
             let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
             let participant = Participant::new("p", database);
             let serve = Serve::on("127.0.0.1:0").register_with(coordinator);
-            let mut serving = participant.tcc("ok", Slow).serve(serve).await.unwrap();
+            let mut serving = participant.tcc("ok", handler).serve(serve).await.unwrap();
             serving.registered().await.unwrap();
             serving
         });
-        Self { serving: Some(serving.await.unwrap()), runtime: Some(runtime) }
+        let serving = serving.await.unwrap();
+        let address = serving.address();
+        Self { serving: Some(serving), runtime: Some(runtime), address, calls }
+    }
+
+    /// Stops it while calls are at work on it, which go on once it takes no others.
+    async fn stop_at_work(self) {
+        let (calls, address) = (self.calls.clone(), self.address);
+        calls.holds.store(true, Ordering::SeqCst);
+        unanimo_tests::wait::until("a call", async || {
+            (calls.held.load(Ordering::SeqCst) > 0).then_some(())
+        })
+        .await;
+        let stopping = tokio::spawn(self.stop());
+        unanimo_tests::wait::until("it to leave", async || {
+            let leaves = stopping.is_finished() || TcpStream::connect(address).await.is_err();
+            leaves.then_some(())
+        })
+        .await;
+        calls.holds.store(false, Ordering::SeqCst);
+        stopping.await.unwrap();
     }
 
     async fn stop(mut self) {
@@ -142,7 +183,7 @@ async fn a_rolling_restart_loses_no_transaction_and_no_call() {
             &mut replicas[round % REPLICAS],
             Replica::start(&url, &endpoint).await,
         );
-        old.stop().await;
+        old.stop_at_work().await;
         unanimo_tests::wait::until("the load to go on", async || {
             (done.load(Ordering::SeqCst) >= before + 20).then_some(())
         })

@@ -11,10 +11,10 @@ use unanimo_proto::v1::prepare_response::Answer as Voted;
 use unanimo_proto::v1::{Mode, cancel_response, commit_response};
 use unanimo_sdk::{
     Call, Json, MySql, Participant, Payload, PhaseTwoError, Postgres, PrepareError, Prost,
-    Resource, Service, Sqlite, Tcc, TwoPhaseResource, fail, refuse, working,
+    Resource, Service, Sqlite, Tcc, TokioConnection, TwoPhaseResource, fail, refuse, working,
 };
 
-use super::databases::Database;
+use super::databases::{Database, OverTokio};
 use super::direct::{Branch, branch, refused};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,12 +25,19 @@ struct Posting {
 
 /// All that the handlers ask of a database.
 trait Accounts: Send + 'static {
+    type Error: std::error::Error + Send + Sync + 'static;
+
     /// Adds cents to an account, unless it would have too few; tells whether it was done.
-    fn add(&mut self, account: &str, cents: i64)
-    -> impl Future<Output = sqlx::Result<bool>> + Send;
+    fn add(
+        &mut self,
+        account: &str,
+        cents: i64,
+    ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 }
 
 impl Accounts for PgConnection {
+    type Error = sqlx::Error;
+
     async fn add(&mut self, account: &str, cents: i64) -> sqlx::Result<bool> {
         let add = "UPDATE account SET cents = cents + $2 WHERE id = $1 AND cents + $2 >= 0";
         let done = sqlx::query(add).bind(account).bind(cents).execute(self).await?;
@@ -39,6 +46,8 @@ impl Accounts for PgConnection {
 }
 
 impl Accounts for SqliteConnection {
+    type Error = sqlx::Error;
+
     async fn add(&mut self, account: &str, cents: i64) -> sqlx::Result<bool> {
         let add = "UPDATE account SET cents = cents + $2 WHERE id = $1 AND cents + $2 >= 0";
         let done = sqlx::query(add).bind(account).bind(cents).execute(self).await?;
@@ -47,10 +56,21 @@ impl Accounts for SqliteConnection {
 }
 
 impl Accounts for MySqlConnection {
+    type Error = sqlx::Error;
+
     async fn add(&mut self, account: &str, cents: i64) -> sqlx::Result<bool> {
         let add = "UPDATE account SET cents = cents + ? WHERE id = ? AND cents + ? >= 0";
         let done = sqlx::query(add).bind(cents).bind(account).bind(cents).execute(self).await?;
         Ok(done.rows_affected() == 1)
+    }
+}
+
+impl Accounts for TokioConnection {
+    type Error = tokio_postgres::Error;
+
+    async fn add(&mut self, account: &str, cents: i64) -> Result<bool, Self::Error> {
+        let add = "UPDATE account SET cents = cents + $2 WHERE id = $1 AND cents + $2 >= 0";
+        Ok(self.execute(add, &[&account, &cents]).await? == 1)
     }
 }
 
@@ -202,6 +222,11 @@ async fn s7_one_bank_is_right_on_postgres() {
 }
 
 #[tokio::test]
+async fn s7_one_bank_is_right_over_tokio_postgres() {
+    one_bank_on_every_database::<OverTokio>().await;
+}
+
+#[tokio::test]
 async fn s7_one_bank_is_right_on_mariadb() {
     one_bank_on_every_database::<MySql>().await;
 }
@@ -250,6 +275,11 @@ async fn a_two_phase_bank<D: Database<Connection: Accounts> + TwoPhaseResource>(
 #[tokio::test]
 async fn s2_a_two_phase_closure_is_prepared_on_postgres() {
     a_two_phase_bank::<Postgres>().await;
+}
+
+#[tokio::test]
+async fn s2_a_two_phase_closure_is_prepared_over_tokio_postgres() {
+    a_two_phase_bank::<OverTokio>().await;
 }
 
 #[tokio::test]

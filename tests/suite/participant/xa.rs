@@ -15,6 +15,7 @@ use unanimo_tests::mariadb::{Server, end, hold_commits, is_mysql, let_commits_go
 use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
 
+use super::databases;
 use super::direct::{Branch, branch, refused};
 use super::prepared::Database;
 
@@ -25,7 +26,7 @@ mod names;
 mod race;
 mod reading;
 mod set_up;
-mod sweeper;
+pub(super) mod sweeper;
 
 /// Runs its payload as SQL, and then does what is special about it.
 #[derive(Clone)]
@@ -34,6 +35,8 @@ enum Sql {
     Plain,
     /// Takes errors for success.
     Swallow,
+    /// Drops the begin of a transaction inside its own at this step, and goes on.
+    Abandon(usize),
     /// Votes no at the end.
     Refuse,
     /// The same as `Plain` in another isolation.
@@ -65,6 +68,10 @@ impl TwoPhase<MySql> for Sql {
         let sql = String::from_utf8(call.payload.to_vec()).unwrap();
         match self {
             Self::Plain | Self::RepeatableRead | Self::Read => run(db, &sql).await?,
+            Self::Abandon(steps) => {
+                <MySql as databases::Database>::abandon(db, *steps).await;
+                run(db, &sql).await?;
+            }
             Self::Swallow => drop(run(db, &sql).await),
             Self::Refuse | Self::ReadRefuse => {
                 run(db, &sql).await?;
@@ -325,6 +332,8 @@ fn serve(name: &str, mysql: MySql, gate: &Arc<Semaphore>) -> Service<MySql> {
     let participant = Participant::new(name, mysql)
         .two_phase("plain", Sql::Plain)
         .two_phase("swallow", Sql::Swallow)
+        .two_phase("abandon-1", Sql::Abandon(1))
+        .two_phase("abandon-2", Sql::Abandon(2))
         .two_phase("refuse", Sql::Refuse)
         .two_phase("repeatable-read", Sql::RepeatableRead)
         .two_phase("read", Sql::Read)

@@ -1,5 +1,5 @@
 //! Branches that are in doubt under another name: each participant looks after its own, so that those of a
-//! participant that was renamed are nobody's.
+//! participant that was renamed are nobody's. So are steps of its sagas, whose rows would be kept for ever.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,8 +46,9 @@ impl<R: Resource> Pass<R> {
                     cluster_id,
                     branches = count,
                     oldest_s = oldest.as_secs(),
-                    "branches are in doubt in this database under another participant's name: if this one was \
-                     renamed, name it with `formerly`; else that one's sweeper does not run"
+                    "branches are in doubt in this database under another participant's name, or steps of sagas \
+                     that nobody has asked about for hours: if this one was renamed, name it with `formerly`; else \
+                     that one's sweeper does not run"
                 );
             }
         }

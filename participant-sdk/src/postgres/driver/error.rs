@@ -1,6 +1,7 @@
 //! Failures of drivers.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::causes;
 use crate::handler::BoxError;
@@ -40,7 +41,8 @@ enum Kind {
     Any,
     Refused,
     Unfit,
-    Silent,
+    /// For this long.
+    Silent(Duration),
 }
 
 impl Error {
@@ -65,10 +67,11 @@ impl Error {
         Self { answer: None, kind: Kind::Refused, source: source.into() }
     }
 
-    /// The server did not answer in time.
-    pub(crate) fn silent() -> Self {
+    /// The server did not answer in this time: as [`Self::other`], and a set-up is tried again.
+    #[must_use]
+    pub fn silent(waited: Duration) -> Self {
         let source = "the server did not answer in time".into();
-        Self { answer: None, kind: Kind::Silent, source }
+        Self { answer: None, kind: Kind::Silent(waited), source }
     }
 
     /// Returns the server's answer, if this is one.
@@ -82,7 +85,15 @@ impl Error {
     }
 
     pub(crate) fn is_silent(&self) -> bool {
-        self.kind == Kind::Silent
+        self.silent_for().is_some()
+    }
+
+    /// Returns the time in which the server has not answered, if that is what failed.
+    pub(crate) fn silent_for(&self) -> Option<Duration> {
+        match self.kind {
+            Kind::Silent(waited) => Some(waited),
+            Kind::Any | Kind::Refused | Kind::Unfit => None,
+        }
     }
 
     /// Returns an error of sqlx, or of the participant itself, as sqlx has it.

@@ -128,7 +128,7 @@ impl TokioSession {
     async fn clean(&mut self) -> Result<(), Error> {
         if self.in_transaction {
             let rolled_back = timeout(CARE_TIMEOUT, self.connection().run("ROLLBACK")).await;
-            rolled_back.map_err(|_| Error::silent())??;
+            rolled_back.map_err(|_| Error::silent(CARE_TIMEOUT))??;
         }
         let care = self.care.clone();
         care.clean(self.connection()).await

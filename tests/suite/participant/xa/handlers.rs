@@ -46,6 +46,33 @@ async fn s7_what_commits_implicitly_and_is_taken_for_done_has_no_effect() {
     bank.is_clean().await;
 }
 
+/// A handler drops the future that begins a transaction inside its own, at each of its steps, and goes on.
+#[tokio::test]
+async fn s7_a_begin_that_is_dropped_has_an_effect_once_at_most() {
+    let bank = Bank::open().await;
+    for action in ["abandon-1", "abandon-2"] {
+        for commits in [true, false] {
+            let before = bank.effects().await;
+            let branch = sql(action, INSERT);
+            let mut is_prepared = false;
+            for _ in 0..3 {
+                let answer = bank.prepare(&branch).await;
+                is_prepared |= matches!(answer, Ok(prepare_response::Answer::Prepared(_)));
+                assert_eq!(bank.effects().await, before, "S7: {action}: {answer:?}");
+            }
+            assert_eq!(bank.is_prepared(&branch).await, is_prepared, "S2: {action}");
+            if commits && is_prepared {
+                bank.commit(&branch).await;
+                assert_eq!(bank.effects().await, before + 1, "S7: {action}");
+            } else {
+                bank.cancel(&branch).await;
+                assert_eq!(bank.effects().await, before, "S7: {action}");
+            }
+            bank.is_clean().await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn s7_a_handler_that_rolls_its_transaction_back_by_name_gets_no_vote() {
     let bank = Bank::open().await;

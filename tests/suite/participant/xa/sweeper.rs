@@ -12,7 +12,7 @@ use super::super::sweeper::{
 use super::*;
 
 /// Leaves a trace of itself.
-pub(super) struct Write;
+pub(in crate::participant) struct Write;
 
 impl TwoPhase<MySql> for Write {
     type Payload = Bytes;
