@@ -37,6 +37,9 @@ pub const FILES_NOT_USED: &str = "files_not_used";
 /// Name of the alarm: the audit is not as it was written.
 pub const AUDIT_TAMPERED: &str = "audit_tampered";
 
+/// Name of the alarm: the feed of events is behind.
+pub const EVENTS_BEHIND: &str = "events_behind";
+
 /// Documentation of an alarm.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
@@ -181,5 +184,13 @@ pub const TABLE: &[Described] = &[
         act: "`unanimo audit verify` tells the first entry that is wrong. Find out who has written into the \
               coordinator's database; keep a copy of it, and the log, in which each entry has a line.",
         cleared: "nothing; it is told once, and again after a purge",
+    },
+    Described {
+        name: EVENTS_BEHIND,
+        raised: "For a minute the coordinator has not made [events](../notifications.md) of all that it has written: \
+                 those who follow them are told later. Transactions are not delayed.",
+        act: "Read the warnings before the line: they name what fails. If nothing fails, the database is too slow for \
+              the load.",
+        cleared: "events of all that is written; it is told once a minute until then",
     },
 ];

@@ -14,6 +14,7 @@ mod deadline;
 mod directory;
 pub mod error;
 pub mod features;
+mod feed;
 mod history;
 pub mod http;
 mod info;
@@ -109,6 +110,7 @@ pub(crate) struct Api {
     pub(crate) me: Incarnation,
     pub(crate) known: Known,
     pub(crate) audit: Trail,
+    pub(crate) feed: crate::feed::Follower,
     pub(crate) options: Arc<Options>,
 }
 

@@ -338,6 +338,9 @@ settings! {
     /// Time for which entries of the [audit](../security.md#audit) are kept, whatever becomes of the transactions that
     /// they name; at least a day. 0s keeps them for ever.
     audit_retention: Period = Period::secs(365 * 24 * 60 * 60), "UNANIMO_AUDIT_RETENTION";
+    /// Time for which [events](../notifications.md) are kept: whoever follows them and was away for longer has missed
+    /// some, and is told so. 0s keeps them for ever.
+    events_retention: Period = Period::secs(7 * 24 * 60 * 60), "UNANIMO_EVENTS_RETENTION";
     /// Interval between two purges of ended transactions.
     purge_interval: Period = Period::secs(10), "UNANIMO_PURGE_INTERVAL";
     /// Transactions of which a history is recorded, for export and replay: `sagas`, `all` or `none`.

@@ -189,9 +189,8 @@ impl Builder {
         ends::drive(&mut tasks.helpers, &engine, driving, adoption_wanted);
         let audit = tls.audit(&store, &env, &metrics, me);
         let purging = maintenance::Purge::new(&config, me, &store, &env, &metrics, &audit);
-        maintenance::start(&mut tasks.helpers, engine.clone(), Arc::clone(&directory), purging);
+        let feed = maintenance::start(&mut tasks.helpers, (&engine, &journal), &directory, purging);
         tasks.vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));
-
         let mut addresses = None;
         let (health, health_service) = tonic_health::server::health_reporter();
         if let Some(sockets) = sockets {
@@ -206,6 +205,7 @@ impl Builder {
                 me,
                 known: tls.known.clone(),
                 audit: audit.clone(),
+                feed: feed.follower(),
                 options: Arc::new(config.api()),
             };
             let stack = api::Stack::new(api);
@@ -222,7 +222,7 @@ impl Builder {
             journal: journal.clone(),
         });
         let body = Body { store, me, journal, audit, health, status, tasks, stop_serving };
-        Ok(Running { engine, me, addresses, body, drain_timeout: config.drain_timeout.0 })
+        Ok(Running { engine, feed, me, addresses, body, drain_timeout: config.drain_timeout.0 })
     }
 }
 
@@ -230,6 +230,7 @@ impl Builder {
 #[derive(Debug)]
 pub struct Running {
     engine: Handle,
+    feed: crate::feed::Handle,
     me: Incarnation,
     /// Addresses on which it serves; `None` without a network.
     addresses: Option<Addresses>,
@@ -316,6 +317,7 @@ impl Running {
             () = drained => {}
         }
         self.engine.end_watches();
+        self.feed.end_watches();
         self.body.leave().await
     }
 }

@@ -148,6 +148,8 @@ pub mod engine;
 #[doc(hidden)]
 pub mod env;
 #[doc(hidden)]
+pub mod feed;
+#[doc(hidden)]
 pub mod identity;
 #[doc(hidden)]
 pub mod metrics;

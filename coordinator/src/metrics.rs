@@ -4,6 +4,7 @@
 //! Each coordinator has its own instance, because several can run in one process.
 
 mod callers;
+mod feed;
 mod open;
 mod participants;
 mod process;
@@ -129,6 +130,7 @@ pub struct Metrics {
     damaged_ranges: Gauge01,
     adopted: Counter<u64, AtomicU64>,
     purged: Family<WhatLabel, Counter>,
+    feed: feed::Feed,
     last_purge: Seconds,
     write_refused: Counter,
     build: Family<VersionLabel, Gauge01>,
@@ -179,6 +181,7 @@ impl Default for Metrics {
             damaged_ranges: Gauge::default(),
             adopted: Counter::default(),
             purged: Family::default(),
+            feed: Default::default(),
             last_purge: Gauge::default(),
             write_refused: Counter::default(),
             build: Family::default(),
@@ -239,6 +242,7 @@ impl Metrics {
         all.add("unanimo_adopted_total", self.adopted.clone());
         all.add("unanimo_purged_total", self.purged.clone());
         all.add("unanimo_last_purge_timestamp_seconds", self.last_purge.clone());
+        self.feed.register(&mut all);
         all.add("unanimo_write_refused_total", self.write_refused.clone());
         all.add("unanimo_damaged_ranges", self.damaged_ranges.clone());
         all.add("unanimo_build_info", self.build.clone());
@@ -378,6 +382,7 @@ mod tests {
         let open = [((Some(Mode::Tcc), crate::store::PhaseName::Active), 1)].into();
         metrics.open(&Survey { open, ..Survey::default() });
         metrics.flushed(3, Duration::from_millis(1));
+        metrics.event("committed");
         let text = metrics.encode();
         for Described { name, kind, help, .. } in TABLE {
             let bare = name.strip_suffix("_total").unwrap_or(name);

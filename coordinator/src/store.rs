@@ -1,7 +1,7 @@
 //! The durable state of the coordinator, on PostgreSQL and on SQLite.
 //!
 //! [`Store`] gives access to what is kept, each by a trait of its own: [`Incarnations`],
-//! [`Transactions`], [`Locks`], [`Endpoints`], [`Audit`], [`Purge`]. Transitions are written by the [`journal`] alone,
+//! [`Transactions`], [`Locks`], [`Endpoints`], [`Audit`], [`Feed`], [`Purge`]. Transitions are written by the [`journal`] alone,
 //! through [`Store::batch_writer`].
 //!
 //! Two rules hold for all of it. A write names its [`Incarnation`] and has no effect once that
@@ -19,6 +19,7 @@ mod audit;
 mod batch;
 mod endpoints;
 mod error;
+mod feed;
 mod incarnations;
 pub mod journal;
 mod listing;
@@ -35,6 +36,9 @@ pub use audit::{Audit, AuditEnds, AuditLink, AuditRange, AuditRow};
 pub use batch::{BatchError, BatchWriter, Cause, Earlier, GidHolder, Life, Write, Written};
 pub use endpoints::{Endpoints, Registration};
 pub use error::Error;
+pub use feed::{
+    Feed, FeedCursor, FeedEnds, FeedPage, FeedRow, NewEvent, News, NewsFound, NewsOf, Standing,
+};
 pub use incarnations::{IncarnationList, Incarnations, LiveIncarnation};
 pub use locks::{LockTake, LockTaken, Locks};
 pub use opening::{Opening, Relocation, Start};
@@ -70,6 +74,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Acts of operators, and what else is audited.
     fn audit(&self) -> &dyn Audit;
+
+    /// Numbered events of all transactions.
+    fn feed(&self) -> &dyn Feed;
 
     /// Removal of old transactions.
     fn purge(&self) -> &dyn Purge;

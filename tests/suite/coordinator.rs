@@ -33,6 +33,7 @@ mod databases;
 mod declarative;
 mod deploy;
 mod durability;
+mod events;
 mod failover;
 mod features;
 mod held;

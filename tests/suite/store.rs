@@ -19,6 +19,7 @@ mod damaged;
 mod damaged_pages;
 mod earlier_rows;
 mod faults;
+mod feed;
 mod file;
 mod full_disk;
 mod journal;

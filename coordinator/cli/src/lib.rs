@@ -15,6 +15,7 @@ mod completions;
 mod config;
 mod demo;
 mod error;
+mod events;
 mod interruptions;
 mod logging;
 mod man;
@@ -73,6 +74,7 @@ enum Command {
     Serve(serve::Args),
     Config(config::Args),
     Tx(tx::Args),
+    Events(events::Args),
     Top(top::Args),
     Saga(saga::Args),
     Replay(replay::Args),
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Config(args) => config::run(args),
         Command::Tx(args) => tx::run(args),
+        Command::Events(args) => events::run(args),
         Command::Top(args) => top::run(&args),
         Command::Saga(args) => saga::run(args),
         Command::Replay(args) => replay::run(&args),
@@ -130,6 +133,7 @@ fn read_no_unknown_variable(command: &Command) -> Result<(), error::Error> {
         Command::Serve(_)
         | Command::Config(_)
         | Command::Tx(_)
+        | Command::Events(_)
         | Command::Top(_)
         | Command::Saga(_)
         | Command::Audit(_) => true,

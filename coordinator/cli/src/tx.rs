@@ -80,9 +80,9 @@ pub(super) struct Server {
     #[command(flatten)]
     pub(super) tls: tls::TlsArgs,
     /// Time to wait for the coordinator's answer [default: 90s for `tx submit` and `saga run`, no
-    /// limit for `tx watch`, 10s for the others]
+    /// limit for `tx watch` and `events`, 10s for the others]
     #[arg(long, global = true, help_heading = COMMON, value_name = "DURATION")]
-    timeout: Option<Period>,
+    pub(super) timeout: Option<Period>,
     /// Print JSON, for programs; `unanimo tx --help` describes it
     #[arg(long, global = true, help_heading = COMMON)]
     pub(super) json: bool,

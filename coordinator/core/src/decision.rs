@@ -27,6 +27,22 @@ pub enum AbortCause {
 }
 
 impl AbortCause {
+    /// Returns the stable name, as stored and shown.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Deadline => "deadline",
+            Self::Rollback => "rollback",
+            Self::Unlisted(_) => "unlisted",
+            Self::NoVote(_) => "no_vote",
+            Self::GaveUp(_) => "gave_up",
+            Self::OutputDropped(_) => "output_dropped",
+            Self::Locked(_) => "locked",
+            Self::Parent => "parent",
+        }
+    }
+
     /// The number of the branch that is to blame, if one is.
     #[must_use]
     pub fn number(self) -> Option<BranchNumber> {

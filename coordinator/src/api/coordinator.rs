@@ -4,11 +4,12 @@ use unanimo_proto::v1;
 use unanimo_proto::v1::coordinator_service_server::CoordinatorService;
 
 use super::Api;
+use super::feed::Following;
 use super::rpc::serve;
 use super::watch::Watching;
 
 serve! {
-    CoordinatorService { type WatchTransactionStream = Watching; }
+    CoordinatorService { type WatchTransactionStream = Watching; type WatchTransactionsStream = Following; }
 
     submit_transaction:
         SubmitTransaction(v1::SubmitTransactionRequest) -> v1::SubmitTransactionResponse = submit;
@@ -29,6 +30,8 @@ serve! {
         ListTransactions(v1::ListTransactionsRequest) -> v1::ListTransactionsResponse = list;
     watch_transaction:
         WatchTransaction(v1::WatchTransactionRequest) -> Watching = watch;
+    watch_transactions:
+        WatchTransactions(v1::WatchTransactionsRequest) -> Following = watch_all;
     export_transaction:
         ExportTransaction(v1::ExportTransactionRequest) -> v1::ExportTransactionResponse = export;
     inquire_branches:

@@ -13,6 +13,7 @@ use unanimo_proto::v1;
 
 use super::convert;
 use super::error::from_engine;
+use super::feed::Following;
 use super::watch::Watching;
 use crate::engine::{Answer, Error, PEEK_MAX};
 
@@ -84,7 +85,7 @@ late! {
     v1::ListTransactionsResponse, v1::ExportTransactionResponse, v1::InquireBranchesResponse,
     v1::GetServerInfoResponse, v1::RegisterEndpointResponse, v1::DeregisterEndpointResponse,
     v1::ListParticipantsResponse, v1::RetryTransactionResponse, v1::ResolveBranchResponse,
-    v1::ForgetTransactionResponse, v1::ListAuditResponse, Watching;
+    v1::ForgetTransactionResponse, v1::ListAuditResponse, Watching, Following;
     SubmitTransactionResponse, CommitTransactionResponse, RollbackTransactionResponse
 }
 

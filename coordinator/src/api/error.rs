@@ -17,6 +17,7 @@ use unanimo_core::{
 
 pub(super) use self::held::still_held;
 use self::reasons::Reason;
+pub(super) use self::reasons::revision_unknown;
 pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
 use super::convert;
 use crate::audit::Unwritten;

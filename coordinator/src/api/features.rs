@@ -114,6 +114,7 @@ requires!(
     GetTransactionRequest,
     ListTransactionsRequest,
     WatchTransactionRequest,
+    WatchTransactionsRequest,
     ExportTransactionRequest,
     InquireBranchesRequest,
     RegisterEndpointRequest,

@@ -48,6 +48,7 @@ rpcs! {
         GetTransaction: Initiator | Participant | Operator | Viewer;
         ListTransactions: Initiator | Participant | Operator | Viewer;
         WatchTransaction: Initiator | Operator | Viewer;
+        WatchTransactions: Initiator | Operator | Viewer;
         ExportTransaction: Initiator | Operator | Viewer;
         InquireBranches: Participant;
         GetServerInfo: Initiator | Participant | Operator | Viewer;

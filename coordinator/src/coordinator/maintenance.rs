@@ -15,9 +15,10 @@ use crate::audit::Trail;
 use crate::config::Config;
 use crate::engine::{Handle, unreadable};
 use crate::env::Env;
+use crate::feed;
 use crate::metrics::Metrics;
 use crate::participants::directory::Directory;
-use crate::store::{self, PurgeTimes, Purged, Retention, Store, in_full};
+use crate::store::{self, PurgeTimes, Purged, Retention, Store, in_full, journal};
 use crate::suspension::Moment;
 
 /// Pause between two counts of the transactions that need attention.
@@ -25,6 +26,9 @@ const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Longest pause between two purges while the last one found something to purge.
 const PURGE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pieces in which one run deletes old events: other purges wait for it.
+const EVENT_PURGES_MAX: u32 = 20;
 
 /// Transactions in one step of a run from which on many more are taken to be due.
 const PURGE_MANY: u64 = 250;
@@ -38,20 +42,32 @@ const SUSPICIOUS_PARTS: u32 = 7;
 /// Shortest time since the last purge from which on it does.
 const SUSPICIOUS_MIN: Duration = Duration::from_secs(60 * 60);
 
-/// Starts all of it.
+/// Starts all of it, and returns the handle of the feed, which is made of what the journal has written.
 pub(super) fn start(
     tasks: &mut JoinSet<()>,
-    engine: Handle,
-    directory: Arc<Directory>,
+    (engine, journal): (&Handle, &journal::Handle),
+    directory: &Arc<Directory>,
     purge: Purge,
-) {
+) -> feed::Handle {
     let (store, metrics) = (Arc::clone(&purge.store), Arc::clone(&purge.metrics));
+    let (env, me) = (Arc::clone(&purge.env), purge.me);
+    let feed = feed::Handle::default();
+    let parts = feed::Parts {
+        me,
+        store: Arc::clone(&store),
+        env,
+        metrics: Arc::clone(&metrics),
+        journal: journal.clone(),
+    };
+    tasks.spawn(feed::Service::new(parts, feed.clone()).run());
     tasks.spawn(unreadable::Service::new(engine.clone()).run());
-    tasks.spawn(wake_returned(Arc::clone(&directory), engine.clone()));
-    tasks.spawn(places::forget_stale(engine, directory, Arc::clone(&store), purge.me));
+    tasks.spawn(wake_returned(Arc::clone(directory), engine.clone()));
+    let (engine, directory) = (engine.clone(), Arc::clone(directory));
+    tasks.spawn(places::forget_stale(engine, directory, Arc::clone(&store), me));
     tasks.spawn(purge.audit.clone().run());
     tasks.spawn(purge.run());
     tasks.spawn(count_attention(store, metrics));
+    feed
 }
 
 /// Purges transactions whose retention is over.
@@ -67,6 +83,7 @@ pub(super) struct Purge {
     pub(super) purging_audit: JoinSet<()>,
     /// When that began last.
     pub(super) audit_purged: Option<Instant>,
+    pub(super) events_retention: Duration,
     pub(super) interval: Duration,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: PurgeClock,
@@ -93,6 +110,7 @@ impl Purge {
             audit_retention: config.audit_retention.0,
             purging_audit: JoinSet::new(),
             audit_purged: None,
+            events_retention: config.events_retention.0,
             interval: config.purge_interval.0,
             metrics: Arc::clone(metrics),
             clock: PurgeClock::default(),
@@ -129,6 +147,7 @@ impl Purge {
                 let stripped = purge.strip(me, retention, now).await;
                 let deleted = purge.delete(me, retention, now).await;
                 self.purge_audit(now);
+                self.purge_events(now).await;
                 if stripped.is_ok() && deleted.is_ok() {
                     self.metrics.purge_succeeded(now);
                 }
@@ -155,6 +174,22 @@ impl Purge {
                 Err(error) => warn_failed(&error),
             }
         });
+    }
+
+    /// Removes events whose own retention is over, in pieces.
+    async fn purge_events(&self, now: Timestamp) {
+        let retention = u64::try_from(self.events_retention.as_millis()).unwrap_or(u64::MAX);
+        if retention == 0 {
+            return;
+        }
+        let before = Timestamp(now.0.saturating_sub(retention));
+        for _ in 0..EVENT_PURGES_MAX {
+            match self.store.feed().purge(self.me, before).await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => return warn_failed(&error),
+            }
+        }
     }
 
     /// Raises the alarm when the clocks begin to disagree, and clears it when they agree again.

@@ -131,6 +131,12 @@ table! {
     unanimo_last_purge_timestamp_seconds: "gauge" [""]
         "Time of the last purge that did not fail, in seconds since 1970; 0 before the first one",
         alert "an hour ago: the log names the cause";
+    unanimo_events_total: "counter" ["kind"]
+        "Events of transactions that were added to the feed, by kind",
+        alert "";
+    unanimo_events_lag_seconds: "gauge" [""]
+        "Time for which the feed of events has lacked something that is written, in seconds; 0 while it lacks nothing",
+        alert "above 60: the log names the cause";
     unanimo_write_refused_total: "counter" [""]
         "Transactions whose row the database refused; each also logs the alarm `write_refused`",
         alert "above 0";

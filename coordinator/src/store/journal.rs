@@ -88,6 +88,16 @@ pub enum Error {
     Fatal(String),
 }
 
+/// Extent of what is known of an incarnation's writes. Their identifiers grow in the order in which they were handed
+/// over, which is not the order in which they are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Of each write before this one it is known whether it was made, and what was made can be seen,
+    pub until: Uuid,
+    /// but for these.
+    pub open: Vec<Uuid>,
+}
+
 /// Observer of the journal's work.
 pub trait Observer: Send + Sync + std::fmt::Debug {
     /// A batch is durable.
@@ -123,6 +133,13 @@ impl Handle {
     /// Forgets a life that has lost its row: it hands nothing over any more.
     pub fn forget(&self, tx_id: TxId, life: Life) {
         self.queue.forget(tx_id, life);
+    }
+
+    /// Returns up to where it is known of each write what became of it, but for those, at most so many, that are open for
+    /// longer than this. `None` before the first write.
+    #[must_use]
+    pub fn reach(&self, patience: Duration, open_max: usize) -> Option<Reach> {
+        self.queue.reach(patience, open_max)
     }
 
     /// Counts the transactions that have something to be written.

@@ -31,6 +31,7 @@ mod audit;
 mod batch;
 mod damage;
 mod endpoints;
+mod feed;
 mod heartbeat;
 mod incarnations;
 mod locks;
@@ -59,7 +60,7 @@ pub use self::session::SessionError;
 use self::sessions::{Proof, Sessions};
 use super::nonces::Nonces;
 use super::{
-    Audit, BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions,
+    Audit, BatchWriter, Endpoints, Error, Feed, Incarnations, Locks, Purge, Store, Transactions,
 };
 
 /// Options of the connections to the server.
@@ -210,6 +211,10 @@ impl Store for Postgres {
     }
 
     fn audit(&self) -> &dyn Audit {
+        self
+    }
+
+    fn feed(&self) -> &dyn Feed {
         self
     }
 

@@ -11,6 +11,7 @@ mod batch;
 mod damage;
 mod earlier;
 mod endpoints;
+mod feed;
 mod files;
 mod incarnations;
 mod locks;
@@ -39,7 +40,7 @@ use uuid::Uuid;
 use self::opened::Opened;
 use super::nonces::Nonces;
 use super::{
-    Audit, BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions,
+    Audit, BatchWriter, Endpoints, Error, Feed, Incarnations, Locks, Purge, Store, Transactions,
 };
 
 /// Longest wait of a writer for another one of this process. A batch takes milliseconds.
@@ -256,6 +257,10 @@ impl Store for Sqlite {
     }
 
     fn audit(&self) -> &dyn Audit {
+        self
+    }
+
+    fn feed(&self) -> &dyn Feed {
         self
     }
 

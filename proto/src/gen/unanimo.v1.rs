@@ -1850,6 +1850,124 @@ impl ::prost::Name for WatchTransactionResponse {
         "/unanimo.v1.WatchTransactionResponse".into()
     }
 }
+/// Asks to follow the events of all transactions.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchTransactionsRequest {
+    /// Last revision that the caller has seen: only later events are sent. 0 begins with the oldest event that
+    /// is kept. One of which later events were purged is refused with OUT_OF_RANGE, and so is one that is none:
+    /// that of a time that the coordinator's database has lost.
+    #[prost(uint64, tag = "1")]
+    pub after_revision: u64,
+    /// True if only events shall be sent that come from now on. It counts only where `after_revision` is 0.
+    #[prost(bool, tag = "2")]
+    pub only_new: bool,
+    /// Only events of these kinds; none means all.
+    #[prost(enumeration = "TransactionEventKind", repeated, tag = "3")]
+    pub kinds: ::prost::alloc::vec::Vec<i32>,
+    /// Only transactions whose gid begins so.
+    #[prost(string, tag = "4")]
+    pub gid_prefix: ::prost::alloc::string::String,
+    /// Only transactions with a branch at this participant.
+    #[prost(string, tag = "5")]
+    pub participant: ::prost::alloc::string::String,
+    /// As in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "6")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for WatchTransactionsRequest {
+    const NAME: &'static str = "WatchTransactionsRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.WatchTransactionsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.WatchTransactionsRequest".into()
+    }
+}
+/// Event of a transaction, or news of how far the stream has come.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchTransactionsResponse {
+    /// Revision up to which the caller has seen everything that it asked for: a new call goes on from it. It
+    /// grows with each event. The first message has the one at which the stream begins.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    /// The event of this revision; absent in the first message, and after many events in a row that the caller
+    /// did not ask for.
+    #[prost(message, optional, tag = "2")]
+    pub event: ::core::option::Option<TransactionEvent>,
+}
+impl ::prost::Name for WatchTransactionsResponse {
+    const NAME: &'static str = "WatchTransactionsResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.WatchTransactionsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.WatchTransactionsResponse".into()
+    }
+}
+/// Event of a transaction. Each is sent at least once: after a failover of the coordinator's database the same
+/// one may come again with a higher revision, so that `tx_id` and `kind` tell that it is the same.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TransactionEvent {
+    /// Its number in the order of all events; numbers have gaps.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    /// When it happened.
+    #[prost(message, optional, tag = "2")]
+    pub occurred_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The kind.
+    #[prost(enumeration = "TransactionEventKind", tag = "3")]
+    pub kind: i32,
+    /// The coordinator's name for the transaction.
+    #[prost(string, tag = "4")]
+    pub tx_id: ::prost::alloc::string::String,
+    /// The client's name for it; empty if that cannot be read.
+    #[prost(string, tag = "5")]
+    pub gid: ::prost::alloc::string::String,
+    /// Its mode; unspecified for a rollback of a gid that was never seen.
+    #[prost(enumeration = "Mode", tag = "6")]
+    pub mode: i32,
+    /// Its decision.
+    #[prost(enumeration = "Outcome", tag = "7")]
+    pub outcome: i32,
+    /// Cause, in a word: of an ABORT as in AbortCause (`refused`, `deadline`, …), of a heuristic outcome `mixed` or
+    /// `hazard`, of what is held up `stalled`, `pivot_unanswered`, `refused_after_commit` or `output_too_large`;
+    /// otherwise empty.
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
+    /// The branch that is the cause of an ABORT, if one is.
+    #[prost(string, tag = "9")]
+    pub branch_id: ::prost::alloc::string::String,
+    /// More about the cause, for people.
+    #[prost(string, tag = "10")]
+    pub detail: ::prost::alloc::string::String,
+    /// Name of the identity that began it; empty without identities.
+    #[prost(string, tag = "11")]
+    pub initiator: ::prost::alloc::string::String,
+    /// Its participants, each once.
+    #[prost(string, repeated, tag = "12")]
+    pub participants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Its metadata.
+    #[prost(map = "string, string", tag = "13")]
+    pub metadata: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// When it was begun; absent if that cannot be read.
+    #[prost(message, optional, tag = "14")]
+    pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for TransactionEvent {
+    const NAME: &'static str = "TransactionEvent";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.TransactionEvent".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.TransactionEvent".into()
+    }
+}
 /// Asks for the decisions of branches.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InquireBranchesRequest {
@@ -2116,6 +2234,51 @@ impl ::prost::Name for ServerLimits {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/unanimo.v1.ServerLimits".into()
+    }
+}
+/// Kind of an event of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TransactionEventKind {
+    /// Never sent.
+    Unspecified = 0,
+    /// It has ended after COMMIT: every branch is committed.
+    Committed = 1,
+    /// It has ended after ABORT: every branch is undone.
+    Aborted = 2,
+    /// It has ended, and a branch has ended against the decision, or nobody can tell.
+    Heuristic = 3,
+    /// Something holds it up, and a person has to look at it. It may go on by itself, and be held up again.
+    Stalled = 4,
+    /// An operator has said that its heuristic outcome is dealt with.
+    Forgotten = 5,
+}
+impl TransactionEventKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TRANSACTION_EVENT_KIND_UNSPECIFIED",
+            Self::Committed => "TRANSACTION_EVENT_KIND_COMMITTED",
+            Self::Aborted => "TRANSACTION_EVENT_KIND_ABORTED",
+            Self::Heuristic => "TRANSACTION_EVENT_KIND_HEURISTIC",
+            Self::Stalled => "TRANSACTION_EVENT_KIND_STALLED",
+            Self::Forgotten => "TRANSACTION_EVENT_KIND_FORGOTTEN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TRANSACTION_EVENT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "TRANSACTION_EVENT_KIND_COMMITTED" => Some(Self::Committed),
+            "TRANSACTION_EVENT_KIND_ABORTED" => Some(Self::Aborted),
+            "TRANSACTION_EVENT_KIND_HEURISTIC" => Some(Self::Heuristic),
+            "TRANSACTION_EVENT_KIND_STALLED" => Some(Self::Stalled),
+            "TRANSACTION_EVENT_KIND_FORGOTTEN" => Some(Self::Forgotten),
+            _ => None,
+        }
     }
 }
 /// The act that the coordinator's record allows for a branch in doubt.
@@ -2522,6 +2685,36 @@ pub mod coordinator_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Streams events of all transactions: those that have ended, are held up or were forgotten. A caller that
+        /// comes again with its last revision misses none, and may see some again. The stream has no end of its
+        /// own: it ends with OK at the deadline of the call, and with UNAVAILABLE when the coordinator stops.
+        /// Caller: operator or viewer; an initiator sees those of the transactions that it began.
+        pub async fn watch_transactions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchTransactionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchTransactionsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/unanimo.v1.CoordinatorService/WatchTransactions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("unanimo.v1.CoordinatorService", "WatchTransactions"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Tells a participant the decision for branches that it holds in doubt. Caller: participant, for
         /// branches of its own name.
         pub async fn inquire_branches(
@@ -2713,6 +2906,26 @@ pub mod coordinator_service_server {
             request: tonic::Request<super::WatchTransactionRequest>,
         ) -> std::result::Result<
             tonic::Response<Self::WatchTransactionStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchTransactions method.
+        type WatchTransactionsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::WatchTransactionsResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Streams events of all transactions: those that have ended, are held up or were forgotten. A caller that
+        /// comes again with its last revision misses none, and may see some again. The stream has no end of its
+        /// own: it ends with OK at the deadline of the call, and with UNAVAILABLE when the coordinator stops.
+        /// Caller: operator or viewer; an initiator sees those of the transactions that it began.
+        async fn watch_transactions(
+            &self,
+            request: tonic::Request<super::WatchTransactionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchTransactionsStream>,
             tonic::Status,
         >;
         /// Tells a participant the decision for branches that it holds in doubt. Caller: participant, for
@@ -3238,6 +3451,57 @@ pub mod coordinator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchTransactionSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/unanimo.v1.CoordinatorService/WatchTransactions" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchTransactionsSvc<T: CoordinatorService>(pub Arc<T>);
+                    impl<
+                        T: CoordinatorService,
+                    > tonic::server::ServerStreamingService<
+                        super::WatchTransactionsRequest,
+                    > for WatchTransactionsSvc<T> {
+                        type Response = super::WatchTransactionsResponse;
+                        type ResponseStream = T::WatchTransactionsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchTransactionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CoordinatorService>::watch_transactions(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchTransactionsSvc(inner);
                         let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

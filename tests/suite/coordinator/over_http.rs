@@ -127,7 +127,7 @@ impl Call {
                 })
             });
             let path = format!("{}?{}", self.path, query.collect::<Vec<_>>().join("&"));
-            if self.rpc == "WatchTransaction" {
+            if self.rpc.starts_with("WatchTransaction") {
                 return first_event(address, &path, headers).await.0;
             }
             return http_call(address, "GET", &path, headers, b"").await;
@@ -248,6 +248,12 @@ pub(super) fn calls(tx_id: &str, held: &str, cluster_id: &str) -> Vec<Call> {
         get("ListTransactions", "/v1/transactions".into(), json!({}), list),
         get("WatchTransaction", tx(":watch"), of_tx.clone(), json!({})),
         get("WatchTransaction", gid(":watch"), of_gid.clone(), json!({"includeOutputs": true})),
+        get(
+            "WatchTransactions",
+            "/v1/transactions:watch".into(),
+            json!({}),
+            json!({"onlyNew": true, "kinds": ["TRANSACTION_EVENT_KIND_STALLED"]}),
+        ),
         get("ExportTransaction", tx(":export"), of_tx.clone(), json!({"pageSize": 1})),
         get("ExportTransaction", gid(":export"), of_gid.clone(), json!({})),
         post(

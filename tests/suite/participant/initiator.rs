@@ -97,6 +97,7 @@ fn wait(value: i32) -> &'static str {
 #[tonic::async_trait]
 impl CoordinatorService for Fake {
     type WatchTransactionStream = tokio_stream::Empty<Result<WatchTransactionResponse, Status>>;
+    type WatchTransactionsStream = tokio_stream::Empty<Result<WatchTransactionsResponse, Status>>;
 
     async fn submit_transaction(
         &self,
@@ -199,6 +200,13 @@ impl CoordinatorService for Fake {
         &self,
         _: Request<WatchTransactionRequest>,
     ) -> Result<Response<Self::WatchTransactionStream>, Status> {
+        Err(Status::unimplemented("nobody watches here"))
+    }
+
+    async fn watch_transactions(
+        &self,
+        _: Request<WatchTransactionsRequest>,
+    ) -> Result<Response<Self::WatchTransactionsStream>, Status> {
         Err(Status::unimplemented("nobody watches here"))
     }
 

@@ -114,6 +114,8 @@ macro_rules! serve {
         impl CoordinatorService for Inquired {
             type WatchTransactionStream =
                 tokio_stream::Empty<Result<WatchTransactionResponse, Status>>;
+            type WatchTransactionsStream =
+                tokio_stream::Empty<Result<WatchTransactionsResponse, Status>>;
 
             async fn inquire_branches(
                 &self,
@@ -167,5 +169,6 @@ serve! {
     get_transaction(GetTransactionRequest) -> GetTransactionResponse;
     list_transactions(ListTransactionsRequest) -> ListTransactionsResponse;
     watch_transaction(WatchTransactionRequest) -> Self::WatchTransactionStream;
+    watch_transactions(WatchTransactionsRequest) -> Self::WatchTransactionsStream;
     export_transaction(ExportTransactionRequest) -> ExportTransactionResponse;
 }

@@ -43,6 +43,7 @@ fn request(rpc: &str, of: &Begun) -> (&'static str, String, Value) {
         "GetTransaction" => ("GET", gid, Value::Null),
         "ListTransactions" => ("GET", "/v1/transactions?participant=p".into(), Value::Null),
         "WatchTransaction" => ("GET", format!("{tx}:watch"), Value::Null),
+        "WatchTransactions" => ("GET", "/v1/transactions:watch".into(), Value::Null),
         "ExportTransaction" => ("GET", format!("{tx}:export"), Value::Null),
         "InquireBranches" => {
             let branches = json!([{"txId": of.tx_id, "branchId": "a"}]);
@@ -73,7 +74,7 @@ async fn found(world: &World, header: &str, rpc: &str, of: &Begun) -> (&'static 
     let headers = [("authorization", header), ("content-type", "application/json")];
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let reply = match rpc {
-        "WatchTransaction" => first_event(address, &path, &headers).await.0,
+        "WatchTransaction" | "WatchTransactions" => first_event(address, &path, &headers).await.0,
         _ => http_call(address, method, &path, &headers, body.as_bytes()).await,
     };
     let is_missing =

@@ -201,6 +201,9 @@ pub(super) async fn call(rpc: &str, link: Link, of: &Begun) -> Result<(), Status
             let request = v1::WatchTransactionRequest { key, ..Default::default() };
             coordinator.watch_transaction(request).await.map(drop)
         }
+        "WatchTransactions" => {
+            coordinator.watch_transactions(v1::WatchTransactionsRequest::default()).await.map(drop)
+        }
         "ExportTransaction" => {
             let key = Some(v1::export_transaction_request::Key::TxId(tx_id));
             let request = v1::ExportTransactionRequest { key, ..Default::default() };
@@ -288,7 +291,7 @@ async fn each_role_may_do_what_the_table_says() {
     let file = File::new();
     let world = file.world().await;
     let (rows, mut wrong) = (table(), Vec::new());
-    assert_eq!(rows.len(), 19, "every rpc has a row");
+    assert_eq!(rows.len(), 20, "every rpc has a row");
     for (rpc, cells) in rows {
         assert_eq!(cells.len(), COLUMNS.len(), "{rpc}");
         for (column, expected) in cells.iter().enumerate() {
@@ -337,6 +340,33 @@ async fn whoever_is_not_known_is_not_served_and_a_revoked_token_is_none() {
     .await;
     let status = call("GetTransaction", file.link(&world, 1), &begun).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound, "the others go on: {status}");
+}
+
+/// Events tell an initiator of its own transactions alone.
+#[tokio::test]
+async fn an_initiator_sees_events_of_its_own_alone() {
+    let file = File::new();
+    let world = file.world().await;
+    let follow = async |column: usize| {
+        let mut client = CoordinatorServiceClient::new(file.link(&world, column));
+        let request = v1::WatchTransactionsRequest::default();
+        client.watch_transactions(request).await.unwrap().into_inner()
+    };
+    let (mut own, mut others, mut all) = (follow(0).await, follow(1).await, follow(5).await);
+    for (column, gid) in [(0, "of-one"), (1, "of-another")] {
+        let mut client = CoordinatorServiceClient::new(file.link(&world, column));
+        client.submit_transaction(tcc(gid, &["ok"])).await.unwrap();
+        let first = async |stream: &mut tonic::Streaming<v1::WatchTransactionsResponse>| loop {
+            let next = tokio::time::timeout(std::time::Duration::from_secs(60), stream.message());
+            let news = next.await.expect("it is silent").unwrap().unwrap();
+            if let Some(event) = news.event {
+                return event.gid;
+            }
+        };
+        assert_eq!(first(&mut all).await, gid);
+        let seen = if column == 0 { first(&mut own).await } else { first(&mut others).await };
+        assert_eq!(seen, gid, "the first that it sees is its own");
+    }
 }
 
 /// Another initiator learns nothing by a gid that it can guess.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
 use unanimo_coordinator::store::{
-    Claim, Filter, Key, LockTake, LockTaken, PhaseName, PostgresOptions, Retention, Written, open,
+    Claim, FeedCursor, Filter, Key, LockTake, LockTaken, NewsOf, PhaseName, PostgresOptions,
+    Retention, Written, open,
 };
 use unanimo_core::{LockMode, LockName, PhaseTwoAnswer, PhaseTwoOperation, Timestamp, Version};
 
@@ -116,6 +117,26 @@ async fn a_batch_reads_nothing_of_what_others_have_parked() {
     fixture.store.close().await;
     let found = counts(&mut raw, "parked").await;
     assert!(found.read <= 100, "{found:?}");
+}
+
+/// A look for news reads what is new, however much has ended before.
+#[tokio::test]
+async fn a_look_for_news_reads_nothing_of_what_ended_before() {
+    let fixture = Fixture::postgres().await;
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    finished(&fixture, 2_000, now()).await;
+    fixture.store.close().await;
+    sqlx::query("ANALYZE").execute(&mut raw).await.unwrap();
+    let before = counts(&mut raw, "log").await;
+    let store = open(&fixture.url, &PostgresOptions::default()).await.unwrap();
+    let cursor = FeedCursor::of(fixture.me, false);
+    for of in [NewsOf::Range(cursor.next, cursor.end()), NewsOf::Writes(vec![cursor.next; 100])] {
+        let found = store.feed().news(of, 256).await.unwrap();
+        assert!(found.news.is_empty(), "they have other names");
+    }
+    store.close().await;
+    let after = counts(&mut raw, "log").await;
+    assert!(after.read - before.read <= 10, "{} rows were read", after.read - before.read);
 }
 
 /// Counts grow with what is open, and with what has ended in the time that is asked for.

@@ -4,16 +4,22 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sqlx::{Connection, Executor, PgConnection};
-use unanimo_coordinator::store::{Claim, Key, PostgresOptions, Purged, Store};
-use unanimo_core::{Incarnation, Timestamp, TxId, Version};
+use unanimo_coordinator::store::{
+    Claim, FeedCursor, Key, News, NewsOf, PostgresOptions, Purged, Store,
+};
+use unanimo_core::{Incarnation, PhaseTwoAnswer, Timestamp, TxId, Version};
 use uuid::Uuid;
 
 use super::damaged::{Disk, RETENTION, damage_pages_of, write_at};
+use super::feed::ended;
 use super::{Fixture, count, create, execute};
 use crate::fixtures::{LONG_AGO, now};
 
 /// Transactions: more than a page takes.
 const EACH: usize = 24;
+
+/// Writes of ends: the first one is on the first page, and the others are not.
+const NEWS: [u64; 4] = [10, 20, 30, 40];
 
 type Ids = BTreeSet<Uuid>;
 
@@ -58,15 +64,20 @@ async fn l3_parking_goes_on_beside_a_damaged_page() {
     let (disk, url) = Disk::start().await;
     let fixture = Fixture::open(url.clone()).await;
     let at = now();
+    ended(&fixture, NEWS[0], &PhaseTwoAnswer::Done).await;
     // It is on the first page, and what is written later is not.
     let bad = write_at(&fixture, "", at, false).await.id();
     let mut ids = Ids::from([bad.0]);
     for _ in 1..EACH {
         ids.insert(write_at(&fixture, "", at, false).await.id().0);
     }
+    for number in &NEWS[1..] {
+        ended(&fixture, *number, &PhaseTwoAnswer::Done).await;
+    }
     fixture.store.close().await;
     damage_pages_of(&disk, &url, &[bad]).await;
     let store = super::store::open(&url, &PostgresOptions::default()).await.unwrap();
+    news_beside_it_is_found(&*store, fixture.me).await;
     let sound = readable(&*store, &ids).await;
     assert!(!sound.is_empty() && !sound.contains(&bad.0));
     let heir = Fixture { me: create(&store, "two").await, url, store };
@@ -92,6 +103,27 @@ async fn l3_parking_goes_on_beside_a_damaged_page() {
     assert_eq!(count(&heir, "fences WHERE all_parked").await, 1);
     let third = create(&heir.store, "three").await;
     assert_eq!(claim(&*heir.store, third).await, (Ids::new(), Ids::new()));
+}
+
+/// Checks that the feed gets what can be read, and is told which write cannot.
+async fn news_beside_it_is_found(store: &dyn Store, me: Incarnation) {
+    let cursor = FeedCursor::of(me, false);
+    let numbers = |news: &[News]| -> Vec<u64> {
+        news.iter().map(|news| news.write_id.as_u64_pair().1).collect()
+    };
+    let range = |from| NewsOf::Range(from, cursor.end());
+    let all = store.feed().news(range(cursor.next), 9).await.unwrap();
+    assert_eq!(numbers(&all.news), NEWS[1..]);
+    let bad = Uuid::from_u64_pair(me.0.cast_unsigned(), NEWS[0]);
+    assert_eq!((all.reached, all.unreadable), (cursor.end(), vec![bad]));
+    let first = store.feed().news(range(cursor.next), 1).await.unwrap();
+    assert_eq!(numbers(&first.news), [NEWS[1]]);
+    let rest = store.feed().news(range(first.reached), 9).await.unwrap();
+    assert_eq!(numbers(&rest.news), NEWS[2..]);
+    let ids = NEWS.map(|number| Uuid::from_u64_pair(me.0.cast_unsigned(), number));
+    let mut named = store.feed().news(NewsOf::Writes(ids.to_vec()), 9).await.unwrap();
+    named.news.sort_unstable_by_key(|news| news.write_id);
+    assert_eq!((numbers(&named.news), named.unreadable), (NEWS[1..].to_vec(), vec![bad]));
 }
 
 /// Checks that what is in the log alone is found while nobody may read the names.

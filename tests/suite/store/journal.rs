@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use unanimo_coordinator::store::journal::{self, Completion, Ended, Handle, Observer};
+use unanimo_coordinator::store::journal::{self, Completion, Ended, Handle, Observer, Reach};
 use unanimo_coordinator::store::{Claim, Key, Life, Store};
 use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Transition, TxId, Version};
 use unanimo_tests::wait::until;
@@ -23,6 +23,7 @@ on_both_stores!(
     a_row_that_somebody_changed_is_lost,
     s5_a_life_that_lost_its_row_writes_nothing_more,
     the_journal_ends_when_it_is_fenced,
+    its_reach_ends_at_the_first_open_write,
 );
 
 /// Observer that counts flushes.
@@ -253,4 +254,34 @@ async fn the_journal_ends_when_it_is_fenced(fixture: Fixture) {
     assert!(matches!(end, Err(journal::Error::Fenced(me)) if me == fixture.me), "{end:?}");
     let stored = fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().unwrap();
     assert_eq!(stored.record.version, Version(1));
+}
+
+async fn its_reach_ends_at_the_first_open_write(fixture: Fixture) {
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let (hour, none, handle) = (Duration::from_secs(3600), Duration::ZERO, journal.handle.clone());
+    let id = |number| Uuid::from_u64_pair(7, number);
+    let reach = |until, open: &[u64]| {
+        Some(Reach { until: id(until), open: open.iter().copied().map(id).collect() })
+    };
+    assert_eq!(handle.reach(none, 9), None);
+    let gid = new_gid();
+    let mut begun = Vec::new();
+    for (number, gid) in [(1, gid.clone()), (2, new_gid()), (3, new_gid())] {
+        let (live, begin) = Live::begin(&gid);
+        handle.submit(begin, id(number), Life::default());
+        begun.push((live.id(), Version(1)));
+    }
+    // The journal has not run yet.
+    assert_eq!(handle.reach(hour, 9), reach(1, &[]));
+    assert_eq!(handle.reach(none, 9), reach(4, &[1, 2, 3]));
+    assert_eq!(handle.reach(none, 2), reach(3, &[1, 2]));
+    assert_eq!(journal.completed(&begun).await, []);
+    assert_eq!(handle.reach(hour, 9), reach(4, &[]));
+    // What is not written is open no more.
+    let (live, begin) = Live::begin(&gid);
+    handle.submit(begin, id(4), Life::default());
+    assert_eq!(handle.reach(hour, 9), reach(4, &[]));
+    assert_eq!(journal.completed(&[(live.id(), Version(1))]).await.len(), 1);
+    assert_eq!(handle.reach(hour, 9), reach(5, &[]));
+    journal.end().await.unwrap();
 }

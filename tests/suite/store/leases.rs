@@ -11,8 +11,8 @@ use sqlx::{Connection, Executor};
 use unanimo_coordinator::cluster::birth::Candidate;
 use unanimo_coordinator::cluster::lease;
 use unanimo_coordinator::store::{
-    self, Audit, BatchWriter, Endpoints, Error, IncarnationList, Incarnations, LiveIncarnation,
-    Locks, PostgresOptions, Purge, Store, Transactions,
+    self, Audit, BatchWriter, Endpoints, Error, Feed, IncarnationList, Incarnations,
+    LiveIncarnation, Locks, PostgresOptions, Purge, Store, Transactions,
 };
 use unanimo_core::Incarnation;
 use unanimo_tests::postgres::Server;
@@ -224,6 +224,9 @@ impl Store for Waking {
     }
     fn audit(&self) -> &dyn Audit {
         self.store.audit()
+    }
+    fn feed(&self) -> &dyn Feed {
+        self.store.feed()
     }
     fn purge(&self) -> &dyn Purge {
         self.store.purge()

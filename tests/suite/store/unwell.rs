@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use unanimo_coordinator::store::{
-    Audit, BatchError, BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store,
+    Audit, BatchError, BatchWriter, Endpoints, Error, Feed, Incarnations, Locks, Purge, Store,
     Transactions, Write, Written,
 };
 use unanimo_core::Incarnation;
@@ -131,6 +131,9 @@ impl Store for Unwell {
     }
     fn audit(&self) -> &dyn Audit {
         self.store.audit()
+    }
+    fn feed(&self) -> &dyn Feed {
+        self.store.feed()
     }
     fn purge(&self) -> &dyn Purge {
         self.store.purge()

@@ -19,7 +19,7 @@ struct Modules {
 const MODULES: &[Modules] = &[
     Modules {
         krate: "unanimo-coordinator",
-        modules: &["audit", "store", "participants", "cluster"],
+        modules: &["audit", "feed", "store", "participants", "cluster"],
         may_not_use: &["engine", "api", "admin", "coordinator", "cli"],
     },
     Modules {

@@ -360,7 +360,7 @@ impl Client {
     }
 
     /// Makes a request with this time limit.
-    pub(super) fn request_within<T>(message: T, timeout: Duration) -> Request<T> {
+    pub(crate) fn request_within<T>(message: T, timeout: Duration) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(timeout);
         request

@@ -9,6 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use unanimo_core::Violation;
 
 use super::super::bounds::{MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, bounded, first_fields};
+use crate::store::FeedEnds;
 
 /// Domain of every reason.
 pub const DOMAIN: &str = "unanimo";
@@ -124,6 +125,8 @@ reasons! {
         "The transaction of this tx_id ended so long ago that its outcome was deleted.";
     GidUnknown = "GID_UNKNOWN", NotFound, final, None,
         "No transaction has this gid: it was never seen, or was purged after the gid retention, which GetServerInfo tells.";
+    RevisionUnknown = "REVISION_UNKNOWN", OutOfRange, final, None,
+        "Events behind the revision of WatchTransactions were purged, or there is no such revision: the database is another one, has gone back, or was restored, and other events have followed. `oldest` in the metadata is the revision from which on all events are kept, `last` that of the last one. Begin with `after_revision` = `oldest`, and take into account that events were missed.";
     OtherCluster = "OTHER_CLUSTER", FailedPrecondition, final, None,
         "The branches of InquireBranches belong to another coordinator group; `cluster_id` in the metadata names the one that was asked. Nothing can be told of them.";
     OtherDatabase = "OTHER_DATABASE", FailedPrecondition, final, None,
@@ -212,4 +215,20 @@ impl Reason {
         }
         self.status_with(message, violations, &[])
     }
+}
+
+/// Refuses to go on from a revision: what comes behind it is not all there.
+pub(in crate::api) fn revision_unknown(asked: u64, ends: FeedEnds) -> Status {
+    let FeedEnds { purged, last } = ends;
+    let message = if asked < purged {
+        format!(
+            "events behind revision {asked} were purged: all are kept that come behind revision {purged}"
+        )
+    } else {
+        format!(
+            "there is no revision {asked}: the last one is {last}, and the database has gone back, or is another one"
+        )
+    };
+    let metadata = [("oldest", purged.to_string()), ("last", last.to_string())];
+    Reason::RevisionUnknown.status_with(message, &[], &metadata)
 }

@@ -89,9 +89,12 @@ impl Events {
     }
 }
 
-/// Returns the revision of the transaction in a message, if it has one.
+/// Returns the revision of a message, or of the transaction in it, if it has one.
 fn revision(message: &MessageDescriptor, bytes: &[u8]) -> Option<u64> {
     let message = DynamicMessage::decode(message.clone(), bytes).ok()?;
+    if let Some(revision) = message.get_field_by_name("revision") {
+        return revision.as_u64();
+    }
     let transaction = message.get_field_by_name("transaction")?;
     transaction.as_message()?.get_field_by_name("revision")?.as_u64()
 }

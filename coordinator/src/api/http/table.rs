@@ -49,6 +49,7 @@ routes! {
     GetTransaction: GET "/v1/tx/{tx_id}";
     WatchTransaction: GET "/v1/transactions/{gid}:watch";
     WatchTransaction: GET "/v1/tx/{tx_id}:watch";
+    WatchTransactions: GET "/v1/transactions:watch";
     ExportTransaction: GET "/v1/transactions/{gid}:export";
     ExportTransaction: GET "/v1/tx/{tx_id}:export";
     RollbackTransaction: POST "/v1/transactions/{gid}:rollback";
@@ -134,6 +135,7 @@ mod tests {
             (Method::POST, "/v1/transactions", "SubmitTransaction"),
             (Method::GET, "/v1/transactions/a%3Ab", "GetTransaction a:b"),
             (Method::GET, "/v1/transactions/a:watch", "WatchTransaction a"),
+            (Method::GET, "/v1/transactions:watch", "WatchTransactions"),
             (Method::GET, "/v1/transactions/a%3Awatch", "GetTransaction a:watch"),
             (Method::POST, "/v1/tx/t/branches/b:resolve", "ResolveBranch t b"),
             (Method::POST, "/v1/tx/t:commit", "CommitTransaction t"),

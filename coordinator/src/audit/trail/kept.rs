@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use unanimo_core::Incarnation;
 
 use crate::store::{
-    self, Audit, AuditEnds, AuditLink, AuditRange, AuditRow, BatchWriter, Endpoints, Error,
+    self, Audit, AuditEnds, AuditLink, AuditRange, AuditRow, BatchWriter, Endpoints, Error, Feed,
     Incarnations, Locks, PostgresOptions, Purge, Store, Transactions,
 };
 
@@ -189,6 +189,9 @@ impl Store for Kept {
     }
     fn audit(&self) -> &dyn Audit {
         self
+    }
+    fn feed(&self) -> &dyn Feed {
+        self.store.feed()
     }
     fn purge(&self) -> &dyn Purge {
         self.store.purge()

@@ -286,9 +286,9 @@ impl Lane {
     fn complete_one(&self, write: &Write, ended: Ended) -> Completion {
         let (tx_id, life) = (write.transition.tx_id, write.life);
         match ended {
-            Ended::Durable(_) => self.queue.done(tx_id),
+            Ended::Durable(_) => self.queue.done(tx_id, write.write_id),
             Ended::GidHeld(_) | Ended::Lost | Ended::WentBack(_) | Ended::Refused(_) => {
-                self.queue.drop_all(tx_id, life);
+                self.queue.drop_all(tx_id, write.write_id, life);
             }
         }
         let flush = self.flush.filter(|_| matches!(ended, Ended::Durable(_)));

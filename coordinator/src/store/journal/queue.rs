@@ -1,6 +1,6 @@
 //! Queue of writes: of each transaction at most one waits, and at most one is under way.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use unanimo_core::{Incarnation, Transition, TxId, Version};
 use uuid::Uuid;
 
 use super::super::{Life, Write};
+use super::Reach;
 
 /// Between two of those that go alone, as long as others wait in the slow lane.
 const ALONE_PAUSE: Duration = Duration::from_secs(1);
@@ -88,6 +89,10 @@ struct Inner {
     /// Lives that have lost their rows, until their owner says that it knows. So they are as few as
     /// results that are not read yet.
     lost: HashMap<TxId, Life>,
+    /// Writes of which it is not known yet what becomes of them, and since when they are here.
+    open: BTreeMap<Uuid, Instant>,
+    /// The highest identifier of a write that was handed over.
+    last: Option<Uuid>,
     /// Rows that were written.
     written: u64,
     closed: bool,
@@ -175,6 +180,7 @@ impl Queue {
         if inner.lost.get(&tx_id) == Some(&life) {
             return;
         }
+        inner.last = inner.last.max(Some(write_id));
         let slot = inner.slots.entry(tx_id).or_default();
         if let Some(write) = &mut slot.waiting {
             debug_assert_eq!(write.life, life, "a life ends before the next one begins");
@@ -183,9 +189,26 @@ impl Queue {
         }
         let in_line = slot.begins().is_some();
         slot.waiting = Some(Write { life, write_id, base, former, transition });
+        inner.open.insert(write_id, Instant::now());
         let line = if in_line { None } else { inner.enqueue(tx_id) };
         drop(inner);
         self.wake(line);
+    }
+
+    /// Returns up to where it is known of each write what became of it, but for those that are open for longer than
+    /// this: these are named. `None` before the first write.
+    pub(super) fn reach(&self, patience: Duration, open_max: usize) -> Option<Reach> {
+        let inner = self.lock();
+        let last = inner.last?;
+        let mut open = Vec::new();
+        for (write_id, since) in &inner.open {
+            if open.len() == open_max || since.elapsed() < patience {
+                return Some(Reach { until: *write_id, open });
+            }
+            open.push(*write_id);
+        }
+        let until = Uuid::from_u128(last.as_u128().saturating_add(1));
+        Some(Reach { until, open })
     }
 
     pub(super) fn backlog(&self) -> usize {
@@ -233,9 +256,10 @@ impl Queue {
 
     /// The write is durable: what came for the transaction meanwhile goes next. Where one that went alone
     /// is through, what held the others up may be gone, too.
-    pub(super) fn done(&self, tx_id: TxId) {
+    pub(super) fn done(&self, tx_id: TxId, write_id: Uuid) {
         let mut inner = self.lock();
         inner.written += 1;
+        inner.open.remove(&write_id);
         let Some(slot) = inner.slots.get_mut(&tx_id) else {
             return;
         };
@@ -261,9 +285,14 @@ impl Queue {
 
     /// The write cannot be made: what came for the transaction meanwhile goes with it, and so does
     /// what this life hands over from now on.
-    pub(super) fn drop_all(&self, tx_id: TxId, life: Life) {
+    pub(super) fn drop_all(&self, tx_id: TxId, write_id: Uuid, life: Life) {
         let mut inner = self.lock();
-        inner.slots.remove(&tx_id);
+        inner.open.remove(&write_id);
+        if let Some(slot) = inner.slots.remove(&tx_id) {
+            for write in [slot.again, slot.waiting].into_iter().flatten() {
+                inner.open.remove(&write.write_id);
+            }
+        }
         inner.lost.insert(tx_id, life);
         self.wake_if_drained(inner);
     }
@@ -286,10 +315,15 @@ impl Queue {
         if slot.sent || slot.refused_at.is_some() {
             slot.again = Some(write);
         } else {
-            if let Some(later) = slot.waiting.take() {
+            let later = slot.waiting.take();
+            let folded = later.as_ref().map(|later| later.write_id);
+            if let Some(later) = later {
                 write.transition.fold(later.transition);
             }
             slot.waiting = Some(write);
+            if let Some(folded) = folded {
+                inner.open.remove(&folded);
+            }
         }
         let line = inner.enqueue(tx_id);
         drop(inner);

@@ -18,8 +18,9 @@ use super::damage::{Damage, Step, in_halves};
 use super::transactions::{Aside, SET_ASIDE, of_ids_without_data, set_failed_aside};
 
 /// Transactions that ended before the cutoff, are not heuristic or were forgotten: the last row of each tells. An
-/// operator's acts stay, and so does a saga whose participants may not have asked about their steps yet. The
-/// first row tells when it was begun, and its mode.
+/// operator's acts stay, and so does a saga whose participants may not have asked about their steps yet, and what the
+/// feed does not have yet, of which another row may be the last one. A write that is not the journal's has an identifier
+/// of chance, above all of those that begin with an incarnation. The first row tells when it was begun, and its mode.
 macro_rules! old {
     ($ended:literal) => {
         concat!(
@@ -44,6 +45,13 @@ WHERE ended.ended_ms < $2 AND ended.ended_ms >= $8 AND ended.stripped_ms IS NULL
     AND (first.kind & 32 = 0
         OR ended_ms + least((ended_ms - first.created_ms) / 2, $5) + $6 < $4)
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = ended.tx_id)
+    AND (
+        SELECT count(*) FROM feed CROSS JOIN log AS entry
+        LEFT JOIN feed_cursors ON incarnation = entry.owner
+        WHERE entry.tx_id = ended.tx_id AND entry.kind & 128 <> 0
+            AND entry.write_id < '00000001-0000-0000-0000-000000000000' AND entry.owner >= done_before
+            AND (next_write IS NULL OR entry.write_id >= next_write
+                OR position(uuid_send(entry.write_id) IN open_writes) > 0)) = 0
     AND EXISTS (SELECT 1 FROM fence)
 ORDER BY ended_ms LIMIT $3"
         )

@@ -13,6 +13,7 @@ use self::state::{STATE, STATE_WITH_JSON};
 use super::super::Error;
 use super::bytes::{Maker, Reader};
 use super::event::EventRow;
+use super::kind::NEWS;
 use super::{
     BranchRow, IdentityColumns, OutputRow, StateColumns, TransactionRow, enlistment_name, history,
     ms_to_column, number_to_column, progress, step_to_column,
@@ -100,8 +101,9 @@ impl Encoded {
             put_data(&mut data, OUTPUT, number, &output.media_type, &output.data);
         }
         let is_saga = begins.is_some_and(|begins| begins.mode() == Some(Mode::Saga));
+        let is_news = state.ended_ms.is_some() || transition.state.is_held_up();
         Self {
-            kind: state.kind(is_saga),
+            kind: state.kind(is_saga) | if is_news { NEWS } else { 0 },
             created_ms: identity.as_ref().map(|identity| identity.created_ms),
             ended_ms: state.ended_ms,
             stripped_ms: transition.stripped_at.map(ms_to_column),

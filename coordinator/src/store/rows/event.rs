@@ -1,7 +1,7 @@
 //! Events: lines for people.
 
 use sqlx::{FromRow, Row};
-use unanimo_core::{Event, EventKind, TxId};
+use unanimo_core::{Event, EventKind, TxId, Version};
 
 use super::super::{Error, in_full};
 use super::{corrupt, ms_from_column, number_from_column};
@@ -50,6 +50,12 @@ fn tell(tx_id: TxId, error: &Error) {
 }
 
 impl EventRow {
+    /// Returns the event with its version, if it can be read.
+    pub(super) fn read_whole(&self) -> Option<(Version, Event)> {
+        let version = Version(self.version);
+        self.clone().into_event().ok().map(|event| (version, event))
+    }
+
     fn into_event(self) -> Result<Event, Error> {
         let kind = EventKind::ALL.iter().copied().find(|kind| kind.as_str() == self.kind);
         Ok(Event {

@@ -11,6 +11,8 @@ const ASLEEP: i16 = 0x10;
 const SAGA: i16 = 0x20;
 /// It ended against its decision, and nobody has cleared that: its details stay.
 const HELD: i16 = 0x40;
+/// It has ended, or something holds it up: it may be news. In statements it is 128.
+pub(super) const NEWS: i16 = 0x80;
 
 /// Reasons for which a person has to look at a transaction, in column `reasons` of `parked`.
 const STALLED: i16 = 1;
@@ -29,6 +31,16 @@ fn phase_number(phase: &str) -> i16 {
 pub(in crate::store) fn phase_of(kind: i16) -> PhaseName {
     let index = usize::try_from(kind & PHASE).unwrap_or(1);
     PhaseName::ALL.get(index).copied().unwrap_or(PhaseName::Active)
+}
+
+/// Tells whether a kind is of what ended against its decision, and nobody has cleared that.
+pub(in crate::store) fn is_held(kind: i16) -> bool {
+    kind & HELD != 0
+}
+
+/// Tells whether a kind is of what may be news.
+pub(in crate::store) fn is_news(kind: i16) -> bool {
+    kind & NEWS != 0
 }
 
 impl StateColumns {

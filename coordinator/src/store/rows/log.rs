@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
-use unanimo_core::{BranchNumber, Digest, Incarnation, ParticipantName, Timestamp, Version};
+use unanimo_core::{BranchNumber, Digest, Event, Incarnation, ParticipantName, Timestamp, Version};
 use uuid::Uuid;
 
 use super::super::transactions::Found;
@@ -223,6 +223,13 @@ pub(in crate::store) fn one(found: Option<Read>) -> Result<Option<Stored>, Error
 }
 
 impl Read {
+    /// Returns it, if it can be read, and its events that can be read, each with its version.
+    pub(in crate::store) fn with_events(self) -> (Found, Vec<(Version, Event)>) {
+        let events = self.content.events.iter().filter_map(super::event::EventRow::read_whole);
+        let events = events.collect();
+        (self.into_found(), events)
+    }
+
     /// Returns its events.
     pub(in crate::store) fn into_events(self) -> Vec<super::event::EventRow> {
         self.content.events

@@ -79,7 +79,7 @@ impl StateColumns {
     pub(in crate::store) fn of(state: &State) -> Self {
         let (abort_cause, abort_branch) = match state.phase.decision() {
             Some(Decision::Abort(cause)) => {
-                (Some(cause_name(cause).into()), cause.number().map(number_to_column))
+                (Some(cause.name().into()), cause.number().map(number_to_column))
             }
             Some(Decision::Commit) | None => (None, None),
         };
@@ -203,19 +203,5 @@ fn decided_at(phase: Phase) -> Option<Timestamp> {
     match phase {
         Phase::InDoubt { at } => Some(at),
         other => other.decided_at(),
-    }
-}
-
-fn cause_name(cause: AbortCause) -> &'static str {
-    match cause {
-        AbortCause::Refused(_) => "refused",
-        AbortCause::Deadline => "deadline",
-        AbortCause::Rollback => "rollback",
-        AbortCause::Unlisted(_) => "unlisted",
-        AbortCause::NoVote(_) => "no_vote",
-        AbortCause::GaveUp(_) => "gave_up",
-        AbortCause::OutputDropped(_) => "output_dropped",
-        AbortCause::Locked(_) => "locked",
-        AbortCause::Parent => "parent",
     }
 }

@@ -34,6 +34,14 @@ WHERE ended.ended_ms < $1 AND ended.stripped_ms IS NULL AND ended.kind & 64 = 0
     AND NOT EXISTS (
         SELECT 1 FROM log AS later WHERE later.tx_id = ended.tx_id AND later.follows > ended.follows)
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = ended.tx_id)
+    AND NOT EXISTS (
+        SELECT 1 FROM feed CROSS JOIN log AS entry LEFT JOIN feed_cursors ON incarnation = entry.owner
+        WHERE entry.tx_id = ended.tx_id AND entry.kind & 128 <> 0
+            AND entry.write_id < x'00000001000000000000000000000000' AND entry.owner >= done_before
+            AND (next_write IS NULL OR entry.write_id >= next_write
+                OR instr(open_writes, entry.write_id) > 0)",
+    sound!("entry"),
+    ")
     AND (
         SELECT first.kind & 32 = 0
             OR ended.ended_ms + min((ended.ended_ms - first.created_ms) / 2, $4) + $5 < $3

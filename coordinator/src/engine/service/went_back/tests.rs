@@ -28,12 +28,10 @@ use crate::engine::message::Message;
 use crate::engine::{Answer, Clock, Handle, Parts, Until, engine};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
-use crate::participants::ParticipantService;
-use crate::participants::directory::Directory;
-use crate::store::journal::journal;
+use crate::participants::{ParticipantService, directory::Directory};
 use crate::store::{
-    self, Audit, BatchError, BatchWriter, Endpoints, Error, Incarnations, Locks, PostgresOptions,
-    Purge, Store, Transactions, Write, Written,
+    self, Audit, BatchError, BatchWriter, Endpoints, Error, Feed, Incarnations, Locks,
+    PostgresOptions, Purge, Store, Transactions, Write, Written, journal::journal,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -126,6 +124,9 @@ impl Store for Replaced {
     }
     fn audit(&self) -> &dyn Audit {
         self.store.audit()
+    }
+    fn feed(&self) -> &dyn Feed {
+        self.store.feed()
     }
     fn purge(&self) -> &dyn Purge {
         self.store.purge()

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 use unanimo_migrations::coordinator::SQLITE as MIGRATIONS;
 
-use super::super::{batch, locks, purge};
+use super::super::{batch, feed, locks, purge};
 use super::*;
 
 /// Returns the names under which a statement reads the log.
@@ -52,6 +52,8 @@ async fn no_statement_goes_through_all_of_the_log() {
         parked::IS_ANY_YOUNG,
         parked::PART,
         parked::PARK,
+        feed::NEWS_OF_RANGE,
+        feed::NEWS_OF_WRITE,
         purge::OLD,
         purge::STRIPPED,
         locks::IS_OPEN,

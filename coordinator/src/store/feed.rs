@@ -1,0 +1,299 @@
+//! The feed: numbered events of all transactions, made of rows of the log.
+//!
+//! The store finds the rows that may tell of something, and keeps what is made of them as bytes: what an event
+//! means is not its business.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
+use uuid::Uuid;
+
+use super::rows::{Read, is_held, is_news, ms_from_column, phase_of};
+use super::{Error, Found, PhaseName};
+
+/// Ends of the feed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeedEnds {
+    /// Revision of the last event that was purged; 0 if none was.
+    pub purged: u64,
+    /// Revision of the last event; 0 if there never was one.
+    pub last: u64,
+}
+
+/// Place up to which the rows of an incarnation are in the feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedCursor {
+    /// The incarnation.
+    pub incarnation: Incarnation,
+    /// It writes no more.
+    pub is_fenced: bool,
+    /// Number of the changes of this cursor.
+    pub step: i64,
+    /// The first write that is not in the feed.
+    pub next: Uuid,
+    /// Writes before that of which nobody knew what became of them.
+    pub open: Vec<Uuid>,
+}
+
+impl FeedCursor {
+    /// Makes the cursor of an incarnation of which nothing is in the feed.
+    #[must_use]
+    pub fn of(incarnation: Incarnation, is_fenced: bool) -> Self {
+        let next = first_write(incarnation);
+        Self { incarnation, is_fenced, step: 0, next, open: Vec::new() }
+    }
+
+    /// Returns what comes after the last write of the incarnation.
+    #[must_use]
+    pub fn end(&self) -> Uuid {
+        first_write(Incarnation(self.incarnation.0.saturating_add(1)))
+    }
+}
+
+/// Returns the lowest identifier that a write of an incarnation can have: they are numbered.
+fn first_write(incarnation: Incarnation) -> Uuid {
+    Uuid::from_u64_pair(incarnation.0.cast_unsigned(), 0)
+}
+
+/// Writes of which the rows are looked at.
+#[derive(Clone, Debug)]
+pub enum NewsOf {
+    /// From the first of these on, and before the second.
+    Range(Uuid, Uuid),
+    /// These.
+    Writes(Vec<Uuid>),
+}
+
+/// Row of the log that may tell of something.
+#[derive(Clone, Debug)]
+pub struct News {
+    /// The write.
+    pub write_id: Uuid,
+    /// The transaction.
+    pub tx_id: TxId,
+    /// Its version.
+    pub version: Version,
+    /// Mark of the row, for which no content is read.
+    pub row: Standing,
+    /// The same of the row before it, if there is one.
+    pub before: Option<Standing>,
+    /// When it ended, if it has.
+    pub ended_at: Option<Timestamp>,
+    /// When an operator cleared its alarm, if that was with this row.
+    pub forgotten_at: Option<Timestamp>,
+    /// The transaction as it is by now.
+    pub found: Arc<Found>,
+    /// Its events of this version.
+    pub events: Vec<Event>,
+}
+
+/// Rows of the log that were found.
+#[derive(Clone, Debug, Default)]
+pub struct NewsFound {
+    /// The rows, in the order of the writes.
+    pub news: Vec<News>,
+    /// Of a range: the first write that was not looked at.
+    pub reached: Uuid,
+    /// Writes of which the rows, if there are any, cannot be read.
+    pub unreadable: Vec<Uuid>,
+}
+
+/// Mark of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The phase.
+    pub phase: PhaseName,
+    /// It ended against its decision, and nobody has cleared that.
+    pub is_held: bool,
+    /// It has ended, or something holds it up.
+    pub is_news: bool,
+}
+
+impl Standing {
+    fn of(kind: i16) -> Self {
+        Self { phase: phase_of(kind), is_held: is_held(kind), is_news: is_news(kind) }
+    }
+
+    /// Tells whether it has ended.
+    #[must_use]
+    pub fn has_ended(self) -> bool {
+        matches!(self.phase, PhaseName::Committed | PhaseName::Aborted)
+    }
+}
+
+/// Event that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedRow {
+    /// Its number.
+    pub revision: u64,
+    /// Its transaction.
+    pub tx_id: TxId,
+    /// The rest of it.
+    pub body: Vec<u8>,
+}
+
+/// Event to be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Its transaction.
+    pub tx_id: TxId,
+    /// The rest of it.
+    pub body: Vec<u8>,
+}
+
+/// Part of the feed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeedPage {
+    /// Events, in order.
+    pub events: Vec<FeedRow>,
+    /// Ends of the feed, read behind the events.
+    pub ends: FeedEnds,
+}
+
+/// Numbered events of all transactions.
+#[async_trait]
+pub trait Feed: Send + Sync {
+    /// Reads the cursors of this incarnation and of earlier ones that are not in the feed as a whole, in order.
+    async fn cursors(&self, me: Incarnation) -> Result<Vec<FeedCursor>, Error>;
+
+    /// Finds at most so many rows of the log that may tell of something, in the order of the writes.
+    async fn news(&self, of: NewsOf, limit: u32) -> Result<NewsFound, Error>;
+
+    /// Adds events and moves a cursor, in one step, and returns the last revision. `to` is the cursor as it shall be, with
+    /// the `step` that it has; revisions are above `above`. Nothing, if the cursor is not at that step any more.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] once the incarnation is fenced.
+    async fn advance(
+        &self,
+        me: Incarnation,
+        to: FeedCursor,
+        now: Timestamp,
+        above: u64,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<u64>, Error>;
+
+    /// Notes that a fenced incarnation, and all before it, are in the feed as a whole. Nothing is done while an earlier one
+    /// lives.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] once the incarnation `me` is fenced.
+    async fn finish(&self, me: Incarnation, done: Incarnation) -> Result<(), Error>;
+
+    /// Reads at most so many events behind a revision, in order.
+    async fn page(&self, after: u64, limit: u32) -> Result<FeedPage, Error>;
+
+    /// Deletes a bounded number of events that were added before this time, the oldest first, and returns their number.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] once the incarnation is fenced.
+    async fn purge(&self, me: Incarnation, before: Timestamp) -> Result<u64, Error>;
+}
+
+/// Events that one purge takes.
+pub(super) const PURGE_MAX: i64 = 2_000;
+
+/// Columns of a cursor; of one that is not there the last three are NULL.
+pub(super) type CursorColumns = (i64, bool, Option<i64>, Option<Uuid>, Option<Vec<u8>>);
+
+/// Makes a cursor of its columns.
+pub(super) fn cursor((incarnation, is_fenced, step, next, open): CursorColumns) -> FeedCursor {
+    let empty = FeedCursor::of(Incarnation(incarnation), is_fenced);
+    let open = open.unwrap_or_default();
+    let ids = open.chunks_exact(16).filter_map(|bytes| Uuid::from_slice(bytes).ok());
+    FeedCursor {
+        step: step.unwrap_or(0),
+        next: next.unwrap_or(empty.next),
+        open: ids.collect(),
+        ..empty
+    }
+}
+
+/// Makes the column of open writes.
+pub(super) fn open_column(open: &[Uuid]) -> Vec<u8> {
+    open.iter().flat_map(|id| *id.as_bytes()).collect()
+}
+
+/// Makes a part of the feed of the columns of its events and ends.
+pub(super) fn page(events: Vec<(i64, Uuid, Vec<u8>)>, (purged, last): (i64, i64)) -> FeedPage {
+    let number = |number: i64| u64::try_from(number).unwrap_or(0);
+    let event =
+        |(revision, tx_id, body)| FeedRow { revision: number(revision), tx_id: TxId(tx_id), body };
+    let ends = FeedEnds { purged: number(purged), last: number(last) };
+    FeedPage { events: events.into_iter().map(event).collect(), ends }
+}
+
+/// Returns the last of the events, which are in order, before which all were added before this time.
+pub(super) fn purged_up_to(events: &[(i64, i64)], before: Timestamp) -> Option<(i64, u64)> {
+    let before = super::rows::ms_to_column(before);
+    let old = events.iter().take_while(|(_, added_ms)| *added_ms < before);
+    let count = old.clone().count() as u64;
+    old.last().map(|(revision, _)| (*revision, count))
+}
+
+/// Row of a search for news.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct NewsRow {
+    write_id: Uuid,
+    pub(super) tx_id: Uuid,
+    version: i64,
+    kind: i16,
+    ended_ms: Option<i64>,
+    before: Option<i16>,
+    forgotten_ms: Option<i64>,
+}
+
+/// Returns the first write of a range that was not looked at, if at most so many rows were asked for.
+pub(super) fn reached(found: &[NewsRow], limit: usize, until: Uuid) -> Uuid {
+    let last = found.last().filter(|_| found.len() >= limit);
+    last.map_or(until, |row| Uuid::from_u128(row.write_id.as_u128().saturating_add(1)))
+}
+
+/// Puts the rows that were found and their transactions together.
+pub(super) fn news(rows: Vec<NewsRow>, read: Vec<Read>) -> Vec<News> {
+    let read = read.into_iter().map(|read| {
+        let tx_id = read.tx_id;
+        (tx_id, read.with_events())
+    });
+    let read: HashMap<Uuid, _> =
+        read.map(|(tx_id, (found, events))| (tx_id, (Arc::new(found), events))).collect();
+    let news = rows.into_iter().map(|row| {
+        let version = Version(row.version);
+        let known = read.get(&row.tx_id);
+        let none = || Arc::new(Read::without_rows(row.tx_id).into_found());
+        let events = known.into_iter().flat_map(|(_, events)| events);
+        News {
+            write_id: row.write_id,
+            tx_id: TxId(row.tx_id),
+            version,
+            row: Standing::of(row.kind),
+            before: row.before.map(Standing::of),
+            ended_at: row.ended_ms.map(ms_from_column),
+            forgotten_at: row.forgotten_ms.map(ms_from_column),
+            found: known.map_or_else(none, |(found, _)| Arc::clone(found)),
+            events: events.filter(|(of, _)| *of == version).map(|(_, e)| e.clone()).collect(),
+        }
+    });
+    news.collect()
+}
+
+/// Completes the search for rows that may tell of something.
+macro_rules! select_news {
+    ($($rest:tt)*) => {
+        concat!(
+            "
+SELECT write_id, tx_id, version, CAST(kind & 255 AS smallint) AS kind, ended_ms, (
+    SELECT CAST(before.kind & 255 AS smallint) FROM log AS before
+    WHERE before.tx_id = entry.tx_id AND before.follows < entry.follows
+    ORDER BY before.follows DESC LIMIT 1) AS before, (
+    SELECT max(at_ms) FROM events AS act
+    WHERE act.tx_id = entry.tx_id AND act.version = entry.version AND act.kind = 'forgotten') AS forgotten_ms
+FROM log AS entry
+WHERE kind & 128 <> 0",
+            $($rest)*
+        )
+    };
+}
+pub(super) use select_news;
