@@ -47,6 +47,7 @@ mod standbys;
 mod told;
 mod unreadable;
 mod unwell;
+mod waits;
 mod went_back;
 mod writes;
 

@@ -59,7 +59,7 @@ pub use self::session::SessionError;
 use self::sessions::{Proof, Sessions};
 use super::nonces::Nonces;
 use super::{
-    Audit, BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions,
+    Audit, BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions, Waits,
 };
 
 /// Options of the connections to the server.
@@ -198,6 +198,10 @@ impl Store for Postgres {
     }
 
     fn transactions(&self) -> &dyn Transactions {
+        self
+    }
+
+    fn waits(&self) -> &dyn Waits {
         self
     }
 

@@ -19,6 +19,7 @@ mod opened;
 mod purge;
 mod schema;
 mod transactions;
+mod waits;
 mod work;
 
 pub(in crate::store) use self::schema::Opening;
@@ -39,7 +40,7 @@ use uuid::Uuid;
 use self::opened::Opened;
 use super::nonces::Nonces;
 use super::{
-    Audit, BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions,
+    Audit, BatchWriter, Endpoints, Error, Incarnations, Locks, Purge, Store, Transactions, Waits,
 };
 
 /// Longest wait of a writer for another one of this process. A batch takes milliseconds.
@@ -244,6 +245,10 @@ impl Store for Sqlite {
     }
 
     fn transactions(&self) -> &dyn Transactions {
+        self
+    }
+
+    fn waits(&self) -> &dyn Waits {
         self
     }
 

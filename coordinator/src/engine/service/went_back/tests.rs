@@ -33,7 +33,7 @@ use crate::participants::directory::Directory;
 use crate::store::journal::journal;
 use crate::store::{
     self, Audit, BatchError, BatchWriter, Endpoints, Error, Incarnations, Locks, PostgresOptions,
-    Purge, Store, Transactions, Write, Written,
+    Purge, Store, Transactions, Waits, Write, Written,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -117,6 +117,9 @@ impl Store for Replaced {
     }
     fn transactions(&self) -> &dyn Transactions {
         self.store.transactions()
+    }
+    fn waits(&self) -> &dyn Waits {
+        self.store.waits()
     }
     fn locks(&self) -> &dyn Locks {
         self.store.locks()
