@@ -109,6 +109,7 @@ pub struct Metrics {
     set_aside: Gauge01,
     failing: Gauge01,
     calls_waiting: Family<ParticipantLabel, Gauge01>,
+    parked: Family<ParticipantLabel, Gauge01>,
     /// Participants that have a label of their own.
     labelled: RwLock<HashSet<String>>,
     alarms: Family<AlarmLabel, Gauge01>,
@@ -163,6 +164,7 @@ impl Default for Metrics {
             set_aside: Gauge::default(),
             failing: Gauge::default(),
             calls_waiting: Family::default(),
+            parked: Family::default(),
             labelled: RwLock::default(),
             alarms: Family::default(),
             skewed: AtomicI64::default(),
@@ -228,6 +230,7 @@ impl Metrics {
         all.add("unanimo_alarms", self.alarms.clone());
         all.add("unanimo_participants_failing", self.failing.clone());
         all.add("unanimo_participant_calls_waiting", self.calls_waiting.clone());
+        all.add("unanimo_participant_transactions_parked", self.parked.clone());
         all.add("unanimo_admission_refused_total", self.admission_refused.clone());
         all.add("unanimo_participant_calls_total", self.calls.clone());
         all.add("unanimo_participant_call_seconds", self.call_seconds.clone());

@@ -1,7 +1,7 @@
 //! The durable state of the coordinator, on PostgreSQL and on SQLite.
 //!
 //! [`Store`] gives access to what is kept, each by a trait of its own: [`Incarnations`],
-//! [`Transactions`], [`Locks`], [`Endpoints`], [`Audit`], [`Feed`], [`Purge`]. Transitions are written by the [`journal`] alone,
+//! [`Transactions`], [`Waits`], [`Locks`], [`Endpoints`], [`Audit`], [`Feed`], [`Purge`]. Transitions are written by the [`journal`] alone,
 //! through [`Store::batch_writer`].
 //!
 //! Two rules hold for all of it. A write names its [`Incarnation`] and has no effect once that
@@ -31,6 +31,7 @@ mod purge;
 mod rows;
 mod sqlite;
 mod transactions;
+mod waits;
 
 pub use audit::{Audit, AuditEnds, AuditLink, AuditRange, AuditRow};
 pub use batch::{BatchError, BatchWriter, Cause, Earlier, GidHolder, Life, Write, Written};
@@ -49,6 +50,7 @@ pub use transactions::{
     AttentionCount, COUNT_MAX, Claim, Claimed, Filter, Found, Key, Page, PhaseCount, PhaseName,
     Stored, Transactions, Unreadable,
 };
+pub use waits::{WAITS_COUNT_MAX, Waits};
 
 /// Durable state, by what is kept. Every request runs to its end in a task that nobody cancels, or
 /// its connection is thrown away: see [`Postgres`].
@@ -65,6 +67,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Transactions, read and adopted.
     fn transactions(&self) -> &dyn Transactions;
+
+    /// Participants that transactions out of memory wait for.
+    fn waits(&self) -> &dyn Waits;
 
     /// Locks that transactions hold against each other.
     fn locks(&self) -> &dyn Locks;

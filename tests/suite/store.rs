@@ -48,6 +48,7 @@ mod standbys;
 mod told;
 mod unreadable;
 mod unwell;
+mod waits;
 mod went_back;
 mod writes;
 

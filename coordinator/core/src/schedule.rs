@@ -227,6 +227,12 @@ impl Transaction {
         of_branches.chain(locks).chain(own).min()
     }
 
+    /// Tells whether its alarm is raised: something holds it up for long.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
     /// When a transaction that only its participants hold up is stalled: so long after the deadline,
     /// where the pivot is waited for; after the decision; or after the time from which a step behind
     /// the pivot was to be sent.

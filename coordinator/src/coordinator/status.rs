@@ -107,6 +107,7 @@ impl Status {
             self.metrics.gauges(live, bytes, journal.backlog(), lease.is_held());
             self.metrics.log_bytes(store.log_bytes().unwrap_or(0));
             self.metrics.participants(engine.without_place(), engine.troubled());
+            self.metrics.parked(engine.parked());
             // Without its lease the engine rests, and the last numbers stay.
             if let Ok(Some(survey)) = tokio::time::timeout(SURVEY_TIMEOUT, engine.survey()).await {
                 self.metrics.open(&survey);

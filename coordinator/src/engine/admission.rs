@@ -213,6 +213,11 @@ impl Admission {
         Permit { admission, transactions, bytes, aside, lasting, shares, invitation }
     }
 
+    /// Transactions in memory that are set aside, or are to be.
+    pub(super) fn lasting(&self) -> usize {
+        self.lasting.load(Ordering::Relaxed)
+    }
+
     /// Transactions in memory that are set aside.
     pub(super) fn aside(&self) -> usize {
         self.aside.load(Ordering::Relaxed)

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{MutexGuard, Notify, oneshot};
-use unanimo_core::{Incarnation, Record, Timestamp, TxId, Version};
+use unanimo_core::{Incarnation, ParticipantName, Record, Timestamp, TxId, Version};
 
 use super::message::{ClaimedOne, Message};
 use super::{Error, Handle};
@@ -76,9 +76,11 @@ impl Service {
 pub(super) struct Turn<'a>(#[expect(dead_code, reason = "held until dropped")] MutexGuard<'a, ()>);
 
 impl Handle {
-    /// Tells whether everything that earlier incarnations left was adopted once.
+    /// Tells whether everything that earlier incarnations left was adopted once, and it is known for whom those wait
+    /// that sleep.
     pub(crate) fn has_adopted(&self) -> bool {
-        self.shared.has_adopted.load(Ordering::Relaxed)
+        let shared = &self.shared;
+        shared.has_adopted.load(Ordering::Relaxed) && shared.knows_waits.load(Ordering::Relaxed)
     }
 
     /// Adopts everything that there is to adopt now.
@@ -192,6 +194,38 @@ impl Handle {
             self.bring_to_memory(claimed.records, generation).await;
         }
         Ok(count)
+    }
+
+    /// Brings the oldest transactions to memory that sleep and wait for this participant, at most so many, and counts
+    /// them.
+    pub(super) async fn wake_for(
+        &self,
+        participant: &ParticipantName,
+        limit: usize,
+    ) -> Result<usize, store::Error> {
+        let (waits, mut after) = (self.shared.store.waits(), None);
+        loop {
+            let _turn = self.turn_to_claim().await;
+            let found = waits.of(participant, after, CHUNK).await?;
+            let Some(last) = found.last().copied() else { return Ok(0) };
+            let named = found.into_iter().map(|tx_id| (tx_id, Version::default())).collect();
+            let asleep = self.not_live(named).await.into_iter().map(|(tx_id, _)| tx_id);
+            let asleep: Vec<TxId> = asleep.take(limit).collect();
+            if asleep.is_empty() {
+                // They are about to leave memory, or are followed.
+                after = Some(last);
+                continue;
+            }
+            let generation = self.shared.store.generation();
+            let woken = waits.wake(self.shared.me, asleep).await?;
+            self.set_aside(&woken.unreadable).await;
+            let count = woken.records.len() + woken.unreadable.len();
+            if !woken.records.is_empty() {
+                crash_point!("adoption-after-claim");
+                self.bring_to_memory(woken.records, generation).await;
+            }
+            return Ok(count);
+        }
     }
 
     /// Adopts one transaction, unless it is in memory here by then, or was changed meanwhile.

@@ -27,6 +27,7 @@ use super::message::{Failure, Message, Reply};
 use super::service::Service;
 use super::service::alarms::Alarms;
 use super::service::locks::TAKES_MAX;
+use super::service::parking::Parking;
 use super::service::traces::Traces;
 use super::service::went_back::Known;
 use super::timers::Timers;
@@ -77,7 +78,7 @@ pub(super) struct Shared {
     pub(super) me: Incarnation,
     pub(super) clock: Arc<Clock>,
     pub(super) store: Arc<dyn Store>,
-    directory: Arc<Directory>,
+    pub(super) directory: Arc<Directory>,
     admission: Arc<Admission>,
     options: Arc<Options>,
     metrics: Arc<Metrics>,
@@ -86,6 +87,8 @@ pub(super) struct Shared {
     stopping: AtomicBool,
     /// Every transaction that earlier incarnations left was adopted once.
     pub(super) has_adopted: AtomicBool,
+    /// It was looked once for whom transactions out of memory wait.
+    pub(super) knows_waits: AtomicBool,
     /// Transactions that were found unreadable, and set aside.
     pub(super) set_aside: tokio::sync::Mutex<HashSet<TxId>>,
     /// Transactions whose claim has failed in so many scans in a row.
@@ -154,6 +157,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         doubts: Timers::default(),
         suspended: crate::suspension::suspended(),
         look_at_sleepers: Instant::now(),
+        parking: Parking::new(),
         unread: AllUnread::default(),
         writes: 0,
         ends: Default::default(),
@@ -173,6 +177,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         draining: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         has_adopted: AtomicBool::new(false),
+        knows_waits: AtomicBool::new(false),
         set_aside: Default::default(),
         failed_claims: Default::default(),
         unreadable_alarms: Default::default(),

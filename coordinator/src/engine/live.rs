@@ -1,5 +1,7 @@
 //! A transaction in memory, with the calls and callers that wait for it.
 
+mod leaving;
+
 use std::collections::VecDeque;
 
 use tokio::sync::watch;
@@ -14,7 +16,6 @@ use super::admission::Permit;
 use super::clock::Anchor;
 use super::failing::Failing;
 use super::message::{Failure, Reply};
-use super::service::sleep::UNTIL_DECIDED;
 use super::unread::Unread;
 use super::waiting::{kind, next_kind};
 use super::{Error, Until, View};
@@ -80,6 +81,10 @@ pub(super) struct Live {
     pub(super) starts_at: Option<Timestamp>,
     /// Until when it sleeps, if its row is to say so.
     pub(super) asleep_until: Option<Timestamp>,
+    /// Until when it is to sleep, because nobody answers whom it waits for; the next transition says so.
+    pub(super) parks_until: Option<Timestamp>,
+    /// The last transition has said so, and nothing was sent since.
+    pub(super) parked_until: Option<Timestamp>,
     /// When a child in doubt is to leave memory.
     pub(super) doubted_until: Option<Instant>,
     /// It is a child that has been in doubt for long: only its parent's decision wakes it.
@@ -121,6 +126,8 @@ impl Live {
             wake_at: None,
             starts_at: None,
             asleep_until: None,
+            parks_until: None,
+            parked_until: None,
             doubted_until: None,
             rests_in_doubt: false,
             stays_until: None,
@@ -191,12 +198,6 @@ impl Live {
         self.awaited <= self.durable
     }
 
-    /// Tells whether it has ended or sleeps, all of that is durable, and no caller waits.
-    pub(super) fn may_leave(&self) -> bool {
-        let complete = self.durable == self.tx.version() && self.waiters.is_empty();
-        complete && (self.has_ended() || self.sleeps())
-    }
-
     /// Counts the bytes that it holds now.
     pub(super) fn count_bytes(&mut self) {
         self.permit.resize(self.tx.held_bytes());
@@ -208,13 +209,6 @@ impl Live {
         self.count_bytes();
     }
 
-    /// Tells whether nothing but time is waited for, and all of that is durable: another incarnation may go
-    /// on with it as well.
-    pub(super) fn waits_for_time(&self) -> bool {
-        let complete = self.durable == self.tx.version() && self.held.is_empty();
-        complete && (self.tx.sleeps_until().is_some() || self.is_in_doubt())
-    }
-
     /// Tells whether it is a child that has voted, and waits for its parent's decision.
     pub(super) fn is_in_doubt(&self) -> bool {
         matches!(self.tx.phase(), Phase::InDoubt { .. })
@@ -222,20 +216,6 @@ impl Live {
 
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.tx.phase(), Phase::Ended { .. })
-    }
-
-    /// Tells whether nothing but time is waited for, nobody follows it, and its row says so.
-    fn sleeps(&self) -> bool {
-        let followed = self.watchers.as_ref().is_some_and(|w| w.receiver_count() > 0);
-        let until = match self.rests_in_doubt && self.is_in_doubt() {
-            true => Some(UNTIL_DECIDED),
-            false => self.tx.sleeps_until(),
-        };
-        self.asleep_until.is_some()
-            && self.asleep_until == until
-            && self.stays_until.is_none_or(|until| Instant::now() >= until)
-            && self.held.is_empty()
-            && !followed
     }
 
     /// Returns what may be told of it at once; see [`Message::Peek`](super::message::Message).

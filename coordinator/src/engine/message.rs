@@ -9,6 +9,7 @@ use unanimo_core::{
 
 use super::admission::Permit;
 use super::live::Watching;
+use super::service::parking::Absence;
 use super::service::survey::Survey;
 use super::{Error, Until, View};
 use crate::store::{GidHolder, Key};
@@ -95,6 +96,8 @@ pub(super) enum Message {
     NotLive { transactions: Vec<(TxId, Version)>, reply: oneshot::Sender<Vec<(TxId, Version)>> },
     /// Asks whether nothing more is known of a transaction than its row, which says that it sleeps.
     Sleeps { tx_id: TxId, reply: oneshot::Sender<bool> },
+    /// It is noted for whom these transactions wait, or that failed.
+    Parked { transactions: Vec<Absence>, noted: bool },
     /// Follows a live transaction.
     Watch { key: Key, reply: oneshot::Sender<Option<watch::Receiver<Watching>>> },
     /// Counts the transactions that wait for something other than time.
@@ -137,6 +140,7 @@ impl Message {
             | Self::LocksTaken { .. }
             | Self::Adopt { .. }
             | Self::Database { .. }
+            | Self::Parked { .. }
             | Self::EndWatches
             | Self::Returned(_) => true,
         }

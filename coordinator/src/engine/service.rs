@@ -9,6 +9,7 @@ pub(super) mod ends;
 mod leaving;
 pub(super) mod locks;
 mod log;
+pub(super) mod parking;
 pub(super) mod patience;
 mod rest;
 pub(super) mod sleep;
@@ -31,6 +32,7 @@ use uuid::Uuid;
 use self::alarms::Alarms;
 use self::ends::Ends;
 use self::locks::LockWaits;
+use self::parking::Parking;
 use self::traces::Traces;
 use super::admission::Admission;
 use super::clock::{Anchor, Clock};
@@ -96,6 +98,7 @@ pub struct Service {
     pub(super) look_at_sleepers: Instant,
     /// Children in doubt, by the time at which they leave memory.
     pub(super) doubts: Timers<Instant>,
+    pub(super) parking: Parking,
     /// Branches whose outputs found no room.
     pub(super) unread: AllUnread,
     pub(super) writes: u64,
@@ -141,6 +144,7 @@ impl Service {
             self.ask_for_unread();
             self.ends.tell_the_rest();
             self.let_sleepers_go();
+            self.park();
             self.write_ends_again();
         }
     }
@@ -197,6 +201,7 @@ impl Service {
                 let _ = reply.send(self.not_live(transactions));
             }
             Message::Sleeps { tx_id, reply } => drop(reply.send(self.sleeps_in_store(tx_id))),
+            Message::Parked { transactions, noted } => self.noted(transactions, noted),
             Message::Watch { key, reply } => {
                 let live = self.find(&key).and_then(|tx_id| self.live.get_mut(&tx_id));
                 // What is not durable is not shown: a watcher begins at the next moment that is.

@@ -12,12 +12,12 @@
 mod lane;
 mod pace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use unanimo_core::{Branch, Call, Operation, ParticipantName, TxId};
+use unanimo_core::{Branch, BranchNumber, Call, Operation, ParticipantName, TxId};
 
 use self::lane::Lane;
 use super::live::Live;
@@ -164,6 +164,41 @@ impl Waiting {
         self.lanes.retain(|_, lane| !lane.is_empty() || !lane.pace.is_rested(now));
         self.look_at = next.map(|at| at.max(now + LOOK_INTERVAL));
         due
+    }
+
+    /// Drops the calls that are not wanted any more.
+    pub(super) fn sweep(&mut self, wanted: impl Fn(&WaitingCall) -> bool) {
+        for ((_, kind), lane) in &mut self.lanes {
+            lane.good.retain(&wanted);
+            lane.failing.retain(&wanted);
+            lane.tell(*kind);
+        }
+    }
+
+    /// Returns all calls that wait, by transaction and branch.
+    pub(super) fn calls(&self) -> HashSet<(TxId, BranchNumber)> {
+        let calls = self.lanes.values().flat_map(|lane| lane.good.iter().chain(&lane.failing));
+        calls.map(|waiting| (waiting.tx_id, waiting.call.number)).collect()
+    }
+
+    /// Returns the transactions whose calls wait for participants that fail, but for as many of each participant as
+    /// are `kept` of so many participants: these find out whether it is back.
+    pub(super) fn surplus(&self, kept: impl Fn(usize) -> usize) -> Vec<TxId> {
+        let open = |(key, lane): &(&(ParticipantName, CallKind), &Lane)| {
+            !lane.is_empty() && lane.entry.breaker(key.1).is_open()
+        };
+        let open: Vec<_> = self.lanes.iter().filter(open).collect();
+        let names: HashSet<&ParticipantName> = open.iter().map(|((name, _), _)| name).collect();
+        let kept = kept(names.len());
+        let of = |lane: &'_ Lane| {
+            let calls = lane.good.iter().chain(&lane.failing);
+            calls.map(|waiting| waiting.tx_id).collect::<Vec<_>>()
+        };
+        let all: Vec<Vec<TxId>> = open.iter().map(|(_, lane)| of(lane)).collect();
+        let stays: HashSet<TxId> =
+            all.iter().flat_map(|of| of.iter().take(kept)).copied().collect();
+        let leaves = all.iter().flat_map(|of| of.iter().skip(kept));
+        leaves.filter(|tx_id| !stays.contains(tx_id)).copied().collect()
     }
 
     /// Takes all calls, whatever they wait for.

@@ -3,9 +3,10 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use prometheus_client::metrics::family::Family;
 use unanimo_core::ParticipantName;
 
-use super::{AlarmLabel, Metrics, ParticipantLabel};
+use super::{AlarmLabel, Gauge01, Metrics, ParticipantLabel};
 use crate::alarm::{CLOCK_SKEW, FILES_NOT_USED};
 
 /// Most participants that have a label of their own. Each is up to six series.
@@ -35,22 +36,17 @@ impl Metrics {
     }
 
     /// Sets the numbers of participants that fail, and of calls that wait.
-    pub fn participants(
-        &self,
-        set_aside: usize,
-        mut troubled: Vec<(ParticipantName, bool, usize)>,
-    ) {
+    pub fn participants(&self, set_aside: usize, troubled: Vec<(ParticipantName, bool, usize)>) {
         let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.set_aside.set(count(set_aside));
         self.failing.set(count(troubled.iter().filter(|(_, failing, _)| *failing).count()));
-        self.calls_waiting.clear();
-        troubled.sort_by_key(|(_, _, waiting)| std::cmp::Reverse(*waiting));
-        for (place, (name, _, waiting)) in troubled.into_iter().enumerate() {
-            let name = if place < WAITING_LABELS_MAX { name.as_str() } else { OTHER };
-            let participant = name.to_owned();
-            let gauge = self.calls_waiting.get_or_create_owned(&ParticipantLabel { participant });
-            gauge.inc_by(count(waiting));
-        }
+        let waiting = troubled.into_iter().map(|(name, _, waiting)| (name, waiting));
+        set_most(&self.calls_waiting, waiting.collect());
+    }
+
+    /// Sets the numbers of transactions out of memory that wait for participants.
+    pub fn parked(&self, parked: Vec<(ParticipantName, usize)>) {
+        set_most(&self.parked, parked);
     }
 
     /// Sets the number of participants whose clocks are ahead.
@@ -75,6 +71,20 @@ impl Metrics {
         let own = self.own_skew.load(Ordering::Relaxed);
         let value = self.skewed.load(Ordering::Relaxed).saturating_add(own);
         self.alarms.get_or_create(&AlarmLabel { alarm: CLOCK_SKEW }).set(value);
+    }
+}
+
+/// Sets a number for each participant; for all but those with the most together.
+fn set_most(
+    family: &Family<ParticipantLabel, Gauge01>,
+    mut numbers: Vec<(ParticipantName, usize)>,
+) {
+    family.clear();
+    numbers.sort_by_key(|(_, number)| std::cmp::Reverse(*number));
+    for (place, (name, number)) in numbers.into_iter().enumerate() {
+        let name = if place < WAITING_LABELS_MAX { name.as_str() } else { OTHER };
+        let gauge = family.get_or_create_owned(&ParticipantLabel { participant: name.to_owned() });
+        gauge.inc_by(i64::try_from(number).unwrap_or(i64::MAX));
     }
 }
 

@@ -68,6 +68,9 @@ table! {
     unanimo_participant_calls_waiting: "gauge" ["participant"]
         "Calls that wait until a participant answers again, or for their turn after that; for 64 participants, with the others together as `(other)`",
         alert "";
+    unanimo_participant_transactions_parked: "gauge" ["participant"]
+        "Transactions out of memory that wait until a participant answers again, counted up to 100,000; for 64 participants, with the others together as `(other)`. Some of each participant are in memory besides",
+        alert "";
     unanimo_admission_refused_total: "counter" ["reason"]
         "Requests for new work that were refused, by reason",
         alert "`overloaded` grows for a minute";

@@ -11,9 +11,11 @@ use unanimo_core::ParticipantName;
 pub(crate) struct Load {
     /// Those that hold a place of the participant's share.
     transactions: AtomicUsize,
-    /// All of them: something is owed to the participant, or may be.
+    /// All of these: something is owed to the participant, or may be.
     owed: AtomicUsize,
     bytes: AtomicUsize,
+    /// Those that are out of memory, and wait for this participant, as far as they were counted.
+    parked: AtomicUsize,
     /// Those that are set aside, or are to be, and wait for this participant, whose calls fail.
     lasting: AtomicUsize,
 }
@@ -59,8 +61,23 @@ impl Load {
         self.transactions.load(Ordering::Relaxed)
     }
 
+    /// Transactions of which something is owed to the participant, or may be, those out of memory among them.
     pub(crate) fn owed(&self) -> usize {
+        self.here() + self.parked()
+    }
+
+    /// Transactions in memory with a branch there.
+    pub(crate) fn here(&self) -> usize {
         self.owed.load(Ordering::Relaxed)
+    }
+
+    /// Sets the number of transactions out of memory that wait for this participant.
+    pub(crate) fn set_parked(&self, transactions: usize) {
+        self.parked.store(transactions, Ordering::Relaxed);
+    }
+
+    pub(crate) fn parked(&self) -> usize {
+        self.parked.load(Ordering::Relaxed)
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -105,6 +122,16 @@ impl Loads {
             (owed > 0).then(|| (name.clone(), owed))
         });
         owed.collect()
+    }
+
+    /// Names that transactions out of memory wait for, with the number of these.
+    pub(super) fn parked(&self) -> Vec<(ParticipantName, usize)> {
+        let known = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        let parked = known.iter().filter_map(|(name, load)| {
+            let parked = load.upgrade()?.parked();
+            (parked > 0).then(|| (name.clone(), parked))
+        });
+        parked.collect()
     }
 
     /// Lets go of the names that nobody counts on.

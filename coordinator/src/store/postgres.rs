@@ -61,6 +61,7 @@ use self::sessions::{Proof, Sessions};
 use super::nonces::Nonces;
 use super::{
     Audit, BatchWriter, Endpoints, Error, Feed, Incarnations, Locks, Purge, Store, Transactions,
+    Waits,
 };
 
 /// Options of the connections to the server.
@@ -199,6 +200,10 @@ impl Store for Postgres {
     }
 
     fn transactions(&self) -> &dyn Transactions {
+        self
+    }
+
+    fn waits(&self) -> &dyn Waits {
         self
     }
 

@@ -20,6 +20,7 @@ mod opened;
 mod purge;
 mod schema;
 mod transactions;
+mod waits;
 mod work;
 
 pub(in crate::store) use self::schema::Opening;
@@ -41,6 +42,7 @@ use self::opened::Opened;
 use super::nonces::Nonces;
 use super::{
     Audit, BatchWriter, Endpoints, Error, Feed, Incarnations, Locks, Purge, Store, Transactions,
+    Waits,
 };
 
 /// Longest wait of a writer for another one of this process. A batch takes milliseconds.
@@ -245,6 +247,10 @@ impl Store for Sqlite {
     }
 
     fn transactions(&self) -> &dyn Transactions {
+        self
+    }
+
+    fn waits(&self) -> &dyn Waits {
         self
     }
 

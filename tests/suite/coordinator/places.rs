@@ -22,6 +22,7 @@ mod failing;
 mod instances;
 mod lasting;
 mod names;
+mod parked;
 mod poison;
 mod replicas;
 mod skew;

@@ -12,7 +12,7 @@ use unanimo_coordinator::cluster::birth::Candidate;
 use unanimo_coordinator::cluster::lease;
 use unanimo_coordinator::store::{
     self, Audit, BatchWriter, Endpoints, Error, Feed, IncarnationList, Incarnations,
-    LiveIncarnation, Locks, PostgresOptions, Purge, Store, Transactions,
+    LiveIncarnation, Locks, PostgresOptions, Purge, Store, Transactions, Waits,
 };
 use unanimo_core::Incarnation;
 use unanimo_tests::postgres::Server;
@@ -215,6 +215,9 @@ impl Store for Waking {
     }
     fn transactions(&self) -> &dyn Transactions {
         self.store.transactions()
+    }
+    fn waits(&self) -> &dyn Waits {
+        self.store.waits()
     }
     fn locks(&self) -> &dyn Locks {
         self.store.locks()

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use unanimo_coordinator::store::{
     Audit, BatchError, BatchWriter, Endpoints, Error, Feed, Incarnations, Locks, Purge, Store,
-    Transactions, Write, Written,
+    Transactions, Waits, Write, Written,
 };
 use unanimo_core::Incarnation;
 
@@ -122,6 +122,9 @@ impl Store for Unwell {
     }
     fn transactions(&self) -> &dyn Transactions {
         self.store.transactions()
+    }
+    fn waits(&self) -> &dyn Waits {
+        self.store.waits()
     }
     fn locks(&self) -> &dyn Locks {
         self.store.locks()

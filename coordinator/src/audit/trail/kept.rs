@@ -10,7 +10,7 @@ use unanimo_core::Incarnation;
 
 use crate::store::{
     self, Audit, AuditEnds, AuditLink, AuditRange, AuditRow, BatchWriter, Endpoints, Error, Feed,
-    Incarnations, Locks, PostgresOptions, Purge, Store, Transactions,
+    Incarnations, Locks, PostgresOptions, Purge, Store, Transactions, Waits,
 };
 
 /// The store. Cheap to clone.
@@ -180,6 +180,9 @@ impl Store for Kept {
     }
     fn transactions(&self) -> &dyn Transactions {
         self.store.transactions()
+    }
+    fn waits(&self) -> &dyn Waits {
+        self.store.waits()
     }
     fn locks(&self) -> &dyn Locks {
         self.store.locks()

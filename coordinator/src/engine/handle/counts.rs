@@ -5,8 +5,13 @@ use unanimo_core::ParticipantName;
 
 use super::super::Bounds;
 use super::super::message::Message;
+use super::super::service::parking::kept;
 use super::super::service::survey::Survey;
 use super::Handle;
+use crate::participants::directory::CallKind;
+
+/// Transactions that come back at once for a participant that has many others, and no calls that wait.
+const TRICKLE: usize = 8;
 
 impl Handle {
     /// Returns the number of transactions in memory, and the bytes of their payloads.
@@ -28,12 +33,41 @@ impl Handle {
         self.shared.directory.troubled()
     }
 
+    /// Returns the names that transactions out of memory wait for, with the number of these.
+    pub(crate) fn parked(&self) -> Vec<(ParticipantName, usize)> {
+        self.shared.directory.parked()
+    }
+
     /// Returns numbers and ages of the transactions in memory; `None` if the engine has ended. It answers
     /// nothing while the lease is not held.
     pub(crate) async fn survey(&self) -> Option<Survey> {
         let (reply, survey) = oneshot::channel();
         self.send(Message::Survey { reply }).ok()?;
         survey.await.ok()
+    }
+
+    /// Returns how many of the transactions that are out of memory may come back for this participant, one of so many
+    /// that transactions wait for. While it fails as many are in memory as find out that it is back, fewer than
+    /// leave, or they would come and go. Otherwise as many come as have ended, as long as others find places.
+    pub(in crate::engine) fn room_for(&self, name: &ParticipantName, participants: usize) -> usize {
+        let shared = &self.shared;
+        let transactions_max = shared.options.bounds.transactions_max;
+        let Some(entry) = shared.directory.find(name) else { return 0 };
+        let kept = kept(transactions_max, participants.max(shared.directory.failing()));
+        let waiting: usize = CallKind::ALL.into_iter().map(|kind| entry.waiting(kind)).sum();
+        // Those whose calls are sent, or fail and are about to wait, count as well.
+        let here = entry.load().here();
+        if entry.is_failing() {
+            let one = usize::from(waiting.max(entry.load().lasting()) == 0);
+            return (kept / 2).max(1).saturating_sub(here).max(one);
+        }
+        // However busy it is, some come.
+        let some = if waiting == 0 { TRICKLE } else { 0 };
+        let room = kept.saturating_sub(waiting).min((2 * kept).saturating_sub(here).max(some));
+        let free = self.free_places(2).max(usize::from(waiting == 0));
+        // One at least comes back, whatever else fails: nothing else would bring it (promise L1).
+        let lasting = (transactions_max / 2).saturating_sub(shared.admission.lasting()).max(1);
+        room.min(free).min(lasting)
     }
 
     /// Counts the places that are free in this share of all: in half of them for 2.

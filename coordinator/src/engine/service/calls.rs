@@ -155,6 +155,8 @@ impl Service {
             }
             Operation::PhaseTwo(_) => call_timeout,
         };
+        // Its answer is to find it in memory.
+        live.parked_until = None;
         let traced = self.traces.sent(&live.tx, branch, call, live.clock);
         let about = caller::BranchCall {
             identity: Arc::clone(live.tx.identity()),

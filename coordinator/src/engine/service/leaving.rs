@@ -22,7 +22,8 @@ impl Service {
             }
             self.wake_lock_waits(&live.tx);
         } else {
-            tracing::debug!(%tx_id, "the transaction sleeps until its time comes near");
+            let parked = live.parked_until.is_some();
+            tracing::debug!(%tx_id, parked, "the transaction sleeps, and leaves memory");
         }
     }
 

@@ -3,6 +3,8 @@
 //! A child in doubt sleeps, too, if its parent does not decide soon: it waits for nothing but the decision, and
 //! that finds it by its gid.
 //!
+//! So does one that waits for nothing but participants that fail: see [`parking`](super::parking).
+//!
 //! A look at one that sleeps is answered from its row. It comes to memory for whoever waits for it, follows
 //! it or changes it.
 //!
@@ -44,9 +46,12 @@ impl Service {
         // Its times are of this clock.
         let now = live.clock.now();
         let in_doubt = matches!(transition.state.phase, Phase::InDoubt { .. });
+        live.parked_until = live.parks_until.take();
         let until = match in_doubt {
             true => live.rests_in_doubt.then_some(UNTIL_DECIDED),
-            false => transition.state.wake_at.filter(|until| now.until(*until) > SLEEP_MIN),
+            false => live
+                .parked_until
+                .or_else(|| transition.state.wake_at.filter(|until| now.until(*until) > SLEEP_MIN)),
         };
         transition.state.wake_at = until;
         self.asleep.set(tx_id, &mut live.asleep_until, until);

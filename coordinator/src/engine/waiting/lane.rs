@@ -11,6 +11,9 @@ use super::pace::Pace;
 use crate::participants::breaker::{Pass, Past};
 use crate::participants::directory::{CallKind, Entry};
 
+/// Most transactions out of memory that make the pace quicker: a thousand calls a second.
+const PARKED_MAX: usize = 20_000;
+
 /// The calls.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -31,6 +34,12 @@ impl Lane {
 
     pub(super) fn len(&self) -> usize {
         self.good.len() + self.failing.len()
+    }
+
+    /// Calls that wait, and those that transactions out of memory make once they are brought back: the pace is that of
+    /// all, up to what a participant can bear that has just come back.
+    fn backlog(&self) -> usize {
+        self.len() + self.entry.load().parked().min(PARKED_MAX)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -80,7 +89,7 @@ impl Lane {
         wanted: impl Fn(&WaitingCall) -> bool,
         due: &mut Vec<(WaitingCall, bool)>,
     ) -> Option<Instant> {
-        self.pace.note_backlog(self.len());
+        self.pace.note_backlog(self.backlog());
         for calls in [&mut self.good, &mut self.failing] {
             while let Some(waiting) = calls.front() {
                 if wanted(waiting) {

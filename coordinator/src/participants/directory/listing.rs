@@ -38,6 +38,17 @@ impl Directory {
         owed
     }
 
+    /// Names that transactions out of memory wait for, with the number of these.
+    #[must_use]
+    pub fn parked(&self) -> Vec<(ParticipantName, usize)> {
+        self.loads.parked()
+    }
+
+    /// Counts the participants that fail.
+    pub(crate) fn failing(&self) -> usize {
+        read(&self.entries).values().filter(|entry| entry.is_failing()).count()
+    }
+
     /// Names of those that fail or have calls waiting, with the number of these.
     #[must_use]
     pub fn troubled(&self) -> Vec<(ParticipantName, bool, usize)> {

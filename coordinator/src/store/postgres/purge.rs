@@ -88,6 +88,8 @@ WITH ",
     DELETE FROM parked USING kept WHERE parked.tx_id = kept.tx_id
 ), no_locks AS (
     DELETE FROM locks USING kept WHERE locks.tx_id = kept.tx_id
+), no_waits AS (
+    DELETE FROM waits USING kept WHERE waits.tx_id = kept.tx_id
 )
 SELECT tx_id FROM kept"
 );

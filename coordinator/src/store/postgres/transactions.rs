@@ -7,6 +7,7 @@ mod open;
 mod pages;
 mod parked;
 mod read;
+mod waits;
 
 use async_trait::async_trait;
 use sqlx::FromRow;
@@ -46,10 +47,13 @@ macro_rules! adopt {
     ON CONFLICT (tx_id) DO UPDATE SET owner = excluded.owner, wake_ms = NULL
 ), tried_again AS (
     DELETE FROM aside USING taken WHERE aside.tx_id = taken.tx_id
+), no_waits AS (
+    DELETE FROM waits USING taken WHERE waits.tx_id = taken.tx_id
 )
 SELECT tx_id FROM taken"
     };
 }
+use adopt;
 
 /// The last row of the transaction of this name.
 macro_rules! last_row {

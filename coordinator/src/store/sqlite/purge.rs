@@ -272,6 +272,7 @@ async fn keep(
         "DELETE FROM log WHERE tx_id = $1",
         "DELETE FROM parked WHERE tx_id = $1",
         "DELETE FROM locks WHERE tx_id = $1",
+        "DELETE FROM waits WHERE tx_id = $1",
     ] {
         sqlx::query(statement).bind(*tx_id).execute(&mut *connection).await?;
     }

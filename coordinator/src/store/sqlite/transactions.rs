@@ -9,7 +9,7 @@ mod read;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row};
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
@@ -27,6 +27,7 @@ use super::super::{
 };
 use super::Sqlite;
 use super::damage::sound;
+use super::waits::forget;
 
 /// Rows of the log that are the last ones of their transactions. SQLite reads the tables of a CROSS JOIN in this order:
 /// what is parked comes first, and history is never read.
@@ -41,7 +42,7 @@ macro_rules! is_last {
         )
     };
 }
-use is_last;
+pub(super) use is_last;
 
 const CLAIM_OF_FENCED: &str = concat!(
     "
@@ -339,13 +340,7 @@ impl Sqlite {
                     let claimed = query.fetch_all(&mut *connection).await?;
                     let ids = claimed.iter().filter_map(|row| row.try_get("tx_id").ok());
                     let ids: Vec<Uuid> = ids.collect();
-                    for id in &ids {
-                        sqlx::query(ADOPT).bind(*id).bind(me.0).execute(&mut *connection).await?;
-                        sqlx::query(OWN).bind(*id).bind(me.0).execute(&mut *connection).await?;
-                        let back = sqlx::query("DELETE FROM aside WHERE tx_id = $1").bind(*id);
-                        back.execute(&mut *connection).await?;
-                    }
-                    of_ids(connection, &ids).await
+                    adopt(connection, me, &ids).await
                 })
             })
             .await?;
@@ -392,4 +387,21 @@ impl Sqlite {
         let query = sqlx::query(select_log!("WHERE tx_id = $1 ORDER BY follows"));
         self.look(doing, query.bind(tx_id.0)).await
     }
+}
+
+/// Makes transactions this incarnation's own, and reads them.
+pub(super) async fn adopt(
+    connection: &mut SqliteConnection,
+    me: Incarnation,
+    ids: &[Uuid],
+) -> Result<Vec<Read>, sqlx::Error> {
+    for id in ids {
+        for statement in [ADOPT, OWN] {
+            sqlx::query(statement).bind(*id).bind(me.0).execute(&mut *connection).await?;
+        }
+        let back = sqlx::query("DELETE FROM aside WHERE tx_id = $1").bind(*id);
+        back.execute(&mut *connection).await?;
+        forget(connection, *id).await?;
+    }
+    of_ids(connection, ids).await
 }

@@ -31,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::participants::{ParticipantService, directory::Directory};
 use crate::store::{
     self, Audit, BatchError, BatchWriter, Endpoints, Error, Feed, Incarnations, Locks,
-    PostgresOptions, Purge, Store, Transactions, Write, Written, journal::journal,
+    PostgresOptions, Purge, Store, Transactions, Waits, Write, Written, journal::journal,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -115,6 +115,9 @@ impl Store for Replaced {
     }
     fn transactions(&self) -> &dyn Transactions {
         self.store.transactions()
+    }
+    fn waits(&self) -> &dyn Waits {
+        self.store.waits()
     }
     fn locks(&self) -> &dyn Locks {
         self.store.locks()

@@ -2,8 +2,8 @@
 //! claimed is set aside, and is in nobody's way.
 
 use sqlx::postgres::{PgArguments, PgConnection};
-use sqlx::query::QueryAs;
-use sqlx::query_as;
+use sqlx::query::{QueryAs, QueryScalar};
+use sqlx::{query_as, query_scalar};
 use unanimo_core::Incarnation;
 use uuid::Uuid;
 
@@ -12,6 +12,7 @@ use super::super::super::error::is_corrupt;
 use super::super::super::rows::{Read, ms_to_column};
 use super::super::damage::in_halves;
 use super::aside::{Aside, set_failed_aside};
+use super::waits::WAKE;
 use super::{CLAIM_DUE, CLAIM_OF_FENCED, CLAIM_ONE, fenced_or_unknown, not_aside, of_ids};
 
 /// Names that a claim may take, where it is made in parts.
@@ -72,10 +73,38 @@ pub(super) async fn make(
     let claimed = query(right, claim, limit, None).fetch_all(&mut *connection).await;
     let (claimed, failed) = match claimed {
         Err(error) if is_corrupt(&error) && !matches!(claim, Claim::One(..)) => {
-            in_parts(connection, right, claim, limit).await?
+            let names = names(claim).fetch_all(&mut *connection).await?;
+            let statement = |ids: &[Uuid]| query(right, claim, limit, Some(ids.to_vec()));
+            in_parts(connection, right, &names, limit, statement).await?
         }
         claimed => (claimed?, Vec::new()),
     };
+    read_claimed(connection, claimed, failed).await
+}
+
+/// Wakes those of these that sleep, and reads them, and what could not be.
+pub(super) async fn wake(
+    connection: &mut PgConnection,
+    right: (Incarnation, Uuid),
+    ids: Vec<Uuid>,
+) -> Result<Vec<Read>, sqlx::Error> {
+    let (me, nonce) = right;
+    let statement = |ids: &[Uuid]| query_as(WAKE).bind(me.0).bind(nonce).bind(ids.to_vec());
+    let (woken, failed) = match statement(&ids).fetch_all(&mut *connection).await {
+        Err(error) if is_corrupt(&error) => {
+            let all = i64::try_from(ids.len()).unwrap_or(i64::MAX);
+            in_parts(connection, right, &ids, all, statement).await?
+        }
+        woken => (woken?, Vec::new()),
+    };
+    read_claimed(connection, woken, failed).await
+}
+
+async fn read_claimed(
+    connection: &mut PgConnection,
+    claimed: Vec<(Uuid,)>,
+    failed: Failed,
+) -> Result<Vec<Read>, sqlx::Error> {
     let claimed: Vec<Uuid> = claimed.into_iter().map(|(tx_id,)| tx_id).collect();
     // These rows are mine now: nobody adds others between the two statements.
     let mut found = of_ids(connection, &claimed).await?;
@@ -85,19 +114,23 @@ pub(super) async fn make(
 
 type Failed = Vec<(Uuid, sqlx::Error)>;
 
+/// Names of what a claim may take.
+fn names(claim: Claim) -> QueryScalar<'static, sqlx::Postgres, Uuid, PgArguments> {
+    match claim {
+        Claim::Due { until, .. } => {
+            query_scalar(NAMES_OF_DUE).bind(NAMES_MAX).bind(ms_to_column(until))
+        }
+        Claim::OfFenced(_) | Claim::One(..) => query_scalar(NAMES_OF_FENCED).bind(NAMES_MAX),
+    }
+}
+
 async fn in_parts(
     connection: &mut PgConnection,
     right: (Incarnation, Uuid),
-    claim: Claim,
+    names: &[Uuid],
     limit: i64,
+    statement: impl Fn(&[Uuid]) -> Query,
 ) -> Result<(Vec<(Uuid,)>, Failed), sqlx::Error> {
-    let names = match claim {
-        Claim::Due { until, .. } => {
-            sqlx::query_scalar(NAMES_OF_DUE).bind(NAMES_MAX).bind(ms_to_column(until))
-        }
-        Claim::OfFenced(_) | Claim::One(..) => sqlx::query_scalar(NAMES_OF_FENCED).bind(NAMES_MAX),
-    };
-    let names: Vec<Uuid> = names.fetch_all(&mut *connection).await?;
     let (mut claimed, mut aside, mut cut) = (Vec::new(), Aside::default(), None);
     let at_once = usize::try_from(limit).unwrap_or(usize::MAX).max(1);
     for part in names.chunks(at_once) {
@@ -105,9 +138,7 @@ async fn in_parts(
         if is_full || aside.is_too_much() || cut.is_some() {
             break;
         }
-        let made =
-            in_halves(connection, part, |ids| query(right, claim, limit, Some(ids.to_vec())))
-                .await?;
+        let made = in_halves(connection, part, &statement).await?;
         claimed.extend(made.done);
         set_failed_aside(connection, right, made.failed, &mut aside).await?;
         cut = made.cut;

@@ -1,0 +1,7 @@
+-- Participants that transactions out of memory wait for. It is explained beside the same table for PostgreSQL.
+CREATE TABLE waits (
+    tx_id       blob NOT NULL,
+    participant text NOT NULL,
+    PRIMARY KEY (tx_id, participant)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX waits_participant ON waits (participant, tx_id);
