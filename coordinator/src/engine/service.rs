@@ -208,9 +208,7 @@ impl Service {
                 let receiver = live.filter(|live| live.is_durable()).map(Live::watch);
                 let _ = reply.send(receiver);
             }
-            Message::AtWork { reply } => {
-                let _ = reply.send(self.count_at_work());
-            }
+            Message::AtWork { reply } => drop(reply.send(self.count_at_work())),
             Message::Survey { reply } => {
                 let _ = reply.send(self.survey());
             }

@@ -77,7 +77,7 @@ impl Service {
             return;
         }
         self.parking.look_at = now + LOOK_INTERVAL;
-        let transactions = self.to_park();
+        let transactions = self.leaving();
         let Some(inbox) = self.own.upgrade().filter(|_| !transactions.is_empty()) else { return };
         self.parking.notes = true;
         let named = |absence: &Absence| {
@@ -100,7 +100,7 @@ impl Service {
         });
     }
 
-    fn to_park(&mut self) -> Vec<Absence> {
+    fn leaving(&mut self) -> Vec<Absence> {
         let live = &self.live;
         self.waiting
             .sweep(|waiting| live.get(&waiting.tx_id).is_some_and(|live| waiting.is_awaited(live)));

@@ -1,6 +1,7 @@
 //! Transactions on SQLite: read and adopted. One writer at a time writes, so nothing comes between the
 //! statements of a claim.
 
+mod adopted;
 mod parked;
 #[cfg(test)]
 mod plans;
@@ -9,11 +10,12 @@ mod read;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
+pub(super) use self::adopted::adopt;
 pub(super) use self::parked::marks;
 pub(super) use self::read::{of_holder, of_ids, of_ids_without_data};
 use super::super::listing::{CHUNK_MAX, Search, Source};
@@ -27,7 +29,6 @@ use super::super::{
 };
 use super::Sqlite;
 use super::damage::sound;
-use super::waits::forget;
 
 /// Rows of the log that are the last ones of their transactions. SQLite reads the tables of a CROSS JOIN in this order:
 /// what is parked comes first, and history is never read.
@@ -387,21 +388,4 @@ impl Sqlite {
         let query = sqlx::query(select_log!("WHERE tx_id = $1 ORDER BY follows"));
         self.look(doing, query.bind(tx_id.0)).await
     }
-}
-
-/// Makes transactions this incarnation's own, and reads them.
-pub(super) async fn adopt(
-    connection: &mut SqliteConnection,
-    me: Incarnation,
-    ids: &[Uuid],
-) -> Result<Vec<Read>, sqlx::Error> {
-    for id in ids {
-        for statement in [ADOPT, OWN] {
-            sqlx::query(statement).bind(*id).bind(me.0).execute(&mut *connection).await?;
-        }
-        let back = sqlx::query("DELETE FROM aside WHERE tx_id = $1").bind(*id);
-        back.execute(&mut *connection).await?;
-        forget(connection, *id).await?;
-    }
-    of_ids(connection, ids).await
 }

@@ -1,4 +1,4 @@
-//! What is owed to participants that cannot be reached leaves memory, and comes back when they answer.
+//! Transactions that are owed to participants which cannot be reached: they leave memory, and come back when these answer.
 
 use std::time::{Duration, Instant};
 
@@ -254,6 +254,7 @@ async fn long_until(what: &str, process: &Process, done: impl Fn(usize, usize) -
 /// Parks many, and prints the memory of the process as it goes: `TEST_PARKED` sets their number.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes many minutes, and measures: TEST_PARKED sets the number"]
+#[expect(clippy::print_stdout, reason = "it measures, for a person")]
 async fn l5_many_that_are_parked_cost_no_memory() {
     let count = std::env::var("TEST_PARKED").map_or(100_000, |n| n.parse().unwrap());
     let places = (count * 2).to_string();
