@@ -39,7 +39,7 @@ pub mod limits {
     pub use super::parse::{
         LOCK_WAIT_DEFAULT, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, TRACE_BYTES_MAX,
     };
-    pub use super::query::{INQUIRE_MAX, STATES_MAX};
+    pub use super::query::{INQUIRE_MAX, METADATA_MAX, MODES_MAX, STATES_MAX};
     pub use super::timeline::{TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX};
 }
 

@@ -7,6 +7,9 @@ mod acts;
 mod advice;
 mod chart;
 mod data;
+mod filter;
+mod recorded;
+mod response;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -20,8 +23,8 @@ use askama::Template;
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::get;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -29,7 +32,10 @@ use unanimo_tls::Peer;
 
 use self::acts::Acts;
 use self::chart::Chart;
-use self::data::{Counts, Filter, Found, Info, List, Participant, Participants, Tx};
+use self::data::{Counts, Found, Info, List, Participant, Participants, Tx};
+use self::filter::Filter;
+pub use self::recorded::Recorded;
+use self::response::{assets, made, problem};
 use self::shared::Shared;
 use crate::api::http::{Act, Asker, Http, Slot, encoded};
 
@@ -41,10 +47,6 @@ const PAGES: &[(&str, &str)] = &[
     ("/participants", "Participants"),
     ("/system", "System"),
 ];
-
-/// Sources of everything in a page: this address alone.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// Transactions of a list on the overview.
 const FEW: usize = 10;
@@ -63,37 +65,15 @@ struct Pages {
 
 /// Makes the router of the pages.
 pub(crate) fn router(api: Slot, peer_of: PeerOf) -> Router {
-    let asset = |media_type, text| get(move || async move { asset(media_type, text) });
-    Router::new()
+    assets(Router::new())
         .route("/", get(overview))
         .route("/attention", get(attention))
         .route("/transactions", get(transactions))
         .route("/tx/{tx_id}", get(transaction))
         .route("/participants", get(participants))
         .route("/system", get(system))
-        .route("/assets/style.css", asset("text/css", include_str!("../assets/style.css")))
-        .route("/assets/live.js", asset("text/javascript", include_str!("../assets/live.js")))
-        .route("/assets/icon.svg", asset("image/svg+xml", include_str!("../assets/icon.svg")))
         .merge(acts::router())
         .with_state(Pages { api, peer_of, counts: Arc::default(), acts: Arc::new(Acts::new()) })
-}
-
-fn asset(media_type: &'static str, text: &'static str) -> Response {
-    guarded(([(header::CONTENT_TYPE, media_type)], text).into_response())
-}
-
-/// Adds what keeps a page from loading, or being put into, anything else.
-fn guarded(mut response: Response) -> Response {
-    for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // With `no-referrer` a browser would not tell from which page a form comes.
-        (header::REFERRER_POLICY, "same-origin"),
-        (header::CACHE_CONTROL, "no-store"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
 }
 
 #[derive(Template)]
@@ -160,16 +140,6 @@ struct System {
     limits: Vec<(String, String)>,
 }
 
-#[derive(Template)]
-#[template(path = "problem.html")]
-struct Problem {
-    here: &'static str,
-    status: u16,
-    title: String,
-    detail: String,
-    reason: String,
-}
-
 /// Who looks, and by which means the answers are asked for.
 #[derive(Clone, Debug)]
 struct Looking {
@@ -230,27 +200,13 @@ fn read<T: DeserializeOwned>(address: &str, answer: Value) -> Result<T, Value> {
     })
 }
 
-fn made(status: StatusCode, page: &impl Template) -> Response {
-    let html = page.render().unwrap_or_else(|error| {
-        tracing::error!(%error, "a page cannot be made");
-        String::new()
-    });
-    let media_type = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
-    guarded((status, media_type, html).into_response())
+/// Returns the filter in an address. The error is a page.
+fn filter_of(request: &Request) -> Result<Filter, Response> {
+    Filter::of(request.uri().query().unwrap_or_default()).map_err(|why| bad_filter(&why))
 }
 
-fn problem(of: &Value) -> Response {
-    let text = |name: &str| of[name].as_str().unwrap_or_default().to_owned();
-    let status = of["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(500);
-    let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let page = Problem {
-        here: "",
-        status,
-        title: text("title"),
-        detail: text("detail"),
-        reason: text("reason"),
-    };
-    made(code, &page)
+fn bad_filter(why: &str) -> Response {
+    problem(&json!({ "status": 400, "title": "This is no filter", "detail": why }))
 }
 
 fn either(page: Page) -> Response {
@@ -293,11 +249,12 @@ async fn counts(pages: &Pages, looking: &Looking) -> Result<Option<Arc<Counts>>,
 }
 
 async fn attention(State(pages): State<Pages>, request: Request) -> Response {
-    let token = Filter::of(request.uri().query().unwrap_or_default()).page_token;
+    let filter = filter_of(&request);
     let looking = pages.looking(&request);
     either(
         async move {
-            let address = format!("/v1/transactions?attention=true&pageToken={}", encoded(&token));
+            let token = encoded(&filter?.page_token);
+            let address = format!("/v1/transactions?attention=true&pageToken={token}");
             let found: List = looking.ask(&address).await?;
             let next = match found.next_page_token.as_str() {
                 "" => String::new(),
@@ -312,11 +269,13 @@ async fn attention(State(pages): State<Pages>, request: Request) -> Response {
 }
 
 async fn transactions(State(pages): State<Pages>, request: Request) -> Response {
-    let filter = Filter::of(request.uri().query().unwrap_or_default());
+    let filter = filter_of(&request);
     let looking = pages.looking(&request);
     either(
         async move {
-            let found: List = looking.ask(&format!("/v1/transactions?{}", filter.query())).await?;
+            let filter = filter?;
+            let address = format!("/v1/transactions?{}", filter.question());
+            let found: List = looking.ask(&address).await?;
             let next = match found.next_page_token.as_str() {
                 "" => String::new(),
                 token => format!("/transactions?{}", filter.after(token).query()),
@@ -361,11 +320,12 @@ async fn transaction(
 }
 
 async fn participants(State(pages): State<Pages>, request: Request) -> Response {
-    let token = Filter::of(request.uri().query().unwrap_or_default()).page_token;
+    let filter = filter_of(&request);
     let looking = pages.looking(&request);
     either(
         async move {
-            let address = format!("/v1/participants?pageToken={}", encoded(&token));
+            let token = encoded(&filter?.page_token);
+            let address = format!("/v1/participants?pageToken={token}");
             let found: Participants = looking.ask(&address).await?;
             let next = match found.next_page_token.as_str() {
                 "" => String::new(),

@@ -163,6 +163,8 @@ mod wire;
 
 pub use config::Config;
 pub use coordinator::{Builder, Running};
+#[doc(hidden)]
+pub use dashboard::Recorded;
 pub use participants::ParticipantService;
 pub use unanimo_core::{
     ActionName, BranchId, BranchRequest, BranchSpec, Definition, Drive, Gid, Mode, Outcome,

@@ -5,9 +5,10 @@ use std::path::Path;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use unanimo_coordinator::Config;
+use tokio::net::TcpListener;
 use unanimo_coordinator::config::Period;
 use unanimo_coordinator::identity::Token;
+use unanimo_coordinator::{Config, Recorded};
 use unanimo_proto::v1::Mode;
 use unanimo_tests::browser::{Browser, Page};
 use unanimo_tests::reaper::run_folder;
@@ -23,6 +24,24 @@ const PICTURES: &str = "DASHBOARD_PICTURES";
 const WIDTHS: [u32; 3] = [360, 1024, 1920];
 
 const THEMES: [&str; 2] = ["light", "dark"];
+
+/// Names of the pictures of all pages.
+const NAMES: [&str; 14] = [
+    "overview",
+    "attention",
+    "transactions",
+    "participants",
+    "system",
+    "ended",
+    "saga",
+    "stuck",
+    "retry",
+    "resolve",
+    "forget",
+    "retry-many",
+    "forget-many",
+    "none",
+];
 
 /// Text that would run, load or break out if it were anything but text.
 const HOSTILE: &str = "</pre></title><script>alert(1)</script><img src=http://evil.example/x onerror=alert(1)>\"'&{{7*7}}";
@@ -96,6 +115,31 @@ async fn full() -> (World, Vec<String>) {
     (world, paths)
 }
 
+/// Opens a page in both themes and at three widths, and returns what is wrong with it.
+async fn wrong_with(page: &mut Page, path: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    page.open(path).await;
+    for width in WIDTHS {
+        page.size(width, 900).await;
+        let overflow = page.value(OVERFLOW).await;
+        if overflow != json!([]) {
+            wrong.push(format!("{path} at {width}: {overflow}"));
+        }
+    }
+    for theme in THEMES {
+        page.theme(theme).await;
+        let pale = page.value(PALE).await;
+        if pale != json!([]) {
+            wrong.push(format!("{path}, {theme}: {pale}"));
+        }
+    }
+    wrong.extend(page.problems().into_iter().map(|problem| format!("{path}: {problem}")));
+    let unnamed = "[...document.querySelectorAll('main input:not([type=hidden]), select, textarea, button')] \
+                   .filter((e) => !e.textContent.trim() && !e.labels?.length).map((e) => e.outerHTML)";
+    assert_eq!(page.value(unnamed).await, json!([]), "{path}: each field has a label");
+    wrong
+}
+
 /// Every page in both themes and at three widths: nothing is cut off or pale, nothing is wrong with it, and nothing comes from
 /// elsewhere.
 #[tokio::test]
@@ -104,25 +148,7 @@ async fn every_page_is_whole_in_both_themes_and_at_three_widths() {
     let mut page = page(&world).await;
     let mut wrong = Vec::new();
     for path in &paths {
-        page.open(path).await;
-        for width in WIDTHS {
-            page.size(width, 900).await;
-            let overflow = page.value(OVERFLOW).await;
-            if overflow != json!([]) {
-                wrong.push(format!("{path} at {width}: {overflow}"));
-            }
-        }
-        for theme in THEMES {
-            page.theme(theme).await;
-            let pale = page.value(PALE).await;
-            if pale != json!([]) {
-                wrong.push(format!("{path}, {theme}: {pale}"));
-            }
-        }
-        wrong.extend(page.problems().into_iter().map(|problem| format!("{path}: {problem}")));
-        let unnamed = "[...document.querySelectorAll('main input:not([type=hidden]), select, textarea, button')] \
-                       .filter((e) => !e.textContent.trim() && !e.labels?.length).map((e) => e.outerHTML)";
-        assert_eq!(page.value(unnamed).await, json!([]), "{path}: each field has a label");
+        wrong.extend(wrong_with(&mut page, path).await);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // The graph of the saga has each step with its state.
@@ -135,28 +161,12 @@ async fn every_page_is_whole_in_both_themes_and_at_three_widths() {
         page.value(boxes).await
     );
     if let Some(folder) = std::env::var_os(PICTURES) {
-        take_pictures(&mut page, &paths, Path::new(&folder)).await;
+        take_pictures(&mut page, &NAMES, &paths, Path::new(&folder)).await;
     }
 }
 
 /// Takes pictures of all pages as a reader on a laptop sees them, and of some as others do.
-async fn take_pictures(page: &mut Page, paths: &[String], folder: &Path) {
-    let names = [
-        "overview",
-        "attention",
-        "transactions",
-        "participants",
-        "system",
-        "ended",
-        "saga",
-        "stuck",
-        "retry",
-        "resolve",
-        "forget",
-        "retry-many",
-        "forget-many",
-        "none",
-    ];
+async fn take_pictures(page: &mut Page, names: &[&str], paths: &[String], folder: &Path) {
     for (name, path) in names.iter().zip(paths) {
         for (theme, width, height) in
             [("light", 1024, 720), ("dark", 1024, 720), ("light", 360, 720), ("dark", 1920, 1000)]
@@ -168,6 +178,44 @@ async fn take_pictures(page: &mut Page, paths: &[String], folder: &Path) {
             std::fs::write(folder.join(format!("{name}-{theme}-{width}.png")), picture).unwrap();
         }
     }
+}
+
+/// A recorded history is gone through by clicks from its first input to its last, and each page is whole.
+#[tokio::test]
+async fn a_recorded_history_is_gone_through_by_clicks() {
+    let history = "saga-trip-with-pivot";
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("histories/0.1.0");
+    let text = std::fs::read(folder.join(format!("{history}.json"))).unwrap();
+    let recorded = Recorded::new(serde_json::from_slice(&text).unwrap()).unwrap();
+    assert_eq!(recorded.remark(), None);
+    let count = recorded.count();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(recorded.serve(listener, std::future::pending()));
+    let mut page = Browser::shared().page(&format!("http://{address}")).await;
+    page.size(1024, 900).await;
+    let first = wrong_with(&mut page, "/").await;
+    let last = wrong_with(&mut page, &format!("/{count}")).await;
+    assert_eq!([first, last].concat(), [""; 0]);
+    if let Some(folder) = std::env::var_os(PICTURES) {
+        take_pictures(&mut page, &["recorded"], &[format!("/{}", count / 2)], Path::new(&folder))
+            .await;
+    }
+    page.open("/").await;
+    page.sees("begun with ").await;
+    assert_eq!(page.value("document.querySelectorAll('a[accesskey=p]').length").await, json!(0));
+    for number in 2..=count {
+        page.follow("a[accesskey=n]").await;
+        page.sees(&format!("Input {number} of {count}")).await;
+    }
+    page.sees("committed").await;
+    assert_eq!(page.value("document.querySelectorAll('a[accesskey=n]').length").await, json!(0));
+    let steps = "document.querySelectorAll('.saga text').length > 0";
+    assert_eq!(page.value(steps).await, json!(true));
+    page.follow("a[accesskey=f]").await;
+    page.sees(&format!("Input 1 of {count}")).await;
+    assert_eq!(page.problems(), [""; 0]);
+    serving.abort();
 }
 
 /// An open page follows a transaction from its begin to its end, without being loaded again.
@@ -291,7 +339,9 @@ async fn texts_of_users_stay_texts() {
         (format!("/tx/{tx_id}"), 4),
         (format!("/tx/{tx_id}/forget"), 1),
         ("/attention".to_owned(), 0),
-        (format!("/attention/retry?gidPrefix=x&participant=p&x={encoded}"), 0),
+        (format!("/attention/retry?gidPrefix=x&participant=p&metadata=x={encoded}"), 0),
+        (format!("/transactions?metadata=x={encoded}"), 0),
+        (format!("/transactions?x{encoded}=1"), 1),
         ("/".to_owned(), 0),
     ] {
         page.open(&path).await;

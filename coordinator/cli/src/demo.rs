@@ -8,10 +8,10 @@ mod tour;
 use std::process::ExitCode;
 
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::error::Error;
+use super::interruptions::Interruptions;
 
 /// Watch transfers between two banks, with a refusal, a silent bank and a killed coordinator
 ///
@@ -104,20 +104,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
 /// Returns at an interruption of the tour, by Ctrl-C, an end of the terminal or `kill`. One while the dashboard is open
 /// ends that.
 async fn interrupted(stage: &watch::Sender<Stage>) {
-    let listen = |kind| signal(kind).ok();
-    let (mut terminate, mut hang_up) =
-        (listen(SignalKind::terminate()), listen(SignalKind::hangup()));
-    let heard = async |signal: &mut Option<Signal>| match signal {
-        Some(signal) => signal.recv().await,
-        // A signal that nobody can wait for does not come.
-        None => std::future::pending().await,
-    };
+    let mut interruptions = Interruptions::listen();
     loop {
-        tokio::select! {
-            Ok(()) = tokio::signal::ctrl_c() => {}
-            _ = heard(&mut terminate) => {}
-            _ = heard(&mut hang_up) => {}
-        }
+        interruptions.next().await;
         let was_open = stage.send_if_modified(|stage| {
             let is_open = *stage == Stage::Open;
             *stage = if is_open { Stage::Over } else { *stage };

@@ -9,12 +9,14 @@
 pub mod child;
 
 mod audit;
+mod browser;
 mod certs;
 mod completions;
 mod config;
 mod demo;
 mod error;
 mod events;
+mod interruptions;
 mod logging;
 mod man;
 mod output;
@@ -26,6 +28,7 @@ mod serve;
 mod token;
 mod top;
 mod tx;
+mod view;
 
 use std::process::ExitCode;
 
@@ -75,6 +78,7 @@ enum Command {
     Top(top::Args),
     Saga(saga::Args),
     Replay(replay::Args),
+    View(view::Args),
     Participant(participant::Args),
     Audit(audit::Args),
     Certs(certs::Args),
@@ -106,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Saga(args) => saga::run(args),
         Command::Replay(args) => replay::run(&args),
+        Command::View(args) => view::run(&args),
         Command::Participant(args) => participant::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Certs(args) => certs::run(args),
@@ -133,6 +138,7 @@ fn read_no_unknown_variable(command: &Command) -> Result<(), error::Error> {
         | Command::Saga(_)
         | Command::Audit(_) => true,
         Command::Replay(_)
+        | Command::View(_)
         | Command::Participant(_)
         | Command::Certs(_)
         | Command::Token(_)

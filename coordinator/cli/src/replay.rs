@@ -63,21 +63,24 @@ pub(super) enum Error {
     /// The file is no history.
     #[error("understand {name}: {why}")]
     Malformed { name: String, why: String },
+    /// This version does something else at the first input.
+    #[error("replay {name}: {difference}")]
+    Differs { name: String, difference: String },
 }
 
 impl Error {
     /// Tells whether the file that was named is the cause.
     pub(super) fn is_usage(&self) -> bool {
-        !matches!(self, Self::Write { .. })
+        !matches!(self, Self::Write { .. } | Self::Differs { .. })
     }
 }
 
 /// A history that was read.
 #[derive(Debug)]
-struct History {
-    document: Document,
+pub(super) struct History {
+    pub(super) document: Document,
     /// Paths of the fields that this version does not know.
-    unknown: Vec<String>,
+    pub(super) unknown: Vec<String>,
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, CommandError> {
@@ -100,7 +103,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CommandError> {
 
 /// Replays one history, and tells whether it is equal.
 fn one(args: &Args, name: &str) -> Result<bool, CommandError> {
-    let History { document, unknown } = read(args, name)?;
+    let History { document, unknown } = read(&args.server, name)?;
     let outcome = match args.step {
         true => step::through(&document, args.server.json),
         false => Ok(history::replay(&document)),
@@ -114,15 +117,20 @@ fn one(args: &Args, name: &str) -> Result<bool, CommandError> {
             return Err(Error::Malformed { name, why }.into());
         }
     };
-    for path in &unknown {
+    note_unknown(name, &unknown);
+    tell(args, name, &document, &outcome, &unknown)?;
+    Ok(matches!(outcome, Outcome::Equal(_)))
+}
+
+/// Tells of fields that this version does not know.
+pub(super) fn note_unknown(name: &str, unknown: &[String]) {
+    for path in unknown {
         output::note(&format!(
             "{}: {} is no field of this version, and passed over",
             clean(name),
             clean(path)
         ));
     }
-    tell(args, name, &document, &outcome, &unknown)?;
-    Ok(matches!(outcome, Outcome::Equal(_)))
 }
 
 /// Writes a new file. One that is there stays as it is: it may be the only record.
@@ -136,7 +144,7 @@ pub(super) fn write_new(path: &Path, text: &str) -> Result<(), Error> {
 }
 
 /// Reads a file, standard input, or the history of a transaction.
-fn read(args: &Args, name: &str) -> Result<History, CommandError> {
+pub(super) fn read(server: &tx::Server, name: &str) -> Result<History, CommandError> {
     let text = if name == "-" {
         let mut text = String::new();
         let read = std::io::stdin().read_to_string(&mut text).map(|_| text);
@@ -145,7 +153,7 @@ fn read(args: &Args, name: &str) -> Result<History, CommandError> {
         let read = std::fs::read_to_string(name);
         read.map_err(|source| Error::Read { name: name.to_owned(), source })?
     } else {
-        tx::export::fetch(&args.server, name)?
+        tx::export::fetch(server, name)?
     };
     parse(&text).map_err(|why| Error::Malformed { name: name.to_owned(), why }.into())
 }

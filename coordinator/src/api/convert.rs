@@ -193,6 +193,16 @@ pub(super) fn transaction(
     content: Content,
     events: Option<&[Event]>,
 ) -> v1::Transaction {
+    transaction_at(SystemEnv.now(), view, content, events)
+}
+
+/// The same as it was at this time, for what it waits for.
+pub(super) fn transaction_at(
+    now: Timestamp,
+    view: &View,
+    content: Content,
+    events: Option<&[Event]>,
+) -> v1::Transaction {
     let View { tx, stripped, .. } = view;
     let mut shown = basics(tx.identity(), &tx.state(), *stripped);
     shown.revision = revision(view);
@@ -202,7 +212,7 @@ pub(super) fn transaction(
     shown.deadline = Some(time_to_wire(tx.deadline()));
     if !stripped {
         shown.locks = held_locks(tx);
-        shown.waiting = waiting(tx, SystemEnv.now());
+        shown.waiting = waiting(tx, now);
         shown.branches = tx.branches().iter().map(|b| branch(tx, b, content)).collect();
         let entries = events.map(|events| timeline::timeline(tx, events)).unwrap_or_default();
         (shown.timeline, shown.timeline_dropped) =

@@ -127,6 +127,11 @@ fn mode(field: &str, mode: i32) -> Result<Option<Mode>, Status> {
     }
 }
 
+/// A mode that a filter names.
+pub(super) fn known_mode(field: &str, number: i32) -> Result<Mode, Status> {
+    mode(field, number)?.ok_or_else(|| bad_mode(field))
+}
+
 fn bad_mode(field: &str) -> Status {
     invalid(Violation::new(field, "must be MODE_TWO_PHASE_COMMIT, MODE_TCC or MODE_SAGA"))
 }

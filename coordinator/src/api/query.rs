@@ -15,6 +15,12 @@ use crate::store::{Filter, Key};
 /// Most states by which transactions are listed: all that there are.
 pub const STATES_MAX: usize = 7;
 
+/// Most modes of a filter: all that there are.
+pub const MODES_MAX: usize = 3;
+
+/// Most entries of metadata in a filter.
+pub const METADATA_MAX: usize = 16;
+
 /// Most branches of an inquiry.
 pub const INQUIRE_MAX: usize = 256;
 
@@ -201,8 +207,20 @@ fn filter(request: &v1::ListTransactionsRequest) -> Result<Filter, Status> {
         let rule = format!("must have at most {STATES_MAX} states, has {count}");
         return Err(invalid(Violation::new("states", rule)));
     }
+    let count = request.modes.len();
+    if count > MODES_MAX {
+        let rule = format!("must have at most {MODES_MAX} modes, has {count}");
+        return Err(invalid(Violation::new("modes", rule)));
+    }
+    let count = request.metadata.len();
+    if count > METADATA_MAX {
+        let rule = format!("must have at most {METADATA_MAX} entries, has {count}");
+        return Err(invalid(Violation::new("metadata", rule)));
+    }
     let phases = request.states.iter().enumerate();
     let phases = phases.map(|(index, state)| parse::phase(&format!("states[{index}]"), *state));
+    let modes = request.modes.iter().enumerate();
+    let modes = modes.map(|(index, mode)| parse::known_mode(&format!("modes[{index}]"), *mode));
     let participant = match request.participant.as_str() {
         "" => None,
         name => Some(parse::known_participant(name)?),
@@ -218,6 +236,8 @@ fn filter(request: &v1::ListTransactionsRequest) -> Result<Filter, Status> {
     Ok(Filter {
         phases: phases.collect::<Result<_, _>>()?,
         attention: request.attention,
+        modes: modes.collect::<Result<_, _>>()?,
+        metadata: request.metadata.clone().into_iter().collect(),
         gid_prefix: request.gid_prefix.clone(),
         participant,
         initiator: None,

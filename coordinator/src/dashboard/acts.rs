@@ -331,5 +331,5 @@ async fn stop_of(pages: &Pages, id: &str, request: Request) -> Page {
 /// Leads to the page of a run.
 fn led_to(run: &Run) -> Response {
     let to = [(header::LOCATION, format!("/acts/{}", run.form.id))];
-    super::guarded((StatusCode::SEE_OTHER, to).into_response())
+    super::response::guarded((StatusCode::SEE_OTHER, to).into_response())
 }

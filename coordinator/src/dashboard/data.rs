@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::acts::forms::Fields;
 use super::words::word;
 use super::{Figure, text};
-use crate::api::http::encoded;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -355,44 +353,3 @@ fn per_second(count: &str) -> String {
 
 /// Endpoint of a participant in the coordinator's own process.
 const IN_PROCESS: &str = "in-process";
-
-/// Filter of a list, as the address has it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Filter {
-    pub(super) states: String,
-    pub(super) gid_prefix: String,
-    pub(super) participant: String,
-    pub(super) attention: String,
-    pub(super) page_token: String,
-}
-
-impl Filter {
-    pub(super) fn of(query: &str) -> Self {
-        let fields = Fields::of(query);
-        let text = |name| fields.get(name).to_owned();
-        Self {
-            states: text("states"),
-            gid_prefix: text("gidPrefix"),
-            participant: text("participant"),
-            attention: text("attention"),
-            page_token: text("pageToken"),
-        }
-    }
-
-    /// Returns the same for the page after.
-    pub(super) fn after(&self, token: &str) -> Self {
-        Self { page_token: token.to_owned(), ..self.clone() }
-    }
-
-    pub(super) fn query(&self) -> String {
-        let parts = [
-            ("states", &self.states),
-            ("gidPrefix", &self.gid_prefix),
-            ("participant", &self.participant),
-            ("attention", &self.attention),
-            ("pageToken", &self.page_token),
-        ];
-        let set = parts.iter().filter(|(_, text)| !text.is_empty());
-        set.map(|(name, text)| format!("{name}={}", encoded(text))).collect::<Vec<_>>().join("&")
-    }
-}

@@ -13,6 +13,10 @@ pub(super) const STATES: &[(&str, &str)] = &[
     ("TRANSACTION_STATE_ABORTED", "aborted"),
 ];
 
+/// Modes by which a list can be filtered.
+pub(super) const MODES: &[(&str, &str)] =
+    &[("MODE_TWO_PHASE_COMMIT", "two-phase commit"), ("MODE_TCC", "TCC"), ("MODE_SAGA", "saga")];
+
 pub(super) fn now() -> Timestamp {
     Timestamp::now()
 }

@@ -151,6 +151,8 @@ impl<'a> Search<'a> {
     fn is_wanted(&self, read: &Read) -> bool {
         let Filter {
             phases,
+            modes,
+            metadata,
             gid_prefix,
             participant,
             initiator,
@@ -162,6 +164,8 @@ impl<'a> Search<'a> {
         let is_phase = |phase: &PhaseName| phase.as_str() == read.phase();
         let created = read.created_at();
         (phases.is_empty() || phases.iter().any(is_phase))
+            && (modes.is_empty() || modes.iter().any(|mode| mode.name() == read.mode()))
+            && (metadata.is_empty() || read.has_metadata(metadata))
             && read.gid().starts_with(gid_prefix.as_str())
             && participant.as_ref().is_none_or(|participant| read.has_branch_of(participant))
             && initiator.as_ref().is_none_or(|initiator| initiator == read.initiator())

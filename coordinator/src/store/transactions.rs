@@ -1,9 +1,12 @@
 //! Transactions as they are read, and their change of owner. They are written in
 //! [batches](super::batch).
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use unanimo_core::{
-    Decision, Event, Gid, Incarnation, ParticipantName, Phase, Record, Timestamp, TxId, Version,
+    Decision, Event, Gid, Incarnation, Mode, ParticipantName, Phase, Record, Timestamp, TxId,
+    Version,
 };
 
 use super::Error;
@@ -98,6 +101,10 @@ pub struct Filter {
     pub phases: Vec<PhaseName>,
     /// Only those that need a person, those that are set aside among them.
     pub attention: bool,
+    /// Of one of these modes; none means all.
+    pub modes: Vec<Mode>,
+    /// Only those with all of these entries in their metadata.
+    pub metadata: BTreeMap<String, String>,
     /// Only gids that begin so.
     pub gid_prefix: String,
     /// Only those with a branch there.

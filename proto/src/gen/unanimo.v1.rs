@@ -1656,7 +1656,7 @@ impl ::prost::Name for GetTransactionResponse {
     }
 }
 /// Asks for a page of transactions.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListTransactionsRequest {
     /// Only transactions in one of these states; none means all.
     #[prost(enumeration = "TransactionState", repeated, tag = "1")]
@@ -1698,6 +1698,16 @@ pub struct ListTransactionsRequest {
     /// are kept. Those that have not ended are counted whatever their age.
     #[prost(message, optional, tag = "12")]
     pub counts_ended_from: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only transactions of one of these modes; none means all.
+    #[prost(enumeration = "Mode", repeated, tag = "13")]
+    pub modes: ::prost::alloc::vec::Vec<i32>,
+    /// Only transactions whose metadata has all of these entries, at most 16. That of a transaction whose
+    /// details are purged is gone, so it matches none. Over HTTP in the query: `metadata\[KEY\]=VALUE`.
+    #[prost(map = "string, string", tag = "14")]
+    pub metadata: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 impl ::prost::Name for ListTransactionsRequest {
     const NAME: &'static str = "ListTransactionsRequest";

@@ -6,7 +6,8 @@ use serde_json::Value;
 use unanimo_tests::scripted::Scripted;
 use unanimo_tests::wait::until;
 
-use super::{Served, addresses, file, new_path, run, serve, sqlite, tcc};
+use super::{Program, Served, Signal, addresses, command, file, new_path, run, serve, sqlite, tcc};
+use crate::coordinator::http::http_call;
 
 /// Changes a document, and returns the path of what comes out.
 fn changed(text: &str, change: impl FnOnce(&mut Value)) -> String {
@@ -179,4 +180,55 @@ async fn s3_a_history_goes_on_after_a_kill() {
     run(&all).await.check(0);
     let ran = run(&["replay", "--endpoint", &endpoint, "g"]).await;
     ran.check(0).says(&["equal", "1 adoption;"]);
+}
+
+/// Pages of a history: one for each input, to this machine alone, until the command is ended.
+#[tokio::test]
+async fn a_history_is_looked_at_page_by_page() {
+    let served = Served::start(&["--history", "all"]).await;
+    served.submit("g", &["ok", "refuse"], &["--wait", "ended"]).await.check(4);
+    let text = served.tx(&["export", "g"]).await.check(0).out.clone();
+    let path = file(&text);
+    let mut viewer = Program::start(command(&["view", "--no-open", "--json", &path]));
+    let told = until("the address", async || serde_json::from_str::<Value>(&viewer.out()).ok());
+    let told = told.await;
+    let address = told["address"].as_str().unwrap();
+    let address = address.strip_prefix("http://").unwrap().trim_end_matches('/').parse().unwrap();
+    let count = told["inputs"].as_u64().unwrap();
+    assert!(count > 3 && told["remark"].is_null(), "{told}");
+
+    let get = async |path: &str| http_call(address, "GET", path, &[], b"").await;
+    let first = get("/1").await;
+    for shown in ["begun with 2 branches", "href=\"/2\"", "<svg class=\"chart\""] {
+        assert!(first.body.contains(shown), "{shown}: {}", first.body);
+    }
+    let last = get(&format!("/{count}")).await;
+    assert!(last.body.contains("aborted") && last.body.contains("class=\"base\""), "{last:?}");
+    for (path, code) in [("/", 303), ("/assets/style.css", 200), ("/0", 404), ("/x", 404)] {
+        assert_eq!(get(path).await.code, code, "{path}");
+    }
+    let past = get(&format!("/{}", count + 1)).await;
+    let rule = format!("The inputs of this history are at /1 to /{count}.");
+    assert!(past.code == 404 && past.body.contains(&rule), "{past:?}");
+    // A page of another site, whose name was turned to this address.
+    let turned = http_call(address, "GET", "/1", &[("host", "evil.example")], b"").await;
+    assert!(turned.code == 421 && !turned.body.contains("begun"), "{turned:?}");
+    viewer.process.signal(Signal::INT);
+    viewer.end().await.check(0);
+
+    // What differs, or is not whole, is told; what is no history is refused.
+    let other = changed(&text, |document| {
+        document["entries"][1]["after"]["decision"] = "commit".into();
+    });
+    let viewer = Program::start(command(&["view", "--no-open", &other]));
+    viewer.until_err("the phase differs").await;
+    let bad = changed(&text, |document| document["branches"][0]["mode"] = "XA".into());
+    let ran = run(&["view", "--no-open", &bad]).await;
+    ran.check(2).complains(&["branches[0].mode: must be 2pc, tcc or saga"]);
+    let none = run(&["view", "--no-open", "/none.json"]).await;
+    none.check(2).complains(&["failed to read /none.json"]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ran = run(&["view", "--no-open", "--port", &port, &path]).await;
+    ran.check(1).complains(&["listen on the port for the pages", "in use"]);
 }

@@ -30,7 +30,12 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     let mut follow = Program::start(served.tx_command(&["list", "--follow", "--gid-prefix", "s-"]));
     follow.until_err("from now on").await;
     let calm = top(&served.endpoint, &["--once"]).await;
-    calm.check(0).says(&["nothing needs a person", "\np            1 of 1 alive\n"]);
+    calm.check(0).says(&["nothing needs a person", "\np            1 configured\n"]);
+
+    let none = served.tx(&["list", "--mode", "saga,2pc", "--metadata", "region=eu"]).await;
+    none.check(0).complains(&["no transactions match"]);
+    let bad = served.tx(&["list", "--metadata", "region"]).await;
+    bad.check(2).complains(&["--metadata", "write KEY=VALUE"]);
 
     let mut ids = Vec::new();
     for gid in ["s-1", "s-2", "s-3"] {

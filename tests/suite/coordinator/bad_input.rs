@@ -212,6 +212,17 @@ async fn requests_about_no_transaction_are_told_so() {
         })
         .await;
     assert_eq!(describe(&status.unwrap_err()).2, ["gid_prefix"]);
+    let filters = [
+        ("modes[1]", vec![2, 9], 0),
+        ("modes[0]", vec![0], 0),
+        ("modes", vec![1; 4], 0),
+        ("metadata", vec![], 17),
+    ];
+    for (field, modes, entries) in filters {
+        let metadata = (0..entries).map(|n| (n.to_string(), String::new())).collect();
+        let request = ListTransactionsRequest { modes, metadata, ..Default::default() };
+        assert_eq!(describe(&client.list_transactions(request).await.unwrap_err()).2, [field]);
+    }
     let many = InquiredBranch {
         tx_id: never.clone(),
         branch: Some(unanimo_proto::v1::inquired_branch::Branch::BranchId("a".into())),

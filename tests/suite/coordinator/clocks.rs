@@ -154,14 +154,18 @@ async fn l1_what_begins_beside_a_database_that_is_behind_is_not_late() {
     clock.database_ahead_ms.store(-2 * HOUR_MS, Ordering::Relaxed);
     let env = Arc::clone(&clock) as _;
     let world = World::start_at(config(&sqlite_url()), Scripted::default(), env).await;
-    let second = BranchSpec { delay: millis(1_000), ..step("b", "ok", &["a"]) };
+    // Longer than the five seconds after which a sleeper leaves memory: no scan would bring it back in time.
+    let second = BranchSpec { delay: millis(7_000), ..step("b", "ok", &["a"]) };
     let request = SubmitTransactionRequest {
-        timeout: millis(20_000),
+        timeout: millis(50_000),
         ..saga("g", vec![step("a", "ok", &[]), second])
     };
+    let before = SystemEnv.now();
     accept(&world, request).await;
     let ended = world.get_until("g", "its end", |tx| tx.ended_at.is_some()).await;
     assert_eq!(ended.outcome(), Outcome::Committed, "{ended:?}");
+    let created = ended.created_at.unwrap().seconds;
+    assert!(created >= i64::try_from(before.0 / 1000).unwrap(), "{created} is before {before:?}");
 }
 
 /// The clock of the database is used for the purge and at a start: set by an hour while transactions are under way, it aborts

@@ -13,6 +13,7 @@ use unanimo_proto::v1::{
 };
 use unanimo_tests::wait::until;
 
+use super::http::http_call;
 use super::{World, config, describe, sqlite_url, tcc};
 
 #[tokio::test]
@@ -77,7 +78,12 @@ async fn a_list_is_filtered_and_paged() {
         world.get_until(&format!("order-{n}"), "its end", |t| t.ended_at.is_some()).await;
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    world.submit(tcc("other", &["refuse"])).await.unwrap();
+    let metadata = |entries: &[(&str, &str)]| {
+        entries.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+    };
+    let mut other = tcc("other", &["refuse"]);
+    other.metadata = metadata(&[("region", "eu"), ("tenant", "a=b")]);
+    world.submit(other).await.unwrap();
     let list = async |request: ListTransactionsRequest| {
         world.client().list_transactions(request).await.unwrap().into_inner()
     };
@@ -101,6 +107,36 @@ async fn a_list_is_filtered_and_paged() {
     let page =
         list(ListTransactionsRequest { participant: "nobody".into(), ..Default::default() }).await;
     assert!(page.transactions.is_empty());
+    for (modes, entries, count) in [
+        (&[Mode::Saga, Mode::Tcc][..], &[][..], 6),
+        (&[Mode::Saga, Mode::TwoPhaseCommit], &[], 0),
+        (&[], &[("region", "eu")], 1),
+        (&[Mode::Tcc], &[("tenant", "a=b"), ("region", "eu")], 1),
+        (&[Mode::Saga], &[("region", "eu")], 0),
+        (&[], &[("region", "eu"), ("tenant", "b")], 0),
+        (&[], &[("regio", "eu")], 0),
+    ] {
+        let page = list(ListTransactionsRequest {
+            modes: modes.iter().map(|mode| (*mode).into()).collect(),
+            metadata: metadata(entries),
+            ..Default::default()
+        });
+        assert_eq!(page.await.transactions.len(), count, "{modes:?} {entries:?}");
+    }
+    // The same over HTTP, where the key of an entry is in brackets.
+    let address = world.running.admin_address().unwrap();
+    for (query, code, said) in [
+        ("metadata%5Bregion%5D=eu&modes=MODE_TCC", 200, "\"gid\":\"other\""),
+        ("metadata[region]=eu&metadata[tenant]=b", 200, "\"transactions\":[]"),
+        ("metadata=eu", 400, "metadata must name a key: metadata[KEY]=VALUE"),
+        ("metadata[a]=1&metadata[a]=2", 400, "metadata[a] must not be there twice"),
+        ("participant[a]=1", 400, "participant[a] must have no key: participant is no map"),
+        ("metadata[a=1", 400, "metadata[a is no field of ListTransactionsRequest"),
+    ] {
+        let reply = http_call(address, "GET", &format!("/v1/transactions?{query}"), &[], b"").await;
+        let is_none = said.ends_with("[]") && !reply.body.contains("gid");
+        assert!(reply.code == code && (reply.body.contains(said) || is_none), "{query}: {reply:?}");
+    }
 }
 
 /// S12: what a participant in doubt is told.

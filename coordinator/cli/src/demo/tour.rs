@@ -9,6 +9,7 @@ use unanimo_sdk::{Client, Json, Outcome};
 use super::bank::Posting;
 use super::banks::{Bank, Databases};
 use super::{Failure, Stage};
+use crate::browser;
 use crate::child::Coordinator;
 use crate::output::{self, BAD, GOOD, HEADING, HINT};
 
@@ -106,7 +107,7 @@ impl Tour {
             "\n{HEADING}Dashboard:{HEADING:#} {pages}/\nCommands of another terminal reach it with {HINT}export \
              UNANIMO_ENDPOINT={endpoint}{HINT:#}\nCtrl-C ends the demo, and removes everything that it made.\n"
         ))?;
-        open_in_browser(pages);
+        browser::open(pages);
         // The sender is there as long as this is.
         let _ = stage.subscribe().wait_for(|stage| *stage == Stage::Over).await;
         self.coordinator.kill().await?;
@@ -265,20 +266,6 @@ impl Tour {
         let [a, b] = &self.banks;
         let (alice, bob) = (money(a.cents().await?), money(b.cents().await?));
         say(&format!("   alice has {alice} at {}, bob has {bob} at {}.\n", a.name, b.name))
-    }
-}
-
-/// Opens an address in the browser of a desktop; elsewhere the line that names it has to do.
-fn open_in_browser(address: &str) {
-    let is_desktop =
-        ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
-    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    if cfg!(target_os = "macos") || is_desktop {
-        let mut command = std::process::Command::new(program);
-        // Ctrl-C ends the demo, and no browser.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let null = std::process::Stdio::null;
-        let _ = command.arg(address).stdin(null()).stdout(null()).stderr(null()).spawn();
     }
 }
 

@@ -31,6 +31,12 @@ pub(super) struct Args {
     /// Only transactions that need an operator: stalled, or heuristic and not forgotten
     #[arg(long)]
     attention: bool,
+    /// Only transactions of this mode; separate several by commas
+    #[arg(long, value_name = "MODE", value_delimiter = ',')]
+    mode: Vec<Mode>,
+    /// Only transactions whose metadata has this entry; several times: all of them
+    #[arg(long, value_name = "KEY=VALUE", value_parser = entry)]
+    metadata: Vec<(String, String)>,
     /// Only transactions whose gid begins with this prefix
     #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     gid_prefix: String,
@@ -93,6 +99,35 @@ impl State {
     }
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Mode {
+    /// Two-phase commit
+    #[value(name = "2pc")]
+    TwoPhaseCommit,
+    /// Try, confirm, cancel
+    Tcc,
+    /// Steps and compensations
+    Saga,
+}
+
+impl Mode {
+    fn to_wire(self) -> v1::Mode {
+        match self {
+            Self::TwoPhaseCommit => v1::Mode::TwoPhaseCommit,
+            Self::Tcc => v1::Mode::Tcc,
+            Self::Saga => v1::Mode::Saga,
+        }
+    }
+}
+
+/// Reads an entry of metadata.
+fn entry(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
 /// Moment, given as a time or as a duration before now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct When(Timestamp);
@@ -123,6 +158,8 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
     let mut request = v1::ListTransactionsRequest {
         states: args.state.into_iter().map(|state| state.to_wire().into()).collect(),
         attention: args.attention,
+        modes: args.mode.into_iter().map(|mode| mode.to_wire().into()).collect(),
+        metadata: args.metadata.into_iter().collect(),
         gid_prefix: args.gid_prefix,
         participant: args.participant,
         created_from: args.since.map(When::to_wire),

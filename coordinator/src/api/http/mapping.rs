@@ -101,10 +101,27 @@ pub(super) fn read_query(
         let (Some(name), Some(text)) = (decoded(name), decoded(text)) else {
             return Err(Violation::new("the query", "must be UTF-8, percent-encoded"));
         };
-        let by_name = || message.get_field_by_name(&name);
-        let Some(field) = message.get_field_by_json_name(&name).or_else(by_name) else {
+        let (of, key) = keyed(&name);
+        let by_name = || message.get_field_by_name(of);
+        let Some(field) = message.get_field_by_json_name(of).or_else(by_name) else {
             return Err(Violation::new(name, format!("is no field of {}", message.name())));
         };
+        if field.is_map() {
+            let Some(key) = key.map(str::to_owned) else {
+                let rule = format!("must name a key: {of}[KEY]=VALUE");
+                return Err(Violation::new(name, rule));
+            };
+            let map = fields.entry(field.json_name().to_owned());
+            let map = map.or_insert_with(|| serde_json::Map::new().into()).as_object_mut();
+            if map.expect("it is a map").insert(key, text.into()).is_some() {
+                return Err(Violation::new(name, "must not be there twice"));
+            }
+            continue;
+        }
+        if key.is_some() {
+            let rule = format!("must have no key: {of} is no map");
+            return Err(Violation::new(name, rule));
+        }
         let value = match field.kind() {
             Kind::Bool if text == "true" || text.is_empty() => true.into(),
             Kind::Bool if text == "false" => false.into(),
@@ -121,6 +138,12 @@ pub(super) fn read_query(
         }
     }
     with_path(made(message, serde_json::Value::Object(fields))?, of_path)
+}
+
+/// Parts a name of a query into the field and, for a map, the key in brackets.
+fn keyed(name: &str) -> (&str, Option<&str>) {
+    let parts = name.strip_suffix(']').and_then(|name| name.split_once('['));
+    parts.map_or((name, None), |(of, key)| (of, Some(key)))
 }
 
 /// Sets the fields that are in the path, and nowhere else.

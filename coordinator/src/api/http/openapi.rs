@@ -109,13 +109,18 @@ fn parameter(
     comments: &Comments,
     used: &mut schema::Used,
 ) -> Value {
-    json!({
+    let mut parameter = json!({
         "name": name,
         "in": place,
         "required": place == "path",
         "description": comments.of_field(field),
         "schema": used.of_field(field),
-    })
+    });
+    if field.is_map() {
+        // `metadata[KEY]=VALUE`.
+        (parameter["style"], parameter["explode"]) = ("deepObject".into(), true.into());
+    }
+    parameter
 }
 
 fn answer(method: &MethodDescriptor, used: &mut schema::Used) -> Value {

@@ -6,12 +6,15 @@ use http_body_util::{BodyExt, Collected};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
+use unanimo_core::{Timestamp, Transaction};
 use unanimo_proto::v1;
 use unanimo_saga::graph::Graph;
 use unanimo_tls::Peer;
 
-use super::{Http, descriptors, guard, problem};
+use super::{Hosts, Http, descriptors, guard, problem};
+use crate::api::convert::{self, Content};
 use crate::api::rpc::Rpc;
+use crate::engine::View;
 
 /// Most steps of a saga that is drawn: more cannot be read, and cost much.
 const STEPS_MAX: usize = 100;
@@ -128,6 +131,24 @@ impl Http {
         let message = DynamicMessage::deserialize(message, transaction).ok()?;
         let tx = v1::Transaction::decode(message.encode_to_vec().as_slice()).ok()?;
         (tx.branches.len() <= STEPS_MAX).then(|| Graph::of_transaction(&tx).to_svg())
+    }
+
+    /// Tells of a recorded transaction what the API would have told at this time, without payloads and outputs.
+    pub(crate) fn told(tx: &Transaction, at: Timestamp) -> Option<Value> {
+        let view =
+            View { tx: tx.clone(), revision: tx.version(), stripped: false, is_asleep: false };
+        let told = convert::transaction_at(at, &view, Content::default(), None);
+        let message = descriptors::POOL.get_message_by_name("unanimo.v1.Transaction")?;
+        let told = DynamicMessage::decode(message, told.encode_to_vec().as_slice()).ok()?;
+        serde_json::to_value(told).ok()
+    }
+
+    /// Checks that a page which everybody may see was asked for by an address or `localhost`. The error is the rule.
+    pub(crate) fn check_host(headers: &HeaderMap) -> Result<(), &'static str> {
+        let host = headers.get(header::HOST).map(|host| (header::HOST, host.clone()));
+        let host: HeaderMap = host.into_iter().collect();
+        let rule = "the host must be an IP address or localhost";
+        guard::check(&host, &Hosts::Own(Vec::new())).map_err(|_| rule)
     }
 
     /// Tells whether whoever looks may act.

@@ -83,6 +83,12 @@ impl Fields {
         Self(parts.map(|(name, text)| (decoded(name), decoded(text))).collect())
     }
 
+    /// Returns the name of a field that is none of these.
+    pub(in crate::dashboard) fn other_than(&self, names: &[&str]) -> Option<&str> {
+        let mut all = self.0.iter().map(|(name, _)| name.as_str());
+        all.find(|name| !name.is_empty() && !names.contains(name))
+    }
+
     /// Returns the text of a field; empty if it is not there.
     pub(in crate::dashboard) fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(of, _)| of == name).map_or("", |(_, text)| text.trim())

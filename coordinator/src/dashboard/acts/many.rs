@@ -4,9 +4,11 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::super::data::{Filter, List, Tx};
+use super::super::data::{List, Tx};
+use super::super::filter::Filter;
 use super::super::words as shown;
 use super::super::{Looking, Page, Pages, either, made, problem};
+use super::super::{bad_filter, filter_of};
 use super::order::{Counted, Order, is_for};
 use super::runs::Run;
 use super::{Ask, act_of, no_act, refused, words};
@@ -51,7 +53,7 @@ pub(super) async fn ask(
 async fn ask_of(pages: &Pages, name: &str, request: Request) -> Page {
     let (looking, act) = (pages.looking(&request), act_of(name).ok_or_else(no_act)?);
     let who = looking.actor(act, false).map_err(|bad| problem(&bad))?;
-    let mut filter = Filter::of(request.uri().query().unwrap_or_default());
+    let mut filter = filter_of(&request)?;
     filter.attention = "true".to_owned();
     filter.page_token.clear();
     let mut many = Many::new(words::name(act), filter);
@@ -98,7 +100,7 @@ impl Many {
     async fn count(&mut self, looking: &Looking, act: Act) -> Result<(), Response> {
         let mut filter = self.filter.clone();
         for _ in 0..PAGES_MAX {
-            let address = format!("/v1/transactions?{}&pageSize={PAGE}", filter.query());
+            let address = format!("/v1/transactions?{}&pageSize={PAGE}", filter.question());
             let list: List = looking.ask(&address).await?;
             let (token, found) = (list.next_page_token, list.transactions);
             self.looked_at += found.len() as u64;
@@ -137,13 +139,9 @@ async fn send_of(pages: &Pages, name: &str, request: Request) -> Page {
     let (looking, act) = (pages.looking(&request), act_of(name).ok_or_else(no_act)?);
     let sent = pages.sent(&looking, act, request).await?;
     let text = |name| sent.fields.get(name).to_owned();
-    let filter = Filter {
-        states: text("states"),
-        gid_prefix: text("gidPrefix"),
-        participant: text("participant"),
-        attention: "true".to_owned(),
-        page_token: String::new(),
-    };
+    let mut filter = Filter::among(&sent.fields).map_err(|why| bad_filter(&why))?;
+    filter.attention = "true".to_owned();
+    filter.page_token.clear();
     if act == Act::Resolve && filter.participant.is_empty() {
         let why = "Branches are resolved for one participant at a time: name it in the filter.";
         return Err(refused(StatusCode::BAD_REQUEST, "A participant is needed", why));

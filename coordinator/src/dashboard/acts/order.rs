@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::super::Looking;
-use super::super::data::{Filter, Found, List, Tx};
+use super::super::data::{Found, List, Tx};
+use super::super::filter::Filter;
 use super::runs::{Ended, Run, detail};
 use super::words;
 use crate::api::http::{Act, encoded};
@@ -97,7 +98,7 @@ impl Order {
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut acted = 0;
         loop {
-            let address = format!("/v1/transactions?{}&pageSize={PAGE}", counted.filter.query());
+            let address = format!("/v1/transactions?{}&pageSize={PAGE}", counted.filter.question());
             let page: List = self.looking.get(&address).await?;
             if run.is_stopped() {
                 return Ok(Ended::Stopped);

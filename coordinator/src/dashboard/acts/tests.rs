@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::order::{Counted, is_for, is_of_all, refused_of};
 use super::*;
-use crate::dashboard::data::{Filter, Tx};
+use crate::dashboard::data::Tx;
+use crate::dashboard::filter::Filter;
 
 fn tx(of: Value) -> Tx {
     serde_json::from_value(of).expect("a transaction")

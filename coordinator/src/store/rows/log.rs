@@ -1,5 +1,7 @@
 //! Rows of the log, and the transactions that they become.
 
+use std::collections::BTreeMap;
+
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use unanimo_core::{BranchNumber, Digest, Event, Incarnation, ParticipantName, Timestamp, Version};
 use uuid::Uuid;
@@ -145,6 +147,18 @@ impl Read {
     /// The caller that began it, as far as it can be read.
     pub(in crate::store) fn initiator(&self) -> &str {
         &self.content.row.initiator
+    }
+
+    /// Word of its mode, as far as it can be read; empty for one that was rolled back before it was begun.
+    pub(in crate::store) fn mode(&self) -> &str {
+        &self.content.row.mode
+    }
+
+    /// Tells whether its metadata has all of these entries.
+    pub(in crate::store) fn has_metadata(&self, entries: &BTreeMap<String, String>) -> bool {
+        let known: BTreeMap<String, String> =
+            serde_json::from_str(&self.content.row.metadata).unwrap_or_default();
+        entries.iter().all(|(key, value)| known.get(key) == Some(value))
     }
 
     /// Tells whether it has a branch there.

@@ -1,0 +1,72 @@
+//! Responses with pages, and with what pages load.
+
+use askama::Template;
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::Value;
+
+/// Sources of everything in a page: this address alone.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Adds what every page loads.
+pub(super) fn assets<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    let asset = |media_type, text| get(move || async move { asset(media_type, text) });
+    router
+        .route("/assets/style.css", asset("text/css", include_str!("../../assets/style.css")))
+        .route("/assets/live.js", asset("text/javascript", include_str!("../../assets/live.js")))
+        .route("/assets/icon.svg", asset("image/svg+xml", include_str!("../../assets/icon.svg")))
+}
+
+fn asset(media_type: &'static str, text: &'static str) -> Response {
+    guarded(([(header::CONTENT_TYPE, media_type)], text).into_response())
+}
+
+/// Adds what keeps a page from loading, or being put into, anything else.
+pub(super) fn guarded(mut response: Response) -> Response {
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // With `no-referrer` a browser would not tell from which page a form comes.
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct Problem {
+    here: &'static str,
+    status: u16,
+    title: String,
+    detail: String,
+    reason: String,
+}
+
+pub(super) fn made(status: StatusCode, page: &impl Template) -> Response {
+    let html = page.render().unwrap_or_else(|error| {
+        tracing::error!(%error, "a page cannot be made");
+        String::new()
+    });
+    let media_type = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+    guarded((status, media_type, html).into_response())
+}
+
+pub(super) fn problem(of: &Value) -> Response {
+    let text = |name: &str| of[name].as_str().unwrap_or_default().to_owned();
+    let status = of["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(500);
+    let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let page = Problem {
+        here: "",
+        status,
+        title: text("title"),
+        detail: text("detail"),
+        reason: text("reason"),
+    };
+    made(code, &page)
+}
