@@ -378,6 +378,7 @@ mod tests {
         metrics.decided(Mode::Tcc, Outcome::Committed, Duration::from_millis(3));
         metrics.called("bank", "prepare", true, Duration::from_millis(3));
         let bank = unanimo_core::ParticipantName::new("bank").expect("a name");
+        metrics.parked(vec![(bank.clone(), 3)]);
         metrics.participants(1, vec![(bank, true, 7)]);
         metrics.refused("overloaded");
         metrics.served("Submit", tonic::Code::Ok);
