@@ -200,9 +200,14 @@ fn read<T: DeserializeOwned>(address: &str, answer: Value) -> Result<T, Value> {
     })
 }
 
-/// Returns the filter in an address. The error is a page.
-fn filter_of(request: &Request) -> Result<Filter, Response> {
-    Filter::of(request.uri().query().unwrap_or_default()).map_err(|why| bad_filter(&why))
+/// Returns the filter in an address. The error is what is wrong with it.
+fn filter_of(request: &Request) -> Result<Filter, String> {
+    Filter::of(request.uri().query().unwrap_or_default())
+}
+
+/// Returns the page that an address asks for, where the list has no filter. The error is what is wrong with it.
+fn page_of(request: &Request) -> Result<Filter, String> {
+    Filter::of_page(request.uri().query().unwrap_or_default())
 }
 
 fn bad_filter(why: &str) -> Response {
@@ -249,11 +254,11 @@ async fn counts(pages: &Pages, looking: &Looking) -> Result<Option<Arc<Counts>>,
 }
 
 async fn attention(State(pages): State<Pages>, request: Request) -> Response {
-    let filter = filter_of(&request);
+    let filter = page_of(&request);
     let looking = pages.looking(&request);
     either(
         async move {
-            let token = encoded(&filter?.page_token);
+            let token = encoded(&filter.map_err(|why| bad_filter(&why))?.page_token);
             let address = format!("/v1/transactions?attention=true&pageToken={token}");
             let found: List = looking.ask(&address).await?;
             let next = match found.next_page_token.as_str() {
@@ -273,7 +278,7 @@ async fn transactions(State(pages): State<Pages>, request: Request) -> Response 
     let looking = pages.looking(&request);
     either(
         async move {
-            let filter = filter?;
+            let filter = filter.map_err(|why| bad_filter(&why))?;
             let address = format!("/v1/transactions?{}", filter.question());
             let found: List = looking.ask(&address).await?;
             let next = match found.next_page_token.as_str() {
@@ -320,11 +325,11 @@ async fn transaction(
 }
 
 async fn participants(State(pages): State<Pages>, request: Request) -> Response {
-    let filter = filter_of(&request);
+    let filter = page_of(&request);
     let looking = pages.looking(&request);
     either(
         async move {
-            let token = encoded(&filter?.page_token);
+            let token = encoded(&filter.map_err(|why| bad_filter(&why))?.page_token);
             let address = format!("/v1/participants?pageToken={token}");
             let found: Participants = looking.ask(&address).await?;
             let next = match found.next_page_token.as_str() {

@@ -341,7 +341,6 @@ async fn texts_of_users_stay_texts() {
         ("/attention".to_owned(), 0),
         (format!("/attention/retry?gidPrefix=x&participant=p&metadata=x={encoded}"), 0),
         (format!("/transactions?metadata=x={encoded}"), 0),
-        (format!("/transactions?x{encoded}=1"), 1),
         ("/".to_owned(), 0),
     ] {
         page.open(&path).await;

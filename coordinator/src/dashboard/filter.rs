@@ -25,7 +25,7 @@ pub(super) struct Filter {
     pub(super) participant: String,
     /// Entry of the metadata: `KEY=VALUE`.
     pub(super) metadata: String,
-    /// Times between which it was begun, in UTC, as a browser sends them: `2026-01-31T12:00`.
+    /// Times between which it was begun, in UTC: `2026-01-31`, `2026-01-31 12:00`, or as the API has them.
     pub(super) from: String,
     pub(super) until: String,
     pub(super) attention: String,
@@ -35,10 +35,20 @@ pub(super) struct Filter {
 impl Filter {
     /// Reads the query of an address. The error names what is in it and is no part of a filter.
     pub(super) fn of(query: &str) -> Result<Self, String> {
+        Self::with(query, &NAMES)
+    }
+
+    /// Reads the query of a page that has no filter, but pages after the first.
+    pub(super) fn of_page(query: &str) -> Result<Self, String> {
+        Self::with(query, &["pageToken"])
+    }
+
+    fn with(query: &str, names: &[&str]) -> Result<Self, String> {
         let fields = Fields::of(query);
-        match fields.other_than(&NAMES) {
+        match fields.other_than(names) {
             Some(other) => {
-                Err(format!("{other} is no part of a filter: there are {}.", NAMES.join(", ")))
+                let names = names.join(", ");
+                Err(format!("{other} is no part of what this page is chosen by: {names}."))
             }
             None => Self::among(&fields),
         }
@@ -46,6 +56,9 @@ impl Filter {
 
     /// Reads a filter that is a part of a form.
     pub(super) fn among(fields: &Fields) -> Result<Self, String> {
+        if let Some(name) = NAMES.iter().find(|name| fields.count(name) > 1) {
+            return Err(format!("{name} must not be there twice."));
+        }
         let text = |name| fields.get(name).to_owned();
         let filter = Self {
             states: text("states"),
@@ -59,7 +72,9 @@ impl Filter {
             page_token: text("pageToken"),
         };
         match filter.metadata.split_once('=') {
-            None if !filter.metadata.is_empty() => Err("metadata must be KEY=VALUE.".to_owned()),
+            None | Some(("", _)) if !filter.metadata.is_empty() => {
+                Err("metadata must be KEY=VALUE.".to_owned())
+            }
             _ => Ok(filter),
         }
     }
@@ -93,10 +108,6 @@ impl Filter {
 
     /// Returns it as the query of the API.
     pub(super) fn question(&self) -> String {
-        let entry = self
-            .metadata
-            .split_once('=')
-            .map(|(key, value)| (format!("metadata[{}]", key.trim()), value.trim().to_owned()));
         let field = |name: &str, text: &String| (name.to_owned(), text.clone());
         let fields = [
             field("states", &self.states),
@@ -108,7 +119,12 @@ impl Filter {
             field("attention", &self.attention),
             field("pageToken", &self.page_token),
         ];
-        joined(fields.into_iter().chain(entry))
+        // An entry may have an empty value, and chooses all the same.
+        let entry = self.metadata.split_once('=').map(|(key, value)| {
+            format!("{}={}", encoded(&format!("metadata[{key}]")), encoded(value))
+        });
+        let fields = Some(joined(fields.into_iter())).filter(|fields| !fields.is_empty());
+        fields.into_iter().chain(entry).collect::<Vec<_>>().join("&")
     }
 }
 
@@ -119,12 +135,14 @@ fn joined(fields: impl Iterator<Item = (String, String)>) -> String {
         .join("&")
 }
 
-/// Returns a time of a form, which has no zone and often no seconds, as the API wants it. Anything else stays as it is, and
-/// is refused by its name.
+/// Returns a time of a form as the API wants it: in UTC, with seconds. Anything else stays as it is, and is refused by its
+/// name.
 fn time(text: &str) -> String {
-    match text.len() {
-        16 if text.as_bytes()[10] == b'T' => format!("{text}:00Z"),
-        19 if text.as_bytes()[10] == b'T' => format!("{text}Z"),
+    let (date, hours) = text.split_once([' ', 'T']).unwrap_or((text, ""));
+    match (date.len(), hours.len()) {
+        (10, 0) => format!("{date}T00:00:00Z"),
+        (10, 5) => format!("{date}T{hours}:00Z"),
+        (10, 8) => format!("{date}T{hours}Z"),
         _ => text.to_owned(),
     }
 }
@@ -150,12 +168,30 @@ mod tests {
              &createdUntil=2026-01-31T12%3A00%3A01Z&pageToken=x&metadata%5Bregion%5D=eu%3D1"
         );
         assert_eq!(Filter::of("").expect("none").question(), "");
+        for (query, question) in [
+            ("metadata=region%3D", "metadata%5Bregion%5D="),
+            ("from=2026-01-31", "createdFrom=2026-01-31T00%3A00%3A00Z"),
+            ("from=2026-01-31+12%3A00", "createdFrom=2026-01-31T12%3A00%3A00Z"),
+            ("from=2026-01-31T12%3A00%3A00Z", "createdFrom=2026-01-31T12%3A00%3A00Z"),
+            ("until=yesterday", "createdUntil=yesterday"),
+        ] {
+            assert_eq!(Filter::of(query).expect("a filter").question(), question);
+        }
     }
 
     #[test]
     fn what_is_no_part_of_a_filter_is_named() {
         let error = Filter::of("state=x").expect_err("it is misspelt");
-        assert!(error.starts_with("state is no part of a filter: there are states, "), "{error}");
-        assert_eq!(Filter::of("metadata=eu").expect_err("no key"), "metadata must be KEY=VALUE.");
+        assert!(error.starts_with("state is no part of what this page is chosen by: states, "));
+        let error = Filter::of_page("participant=p").expect_err("the page has no filter");
+        assert_eq!(error, "participant is no part of what this page is chosen by: pageToken.");
+        for (query, error) in [
+            ("metadata=eu", "metadata must be KEY=VALUE."),
+            ("metadata=%3Deu", "metadata must be KEY=VALUE."),
+            ("metadata=a%3D1&metadata=b%3D2", "metadata must not be there twice."),
+            ("states=x&states=", "states must not be there twice."),
+        ] {
+            assert_eq!(Filter::of(query).expect_err(query), error);
+        }
     }
 }

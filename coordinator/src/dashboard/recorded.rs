@@ -110,18 +110,19 @@ impl Recorded {
         axum::serve(listener, router).with_graceful_shutdown(stop).await
     }
 
-    /// Makes the page of an input. The error is a problem.
-    fn page(&self, number: usize) -> Result<Response, Response> {
-        let mut replay = Replay::of(&self.document).map_err(|_| missing(self.count()))?;
-        let moment = number.checked_sub(1).filter(|index| *index < self.count());
-        let moment = moment.and_then(|index| replay.nth(index)).and_then(Result::ok);
-        let (Some(moment), Some(tx)) = (moment, replay.transaction()) else {
-            return Err(missing(self.count()));
-        };
+    /// Makes the page of an input; nothing if there is none of this number.
+    fn page(&self, number: usize) -> Option<Response> {
+        let mut replay = Replay::of(&self.document).ok()?;
+        let index = number.checked_sub(1).filter(|index| *index < self.count())?;
+        let moment = replay.nth(index)?.ok()?;
+        let tx = replay.transaction()?;
         let told = Http::told(tx, moment.at).unwrap_or_default();
         let is_saga = told["mode"] == "MODE_SAGA";
         let graph = if is_saga { Http::drawn(&told) } else { None };
-        let tx: Tx = read("a history", told).map_err(|bad| problem(&bad))?;
+        let tx: Tx = match read("a history", told) {
+            Ok(tx) => tx,
+            Err(bad) => return Some(problem(&bad)),
+        };
         let now = i64::try_from(moment.at.0).ok();
         let now = now.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
         let near = number.saturating_sub(NEAR + 1)..self.count().min(number + NEAR);
@@ -130,7 +131,7 @@ impl Recorded {
             number,
             count: self.count(),
             ways: ways(number, self.count()),
-            input: &self.inputs[number - 1].words,
+            input: &self.inputs[index].words,
             remark: self.remark(),
             pairs: pairs(&self.document, &moment),
             chart: Chart::of(&tx, now.unwrap_or_default()),
@@ -138,7 +139,7 @@ impl Recorded {
             tx,
             near: near.map(|index| (index + 1, index + 1 == number, &self.inputs[index])).collect(),
         };
-        Ok(made(StatusCode::OK, &page))
+        Some(made(StatusCode::OK, &page))
     }
 }
 
@@ -147,7 +148,7 @@ impl Input {
         Self {
             time: document.time(moment.at),
             words: moment.input.clone(),
-            written: moment.written.then(|| moment.version.0.to_string()).unwrap_or_default(),
+            written: if moment.written { moment.version.0.to_string() } else { String::new() },
         }
     }
 }
@@ -198,8 +199,8 @@ async fn moment(
     State(recorded): State<Arc<Recorded>>,
     number: Result<Path<usize>, PathRejection>,
 ) -> Response {
-    let Ok(Path(number)) = number else { return missing(recorded.count()) };
-    recorded.page(number).unwrap_or_else(|problem| problem)
+    let page = number.ok().and_then(|Path(number)| recorded.page(number));
+    page.unwrap_or_else(|| missing(recorded.count()))
 }
 
 async fn nothing(State(recorded): State<Arc<Recorded>>) -> Response {

@@ -36,6 +36,8 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     none.check(0).complains(&["no transactions match"]);
     let bad = served.tx(&["list", "--metadata", "region"]).await;
     bad.check(2).complains(&["--metadata", "write KEY=VALUE"]);
+    let twice = served.tx(&["list", "--metadata", "a=1", "--metadata", "a=2"]).await;
+    twice.check(2).complains(&["--metadata a is there twice"]);
 
     let mut ids = Vec::new();
     for gid in ["s-1", "s-2", "s-3"] {
@@ -70,7 +72,7 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     assert_eq!(seen["attention"].as_array().unwrap().len(), 3);
     assert_eq!(
         seen["participants"],
-        json!([{ "name": "p", "endpoints": 1, "alive": 1, "configured": 0 }])
+        json!([{ "name": "p", "endpoints": 1, "alive": 0, "configured": 1 }])
     );
 
     let calls = || ids.iter().map(|id| served.p.calls(id, "a").len()).collect::<Vec<_>>();

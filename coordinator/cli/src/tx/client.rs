@@ -64,6 +64,9 @@ pub(crate) enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// An option names the same twice.
+    #[error("{0} is there twice: it can have one value")]
+    Twice(String),
     /// A participant may still hold something of the transaction that is to be forgotten.
     #[error("the transaction is not forgotten: {0}")]
     StillHeld(String),
@@ -86,7 +89,7 @@ impl Error {
 
     /// Tells whether the coordinator found that a field of the request breaks a rule.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Output { .. } | Self::Tls(_))
+        matches!(self, Self::Output { .. } | Self::Tls(_) | Self::Twice(_))
             || matches!(self, Self::Refused { status, .. }
             if status.code() == Code::InvalidArgument && own(&status.get_error_details()).is_some())
     }
@@ -101,7 +104,7 @@ impl Error {
             }
             Self::Refused { status, .. } => return hint(status),
             Self::CutOff => "the coordinator may be stopping; run `unanimo tx watch` again",
-            Self::NotEnded | Self::Output { .. } | Self::Tls(_) => return None,
+            Self::NotEnded | Self::Output { .. } | Self::Tls(_) | Self::Twice(_) => return None,
             Self::StillHeld(_) => {
                 "look at the data of each such participant, end there by hand what is left (docs/in-doubt.md tells \
                  how for what is prepared, docs/sagas.md for steps), and run the command again with --released"

@@ -1,5 +1,6 @@
 //! `unanimo tx list`: transactions, newest first.
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -155,11 +156,17 @@ impl When {
 pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
     let (wide, follow) = (args.wide, args.follow);
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let mut metadata = HashMap::new();
+    for (key, value) in args.metadata {
+        if metadata.insert(key.clone(), value).is_some() {
+            return Err(client::Error::Twice(format!("--metadata {key}")).into());
+        }
+    }
     let mut request = v1::ListTransactionsRequest {
         states: args.state.into_iter().map(|state| state.to_wire().into()).collect(),
         attention: args.attention,
         modes: args.mode.into_iter().map(|mode| mode.to_wire().into()).collect(),
-        metadata: args.metadata.into_iter().collect(),
+        metadata,
         gid_prefix: args.gid_prefix,
         participant: args.participant,
         created_from: args.since.map(When::to_wire),

@@ -89,6 +89,11 @@ impl Fields {
         all.find(|name| !name.is_empty() && !names.contains(name))
     }
 
+    /// Returns how often a field is there.
+    pub(in crate::dashboard) fn count(&self, name: &str) -> usize {
+        self.0.iter().filter(|(of, _)| of == name).count()
+    }
+
     /// Returns the text of a field; empty if it is not there.
     pub(in crate::dashboard) fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(of, _)| of == name).map_or("", |(_, text)| text.trim())

@@ -53,7 +53,7 @@ pub(super) async fn ask(
 async fn ask_of(pages: &Pages, name: &str, request: Request) -> Page {
     let (looking, act) = (pages.looking(&request), act_of(name).ok_or_else(no_act)?);
     let who = looking.actor(act, false).map_err(|bad| problem(&bad))?;
-    let mut filter = filter_of(&request)?;
+    let mut filter = filter_of(&request).map_err(|why| bad_filter(&why))?;
     filter.attention = "true".to_owned();
     filter.page_token.clear();
     let mut many = Many::new(words::name(act), filter);
