@@ -85,6 +85,10 @@ pub enum RowChange {
     CommitSteps,
     /// Steps in state `prepared` are known to the coordinator: they are asked about later and later.
     KeepSteps,
+    /// Steps in state `prepared` are asked about in each sweep, whatever is told of them: they are as old as the longest
+    /// pause, if they were older. So they are asked about in the next sweep, too, and a neighbour sees that somebody
+    /// [looks after them](Sweepable::names).
+    MarkSteps,
 }
 
 /// A branch that is prepared, without its output.
@@ -208,9 +212,10 @@ pub trait Sweepable: sealed::Sealed + Send + Sync + 'static {
         std::future::ready(Ok(0))
     }
 
-    /// Every name that something is prepared under in this database, rows and prepared transactions. Of the steps
-    /// of sagas only those that nobody has kept for three hours: who looks after them asks once an hour at least.
-    fn names(&self) -> impl Future<Output = Result<Vec<Named>, Fault>> + Send;
+    /// Every name that something has been prepared under for so long in this database, rows and prepared transactions. Of
+    /// the steps of sagas only those that nobody has changed for three hours: who looks after them asks once an
+    /// hour at least, and [keeps](RowChange::KeepSteps) or [marks](RowChange::MarkSteps) them.
+    fn names(&self, too_old: Duration) -> impl Future<Output = Result<Vec<Named>, Fault>> + Send;
 
     /// Age of the oldest prepared transaction of the whole server, whoever has made it: while it lasts, no
     /// row that died since is removed by VACUUM, and no logical replication slot can be made. `None` if

@@ -29,7 +29,7 @@
 //! | `in_doubt_unanswered` | no coordinator has answered for it for [too long](Sweep::alarm_after) | see whether their addresses are right, and whether they run |
 //! | `in_doubt_not_decided` | its transaction is not decided, long after its deadline | see `unanimo tx show`: a parent transaction that waits, or a coordinator whose clock stands |
 //! | `in_doubt_not_ended` | it was decided long ago, and its Commit or Cancel does not arrive or is not done; a step's Cancel is its compensation | see the coordinator's last error for it |
-//! | `in_doubt_other_name` | it bears another participant's name, or is a step that nobody has asked about for three hours | name a participant that was renamed with [`Participant::formerly`]; else see why that one's sweeper does not run |
+//! | `in_doubt_other_name` | it bears another participant's name, or is a step whose row nobody has changed for three hours, not even a sweeper that asks about it | see why that one's sweeper does not run; if this participant was renamed, and no process bears that name any more, name it with [`Participant::formerly`] |
 //! | `in_doubt_unreadable` | its row has a `tx_id` that is none (SQLite, MariaDB) | repair or delete what somebody wrote by hand |
 //! | `participant_other_database` | the participant's living processes have another database | stop the process that is wrong |
 //! | `in_doubt_other_cluster` | none of the coordinators is of its transaction's group | register with one that is, too, or end it by hand |

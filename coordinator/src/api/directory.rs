@@ -121,6 +121,10 @@ impl Api {
         endpoint: &str,
         registered: &Registered,
     ) -> Result<(), Status> {
+        // Before anybody leaves for one that finds no room all the same.
+        if !self.directory.has_place_for_instance(name, endpoint, registered) {
+            return Err(too_many_instances());
+        }
         match self.directory.place_for_name(name) {
             NamePlace::Free => {}
             // Something may be owed to it, as long as not everything is adopted.
@@ -159,10 +163,7 @@ impl Api {
         if let Some(surplus) = self.directory.surplus(name, endpoint, &registered.instance) {
             self.remove(name, endpoint, &surplus).await?;
         }
-        match self.directory.has_place_for_instance(name, endpoint, registered) {
-            true => Ok(()),
-            false => Err(too_many_instances()),
-        }
+        Ok(())
     }
 
     /// Takes an instance away in the caller's turn, and tells whether it was the last of its endpoint.

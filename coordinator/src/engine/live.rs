@@ -75,6 +75,8 @@ pub(super) struct Live {
     pub(super) clock: Anchor,
     /// It starts so long after its begin, and not at a time of day: it has been in memory since.
     pub(super) starts_after: bool,
+    /// Moment before which it does not start, where it was to start so long after its begin and the machine slept.
+    pub(super) starts_late: Option<Instant>,
     /// When it is to be looked at, as the timers have it.
     pub(super) wake_at: Option<Instant>,
     /// The time of day at which it starts, as the timers have it.
@@ -127,6 +129,7 @@ impl Live {
             failing: Failing::default(),
             prepares: Vec::new(),
             starts_after: false,
+            starts_late: None,
             wake_at: None,
             starts_at: None,
             asleep_until: None,
@@ -141,6 +144,13 @@ impl Live {
             ends_here: false,
             stripped_at: None,
         }
+    }
+
+    /// Returns when it is to be looked at for this time: no earlier than it starts, where it is late with many others.
+    pub(super) fn moment_of(&self, time: Timestamp) -> Instant {
+        let late = self.starts_late.filter(|_| self.tx.phase() == Phase::Scheduled);
+        let moment = self.clock.moment_of(time);
+        late.map_or(moment, |late| late.max(moment))
     }
 
     /// A transition was handed to the journal.

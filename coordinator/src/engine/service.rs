@@ -338,7 +338,7 @@ impl Service {
         // One that is late has been given a later time than that.
         let starts_at = wake_at.filter(|_| at_a_time).max(live.starts_at.filter(|_| at_a_time));
         self.starts.set(tx_id, &mut live.starts_at, starts_at);
-        let moment = wake_at.filter(|_| !at_a_time).map(|at| live.clock.moment_of(at));
+        let moment = wake_at.filter(|_| !at_a_time).map(|at| live.moment_of(at));
         self.timers.set(tx_id, &mut live.wake_at, moment);
         for work in released {
             match work {

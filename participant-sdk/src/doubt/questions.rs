@@ -19,7 +19,7 @@ pub(crate) enum Question {
     OpenRows,
     /// Output of a prepared row, and its media type: participant, key (two parameters).
     OpenOutput,
-    /// Names of prepared rows as [`NamedRow`](super::NamedRow).
+    /// Names of prepared rows as [`NamedRow`](super::NamedRow): their least age in milliseconds.
     Names,
     /// Number of prepared rows whose `tx_id` is none: participant.
     Unreadable,
@@ -124,9 +124,13 @@ macro_rules! answer_questions {
             Ok(output.map(|(data, media_type)| $crate::payload::Payload::new(data, media_type)))
         }
 
-        async fn names(&self) -> Result<Vec<$crate::doubt::Named>, $crate::resource::Fault> {
+        async fn names(
+            &self,
+            too_old: std::time::Duration,
+        ) -> Result<Vec<$crate::doubt::Named>, $crate::resource::Fault> {
             let mut sweeping = self.sweeping().await?;
             let rows = sqlx::query_as(self.question($crate::doubt::Question::Names))
+                .bind($crate::doubt::millis(too_old))
                 .fetch_all(&mut *sweeping)
                 .await;
             let rows = rows.map_err($fault("list the names of rows that are prepared"))?;

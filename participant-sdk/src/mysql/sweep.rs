@@ -54,7 +54,8 @@ WHERE state = 'prepared' AND participant = ? AND tx_id = ? AND branch_id = ?";
 
 const NAMES: &str = "
 SELECT participant, cluster_id, count(*), max({age}) FROM {table}
-WHERE state = 'prepared' AND (mode <> 'saga' OR {age} > 3 * 3600000) GROUP BY participant, cluster_id";
+WHERE state = 'prepared' AND {age} >= ? AND (mode <> 'saga' OR {age} > 3 * 3600000)
+GROUP BY participant, cluster_id";
 
 const GROUPS: &str = "
 SELECT cluster_id, count(*), count(CASE WHEN state = 'prepared' THEN 1 END)
@@ -111,6 +112,10 @@ const KEEP_STEPS: &str = "
 UPDATE {table} SET changed_at = SYSDATE(6)
 WHERE state = 'prepared' AND mode = 'saga' AND (tx_id, branch_id) IN ";
 
+const MARK_STEPS: &str = "
+UPDATE {table} SET changed_at = SYSDATE(6) - INTERVAL 1 HOUR
+WHERE state = 'prepared' AND mode = 'saga' AND {age} > 3600000 AND (tx_id, branch_id) IN ";
+
 /// The statements for one database: as those of local transactions they name it.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
@@ -130,6 +135,7 @@ pub(super) struct Statements {
     bound: Arc<str>,
     commit_steps: Arc<str>,
     keep_steps: Arc<str>,
+    mark_steps: Arc<str>,
     ages: Arc<str>,
     histories: Arc<str>,
     note: Arc<str>,
@@ -160,6 +166,7 @@ impl Statements {
             bound: of(BOUND),
             commit_steps: of(COMMIT_STEPS),
             keep_steps: of(KEEP_STEPS),
+            mark_steps: of(MARK_STEPS),
             ages: of(AGES),
             histories: of(HISTORIES),
             note: of(NOTE),
@@ -344,6 +351,7 @@ impl Sweepable for MySql {
             RowChange::Bound => &statements.bound,
             RowChange::CommitSteps => &statements.commit_steps,
             RowChange::KeepSteps => &statements.keep_steps,
+            RowChange::MarkSteps => &statements.mark_steps,
         };
         self.of_keys(statement, participant, keys).await
     }

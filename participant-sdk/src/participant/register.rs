@@ -1,5 +1,7 @@
 //! A participant in a server of the service's own: registration, keep-alive and sweeper.
 
+mod leaving;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
@@ -19,10 +21,6 @@ use crate::resource::Resource;
 
 /// Bytes of a gRPC message: the coordinator's default.
 pub(super) const MESSAGE_BYTES_MAX: usize = 8 << 20;
-
-/// Pause between leaving the coordinators and taking no more calls: those that were sent before the
-/// coordinators knew arrive in it.
-const LEAVE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest wait of a stop for calls under way, if nothing else is said.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -228,7 +226,8 @@ pub struct Registration {
     entries: Vec<Entry>,
     /// Not asked for their groups yet.
     asked: Vec<groups::Asked>,
-    registering: Vec<JoinHandle<()>>,
+    /// Registrations that are kept, by their coordinators.
+    registering: Vec<(String, JoinHandle<()>)>,
     /// The coordinators' names, and what they say.
     states: Vec<(String, watch::Receiver<State>)>,
     /// Waits for what is under way.
@@ -253,7 +252,10 @@ impl Registration {
         let (groups, asked) = (own.map(Entry::group).collect(), std::mem::take(&mut self.asked));
         groups::watch(service.clone(), groups, asked, self.leave.subscribe());
         let database_id = service.inner.resource.database_id().unwrap_or_default();
-        let run = |entry: Entry| tokio::spawn(entry.run(database_id, self.leave.subscribe()));
+        let run = |entry: Entry| {
+            let coordinator = entry.coordinator();
+            (coordinator, tokio::spawn(entry.run(database_id, self.leave.subscribe())))
+        };
         self.registering = entries.into_iter().map(run).collect();
     }
 
@@ -294,7 +296,8 @@ impl Registration {
     }
 
     /// Ends the sweeper, deregisters, and waits for operations under way, for at most the time of
-    /// [`Register::drain_at_most`], of which coordinators that do not answer take one half. Then nothing is begun any more, and the server may stop: it comes last.
+    /// [`Register::drain_at_most`], of which coordinators that do not answer, and a sweep that does not end, take one half.
+    /// Then nothing is begun any more, and the server may stop: it comes last.
     /// Branches that it leaves open are ended by another process of this participant, or by the next one.
     pub async fn stop(mut self) {
         let drain = self.drain;
@@ -315,35 +318,10 @@ impl Registration {
     pub(super) fn close(&self) {
         (self.close)();
     }
-
-    /// Leaves, and gives that up after a while: coordinators that do not answer take no time from calls that are under
-    /// way. They notice by themselves.
-    pub(super) async fn leave_within(&mut self, at_most: Duration) {
-        if tokio::time::timeout(at_most, self.leave()).await.is_err() {
-            tracing::warn!(
-                "coordinators have not answered after {at_most:?}; stopping without them"
-            );
-        }
-    }
-
-    /// Ends the sweeper, and deregisters.
-    async fn leave(&mut self) {
-        self.leave.send_replace(true);
-        if let Some(sweeper) = self.sweeper.take() {
-            sweeper.stop().await;
-        }
-        for registering in &mut self.registering {
-            let _ = registering.await;
-        }
-        if !self.registering.is_empty() {
-            tokio::time::sleep(LEAVE_PAUSE).await;
-        }
-        self.registering.clear();
-    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registering.iter().for_each(JoinHandle::abort);
+        self.end_registering();
     }
 }

@@ -321,8 +321,8 @@ impl Serving {
     }
 
     /// Deregisters, takes no more calls, and waits for those under way, for at most 30 s or the time of
-    /// [`Serve::drain_at_most`], of which coordinators that do not answer take one half. What they leave open is ended by another process of this participant, or by
-    /// the next one.
+    /// [`Serve::drain_at_most`], of which coordinators that do not answer, and a sweep that does not end, take one half. What
+    /// they leave open is ended by another process of this participant, or by the next one.
     pub async fn stop(mut self) {
         let drain = self.drain;
         let ends = async {

@@ -57,7 +57,8 @@ const NAMES: &str = "
 SELECT participant, cluster_id, count(*),
     (extract(epoch FROM clock_timestamp() - min(changed_at)) * 1000)::bigint
 FROM unanimo_barrier
-WHERE state = 'prepared' AND (mode <> 'saga' OR changed_at < clock_timestamp() - interval '3 hours')
+WHERE state = 'prepared' AND extract(epoch FROM clock_timestamp() - changed_at) * 1000 >= $1::bigint
+    AND (mode <> 'saga' OR changed_at < clock_timestamp() - interval '3 hours')
 GROUP BY participant, cluster_id";
 
 /// Of the whole server, whoever made it.
@@ -125,6 +126,11 @@ fn change(change: RowChange) -> &'static str {
         RowChange::KeepSteps => of_keys!(
             "UPDATE unanimo_barrier SET changed_at = clock_timestamp()",
             "state = 'prepared' AND mode = 'saga'"
+        ),
+        RowChange::MarkSteps => of_keys!(
+            "UPDATE unanimo_barrier SET changed_at = clock_timestamp() - interval '1 hour'",
+            "state = 'prepared' AND mode = 'saga'
+                AND changed_at < clock_timestamp() - interval '1 hour'"
         ),
     }
 }
@@ -238,9 +244,9 @@ impl<D: Driver> Sweepable for Postgres<D> {
         found.into_iter().map(doubt::doubt::<Uuid>).collect()
     }
 
-    async fn names(&self) -> Result<Vec<Named>, Fault> {
-        let rows: Vec<NamedRow> =
-            self.read("list the names of rows that are prepared", NAMES, &[]).await?;
+    async fn names(&self, too_old: Duration) -> Result<Vec<Named>, Fault> {
+        const DOING: &str = "list the names of rows that are prepared";
+        let rows: Vec<NamedRow> = self.read(DOING, NAMES, &[ms(too_old)]).await?;
         let transactions = self.all_prepared().await?;
         let of_transactions = transactions.iter().filter_map(|(gid, age_ms)| {
             let parsed = name::parse(gid)?;

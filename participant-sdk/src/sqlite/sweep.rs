@@ -60,7 +60,7 @@ const NAMES: &str = "
 SELECT participant, cluster_id, count(*),
     CAST(unixepoch('subsec') * 1000 AS integer) - min(changed_ms)
 FROM unanimo_barrier
-WHERE state = 'prepared'
+WHERE state = 'prepared' AND CAST(unixepoch('subsec') * 1000 AS integer) - changed_ms >= $1
     AND (mode <> 'saga' OR changed_ms < CAST(unixepoch('subsec') * 1000 AS integer) - 3 * 3600000)
 GROUP BY participant, cluster_id";
 
@@ -122,6 +122,13 @@ fn change(change: RowChange) -> &'static str {
         RowChange::KeepSteps => {
             "UPDATE unanimo_barrier SET changed_ms = CAST(unixepoch('subsec') * 1000 AS integer)
              WHERE state = 'prepared' AND mode = 'saga' AND (tx_id, branch_id) IN ("
+        }
+        RowChange::MarkSteps => {
+            "UPDATE unanimo_barrier
+             SET changed_ms = CAST(unixepoch('subsec') * 1000 AS integer) - 3600000
+             WHERE state = 'prepared' AND mode = 'saga'
+                AND changed_ms < CAST(unixepoch('subsec') * 1000 AS integer) - 3600000
+                AND (tx_id, branch_id) IN ("
         }
     }
 }

@@ -71,13 +71,21 @@ async fn a_group_that_is_nobodys_is_asked_about_once() {
     }
 }
 
-/// Makes the branch another name's, which was looked after so long ago.
+/// Makes the branch one of this name, which was made and looked after so long ago.
 async fn hand_over<D: Database>(world: &World<D>, branch: &Branch, name: &str, ago_ms: i64) {
     let pool = std::any::type_name::<D::Pool>();
     let changed = match (pool.contains("Sqlite"), pool.contains("MySql")) {
-        (true, _) => format!("changed_ms = changed_ms - {ago_ms}"),
-        (_, true) => format!("changed_at = changed_at - INTERVAL {} SECOND", ago_ms / 1000),
-        _ => format!("changed_at = changed_at - {ago_ms} * interval '1 millisecond'"),
+        (true, _) => {
+            format!("created_ms = created_ms - {ago_ms}, changed_ms = changed_ms - {ago_ms}")
+        }
+        (_, true) => {
+            let ago = format!("INTERVAL {} SECOND", ago_ms / 1000);
+            format!("created_at = created_at - {ago}, changed_at = changed_at - {ago}")
+        }
+        _ => {
+            let ago = format!("{ago_ms} * interval '1 millisecond'");
+            format!("created_at = created_at - {ago}, changed_at = changed_at - {ago}")
+        }
     };
     let tx_id = branch.tx_id;
     let change = format!(
@@ -100,6 +108,10 @@ async fn l4_steps_of_a_former_name_are_told() {
             assert!(world.vote(&step).await.is_prepared());
             hand_over(&world, &step, name, ago_ms).await;
         }
+        // One that is just at work does not count.
+        let young = Branch::tcc(&WORK);
+        assert!(world.vote(&young).await.is_prepared());
+        hand_over(&world, &young, "before", 0).await;
         let coordinator = Inquired::of_group(OWN);
         let sweeper = world.sweep(&coordinator.serve().await, eager().keep_rows());
         until("the alarm", async || {
@@ -111,6 +123,52 @@ async fn l4_steps_of_a_former_name_are_told() {
         let is_it = |line: &str| line.contains("other=\"before\"") && line.contains("branches=1 ");
         assert!(told.len() == 1 && is_it(&told[0]), "{told:?}");
         sweeper.stop().await;
+    }
+    on::<Postgres>().await;
+    on::<MySql>().await;
+    on::<Sqlite>().await;
+}
+
+/// Whoever asks about a step marks its row, whatever is told of it, and whether anything is: for hours nothing else
+/// changes the row of one that is to be compensated. It is asked about in each sweep all the same.
+#[tokio::test]
+async fn l4_steps_that_a_neighbour_asks_about_are_not_told() {
+    async fn on<D: Database>() {
+        let (resource, pool) = D::open().await;
+        let world = World::with(resource.clone(), pool, Isolation::ReadCommitted).await;
+        let coordinator = Inquired::of_group(OWN);
+        let url = coordinator.serve().await;
+        let steps = [Verdict::Cancel, Verdict::NeverSeen].map(|verdict| {
+            let step = Branch::step(&WORK);
+            coordinator.tell(&step, verdict, false);
+            step
+        });
+        for step in &steps {
+            assert!(world.vote(step).await.is_prepared());
+        }
+        for is_silent in [false, true] {
+            for step in &steps {
+                hand_over(&world, step, "bank", 4 * HOUR_MS).await;
+            }
+            coordinator.fall_silent(is_silent);
+            let sweeper = world.sweep(&url, eager().keep_rows());
+            two_sweeps(&sweeper).await;
+            let asked = || (coordinator.questions(), coordinator.asked(&steps[0]));
+            let before = asked();
+            two_sweeps(&sweeper).await;
+            let after = asked();
+            assert!(after.0 > before.0 && (is_silent || after.1 > before.1), "L4: asked no more");
+            sweeper.stop().await;
+            coordinator.fall_silent(false);
+
+            let (alarms, _listening) = Alarms::listen();
+            let neighbour = Participant::new("other", resource.clone()).service().unwrap();
+            let sweeper = neighbour.sweep([url.clone()], eager().keep_rows()).unwrap();
+            two_sweeps(&sweeper).await;
+            sweeper.stop().await;
+            let told = alarms.named("in_doubt_other_name");
+            assert!(told.is_empty(), "silent: {is_silent}: {told:?}");
+        }
     }
     on::<Postgres>().await;
     on::<MySql>().await;

@@ -92,18 +92,24 @@ impl Service {
         self.suspended = now;
         let slept = now.saturating_sub(before);
         tracing::warn!(?slept, "the machine was suspended; deadlines and pauses went on meanwhile");
+        self.set_timers_anew();
+    }
+
+    /// Sets the timers anew. What was to start while the machine slept is late with many others, and each gets a time of its
+    /// own: once, or a machine that sleeps often would move it for ever.
+    fn set_timers_anew(&mut self) {
         for tx_id in self.timers.all() {
             let Some(live) = self.live.get_mut(&tx_id) else { continue };
             let policy = &self.options.policy;
             let (wake_at, now) = (live.tx.wake_at(policy), live.clock.now());
-            // What was to start meanwhile is late with many others.
-            let apart = |at: Timestamp| {
-                let late = at.until(now);
-                let is_late = live.tx.phase() == Phase::Scheduled && late >= LATE_MIN;
+            let late = wake_at.map_or(Duration::ZERO, |at| at.until(now));
+            let is_late = live.tx.phase() == Phase::Scheduled && late >= LATE_MIN;
+            if is_late && live.starts_late.is_none() {
                 let first = BranchNumber::from_index(0);
-                if is_late { policy.late_start(tx_id, first, now, late) } else { at }
-            };
-            let moment = wake_at.map(|at| live.clock.moment_of(apart(at)));
+                let apart = now.until(policy.late_start(tx_id, first, now, late));
+                live.starts_late = Some(Instant::now() + apart);
+            }
+            let moment = wake_at.map(|at| live.moment_of(at));
             self.timers.set(tx_id, &mut live.wake_at, moment);
         }
     }
@@ -196,5 +202,54 @@ mod tests {
         let start = HOUR + spread + Duration::from_secs(10);
         service.schedule(1, start);
         assert_eq!(service.at(start + Duration::from_secs(2)), COUNT + 1);
+    }
+
+    /// The machine sleeps over the time at which many are to start, so long after their begin: they start once, spread out,
+    /// and neither what happens to them meanwhile nor another sleep moves their time.
+    #[tokio::test]
+    async fn l3_what_is_due_after_a_sleep_of_the_machine_is_spread_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite:{}/sleep.db", folder.path().display());
+        let store = Replaced::open(&url, Lacks::One(u32::MAX)).await;
+        let (mut tasks, faults) = (JoinSet::new(), Faults::default());
+        let (_engine, mut service, _) = assemble(HOUR, &store, &faults, &mut tasks).await;
+        let spread = service.options.policy.late_starts_spread;
+        service.schedule(COUNT, HOUR / 2);
+        // As if they began with a delay, and that went by in a sleep of the machine.
+        let later = Clock::new(Arc::new(Ahead(HOUR)), Ahead(HOUR).now()).anchor();
+        let ids: Vec<_> = service.live.keys().copied().collect();
+        for tx_id in &ids {
+            let live = service.live.get_mut(tx_id).expect("it is in memory");
+            (live.starts_after, live.clock) = (true, later);
+            service.starts.set(*tx_id, &mut live.starts_at, None);
+            service.timers.set(*tx_id, &mut live.wake_at, Some(Instant::now() + HOUR));
+        }
+        let woke = Instant::now();
+        service.set_timers_anew();
+        let moments = |service: &Service| -> Vec<Option<Instant>> {
+            ids.iter().map(|tx_id| service.live[tx_id].wake_at).collect()
+        };
+        let given = moments(&service);
+        let until =
+            |at: Duration| given.iter().flatten().filter(|moment| **moment <= woke + at).count();
+        assert!(until(spread / 20) < COUNT / 5, "L3: {} of {COUNT} at once", until(spread / 20));
+        let by_half = until(spread / 2);
+        assert!((COUNT / 4..COUNT * 3 / 4).contains(&by_half), "{by_half} of {COUNT} by the half");
+        assert_eq!(until(spread + LATE_MIN), COUNT, "L1: all start");
+        for tx_id in &ids {
+            service.release(*tx_id);
+        }
+        assert_eq!(moments(&service), given, "what happens to them leaves their time");
+        service.set_timers_anew();
+        assert_eq!(moments(&service), given, "another sleep leaves their time");
+        // It starts when its time has come.
+        let live = service.live.get_mut(&ids[0]).expect("it is in memory");
+        live.starts_late = Some(woke);
+        service.release(ids[0]);
+        assert!(service.live[&ids[0]].wake_at.is_some_and(|moment| moment <= Instant::now()));
+        service.tick();
+        let live = &service.live[&ids[0]];
+        assert!(live.tx.phase() != Phase::Scheduled, "L1: it starts");
+        assert!(live.wake_at.is_none_or(|moment| moment > woke + LATE_MIN), "{:?}", live.wake_at);
     }
 }

@@ -143,11 +143,18 @@ impl Endpoint {
         Instance { registered, seen, here, part }
     }
 
-    /// Returns the bytes that an instance holds here, if it is known.
-    pub(super) fn bytes_of(&self, instance: &str) -> Option<usize> {
+    /// Returns the bytes that an instance holds here, if it is known, and whether it has stated itself what it is: of one
+    /// that only an earlier coordinator saw, no more than its name is known.
+    pub(super) fn bytes_of(&self, instance: &str) -> Option<(usize, bool)> {
         let state = self.state();
         let known = state.instances.iter().find(|i| i.registered.instance == instance);
-        known.map(|known| known.part.bytes())
+        known.map(|known| (known.part.bytes(), known.here))
+    }
+
+    /// Returns the number of its instances, and their bytes.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.instances.len(), state.instances.iter().map(|i| i.part.bytes()).sum())
     }
 
     /// Notes a registration, and tells whether a process came back: the endpoint was gone, or the

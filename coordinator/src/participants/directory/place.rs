@@ -85,7 +85,8 @@ impl Directory {
         entries.contains_key(name) || entries.len() < self.options.participants_max
     }
 
-    /// Tells whether there is a place for this instance, and for what it states, among those of all participants.
+    /// Tells whether there is a place for this instance, and for what it states, among those of all participants, once
+    /// whoever makes place for it has left.
     #[must_use]
     pub fn has_place_for_instance(
         &self,
@@ -112,10 +113,44 @@ impl Directory {
             endpoint.bytes_of(&registered.instance)
         });
         match known {
+            // It had its place with an earlier coordinator, which counted what it stated.
+            Some((_, false)) => true,
             // One that states no more than before has its place, whatever others do.
-            Some(has) => needed <= has || bytes.saturating_sub(has) + needed <= bytes_max,
-            None => instances < instances_max && bytes + needed <= bytes_max,
+            Some((has, true)) => needed <= has || bytes.saturating_sub(has) + needed <= bytes_max,
+            None => {
+                let fits = |(left_instances, left_bytes): (usize, usize)| {
+                    instances.saturating_sub(left_instances) < instances_max
+                        && bytes.saturating_sub(left_bytes) + needed <= bytes_max
+                };
+                fits((0, 0)) || fits(self.held_by_leaving(name, url, &registered.instance))
+            }
         }
+    }
+
+    /// Counts the instances that leave if this one registers, and their bytes.
+    fn held_by_leaving(&self, name: &ParticipantName, url: &str, instance: &str) -> (usize, usize) {
+        let mut leaving = Vec::new();
+        if let NamePlace::Instead(gone) = self.place_for_name(name)
+            && let Some(gone) = self.entry(&gone)
+        {
+            leaving.extend(read(&gone.endpoints).iter().map(|endpoint| endpoint.held()));
+        }
+        if let Some(entry) = self.entry(name) {
+            let endpoints = read(&entry.endpoints);
+            let at = |url: &str| endpoints.iter().find(|endpoint| endpoint.url == url);
+            if let Place::Instead { url, .. } =
+                place_among(&endpoints, url, ENDPOINTS_MAX, self.gone_after())
+            {
+                leaving.extend(at(&url).map(|endpoint| endpoint.held()));
+            }
+            let surplus = at(url).and_then(|endpoint| {
+                let (bytes, _) = endpoint.bytes_of(&endpoint.surplus(instance, Instant::now())?)?;
+                Some((1, bytes))
+            });
+            leaving.extend(surplus);
+        }
+        let add = |(instances, bytes), (more, of_them)| (instances + more, bytes + of_them);
+        leaving.into_iter().fold((0, 0), add)
     }
 
     /// Returns the most names that are kept.
@@ -150,6 +185,7 @@ fn place_among(endpoints: &[Arc<Endpoint>], url: &str, max: usize, gone_after: D
 
 #[cfg(test)]
 mod tests {
+    use super::super::endpoint::INSTANCES_MAX;
     use super::super::tests::options;
     use super::super::{Options, Registered};
     use super::*;
@@ -232,6 +268,48 @@ mod tests {
         assert!(has_place(&p, "c", 32));
         directory.leave(&p, "http://a:1", "a");
         assert_eq!(directory.held.now(), (0, 0));
+    }
+
+    /// What an instance stated to an earlier coordinator was counted there, and is not known here: it has its place.
+    #[tokio::test]
+    async fn an_instance_that_an_earlier_coordinator_saw_has_its_place() {
+        let directory = Directory::new(options());
+        let p = ParticipantName::new("p").expect("a name");
+        for instance in ["a", "b"] {
+            let silent = Duration::ZERO;
+            directory.add_stored(&p, "http://a:1", instance.to_owned(), silent, silent);
+        }
+        let (instances, bytes) = directory.held.now();
+        let states = |instance: &str, sdk: &str| {
+            let registered = Registered { sdk: sdk.to_owned(), ..registered(instance) };
+            directory.has_place_within(instances, bytes, &p, "http://a:1", &registered)
+        };
+        assert!(states("a", "rust 1"), "it is known");
+        assert!(!states("c", ""), "there are as many as may be");
+        directory.seen(&p, "http://a:1", registered("a"));
+        assert!(states("a", "") && !states("a", "rust 1"), "it has said what it is");
+        assert!(states("b", "rust 1"));
+    }
+
+    /// Whoever leaves for it is taken off before anybody leaves: one that finds no room all the same drives nobody away.
+    #[tokio::test]
+    async fn those_that_make_place_are_taken_off_first() {
+        let directory = Directory::new(Options { participants_max: 1, ..options() });
+        let [p, q] = ["p", "q"].map(|text| ParticipantName::new(text).expect("a name"));
+        let full = "http://a:1";
+        for n in 0..INSTANCES_MAX {
+            directory.seen(&p, full, registered(&format!("instance-{n:02}")));
+        }
+        let (instances, bytes) = directory.held.now();
+        let has_place = |name: &ParticipantName, url: &str, sdk: &str| {
+            let come = Registered { sdk: sdk.to_owned(), ..registered("instance-64") };
+            directory.has_place_within(instances, bytes, name, url, &come)
+        };
+        assert!(has_place(&p, full, ""), "the longest silent one leaves");
+        assert!(!has_place(&p, full, "rust 1"), "it states more than that one");
+        assert!(!has_place(&p, "http://b:1", ""), "nobody leaves for it");
+        assert!(!has_place(&q, full, ""), "nobody leaves for it");
+        assert_eq!(directory.held.now(), (instances, bytes));
     }
 
     #[tokio::test]

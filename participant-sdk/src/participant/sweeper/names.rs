@@ -22,10 +22,10 @@ impl<R: Resource> Pass<R> {
         if self.names_at.is_some_and(|at| at.elapsed() < LOOK_PAUSE) {
             return Ok(());
         }
-        let names = self.service.queried(self.service.inner.resource.names()).await?;
+        let too_old = self.sweep.alarm_age(AGE_MIN);
+        let names = self.service.queried(self.service.inner.resource.names(too_old)).await?;
         self.names_at = Some(Instant::now());
         self.check_readable().await?;
-        let too_old = self.sweep.alarm_age(AGE_MIN);
         let mut others: BTreeMap<(String, String), (u64, Duration)> = BTreeMap::new();
         for Named { participant, cluster_id, count, oldest } in names {
             if !self.names.contains(&participant) && oldest >= too_old {
@@ -47,8 +47,8 @@ impl<R: Resource> Pass<R> {
                     branches = count,
                     oldest_s = oldest.as_secs(),
                     "branches are in doubt in this database under another participant's name, or steps of sagas \
-                     that nobody has asked about for hours: if this one was renamed, name it with `formerly`; else \
-                     that one's sweeper does not run"
+                     whose rows nobody has changed for hours: that one's sweeper does not run. If it was renamed, and no \
+                     process bears that name any more, name it with `formerly`"
                 );
             }
         }

@@ -204,6 +204,7 @@ impl<R: Resource> Pass<R> {
         let mut clusters: BTreeMap<&str, Vec<&Doubt>> = BTreeMap::new();
         for doubt in batch {
             listed.insert((doubt.tx_id, doubt.branch.clone()));
+            steps.asked(doubt, self.sweep.grace);
             clusters.entry(&doubt.cluster_id).or_default().push(doubt);
         }
         for (cluster_id, doubts) in clusters {

@@ -5,13 +5,18 @@
 //! - ABORT for it: its compensation is the coordinator's to send, in its turn. It is asked about in each sweep: one
 //!   that does not come, or is not done, raises an alarm.
 //! - Not decided: it is asked about again later and later, for a saga may take days.
+//!
+//! Of a step that is asked about in each sweep the row is marked from time to time, whatever is told of it: neighbours in
+//! the database take one that nobody has changed for hours for nobody's.
+
+use std::time::Duration;
 
 use tokio::time::Instant;
 use unanimo_proto::v1::{BranchVerdict, Verdict};
 
 use super::alarms::{Alarms, Why};
 use super::pass::{NOT_ENDED_MIN, Pass, UNANSWERED_MIN};
-use crate::doubt::{BranchName, Doubt, RowChange, RowKey};
+use crate::doubt::{BranchName, Doubt, RowChange, RowKey, STEP_PAUSE_MAX};
 use crate::resource::{Fault, Resource};
 
 /// Steps whose rows are to be changed.
@@ -19,6 +24,8 @@ use crate::resource::{Fault, Resource};
 pub(super) struct Steps {
     committed: Vec<RowKey>,
     kept: Vec<RowKey>,
+    /// Those that have not been changed for long, of the others.
+    marked: Vec<RowKey>,
 }
 
 /// Word of the coordinator about a step.
@@ -33,6 +40,15 @@ pub(super) enum Word {
 }
 
 impl Steps {
+    /// Notes that a step is asked about, whatever comes of it.
+    pub(super) fn asked(&mut self, doubt: &Doubt, grace: Duration) {
+        let BranchName::Id(branch_id) = &doubt.branch else { return };
+        // Its row then is as old as the longest pause, and must not be younger than the grace for long.
+        if doubt.is_step && doubt.age >= STEP_PAUSE_MAX + STEP_PAUSE_MAX.max(grace) {
+            self.marked.push((doubt.tx_id, branch_id.clone()));
+        }
+    }
+
     /// Takes the coordinator's word about a step.
     pub(super) fn told(&mut self, doubt: &Doubt, result: &BranchVerdict) -> Word {
         let BranchName::Id(branch_id) = &doubt.branch else { return Word::Fine };
@@ -85,6 +101,13 @@ impl<R: Resource> Pass<R> {
             if !keys.is_empty() {
                 self.service.queried(resource.change_rows(name, &keys, change)).await?;
             }
+        }
+        if !steps.marked.is_empty() {
+            let marking = resource.change_rows(name, &steps.marked, RowChange::MarkSteps);
+            // Somebody may be at one of them. The next sweep marks them all.
+            let _ = self.service.queried(marking).await.inspect_err(|fault| {
+                tracing::debug!(participant = name, error = %fault, "failed to mark rows of steps");
+            });
         }
         Ok(())
     }
