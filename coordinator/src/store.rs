@@ -46,7 +46,7 @@ pub use transactions::{
     AttentionCount, COUNT_MAX, Claim, Claimed, Filter, Found, Key, Page, PhaseCount, PhaseName,
     Stored, Transactions, Unreadable,
 };
-pub use waits::{WAITS_COUNT_MAX, Waits};
+pub use waits::{Asleep, WAITS_COUNT_MAX, Wait, Waits};
 
 /// Durable state, by what is kept. Every request runs to its end in a task that nobody cancels, or
 /// its connection is thrown away: see [`Postgres`].

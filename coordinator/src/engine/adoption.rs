@@ -18,7 +18,7 @@ use unanimo_core::{Incarnation, ParticipantName, Record, Timestamp, TxId, Versio
 
 use super::message::{ClaimedOne, Message};
 use super::{Error, Handle};
-use crate::store::{self, Claim, Claimed, Unreadable};
+use crate::store::{self, Asleep, Claim, Claimed, Unreadable};
 
 /// Transactions in one claim. A claim holds its rows' locks for its own time only.
 const CHUNK: u32 = 256;
@@ -70,6 +70,14 @@ impl Service {
             }
         }
     }
+}
+
+/// Transactions that were woken for a participant.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Woken {
+    pub(super) count: usize,
+    /// The last of them.
+    pub(super) last: Option<TxId>,
 }
 
 /// The turn to claim.
@@ -196,35 +204,38 @@ impl Handle {
         Ok(count)
     }
 
-    /// Brings the oldest transactions to memory that sleep and wait for this participant, at most so many, and counts
-    /// them.
+    /// Brings transactions to memory that sleep and wait for this participant, at most so many.
     pub(super) async fn wake_for(
         &self,
         participant: &ParticipantName,
+        mut asleep: Asleep,
         limit: usize,
-    ) -> Result<usize, store::Error> {
-        let (waits, mut after) = (self.shared.store.waits(), None);
+    ) -> Result<Woken, store::Error> {
+        let (waits, me) = (self.shared.store.waits(), self.shared.me);
         loop {
             let _turn = self.turn_to_claim().await;
-            let found = waits.of(participant, after, CHUNK).await?;
-            let Some(last) = found.last().copied() else { return Ok(0) };
+            let found = waits.of(me, participant, asleep, CHUNK).await?;
+            let Some(last) = found.last().copied() else { return Ok(Woken::default()) };
             let named = found.into_iter().map(|tx_id| (tx_id, Version::default())).collect();
-            let asleep = self.not_live(named).await.into_iter().map(|(tx_id, _)| tx_id);
-            let asleep: Vec<TxId> = asleep.take(limit).collect();
-            if asleep.is_empty() {
+            let absent = self.not_live(named).await.into_iter().map(|(tx_id, _)| tx_id);
+            let chosen: Vec<TxId> = absent.take(limit).collect();
+            let Some(chosen_last) = chosen.last().copied() else {
                 // They are about to leave memory, or are followed.
-                after = Some(last);
+                match &mut asleep {
+                    Asleep::After(after) => *after = Some(last),
+                    Asleep::Due(_) => return Ok(Woken::default()),
+                }
                 continue;
-            }
+            };
             let generation = self.shared.store.generation();
-            let woken = waits.wake(self.shared.me, asleep).await?;
+            let woken = waits.wake(me, chosen).await?;
             self.set_aside(&woken.unreadable).await;
             let count = woken.records.len() + woken.unreadable.len();
             if !woken.records.is_empty() {
                 crash_point!("adoption-after-claim");
-                self.bring_to_memory(woken.records, generation).await;
+                self.bring_back(woken.records, generation, true).await;
             }
-            return Ok(count);
+            return Ok(Woken { count, last: Some(chosen_last) });
         }
     }
 
@@ -276,8 +287,13 @@ impl Handle {
 
     /// Brings transactions to memory that this incarnation has durably made its own.
     async fn bring_to_memory(&self, records: Vec<Record>, generation: Option<u64>) {
+        self.bring_back(records, generation, false).await;
+    }
+
+    /// The same; `woken` of those that have waited for a participant.
+    async fn bring_back(&self, records: Vec<Record>, generation: Option<u64>, woken: bool) {
         let (done, brought) = oneshot::channel();
-        if self.send(Message::Adopt { records, generation, done }).is_ok() {
+        if self.send(Message::Adopt { records, generation, woken, done }).is_ok() {
             // The engine may end meanwhile.
             let _ = brought.await;
         }

@@ -69,6 +69,14 @@ impl Failing {
         }
     }
 
+    /// The branch has waited for its participant out of memory, and nobody knows what its calls came to. Until one is
+    /// answered a failure is its own, if the participant has answered others meanwhile.
+    pub(super) fn woken(&mut self, number: BranchNumber, kind: CallKind, now: Instant) {
+        self.answered(number);
+        let (failures, endpoint) = (0, None);
+        self.branches.push(FailingBranch { number, kind, since: now, failures, endpoint });
+    }
+
     /// A call of the branch has moved nothing.
     pub(super) fn unmoved(&mut self, number: BranchNumber, kind: CallKind, now: Instant) {
         if !self.unmoved.iter().any(|branch| branch.number == number && branch.kind == kind) {
@@ -113,6 +121,11 @@ impl Failing {
         self.of(number).is_some_and(|branch| branch.failures >= FAILURES_BY_ITSELF)
     }
 
+    /// Tells whether the branch was woken, and not called since.
+    pub(super) fn is_untried(&self, number: BranchNumber) -> bool {
+        self.of(number).is_some_and(|branch| branch.failures == 0)
+    }
+
     /// Returns the endpoint that the branch's last call failed at.
     pub(super) fn endpoint(&self, number: BranchNumber) -> Option<u64> {
         self.of(number).and_then(|branch| branch.endpoint)
@@ -148,6 +161,24 @@ mod tests {
         failing.failed(cancel, None, at(9));
         assert_eq!(failing.past(number, CallKind::PhaseTwo), Past::Failing { since: at(9) });
         assert!(!failing.is_by_itself(number));
+        failing.answered(number);
+        assert!(failing.is_empty());
+    }
+
+    #[test]
+    fn one_that_was_woken_has_a_past_and_no_failures() {
+        let number = BranchNumber::from_index(0);
+        let (mut failing, start) = (Failing::default(), Instant::now());
+        failing.woken(number, CallKind::PhaseTwo, start);
+        assert!(failing.is_untried(number));
+        assert_eq!(failing.past(number, CallKind::PhaseTwo), Past::Failing { since: start });
+        let commit =
+            Call { number, operation: Operation::PhaseTwo(PhaseTwoOperation::Commit), attempt: 1 };
+        for n in 0..8 {
+            assert!(!failing.is_by_itself(number), "after {n}");
+            failing.failed(commit, None, start + Duration::from_secs(n));
+        }
+        assert!(failing.is_by_itself(number) && !failing.is_untried(number));
         failing.answered(number);
         assert!(failing.is_empty());
     }

@@ -85,6 +85,10 @@ pub(super) struct Live {
     pub(super) parks_until: Option<Timestamp>,
     /// The last transition has said so, and nothing was sent since.
     pub(super) parked_until: Option<Timestamp>,
+    /// It is noted for whom it waits.
+    pub(super) noted: bool,
+    /// When it was last written, but for a note that it sleeps, or brought to memory.
+    pub(super) changed_at: Instant,
     /// When a child in doubt is to leave memory.
     pub(super) doubted_until: Option<Instant>,
     /// It is a child that has been in doubt for long: only its parent's decision wakes it.
@@ -128,6 +132,8 @@ impl Live {
             asleep_until: None,
             parks_until: None,
             parked_until: None,
+            noted: false,
+            changed_at: Instant::now(),
             doubted_until: None,
             rests_in_doubt: false,
             stays_until: None,
@@ -345,6 +351,14 @@ impl Live {
         } else {
             self.failing.answered(call.number);
             self.is_adopted = false;
+        }
+    }
+
+    /// It was brought back because it waits for a participant that may have answered again.
+    pub(super) fn was_woken(&mut self) {
+        let now = Instant::now();
+        for branch in self.tx.branches().iter().filter(|branch| branch.is_owed()) {
+            self.failing.woken(branch.number, next_kind(branch), now);
         }
     }
 

@@ -90,8 +90,9 @@ pub(super) enum Message {
     CallEnded { tx_id: TxId, call: Call, end: CallEnd, failed_at: Option<u64> },
     /// A request for locks has ended.
     LocksTaken { tx_id: TxId, request: LockRequest, answer: LockAnswer },
-    /// Transactions that this incarnation has durably made its own.
-    Adopt { records: Vec<Record>, generation: Option<u64>, done: oneshot::Sender<()> },
+    /// Transactions that this incarnation has durably made its own; they were `woken` for a participant that they
+    /// wait for.
+    Adopt { records: Vec<Record>, generation: Option<u64>, woken: bool, done: oneshot::Sender<()> },
     /// Asks for those of these transactions that are not in memory.
     NotLive { transactions: Vec<(TxId, Version)>, reply: oneshot::Sender<Vec<(TxId, Version)>> },
     /// Asks whether nothing more is known of a transaction than its row, which says that it sleeps.

@@ -192,9 +192,9 @@ impl Service {
             Message::LocksTaken { tx_id, request, answer } => {
                 self.locks_taken(tx_id, request, answer);
             }
-            Message::Adopt { records, generation, done } => {
+            Message::Adopt { records, generation, woken, done } => {
                 self.metrics.adopted(records.len());
-                records.into_iter().for_each(|record| self.adopt(record, generation));
+                records.into_iter().for_each(|record| self.adopt(record, generation, woken));
                 let _ = done.send(());
             }
             Message::NotLive { transactions, reply } => {

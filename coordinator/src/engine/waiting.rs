@@ -12,7 +12,7 @@
 mod lane;
 mod pace;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ use super::live::Live;
 use crate::participants::breaker::{Pass, Past};
 use crate::participants::directory::{CallKind, Entry};
 use crate::store::Life;
+
+/// Calls that were dropped, and are kept by transaction all the same.
+const DROPPED_FEW: usize = 1_024;
 
 /// Between two looks at the calls that wait.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
@@ -45,6 +48,8 @@ pub(super) fn next_kind(branch: &Branch) -> CallKind {
 #[derive(Debug)]
 pub(super) struct Waiting {
     lanes: BTreeMap<(ParticipantName, CallKind), Lane>,
+    /// The same calls, with some that were dropped, by transaction and branch.
+    calls: HashMap<(TxId, BranchNumber), WaitingCall>,
     /// When they are looked at next, if any wait.
     look_at: Option<Instant>,
 }
@@ -60,6 +65,8 @@ pub(super) struct WaitingCall {
     pub(super) past: Past,
     /// It was adopted, and not answered since: nobody knows of its past before.
     pub(super) is_adopted: bool,
+    /// Its branch was woken to be tried, and was not yet.
+    pub(super) is_untried: bool,
 }
 
 impl WaitingCall {
@@ -74,7 +81,7 @@ impl WaitingCall {
 
 impl Waiting {
     pub(super) fn new() -> Self {
-        Self { lanes: BTreeMap::new(), look_at: None }
+        Self { lanes: BTreeMap::new(), calls: HashMap::new(), look_at: None }
     }
 
     /// Asks for permission to send a call now. One that is part of a backlog has a pace to keep.
@@ -118,9 +125,11 @@ impl Waiting {
         now: Instant,
     ) {
         let kind = kind(waiting.call.operation);
+        self.calls.insert((waiting.tx_id, waiting.call.number), waiting);
         let lane = self.lane(name, entry, kind, now);
         match waiting.past {
             Past::Good => lane.good.push_back(waiting),
+            Past::Failing { .. } if waiting.is_untried => lane.failing.push_front(waiting),
             Past::Failing { .. } => lane.failing.push_back(waiting),
         }
         lane.pace.note_backlog(lane.len());
@@ -161,6 +170,12 @@ impl Waiting {
             let look = lane.take_due(*kind, now, &wanted, &mut due);
             next = next.into_iter().chain(look).min();
         }
+        for (waiting, _) in &due {
+            self.calls.remove(&(waiting.tx_id, waiting.call.number));
+        }
+        if self.calls.len() > 2 * self.len() + DROPPED_FEW {
+            self.calls.retain(|_, waiting| wanted(waiting));
+        }
         self.lanes.retain(|_, lane| !lane.is_empty() || !lane.pace.is_rested(now));
         self.look_at = next.map(|at| at.max(now + LOOK_INTERVAL));
         due
@@ -173,32 +188,48 @@ impl Waiting {
             lane.failing.retain(&wanted);
             lane.tell(*kind);
         }
+        self.calls.retain(|_, waiting| wanted(waiting));
     }
 
-    /// Returns all calls that wait, by transaction and branch.
-    pub(super) fn calls(&self) -> HashSet<(TxId, BranchNumber)> {
-        let calls = self.lanes.values().flat_map(|lane| lane.good.iter().chain(&lane.failing));
-        calls.map(|waiting| (waiting.tx_id, waiting.call.number)).collect()
+    /// Counts the calls that wait, with some that are not wanted any more.
+    pub(super) fn len(&self) -> usize {
+        self.lanes.values().map(Lane::len).sum()
     }
 
-    /// Returns the transactions whose calls wait for participants that fail, but for as many of each participant as
-    /// are `kept` of so many participants: these find out whether it is back.
-    pub(super) fn surplus(&self, kept: impl Fn(usize) -> usize) -> Vec<TxId> {
-        let open = |(key, lane): &(&(ParticipantName, CallKind), &Lane)| {
+    /// Tells whether the call waits that a branch awaits.
+    pub(super) fn has_call(&self, live: &Live, number: BranchNumber) -> bool {
+        let waiting = self.calls.get(&(live.tx.tx_id(), number));
+        waiting.is_some_and(|waiting| waiting.is_awaited(live))
+    }
+
+    /// Returns transactions whose calls wait for participants that fail, but for as many of each participant as
+    /// are `kept` of so many participants: these find out whether it is back. It looks at so many calls at most, and goes
+    /// on from there the next time.
+    pub(super) fn surplus(
+        &mut self,
+        kept: impl Fn(usize) -> usize,
+        looks: usize,
+        may_leave: impl Fn(&WaitingCall) -> bool,
+    ) -> Vec<TxId> {
+        let open = |(key, lane): &(&(ParticipantName, CallKind), &mut Lane)| {
             !lane.is_empty() && lane.entry.breaker(key.1).is_open()
         };
-        let open: Vec<_> = self.lanes.iter().filter(open).collect();
+        let mut open: Vec<_> = self.lanes.iter_mut().filter(open).collect();
         let names: HashSet<&ParticipantName> = open.iter().map(|((name, _), _)| name).collect();
         let kept = kept(names.len());
-        let of = |lane: &'_ Lane| {
-            let calls = lane.good.iter().chain(&lane.failing);
-            calls.map(|waiting| waiting.tx_id).collect::<Vec<_>>()
-        };
-        let all: Vec<Vec<TxId>> = open.iter().map(|(_, lane)| of(lane)).collect();
-        let stays: HashSet<TxId> =
-            all.iter().flat_map(|of| of.iter().take(kept)).copied().collect();
-        let leaves = all.iter().flat_map(|of| of.iter().skip(kept));
-        leaves.filter(|tx_id| !stays.contains(tx_id)).copied().collect()
+        if open.iter().all(|(_, lane)| lane.len() <= kept) {
+            return Vec::new();
+        }
+        let looks = (looks / open.len()).max(1);
+        let first = |lane: &Lane| lane.calls().take(kept).map(|w| w.tx_id).collect::<Vec<_>>();
+        let stays: HashSet<TxId> = open.iter().flat_map(|(_, lane)| first(lane)).collect();
+        let mut leaves = Vec::new();
+        for (_, lane) in &mut open {
+            let seen = lane.look_behind(kept, looks);
+            let chosen = seen.into_iter().filter(|waiting| may_leave(waiting));
+            leaves.extend(chosen.map(|w| w.tx_id).filter(|tx_id| !stays.contains(tx_id)));
+        }
+        leaves
     }
 
     /// Takes all calls, whatever they wait for.
@@ -208,6 +239,7 @@ impl Waiting {
             taken.extend(lane.good.drain(..).chain(lane.failing.drain(..)));
             lane.tell(*kind);
         }
+        self.calls.clear();
         taken
     }
 
@@ -232,6 +264,9 @@ impl Waiting {
             lane.good.retain(&mut keep);
             lane.failing.retain(&mut keep);
             lane.tell(*kind);
+        }
+        for call in &taken {
+            self.calls.remove(&(tx_id, call.number));
         }
         taken
     }

@@ -45,13 +45,13 @@ table! {
         "Transactions in memory: begun or adopted, and not ended",
         alert "above 80 % of `transactions-max`";
     unanimo_transactions_open: "gauge" ["mode, state"]
-        "Transactions in memory by mode and state; the mode `none` is a rollback of a gid that was never seen. What sleeps for longer than an hour is not in memory",
+        "Transactions in memory by mode and state; the mode `none` is a rollback of a gid that was never seen. What sleeps for longer than an hour, or waits for a participant that fails, may not be in memory",
         alert "";
     unanimo_oldest_undecided_seconds: "gauge" [""]
         "Age of the oldest transaction that has started and is not decided; 0 without any",
         alert "above an hour, or above the longest deadline that is in use";
     unanimo_oldest_owed_seconds: "gauge" [""]
-        "Time since the decision of the transaction that has waited longest for a participant to answer its Commit or Cancel; 0 without any",
+        "Time since the decision of the transaction that has waited longest for a participant to answer its Commit or Cancel, among those in memory; 0 without any",
         alert "above `stalled-after`";
     unanimo_live_bytes: "gauge" [""]
         "Bytes of payloads, outputs, metadata and texts that live transactions hold",
@@ -69,7 +69,7 @@ table! {
         "Calls that wait until a participant answers again, or for their turn after that; for 64 participants, with the others together as `(other)`",
         alert "";
     unanimo_participant_transactions_parked: "gauge" ["participant"]
-        "Transactions out of memory that wait until a participant answers again, counted up to 100,000; for 64 participants, with the others together as `(other)`. Some of each participant are in memory besides",
+        "Transactions out of memory that wait until a participant answers again, counted up to 20,000; for 64 participants, with the others together as `(other)`. Some of each participant are in memory besides",
         alert "";
     unanimo_admission_refused_total: "counter" ["reason"]
         "Requests for new work that were refused, by reason",

@@ -7,30 +7,55 @@
 //! for a participant that nobody looks for; a wait of one that is awake means nothing.
 
 use async_trait::async_trait;
-use unanimo_core::{Incarnation, ParticipantName, TxId};
+use unanimo_core::{Incarnation, ParticipantName, Timestamp, TxId};
 
 use super::{Claimed, Error};
 
 /// Most waits for one participant that are counted: who needs the number needs no larger one exactly.
-pub const WAITS_COUNT_MAX: i64 = 100_000;
+pub const WAITS_COUNT_MAX: i64 = 20_000;
+
+/// A wait that is to be noted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Who waits.
+    pub tx_id: TxId,
+    /// For whom.
+    pub participant: ParticipantName,
+    /// When it is tried, whatever is known of the participant.
+    pub due_at: Timestamp,
+}
+
+/// Transactions that sleep and wait for a participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asleep {
+    /// All, the oldest first, from the one after this on.
+    After(Option<TxId>),
+    /// Those that are due by then, the first to be due first.
+    Due(Timestamp),
+}
 
 /// Waits, noted and looked for.
 #[async_trait]
 pub trait Waits: Send + Sync {
     /// Notes for whom transactions wait that are about to sleep. A fenced incarnation notes nothing.
-    async fn note(&self, me: Incarnation, waits: Vec<(TxId, ParticipantName)>)
-    -> Result<(), Error>;
+    async fn note(&self, me: Incarnation, waits: Vec<Wait>) -> Result<(), Error>;
 
-    /// Lists the participants that transactions wait for, by name, with the numbers of these, counted up to
-    /// [`WAITS_COUNT_MAX`] each. Some may have gone on meanwhile.
-    async fn all(&self) -> Result<Vec<(ParticipantName, usize)>, Error>;
+    /// Forgets for whom these transactions wait, but for those that sleep.
+    async fn forget(&self, me: Incarnation, tx_ids: Vec<TxId>) -> Result<(), Error>;
 
-    /// Lists transactions that sleep and wait for this participant, the oldest first, from the one after this
-    /// on; none that is set aside.
+    /// Lists the participants that transactions wait for, by name. Some may have gone on meanwhile.
+    async fn names(&self) -> Result<Vec<ParticipantName>, Error>;
+
+    /// Counts the waits for a participant, up to [`WAITS_COUNT_MAX`]. Some may have gone on meanwhile.
+    async fn count(&self, participant: &ParticipantName) -> Result<usize, Error>;
+
+    /// Lists transactions that sleep and wait for this participant, of fenced incarnations or this one; none that is
+    /// set aside.
     async fn of(
         &self,
+        me: Incarnation,
         participant: &ParticipantName,
-        after: Option<TxId>,
+        asleep: Asleep,
         limit: u32,
     ) -> Result<Vec<TxId>, Error>;
 
@@ -40,8 +65,6 @@ pub trait Waits: Send + Sync {
 }
 
 /// Makes the list of participants from its rows. A name that makes no sense is nobody's.
-pub(super) fn counted(rows: Vec<(String, i64)>) -> Vec<(ParticipantName, usize)> {
-    let count = |count| usize::try_from(count).unwrap_or(0);
-    let named = rows.into_iter();
-    named.filter_map(|(name, n)| Some((ParticipantName::known(&name).ok()?, count(n)))).collect()
+pub(super) fn named(rows: Vec<(String,)>) -> Vec<ParticipantName> {
+    rows.into_iter().filter_map(|(name,)| ParticipantName::known(&name).ok()).collect()
 }

@@ -46,14 +46,20 @@ impl Handle {
         survey.await.ok()
     }
 
+    /// Has transactions leave memory so long after their last write, where a test promotes no standby.
+    #[cfg(feature = "failpoints")]
+    pub fn park_after(may_miss: std::time::Duration) {
+        super::super::service::parking::set_may_miss(may_miss);
+    }
+
     /// Returns how many of the transactions that are out of memory may come back for this participant, one of so many
-    /// that transactions wait for. While it fails as many are in memory as find out that it is back, fewer than
-    /// leave, or they would come and go. Otherwise as many come as have ended, as long as others find places.
+    /// that transactions wait for, or that fail. While it fails as many are in memory as find out that it is back, fewer
+    /// than leave, or they would come and go. Otherwise as many come as have ended, as long as others find places.
     pub(in crate::engine) fn room_for(&self, name: &ParticipantName, participants: usize) -> usize {
         let shared = &self.shared;
         let transactions_max = shared.options.bounds.transactions_max;
         let Some(entry) = shared.directory.find(name) else { return 0 };
-        let kept = kept(transactions_max, participants.max(shared.directory.failing()));
+        let kept = kept(transactions_max, participants);
         let waiting: usize = CallKind::ALL.into_iter().map(|kind| entry.waiting(kind)).sum();
         // Those whose calls are sent, or fail and are about to wait, count as well.
         let here = entry.load().here();
@@ -61,13 +67,35 @@ impl Handle {
             let one = usize::from(waiting.max(entry.load().lasting()) == 0);
             return (kept / 2).max(1).saturating_sub(here).max(one);
         }
-        // However busy it is, some come.
+        // However busy it is, and however few places are free, some come.
         let some = if waiting == 0 { TRICKLE } else { 0 };
         let room = kept.saturating_sub(waiting).min((2 * kept).saturating_sub(here).max(some));
-        let free = self.free_places(2).max(usize::from(waiting == 0));
-        // One at least comes back, whatever else fails: nothing else would bring it (promise L1).
-        let lasting = (transactions_max / 2).saturating_sub(shared.admission.lasting()).max(1);
+        let free = self.free_places(2).max(some);
+        // One at least comes back, whatever else fails: nothing else would bring it (promise L1). Not where many are
+        // here: they fail by themselves, and more of them would fill the memory.
+        let one = usize::from(here < kept);
+        let lasting = (transactions_max / 2).saturating_sub(shared.admission.lasting()).max(one);
         room.min(free).min(lasting)
+    }
+
+    /// Tells whether this participant has a registration, or stands in the configuration.
+    pub(in crate::engine) fn knows(&self, name: &ParticipantName) -> bool {
+        self.shared.directory.find(name).is_some()
+    }
+
+    /// Returns how many of those whose time to be tried has come may come back though this participant fails, or is
+    /// unknown: a few more than stay, so that others leave instead.
+    pub(in crate::engine) fn room_to_try(
+        &self,
+        name: &ParticipantName,
+        participants: usize,
+    ) -> usize {
+        let directory = &self.shared.directory;
+        if directory.find(name).is_some_and(|entry| !entry.is_failing()) {
+            return 0;
+        }
+        let kept = kept(self.shared.options.bounds.transactions_max, participants);
+        (kept + (kept / 4).max(1)).saturating_sub(directory.load_of(name).here())
     }
 
     /// Counts the places that are free in this share of all: in half of them for 2.

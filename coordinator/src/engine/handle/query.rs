@@ -118,9 +118,13 @@ impl Handle {
         Ok(results)
     }
 
-    /// Reads a transaction that is at rest: it has ended, or it sleeps and is not decided. It is left where it is;
-    /// `None` if it is in memory, or something else.
-    async fn at_rest(&self, tx_id: TxId) -> Result<Option<Box<View>>, Error> {
+    /// Reads a transaction that is at rest: it has ended, or it sleeps and is not decided, or this participant fails
+    /// that it waits for. It is left where it is; `None` if it is in memory, or something else.
+    async fn at_rest(
+        &self,
+        participant: &ParticipantName,
+        tx_id: TxId,
+    ) -> Result<Option<Box<View>>, Error> {
         let (reply, receiver) = oneshot::channel();
         let transactions = vec![(tx_id, Version::default())];
         self.send(Message::NotLive { transactions, reply })?;
@@ -128,9 +132,11 @@ impl Handle {
             return Ok(None);
         }
         let stored = self.read(&Key::Tx(tx_id)).await?;
+        let entry = self.shared.directory.find(participant);
+        let fails = entry.is_some_and(|entry| entry.is_failing());
         let rests = |stored: &Stored| {
             let state = &stored.record.state;
-            let sleeps = state.wake_at.is_some() && state.phase.decision().is_none();
+            let sleeps = state.wake_at.is_some() && (fails || state.phase.decision().is_none());
             sleeps || state.phase.ended_at().is_some()
         };
         Ok(stored.filter(rests).map(|stored| Box::new(stored.into_view())))
@@ -145,7 +151,7 @@ impl Handle {
     ) -> Result<Inquired, Error> {
         let unknown = |verdict, ended| Ok(Inquired { verdict, ended, of: None });
         // One that sleeps is asked about every half a minute, and is not woken for that.
-        let at_rest = self.at_rest(tx_id);
+        let at_rest = self.at_rest(participant, tx_id);
         let found = match tokio::time::timeout_at(deadline + PEEK_MAX, at_rest).await {
             Ok(Ok(Some(view))) if own_branch(&view.tx, key, participant).is_some() => {
                 Ok(Answer::View(view))
@@ -171,13 +177,14 @@ impl Handle {
         if view.stripped {
             return unknown(Verdict::Purged, true);
         }
-        let tx = view.tx;
+        let (tx, is_asleep) = (view.tx, view.is_asleep);
         let number = own_branch(&tx, key, participant);
         let Some(branch) = number.and_then(|number| tx.branch(number)) else {
             return unknown(Verdict::NeverSeen, false);
         };
         let (number, verdict) = (branch.number, verdict(branch, tx.phase().decision()));
-        if branch.is_owed() {
+        // One that sleeps is left to the scan, which brings it back once its participant answers.
+        if branch.is_owed() && !is_asleep {
             let input = Input::Retry { number: Some(number), operator: None };
             // The verdict stands, whether what is owed is sent now or in its own time.
             if let Err(error) = self.input(Key::Tx(tx_id), input, Until::Durable, deadline).await {

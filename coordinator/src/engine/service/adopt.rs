@@ -46,7 +46,7 @@ impl Service {
         }
     }
 
-    pub(super) fn adopt(&mut self, record: Record, generation: Option<u64>) {
+    pub(super) fn adopt(&mut self, record: Record, generation: Option<u64>, woken: bool) {
         let tx_id = record.identity.tx_id;
         if self.live.contains_key(&tx_id) {
             return;
@@ -54,6 +54,9 @@ impl Service {
         let Some(record) = self.end_again(record) else { return };
         tracing::debug!(%tx_id, gid = %record.identity.gid, "adopting the transaction");
         self.insert(record);
+        if woken && let Some(live) = self.live.get_mut(&tx_id) {
+            live.was_woken();
+        }
         self.keep_for_a_while(tx_id);
         self.await_next(tx_id, generation);
         // Never rejected: it is the first input after a restore.

@@ -41,7 +41,8 @@ impl Service {
         let Some(live) = self.live.get(&tx_id) else { return };
         let past = live.failing().past(call.number, waiting::kind(call.operation));
         let (life, is_adopted) = (live.life, live.is_adopted);
-        let waiting = WaitingCall { tx_id, life, call, past, is_adopted };
+        let is_untried = live.failing().is_untried(call.number);
+        let waiting = WaitingCall { tx_id, life, call, past, is_adopted, is_untried };
         self.waiting.push(name, entry, waiting, Instant::now());
         self.note_place(tx_id);
     }

@@ -21,8 +21,14 @@ impl Service {
                 self.went_back.rewritten(&live.tx);
             }
             self.wake_lock_waits(&live.tx);
+            if live.noted {
+                self.parking.forget(tx_id);
+            }
         } else {
             let parked = live.parked_until.is_some();
+            if parked {
+                self.parking.left += live.tx.branches().len();
+            }
             tracing::debug!(%tx_id, parked, "the transaction sleeps, and leaves memory");
         }
     }

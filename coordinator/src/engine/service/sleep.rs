@@ -47,6 +47,9 @@ impl Service {
         let now = live.clock.now();
         let in_doubt = matches!(transition.state.phase, Phase::InDoubt { .. });
         live.parked_until = live.parks_until.take();
+        if live.parked_until.is_none() {
+            live.changed_at = Instant::now();
+        }
         let until = match in_doubt {
             true => live.rests_in_doubt.then_some(UNTIL_DECIDED),
             false => live

@@ -17,6 +17,7 @@ use unanimo_core::{
 };
 
 use self::backlog::Backlog;
+pub(in crate::engine) use self::remembered::MAY_MISS;
 use self::remembered::{Ends, Remembered};
 use super::super::live::Live;
 use super::Service;

@@ -24,16 +24,38 @@ pub(super) struct Lane {
     /// Calls of branches that fail. Who failed last is tried last.
     pub(super) failing: VecDeque<WaitingCall>,
     pub(super) pace: Pace,
+    /// Calls behind the first ones that were looked at.
+    looked: usize,
 }
 
 impl Lane {
     pub(super) fn new(entry: &Arc<Entry>, now: Instant) -> Self {
         let (good, failing) = (VecDeque::new(), VecDeque::new());
-        Self { entry: Arc::clone(entry), good, failing, pace: Pace::new(now) }
+        Self { entry: Arc::clone(entry), good, failing, pace: Pace::new(now), looked: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
         self.good.len() + self.failing.len()
+    }
+
+    pub(super) fn calls(&self) -> impl Iterator<Item = &WaitingCall> {
+        self.good.iter().chain(&self.failing)
+    }
+
+    /// Returns some of the calls behind the first ones. The next look begins where this one ends.
+    pub(super) fn look_behind(&mut self, first: usize, looks: usize) -> Vec<WaitingCall> {
+        let (behind, good) = (self.len().saturating_sub(first), self.good.len());
+        if behind == 0 {
+            return Vec::new();
+        }
+        let from = self.looked % behind;
+        let count = looks.min(behind);
+        self.looked = from + count;
+        let at = |index: usize| match index < good {
+            true => self.good.get(index),
+            false => self.failing.get(index - good),
+        };
+        (from..from + count).filter_map(|n| at(first + n % behind)).copied().collect()
     }
 
     /// Calls that wait, and those that transactions out of memory make once they are brought back: the pace is that of

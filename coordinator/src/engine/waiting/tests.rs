@@ -24,7 +24,7 @@ fn waiting_call(n: u128, past: Past) -> WaitingCall {
     let number = BranchNumber::from_index(0);
     let call = Call { number, operation: Operation::Prepare, attempt: 1 };
     let (tx_id, life) = (TxId(uuid::Uuid::from_u128(n)), Life::default());
-    WaitingCall { tx_id, life, call, past, is_adopted: false }
+    WaitingCall { tx_id, life, call, past, is_adopted: false, is_untried: false }
 }
 
 fn open(entry: &Entry, now: Instant) {
@@ -151,4 +151,39 @@ async fn l3_new_work_is_let_in_where_only_what_fails_waits() {
     third.used();
     drop(third);
     assert!(directory.invite([&bank]).is_err());
+}
+
+/// L5: all that wait behind those that stay have their turn to leave, so many in one look. One that was woken is tried first.
+#[tokio::test]
+async fn l5_each_look_for_what_leaves_is_short_and_goes_on_where_the_last_one_ended() {
+    let ((directory, bank), now) = (directory(), Instant::now());
+    let entry = directory.find(&bank).expect("it registered");
+    let (mut waiting, failing) = (Waiting::new(), Past::Failing { since: now });
+    open(&entry, now);
+    for (n, past) in [(1, Past::Good), (2, Past::Good), (3, failing), (4, failing), (5, failing)] {
+        waiting.push(&bank, &entry, waiting_call(n, past), now);
+    }
+    let looked = std::cell::Cell::new(0);
+    let look = |waiting: &mut Waiting| {
+        let leaves = waiting.surplus(
+            |participants| participants,
+            3,
+            |_| {
+                looked.set(looked.get() + 1);
+                true
+            },
+        );
+        leaves.into_iter().map(|tx_id| tx_id.0.as_u128()).collect::<Vec<_>>()
+    };
+    assert_eq!(look(&mut waiting), [2, 3, 4]);
+    assert_eq!(look(&mut waiting), [5, 2, 3]);
+    assert_eq!(looked.get(), 6);
+    let untried = WaitingCall { is_untried: true, ..waiting_call(6, failing) };
+    waiting.push(&bank, &entry, untried, now);
+    let due = due(&mut waiting, &directory, now + Duration::from_secs(1));
+    assert_eq!(due, [(2, true), (6, true)]);
+    assert_eq!((waiting.len(), waiting.calls.len()), (4, 4));
+    waiting.sweep(|waiting| waiting.tx_id.0.as_u128() == 3);
+    assert_eq!((waiting.len(), waiting.calls.len()), (1, 1));
+    assert_eq!(look(&mut waiting), [], "it stays");
 }

@@ -113,7 +113,8 @@ WITH ",
     adopt!()
 );
 
-/// The soonest first: an index in the order of `wake_ms` is read up to the limit. Whoever is claimed no
+/// The soonest first: an index in the order of `wake_ms` is read up to the limit. What waits for participants is
+/// woken for these, and its `wake_ms` is far off, so that there is little to pass over here. Whoever is claimed no
 /// longer sleeps: it is in memory, or an open transaction like others.
 const CLAIM_DUE: &str = concat!(
     "
@@ -128,6 +129,7 @@ WITH ",
         AND ($5::uuid[] IS NULL OR parked.tx_id = ANY($5))
         AND (last.owner = $1 OR last.owner IN (SELECT incarnation FROM fences WHERE fenced))
         AND last.kind & 15 < 5 AND last.kind & 16 <> 0
+        AND NOT EXISTS (SELECT 1 FROM waits WHERE waits.tx_id = parked.tx_id)
         AND ",
     not_aside!("parked.tx_id"),
     "

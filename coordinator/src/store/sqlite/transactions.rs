@@ -59,7 +59,7 @@ WHERE parked.wake_ms IS NULL AND parked.owner IN (SELECT incarnation FROM fences
 const CLAIM_DUE: &str = concat!(
     "
 SELECT parked.tx_id FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
-WHERE parked.wake_ms <= $2
+WHERE parked.wake_ms <= $2 AND NOT EXISTS (SELECT 1 FROM waits WHERE waits.tx_id = parked.tx_id)
     AND (last.owner = $1 OR last.owner IN (SELECT incarnation FROM fences WHERE fenced))
     AND last.kind & 15 < 5 AND last.kind & 16 <> 0 AND ",
     is_last!("last"),

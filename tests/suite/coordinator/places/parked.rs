@@ -25,6 +25,8 @@ const OWED: usize = 160;
 const KEPT: usize = 60;
 
 fn parking(mut config: unanimo_coordinator::Config) -> unanimo_coordinator::Config {
+    // No standby is promoted here.
+    unanimo_coordinator::engine::Handle::park_after(Duration::ZERO);
     config.stalled_after = Period::secs(1);
     config.transactions_max = 4 * KEPT;
     config.call_timeout = Period::secs(20);
@@ -32,6 +34,9 @@ fn parking(mut config: unanimo_coordinator::Config) -> unanimo_coordinator::Conf
     config.phase_two_backoff_max = Period::millis(500);
     config
 }
+
+/// Most that have a turn beside those that stay.
+const TURN: usize = 8;
 
 /// Commits that a participant got.
 fn commits(remote: &Scripted) -> usize {
@@ -106,7 +111,7 @@ async fn l3_l5_what_is_owed_to_one_that_fails_leaves_memory_and_comes_back() {
             assert_eq!((shown.outcome(), shown.ended_at), (Outcome::Committed, None));
             assert!(shown.waiting.unwrap().sentence.contains("participant sick"));
         }
-        assert!(world.running.engine().in_flight().0 <= KEPT + PROBED, "none was woken");
+        assert!(world.running.engine().in_flight().0 <= KEPT + TURN + PROBED, "none was woken");
         let all = (0..100).map(|n| tcc(&format!("w{n}"), &["ok"]));
         for (answered, _) in submit_all(&world, all).await {
             assert_eq!(answered.unwrap().outcome(), Outcome::Committed, "L3");
@@ -179,11 +184,41 @@ async fn who_acts_on_one_that_is_parked_or_follows_it_wakes_it() {
     assert_all_committed(&world, &sick).await;
 }
 
+/// Those that fail by themselves, and are the oldest, are in nobody's way: others end, and the breaker of a participant that
+/// works stays closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l1_l3_those_that_fail_by_themselves_keep_nobody_out_of_memory() {
+    let world = World::start(parking(on_sqlite())).await;
+    let sick = Scripted::default();
+    register(&world, "sick", &sick.serve().await).await;
+    let action = |n| if n < OWED / 2 { "commit-fail-1000000" } else { "ok" };
+    let requests = (0..OWED).map(|n| at("sick", &format!("g{n}"), action(n), 30_000));
+    owe(&world, &sick, requests.collect()).await;
+    parked(&world, KEPT).await;
+    sick.set_mood(Mood::Well);
+    // Those in memory may all be such: what is begun finds out that the participant works.
+    until("new work to be taken", async || {
+        let request = at("sick", "new", "ok", 30_000);
+        world.client().submit_transaction(request).await.ok()
+    })
+    .await;
+    for n in OWED / 2..OWED {
+        let shown = world.get_until(&format!("g{n}"), "its end", |t| t.ended_at.is_some()).await;
+        assert_eq!(shown.outcome(), Outcome::Committed);
+    }
+    let more = (0..20).map(|n| at("sick", &format!("m{n}"), "ok", 30_000));
+    for (answered, _) in submit_all(&world, more).await {
+        assert_eq!(answered.unwrap().outcome(), Outcome::Committed, "L3");
+    }
+    assert!(world.running.engine().in_flight().0 <= 2 * KEPT + PROBED, "L5");
+}
+
 /// One that waits for two participants comes back for whichever answers first. A child and its parent end, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_waits_for_two_comes_back_for_each() {
     let mut config = parking(on_sqlite());
-    config.transactions_max = 8;
+    // Sixteen stay in memory of both.
+    config.transactions_max = 64;
     let world = World::start(config).await;
     let (sick, ill) = (Scripted::default(), Scripted::default());
     register(&world, "sick", &sick.serve().await).await;
@@ -202,16 +237,16 @@ async fn one_that_waits_for_two_comes_back_for_each() {
     let around = BranchSpec { branch_id: "in".into(), child: Some(child), ..Default::default() };
     let mut family = saga("family", vec![around]);
     family.wait_for = WaitFor::Decided.into();
-    owe(&world, &sick, (0..5).map(both).chain([family]).collect()).await;
+    owe(&world, &sick, (0..40).map(both).chain([family]).collect()).await;
     ill.set_mood(Mood::FailingInPhaseTwo);
     ill.hold(false);
     let engine = world.running.engine();
-    // One of each participant stays, and the family.
-    parked(&world, 1).await;
+    // Besides the family stays, and half of the others have left at least.
+    parked(&world, 17).await;
     ill.set_mood(Mood::Well);
     until("those that are owed to one that is well", async || {
         let mut all = true;
-        for n in 0..5 {
+        for n in 0..40 {
             let shown = world.get(&format!("b{n}")).await;
             all &= shown.branches[1].ended_at.is_some();
             assert_eq!(shown.ended_at, None);
@@ -219,11 +254,11 @@ async fn one_that_waits_for_two_comes_back_for_each() {
         all.then_some(())
     })
     .await;
-    parked(&world, 1).await;
+    parked(&world, 17).await;
     sick.set_mood(Mood::Well);
     until("all to end", async || (engine.in_flight().0 == 0).then_some(())).await;
-    for gid in ["b0", "b1", "b2", "b3", "b4", "family"] {
-        let shown = world.get_until(gid, "its end", |t| t.ended_at.is_some()).await;
+    for gid in (0..40).map(|n| format!("b{n}")).chain(["family".into()]) {
+        let shown = world.get_until(&gid, "its end", |t| t.ended_at.is_some()).await;
         assert_eq!(shown.outcome(), Outcome::Committed);
     }
 }

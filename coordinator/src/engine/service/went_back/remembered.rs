@@ -17,7 +17,7 @@ const WHOLE_BYTES_MAX: usize = 16 << 20;
 
 /// Time for which an end may be missing where a standby is promoted. A row that is gone later was deleted, as when its
 /// retention was over.
-const MAY_MISS: Duration = Duration::from_secs(10 * 60);
+pub(in crate::engine) const MAY_MISS: Duration = Duration::from_secs(10 * 60);
 
 /// Bytes of an end besides its texts and payloads; of its branches each.
 const END: usize = 512;

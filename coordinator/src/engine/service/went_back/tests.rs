@@ -303,7 +303,9 @@ async fn s3_s6_a_claim_that_may_be_lost_is_written_before_anything_is_sent() {
     store.generation.fetch_add(1, Ordering::SeqCst);
     let (done, adopted) = tokio::sync::oneshot::channel();
     let records = vec![tx.record()];
-    engine.send(Message::Adopt { records, generation: Some(0), done }).expect("it runs");
+    engine
+        .send(Message::Adopt { records, generation: Some(0), woken: false, done })
+        .expect("it runs");
     adopted.await.expect("it runs");
     let ended = engine.wait(Key::Tx(tx_id), Until::Ended, Instant::now() + HOUR).await;
     assert!(matches!(ended, Ok(Answer::View(_))), "{ended:?}");

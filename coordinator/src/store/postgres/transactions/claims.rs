@@ -31,7 +31,8 @@ ORDER BY tx_id LIMIT $1"
 
 const NAMES_OF_DUE: &str = concat!(
     "
-SELECT tx_id FROM parked WHERE wake_ms <= $2 AND ",
+SELECT tx_id FROM parked
+WHERE wake_ms <= $2 AND NOT EXISTS (SELECT 1 FROM waits WHERE waits.tx_id = parked.tx_id) AND ",
     not_aside!("parked.tx_id"),
     "
 ORDER BY wake_ms LIMIT $1"

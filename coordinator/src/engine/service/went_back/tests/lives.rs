@@ -20,7 +20,7 @@ fn open(service: &Service, participant: &ParticipantName, until: Instant) {
 
 /// Adopts a transaction, and returns its life and the version that its calls wait for.
 fn adopt(service: &mut Service, tx: &Transaction) -> (Life, Version) {
-    service.adopt(tx.record(), Some(0));
+    service.adopt(tx.record(), Some(0), false);
     let live = &service.live[&tx.tx_id()];
     (live.life, live.tx.version())
 }
@@ -45,7 +45,8 @@ async fn s3_s6_a_call_of_a_former_life_is_not_sent_in_the_next_one() {
     service.completed(Completion { tx_id, life, ended, generation, flush });
     let calls = service.waiting.take_of(tx_id, life);
     let [call] = calls[..] else { panic!("its participant fails: {calls:?}") };
-    let of = |life| WaitingCall { tx_id, life, call, past: Past::Good, is_adopted: true };
+    let (past, is_adopted, is_untried) = (Past::Good, true, false);
+    let of = |life| WaitingCall { tx_id, life, call, past, is_adopted, is_untried };
     let live = &service.live[&tx_id];
     assert!(of(life).is_awaited(live));
     assert!(!of(former).is_awaited(live), "S3, S6: it is sent before its attempt is stored");

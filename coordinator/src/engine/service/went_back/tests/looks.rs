@@ -10,7 +10,9 @@ use crate::store::Life;
 async fn roll_back(engine: &Handle, tx: &Transaction) {
     let (done, adopted) = tokio::sync::oneshot::channel();
     let records = vec![tx.record()];
-    engine.send(Message::Adopt { records, generation: Some(0), done }).expect("it runs");
+    engine
+        .send(Message::Adopt { records, generation: Some(0), woken: false, done })
+        .expect("it runs");
     adopted.await.expect("it runs");
     let ended = engine.rollback(tx.tx_id(), Until::Ended, Instant::now() + HOUR).await;
     assert!(matches!(ended, Ok(Answer::View(_))), "{ended:?}");
