@@ -231,15 +231,19 @@ async fn call_late(world: &World, about: &About, patience: Duration) -> (usize, 
 const WAVES: usize = 8;
 const IN_WAVE: usize = 3;
 
+/// Waves in which calls may be late, each rpc in one of them: a machine that stands still for seconds delays all calls of a
+/// wave. Calls that wait for the store are late in most waves, whichever they are.
+const LATE_WAVES_MAX: usize = 2;
+
 /// Longest time for a call of some hundred milliseconds in a busy machine. What waits for the store takes five seconds and
 /// more: until a statement is given up.
 const BUSY_MAX: Duration = Duration::from_secs(4);
 
 /// Over HTTP nothing but the coordinator itself ends a call whose time is over. So one that waits for the store, and not
-/// until its own deadline, takes seconds, and one that a busy machine delays does not: not one of all may be late.
+/// until its own deadline, takes seconds, and one that a busy machine delays does not, but in a wave that it delays whole.
 async fn none_waits_for_the_store(world: &World, about: &About) {
     let address = world.running.admin_address().unwrap();
-    let (mut made, mut late) = (0, Vec::new());
+    let (mut made, mut waves, mut failed) = (0, Vec::new(), Vec::new());
     for _ in 0..WAVES {
         let mut wave = tokio::task::JoinSet::new();
         let each = || calls(&about.open, &about.ended, &about.cluster_id);
@@ -249,17 +253,26 @@ async fn none_waits_for_the_store(world: &World, about: &About) {
                 let patience = [("grpc-timeout", "300m")];
                 let told = call.over_http_with(address, &patience);
                 let told = tokio::time::timeout(BUSY_MAX, told).await;
-                (call.rpc, told.map(|reply| reply.code), started.elapsed())
+                (call.rpc, told.ok().map(|reply| reply.code), started.elapsed())
             });
         }
         let wave = wave.join_all().await;
         made += wave.len();
         // A gateway's codes of what was cut off: 499 of CANCELLED, 504 of DEADLINE_EXCEEDED.
-        late.extend(
-            wave.into_iter().filter(|(_, code, _)| !matches!(code, Ok(200..=498 | 500..=503))),
-        );
+        let is_late = |code: &Option<u16>| !matches!(code, Some(200..=498 | 500..=503));
+        let late = wave.iter().filter(|(_, code, _)| is_late(code)).copied().collect::<Vec<_>>();
+        // INTERNAL is no answer, however soon it comes.
+        failed.extend(wave.into_iter().filter(|(_, code, _)| *code == Some(500)));
+        if !late.is_empty() {
+            waves.push(late);
+        }
     }
-    assert!(late.is_empty(), "of {made} calls these wait for the store: {late:?}");
+    assert!(failed.is_empty(), "of {made} calls these have failed: {failed:?}");
+    let rpcs = waves.iter().map(|late| BTreeSet::from_iter(late.iter().map(|(rpc, ..)| *rpc)));
+    let rpcs: Vec<&str> = rpcs.flatten().collect();
+    let is_once = BTreeSet::from_iter(&rpcs).len() == rpcs.len();
+    let is_rare = is_once && waves.len() <= LATE_WAVES_MAX;
+    assert!(is_rare, "of {made} calls these wait for the store, wave by wave: {waves:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -94,7 +94,8 @@ impl Replica {
         let serving = runtime.spawn(async move {
             let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
             let participant = Participant::new("p", database);
-            let serve = Serve::on("127.0.0.1:0").register_with(coordinator);
+            // An address of its own: what has left it, nobody else takes.
+            let serve = Serve::on("127.0.0.2:0").register_with(coordinator);
             let mut serving = participant.tcc("ok", handler).serve(serve).await.unwrap();
             serving.registered().await.unwrap();
             serving
