@@ -189,8 +189,9 @@ pub const TABLE: &[Described] = &[
         name: EVENTS_BEHIND,
         raised: "For a minute the coordinator has not made [events](../notifications.md) of all that it has written: \
                  those who follow them are told later. Transactions are not delayed.",
-        act: "Read the warnings before the line: they name what fails. If nothing fails, the database is too slow for \
-              the load.",
+        act: "Read the warnings before the line: they name what fails. If they tell of damage in the index `log_news` or in \
+              its file (`SELECT pg_relation_filepath('unanimo.log_news')`), make it again with `REINDEX INDEX \
+              CONCURRENTLY unanimo.log_news`: nothing is lost by it. If nothing fails, the database is too slow for the load.",
         cleared: "events of all that is written; it is told once a minute until then",
     },
 ];

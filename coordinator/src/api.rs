@@ -41,6 +41,7 @@ pub mod limits {
     };
     pub use super::query::{INQUIRE_MAX, METADATA_MAX, MODES_MAX, STATES_MAX};
     pub use super::timeline::{TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX};
+    pub use crate::feed::{STREAMS_MAX, STREAMS_OF_ONE_MAX};
 }
 
 use std::sync::Arc;

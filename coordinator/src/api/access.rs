@@ -1,19 +1,21 @@
 //! Access: who calls, whether it may make this call, and whether what it asks for is its own.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use tonic::codegen::http::{Extensions, HeaderMap};
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
-use unanimo_core::ParticipantName;
+use unanimo_core::{ParticipantName, Timestamp};
 use unanimo_tls::Peer;
 
 use super::Api;
 use super::error::{denied, from_engine, gid_of_another, one_too_many, unauthenticated};
 use super::rpc::Rpc;
 use crate::engine::{self, Answer, View};
-use crate::identity::{Caller, Place, Role, Unknown};
+use crate::env::Env;
+use crate::identity::{Caller, Known, Place, Role, Unknown};
 use crate::store::{Filter, Key};
 
 /// Roles that see every transaction.
@@ -28,6 +30,52 @@ pub(super) struct Access {
     rpc: Rpc,
     /// Address from which the call came.
     from: Option<SocketAddr>,
+}
+
+/// Caller of a stream: whether it may still read is looked at again, for a token that was revoked or has expired and a role
+/// that was taken away end it.
+pub(super) struct Standing {
+    known: Known,
+    env: Arc<dyn Env>,
+    rpc: Rpc,
+    header: Option<Vec<u8>>,
+    names: Option<Vec<String>>,
+}
+
+impl Standing {
+    /// Returns the initiator of the transactions that may be seen, or nothing if all may.
+    ///
+    /// # Errors
+    /// The same as those of a call that begins now.
+    pub(super) fn look(&self) -> Result<Option<String>, Status> {
+        let found =
+            find(&self.known, self.env.now(), self.header.as_deref(), self.names.as_deref());
+        let caller = found.map_err(|unknown| unauthenticated(why(unknown)))?;
+        if !caller.has_any(self.rpc.roles()) {
+            self.known.denials.note(caller.name(), self.rpc.name(), "its role was taken away");
+            let words = format!("{} may not read on: it has no role for it", caller.name());
+            return Err(denied(words));
+        }
+        let all = sees_all(&caller, self.rpc);
+        Ok((!all).then(|| caller.name().to_owned()))
+    }
+}
+
+/// Finds out who calls.
+fn find(
+    known: &Known,
+    now: Timestamp,
+    header: Option<&[u8]>,
+    names: Option<&[String]>,
+) -> Result<Caller, Unknown> {
+    let Some(identities) = &known.identities else { return Ok(Caller::Anybody) };
+    Caller::find(&identities.current(), (known.issuer.as_ref(), now), header, names)
+}
+
+/// Tells whether a caller sees every transaction in a call.
+fn sees_all(caller: &Caller, rpc: Rpc) -> bool {
+    let of_all = |role: &Role| rpc.roles().contains(role) && caller.has_any(&[*role]);
+    *caller == Caller::Anybody || OF_ALL.iter().any(of_all)
 }
 
 impl Api {
@@ -51,19 +99,28 @@ impl Api {
             self.note_denied(&access(caller, false), why, None);
             return Err(denied(words));
         }
-        let sees_all = |role: &Role| rpc.roles().contains(role) && caller.has_any(&[*role]);
-        let all = caller == Caller::Anybody || OF_ALL.iter().any(sees_all);
+        let all = sees_all(&caller, rpc);
         Ok(access(caller, all))
     }
 
     /// Finds out who calls.
     fn caller(&self, headers: &HeaderMap, of: &Extensions) -> Result<Caller, Unknown> {
-        let Some(identities) = &self.known.identities else { return Ok(Caller::Anybody) };
         let names = of.get::<Peer>().and_then(|peer| peer.names.as_deref());
-        let identities = identities.current();
         let header = headers.get("authorization").map(|header| header.as_bytes());
-        let issuer = (self.known.issuer.as_ref(), self.env.now());
-        Caller::find(&identities, issuer, header, names)
+        find(&self.known, self.env.now(), header, names)
+    }
+
+    /// Returns what is looked at again while a request is answered.
+    pub(super) fn standing<T>(&self, rpc: Rpc, request: &Request<T>) -> Standing {
+        let header = request.metadata().get("authorization");
+        let names = request.extensions().get::<Peer>().and_then(|peer| peer.names.clone());
+        Standing {
+            known: self.known.clone(),
+            env: Arc::clone(&self.env),
+            rpc,
+            header: header.map(|header| header.as_bytes().to_vec()),
+            names: names.map(|names| names.to_vec()),
+        }
     }
 
     /// Tells whether a call would be admitted, and notes nothing of it.

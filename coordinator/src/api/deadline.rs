@@ -43,8 +43,8 @@ pub(super) struct Deadline {
     pub(super) until: Instant,
     /// When its answer has to leave at the latest.
     pub(super) last: Instant,
-    /// The caller named it.
-    pub(super) is_given: bool,
+    /// The one that the caller named, however late: for a stream without an end.
+    pub(super) asked: Option<Instant>,
 }
 
 impl Deadline {
@@ -55,9 +55,12 @@ impl Deadline {
         let asked = headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
         let left = |timeout: Duration| timeout - (timeout / 3).min(MARGIN_MAX);
         let longest = wait_max + PEEK_MAX;
-        let left = asked.map_or(longest, left).min(longest);
+        let asked = asked.map(left);
+        let left = asked.unwrap_or(longest).min(longest);
         let last = arrived + left;
-        Self { until: last - (left / 3).min(PEEK_MAX), last, is_given: asked.is_some() }
+        // One that no clock tells is none.
+        let asked = asked.and_then(|asked| arrived.checked_add(asked));
+        Self { until: last - (left / 3).min(PEEK_MAX), last, asked }
     }
 }
 
@@ -147,7 +150,11 @@ mod tests {
             headers.insert("grpc-timeout", timeout.parse().expect("ASCII"));
             let mut extensions = Extensions::new();
             extensions.insert(Arrived(arrived));
-            let Deadline { until, last, .. } = Deadline::of(&headers, &extensions, max);
+            let Deadline { until, last, asked } = Deadline::of(&headers, &extensions, max);
+            let asked = asked.expect("it is named");
+            assert!(
+                asked == last || asked - arrived == Duration::from_secs(24 * 3600) - MARGIN_MAX
+            );
             ((until - arrived).as_millis(), (last - arrived).as_millis())
         };
         for (timeout, expected) in [
@@ -163,5 +170,6 @@ mod tests {
         }
         let none = Deadline::of(&MetadataMap::new(), &Extensions::new(), max);
         assert!(none.until - Instant::now() > Duration::from_secs(299), "{none:?}");
+        assert_eq!(none.asked, None);
     }
 }

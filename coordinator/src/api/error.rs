@@ -244,6 +244,11 @@ pub(super) fn too_many_acts(max: u32) -> Status {
     ))
 }
 
+/// As many streams of events are read as may be.
+pub(super) fn too_many_streams() -> Status {
+    Reason::Overloaded.status("there are as many streams of events, or of one caller, as may be")
+}
+
 /// The participant has as many endpoints as it may have, and all of them are alive.
 pub(super) fn too_many_endpoints(name: &ParticipantName) -> Status {
     let message = format!(

@@ -1,6 +1,8 @@
 //! WatchTransactions: events of all transactions, from a revision on.
 
-use std::time::Duration;
+mod reader;
+
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -8,35 +10,25 @@ use tonic::{Request, Status};
 use unanimo_core::{ParticipantName, Timestamp, Violation};
 use unanimo_proto::v1;
 
+use self::reader::Reader;
 use super::access::Access;
 use super::deadline::Deadline;
-use super::error::{from_engine, from_store, invalid, revision_unknown};
+use super::error::{from_engine, from_store, invalid, revision_unknown, too_many_streams};
+use super::rpc::Rpc;
 use super::{Api, parse};
 use crate::engine::Error;
-use crate::feed::{Event, Follower, Kind, Told};
-use crate::store::{FeedRow, Store};
+use crate::feed::{Event, Kind, Told};
+use crate::store::FeedRow;
 use crate::wire::time_to_wire;
-
-/// Events that are read at once. Each may have 16 KiB of metadata, and a thousand names of 64 bytes: some megabytes at most.
-const PAGE: u32 = 32;
-
-/// Messages that wait for the reader: a slow one is read for when it goes on.
-const WAITING_MAX: usize = 16;
-
-/// Events that were not asked for after which a message tells how far the stream is.
-const PASSED_MAX: u64 = 1_000;
 
 /// Most kinds in a request: each of them, and as many again.
 const KINDS_MAX: usize = 2 * Kind::ALL.len();
-
-/// Pause after a failure to read; the stream goes on.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Stream of events.
 pub(crate) type Following = ReceiverStream<Result<v1::WatchTransactionsResponse, Status>>;
 
 /// Choice of events.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Choice {
     kinds: Vec<Kind>,
     gid_prefix: String,
@@ -88,8 +80,14 @@ impl Api {
         &self,
         request: Request<v1::WatchTransactionsRequest>,
     ) -> Result<Following, Status> {
-        let Deadline { until: by, last: over, is_given } = self.deadline(&request);
-        let choice = Choice::of(&Access::of(&request), request.get_ref())?;
+        let Deadline { until: by, asked: over, .. } = self.deadline(&request);
+        let access = Access::of(&request);
+        let choice = Choice::of(&access, request.get_ref())?;
+        let standing = self.standing(Rpc::WatchTransactions, &request);
+        // Without identities it is the connection that counts.
+        let caller = Some(access.name().to_owned()).filter(|name| !name.is_empty());
+        let caller = caller.unwrap_or_else(|| access.address());
+        let place = self.feed.take_place(&caller).ok_or_else(too_many_streams)?;
         let v1::WatchTransactionsRequest { after_revision, only_new, .. } = request.into_inner();
         let mut feed = self.feed.clone();
         let known = tokio::time::timeout_at(by, feed.wait_for(|told| *told != Told::Nothing));
@@ -110,116 +108,26 @@ impl Api {
             asked if asked <= last && (asked == ends.purged || is_there(asked)) => asked,
             asked => return Err(revision_unknown(asked, ends)),
         };
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let reader = Reader {
-            store: std::sync::Arc::clone(&self.store),
-            feed,
-            choice,
-            seen,
-            passed: 0,
-            sender,
-        };
-        let over = is_given.then_some(over);
+        let (sender, receiver) = mpsc::channel(1);
+        let source = Arc::clone(&self.store);
+        let may = Box::new(move || standing.look());
+        let reader = Reader::new((source, feed), may, choice, seen, sender.clone());
         tokio::spawn(async move {
-            let sender = reader.sender.clone();
+            let _place = place;
             let closed = sender.closed();
-            match over {
-                None => tokio::select! { () = closed => {}, () = reader.run() => {} },
-                Some(over) => tokio::select! {
-                    () = closed => {}
-                    () = tokio::time::sleep_until(over) => {}
-                    () = reader.run() => {}
-                },
+            let is_over = async {
+                match over {
+                    None => std::future::pending().await,
+                    Some(over) => tokio::time::sleep_until(over).await,
+                }
+            };
+            tokio::select! {
+                () = closed => {}
+                () = is_over => {}
+                () = reader.run() => {}
             }
         });
         Ok(ReceiverStream::new(receiver))
-    }
-}
-
-/// Reader of the feed for one stream.
-struct Reader {
-    store: std::sync::Arc<dyn Store>,
-    feed: Follower,
-    choice: Choice,
-    /// The last revision that was read.
-    seen: u64,
-    /// Events since the last message.
-    passed: u64,
-    sender: mpsc::Sender<Result<v1::WatchTransactionsResponse, Status>>,
-}
-
-impl Reader {
-    /// Sends events until the coordinator stops, or nobody reads.
-    async fn run(mut self) {
-        let first = v1::WatchTransactionsResponse { revision: self.seen, event: None };
-        if self.sender.send(Ok(first)).await.is_err() {
-            return;
-        }
-        while let Ok(last) = self.news().await {
-            if let Err(Some(status)) = self.read(last).await {
-                let _ = self.sender.send(Err(status)).await;
-                return;
-            }
-        }
-        let _ = self.sender.send(Err(from_engine(Error::Stopped))).await;
-    }
-
-    /// Waits until there is an event that was not read, and returns the last revision.
-    async fn news(&mut self) -> Result<u64, ()> {
-        let seen = self.seen;
-        let is_new = |told: &Told| match told {
-            Told::Nothing => false,
-            Told::UpTo(ends) => ends.last > seen,
-            Told::Over => true,
-        };
-        match self.feed.wait_for(is_new).await {
-            Some(Told::UpTo(ends)) => Ok(ends.last),
-            _ => Err(()),
-        }
-    }
-
-    /// Reads a page, and sends what was asked for. Nothing is told of a failure that passes.
-    async fn read(&mut self, last: u64) -> Result<(), Option<Status>> {
-        let page = self.feed.page(self.store.feed(), (self.seen, last), PAGE).await;
-        let page = page.unwrap_or_else(|error| {
-            tracing::debug!(error = crate::store::in_full(&error), "failed to read events");
-            None
-        });
-        let Some(page) = page else {
-            tokio::time::sleep(RETRY_PAUSE).await;
-            return Err(None);
-        };
-        if page.ends.purged > self.seen {
-            return Err(Some(revision_unknown(self.seen, page.ends)));
-        }
-        let is_beyond = page.events.last().is_some_and(|row| row.revision > last);
-        let is_whole = page.events.len() < PAGE as usize || is_beyond;
-        // What is not known to be durable waits.
-        for row in page.events.into_iter().filter(|row| row.revision <= last) {
-            self.seen = row.revision;
-            self.passed += 1;
-            if let Some(event) = self.chosen(&row) {
-                self.passed = 0;
-                let response =
-                    v1::WatchTransactionsResponse { revision: row.revision, event: Some(event) };
-                self.sender.send(Ok(response)).await.map_err(|_| None::<Status>)?;
-            }
-        }
-        if is_whole {
-            // Numbers without events are gaps.
-            self.seen = last.max(self.seen);
-        }
-        if self.passed >= PASSED_MAX {
-            self.passed = 0;
-            let response = v1::WatchTransactionsResponse { revision: self.seen, event: None };
-            self.sender.send(Ok(response)).await.map_err(|_| None::<Status>)?;
-        }
-        Ok(())
-    }
-
-    fn chosen(&self, row: &FeedRow) -> Option<v1::TransactionEvent> {
-        let event = Event::read(&row.body).filter(|event| self.choice.takes(event))?;
-        Some(shown(row, event))
     }
 }
 

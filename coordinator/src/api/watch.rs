@@ -35,7 +35,7 @@ impl Api {
         &self,
         request: Request<v1::WatchTransactionRequest>,
     ) -> Result<Watching, Status> {
-        let Deadline { until: by, last, is_given } = self.deadline(&request);
+        let Deadline { until: by, last, asked } = self.deadline(&request);
         let access = Access::of(&request);
         let v1::WatchTransactionRequest { key, after_revision, include_outputs, .. } =
             request.into_inner();
@@ -51,7 +51,7 @@ impl Api {
             changes: receiver.map(WatchStream::from_changes),
             seen: after_revision,
             content: Content { outputs: include_outputs, payloads: false },
-            over: is_given.then(|| Box::pin(tokio::time::sleep_until(last))),
+            over: asked.map(|_| Box::pin(tokio::time::sleep_until(last))),
         })
     }
 }

@@ -92,7 +92,9 @@ fn kinds(news: &News) -> Vec<Kind> {
     let News { row, before, .. } = news;
     let before = |test: fn(Standing) -> bool| before.is_some_and(test);
     if !row.has_ended() {
-        let is_new = !before(|before| before.is_news);
+        // Another cause is news, too, while it is held up.
+        let is_another = news.events.iter().any(|event| HOLDS_UP.contains(&event.kind));
+        let is_new = !before(|before| before.is_news) || is_another;
         return if is_new { vec![Kind::Stalled] } else { Vec::new() };
     }
     let stored = news.found.as_ref().as_ref().ok().map(|stored| &stored.record.state);

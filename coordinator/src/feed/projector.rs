@@ -37,7 +37,8 @@ const OPEN_MAX: usize = 1_000;
 /// Bits of a revision that count within a process: more events than it makes.
 const PROCESS_BITS: u32 = 32;
 
-/// Rows that one step takes: with the largest metadata some megabytes.
+/// Rows that one step takes at most; the store bounds their bytes. After a failure it is half of it, down to one, so that a
+/// step that takes longer than the database allows is not repeated as it was.
 const NEWS_MAX: u32 = 256;
 
 /// Lag from which on the alarm is raised.
@@ -50,6 +51,12 @@ fn beginning(last: u64, chance: u128) -> u64 {
     let above = (last >> PROCESS_BITS) + 1;
     let chance = u64::try_from(chance % (1 << (PROCESS_BITS - 1))).unwrap_or(0);
     (above << PROCESS_BITS) | chance
+}
+
+/// Returns the rows that the step after this one takes: half of it after a failure, and an eighth more after a success.
+fn next_limit(limit: u32, is_done: bool) -> u32 {
+    let next = if is_done { limit + limit / 8 + 1 } else { limit / 2 };
+    next.clamp(1, NEWS_MAX)
 }
 
 /// Tells of rows that the database cannot read: the purge and the search for what is open tell of their transactions.
@@ -84,6 +91,8 @@ pub(crate) struct Service {
     generation: Option<u64>,
     /// Reach of the own writes when nothing was left to do.
     looked: Option<Reach>,
+    /// Rows that the next step takes.
+    limit: u32,
     /// Since when there is something to do.
     behind_since: Option<Instant>,
     told_behind: Option<Instant>,
@@ -93,7 +102,8 @@ impl Service {
     pub(crate) fn new(parts: Parts, handle: Handle) -> Self {
         let (cursors, ends, looked) = (Vec::new(), FeedEnds::default(), None);
         let (generation, behind_since, told_behind) = (None, None, None);
-        Self { parts, handle, cursors, ends, generation, looked, behind_since, told_behind }
+        let limit = NEWS_MAX;
+        Self { parts, handle, cursors, ends, generation, looked, limit, behind_since, told_behind }
     }
 
     /// Runs for ever.
@@ -102,6 +112,7 @@ impl Service {
         loop {
             let done = self.step().await;
             self.measure(matches!(done, Ok(false)));
+            self.limit = next_limit(self.limit, done.is_ok());
             match done {
                 Ok(true) => pause = LOOK_INTERVAL,
                 Ok(false) => {
@@ -187,17 +198,19 @@ impl Service {
         let mut cursor = self.cursors[index].clone();
         let (mut still_open, mut closed): (Vec<Uuid>, Vec<Uuid>) =
             cursor.open.iter().partition(|id| open.contains(id));
-        let left = closed.split_off(closed.len().min(NEWS_MAX as usize));
+        let left = closed.split_off(closed.len().min(self.limit as usize));
         let mut more = !left.is_empty();
         still_open.extend(left);
         let mut news = Vec::new();
         if !closed.is_empty() {
-            let found = feed.news(NewsOf::Writes(closed), NEWS_MAX).await?;
+            let found = feed.news(NewsOf::Writes(closed), self.limit).await?;
             tell_unreadable(&found.unreadable);
+            more |= !found.left.is_empty();
+            still_open.extend(found.left);
             news = found.news;
         }
         if !more && cursor.next < until {
-            let found = feed.news(NewsOf::Range(cursor.next, until), NEWS_MAX).await?;
+            let found = feed.news(NewsOf::Range(cursor.next, until), self.limit).await?;
             more = found.reached < until;
             tell_unreadable(&found.unreadable);
             news.extend(found.news.into_iter().filter(|news| !open.contains(&news.write_id)));
@@ -260,6 +273,24 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn l3_a_step_that_fails_is_smaller_the_next_time_and_grows_again() {
+        let mut limit = NEWS_MAX;
+        let mut taken = Vec::new();
+        while limit > 1 {
+            taken.push(limit);
+            limit = next_limit(limit, false);
+        }
+        assert_eq!(taken, [256, 128, 64, 32, 16, 8, 4, 2]);
+        assert_eq!(next_limit(1, false), 1, "one row at least");
+        for _ in 0..64 {
+            let next = next_limit(limit, true);
+            assert!(next > limit || next == NEWS_MAX);
+            limit = next;
+        }
+        assert_eq!(limit, NEWS_MAX);
+    }
 
     #[test]
     fn s3_a_process_begins_above_all_that_the_last_one_gave_and_leaves_room() {

@@ -3,13 +3,14 @@
 //! The store finds the rows that may tell of something, and keeps what is made of them as bytes: what an event
 //! means is not its business.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
+use super::purge::PURGE_BYTES_MAX;
 use super::rows::{Read, is_held, is_news, ms_from_column, phase_of};
 use super::{Error, Found, PhaseName};
 
@@ -96,6 +97,8 @@ pub struct NewsFound {
     pub news: Vec<News>,
     /// Of a range: the first write that was not looked at.
     pub reached: Uuid,
+    /// Of named writes: those that were not looked at, for there is more than one look takes.
+    pub left: Vec<Uuid>,
     /// Writes of which the rows, if there are any, cannot be read.
     pub unreadable: Vec<Uuid>,
 }
@@ -190,6 +193,24 @@ pub trait Feed: Send + Sync {
     /// # Errors
     /// [`Error::Fenced`] once the incarnation is fenced.
     async fn purge(&self, me: Incarnation, before: Timestamp) -> Result<u64, Error>;
+}
+
+/// Bytes of the transactions of one look at the log, unless one has more.
+pub(super) const NEWS_BYTES_MAX: i64 = PURGE_BYTES_MAX;
+
+/// Cuts what was found where its transactions, of which the bytes are given, have more than one look takes. Returns the writes
+/// that are left.
+pub(super) fn cut_to_bytes(found: &mut Vec<NewsRow>, bytes_of: &HashMap<Uuid, i64>) -> Vec<Uuid> {
+    let (mut bytes, mut counted) = (0_i64, HashSet::new());
+    let over = found.iter().enumerate().position(|(index, row)| {
+        if counted.insert(row.tx_id) {
+            let more = bytes_of.get(&row.tx_id).copied().unwrap_or(0);
+            bytes = bytes.saturating_add(more);
+        }
+        index > 0 && bytes > NEWS_BYTES_MAX
+    });
+    let left = over.map_or_else(Vec::new, |over| found.split_off(over));
+    left.into_iter().map(|row| row.write_id).collect()
 }
 
 /// Events that one purge takes.
@@ -297,3 +318,31 @@ WHERE kind & 128 <> 0",
     };
 }
 pub(super) use select_news;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(write: u128, tx: u128) -> NewsRow {
+        let (write_id, tx_id) = (Uuid::from_u128(write), Uuid::from_u128(tx));
+        let (ended_ms, before, forgotten_ms) = (None, None, None);
+        NewsRow { write_id, tx_id, version: 1, kind: 0, ended_ms, before, forgotten_ms }
+    }
+
+    #[test]
+    fn l5_a_look_is_bounded_in_bytes_and_takes_a_row_at_least() {
+        let all = || vec![row(1, 1), row(2, 2), row(3, 1), row(4, 3)];
+        let left = |sizes: [i64; 3]| {
+            let sizes = (1..).zip(sizes).map(|(tx, size)| (Uuid::from_u128(tx), size)).collect();
+            let mut found = all();
+            let left = cut_to_bytes(&mut found, &sizes);
+            assert_eq!(found.len() + left.len(), all().len());
+            left.into_iter().map(|id| id.as_u128()).collect::<Vec<_>>()
+        };
+        let max = NEWS_BYTES_MAX;
+        assert_eq!(left([1, 1, 1]), []);
+        assert_eq!(left([max / 2, max / 2, 1]), [4], "a transaction counts once");
+        assert_eq!(left([max, 1, 1]), [2, 3, 4]);
+        assert_eq!(left([2 * max, 1, i64::MAX]), [2, 3, 4], "the first one is taken");
+    }
+}

@@ -9,8 +9,8 @@ use tonic_types::{ErrorInfo, StatusExt};
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::{
     ForgetTransactionRequest, Mode, Outcome, RollbackTransactionRequest, TransactionEvent,
-    TransactionEventKind as Kind, WatchTransactionsRequest, WatchTransactionsResponse,
-    rollback_transaction_request,
+    TransactionEventKind as Kind, WatchTransactionRequest, WatchTransactionsRequest,
+    WatchTransactionsResponse, rollback_transaction_request, watch_transaction_request,
 };
 use unanimo_tests::postgres::Server;
 use unanimo_tests::wait::until;
@@ -329,4 +329,46 @@ async fn s3_a_kill_beside_the_feed_loses_no_event() {
             seen = event.revision;
         }
     }
+}
+
+/// L5: streams are bounded. A stream has the end that its caller named, and not that of a call that waits.
+#[tokio::test]
+async fn l5_streams_are_bounded_and_end_when_their_caller_said() {
+    let mut config = config(&sqlite_url());
+    config.wait_max = Period::millis(200);
+    let world = World::start(config).await;
+    let hour = Duration::from_secs(3600);
+    let mut asked = tonic::Request::new(WatchTransactionsRequest::default());
+    asked.set_timeout(hour);
+    let mut events = world.client().watch_transactions(asked).await.unwrap().into_inner();
+    assert_eq!(events.message().await.unwrap().unwrap().event, None);
+    let mut streams = Vec::new();
+    let refused = loop {
+        match Events::start(&world, WatchTransactionsRequest::default()).await {
+            Ok(events) => streams.push(events),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(describe(&refused), (Code::ResourceExhausted, "OVERLOADED".into(), vec![]));
+    assert_eq!(streams.len() + 1, unanimo_coordinator::api::limits::STREAMS_OF_ONE_MAX);
+    streams.pop();
+    let again = until("a place to be given back", async || {
+        Events::start(&world, WatchTransactionsRequest::default()).await.ok()
+    })
+    .await;
+    drop((again, streams));
+    // The other kind of stream, which began later, has ended.
+    world.p.hold(true);
+    world.submit(tcc("g", &["ok"])).await.unwrap();
+    let key = Some(watch_transaction_request::Key::Gid("g".into()));
+    let mut of_one = tonic::Request::new(WatchTransactionRequest { key, ..Default::default() });
+    of_one.set_timeout(hour);
+    let mut of_one = world.client().watch_transaction(of_one).await.unwrap().into_inner();
+    while let Ok(told) = of_one.message().await {
+        assert!(told.is_some(), "it is not over");
+    }
+    world.p.hold(false);
+    let told = tokio::time::timeout(Duration::from_secs(60), events.message()).await;
+    let told = told.expect("it is silent").unwrap().expect("it has not ended");
+    assert_eq!(told.event.unwrap().gid, "g");
 }

@@ -86,6 +86,20 @@ pub(super) async fn damage_pages_of(Disk(server): &Disk, url: &str, tx_ids: &[Tx
     server.launch();
 }
 
+/// Overwrites the first page of an index that has entries. Nobody is connected.
+pub(super) async fn damage_index(Disk(server): &Disk, url: &str, index: &str) {
+    let mut raw = sqlx::PgConnection::connect(url).await.unwrap();
+    let path = sqlx::query_scalar("SELECT pg_relation_filepath($1::text::regclass)");
+    let path: String = path.bind(index).fetch_one(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    execute(url, "CHECKPOINT").await;
+    server.kill();
+    let path = server.socket().with_file_name("data").join(path);
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xff; 8192], 8192).unwrap();
+    server.launch();
+}
+
 /// A transaction; with an initiator whose name is this, if it is to be damaged.
 async fn write(fixture: &Fixture, initiator: &str, ended: bool) -> Live {
     write_at(fixture, initiator, if ended { LONG_AGO } else { now() }, ended).await

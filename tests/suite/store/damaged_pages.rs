@@ -10,7 +10,7 @@ use unanimo_coordinator::store::{
 use unanimo_core::{Incarnation, PhaseTwoAnswer, Timestamp, TxId, Version};
 use uuid::Uuid;
 
-use super::damaged::{Disk, RETENTION, damage_pages_of, write_at};
+use super::damaged::{Disk, RETENTION, damage_index, damage_pages_of, write_at};
 use super::feed::ended;
 use super::{Fixture, count, create, execute};
 use crate::fixtures::{LONG_AGO, now};
@@ -124,6 +124,35 @@ async fn news_beside_it_is_found(store: &dyn Store, me: Incarnation) {
     let mut named = store.feed().news(NewsOf::Writes(ids.to_vec()), 9).await.unwrap();
     named.news.sort_unstable_by_key(|news| news.write_id);
     assert_eq!((numbers(&named.news), named.unreadable), (NEWS[1..].to_vec(), vec![bad]));
+}
+
+/// A damaged page of the index through which the feed finds its rows: none of them is taken for one that cannot be read, and
+/// all are found once the index is made again.
+#[tokio::test]
+async fn l3_a_damaged_index_of_news_hides_no_row() {
+    let (disk, url) = Disk::start().await;
+    let fixture = Fixture::open(url.clone()).await;
+    for number in NEWS {
+        ended(&fixture, number, &PhaseTwoAnswer::Done).await;
+    }
+    fixture.store.close().await;
+    // A small table would be read as a whole.
+    let through_indexes = "DO $$ BEGIN
+        EXECUTE format('ALTER DATABASE %I SET enable_seqscan = off', current_database()); END $$";
+    execute(&url, through_indexes).await;
+    damage_index(&disk, &url, "unanimo.log_news").await;
+    let store = super::store::open(&url, &PostgresOptions::default()).await.unwrap();
+    let cursor = FeedCursor::of(fixture.me, false);
+    let ids = NEWS.map(|number| Uuid::from_u64_pair(fixture.me.0.cast_unsigned(), number));
+    let range = NewsOf::Range(cursor.next, cursor.end());
+    for of in [range.clone(), NewsOf::Writes(ids.to_vec()), NewsOf::Writes(vec![ids[0]])] {
+        let found = store.feed().news(of.clone(), 9).await;
+        assert!(found.is_err(), "{of:?}: {found:?}");
+    }
+    execute(&url, "REINDEX INDEX unanimo.log_news").await;
+    let found = store.feed().news(range, 9).await.unwrap();
+    assert_eq!(found.news.iter().map(|news| news.write_id).collect::<Vec<_>>(), ids);
+    assert!(found.unreadable.is_empty(), "{:?}", found.unreadable);
 }
 
 /// Checks that what is in the log alone is found while nobody may read the names.

@@ -3,7 +3,8 @@
 use unanimo_coordinator::api::limits::{
     FEATURES_MAX, HISTORY_BYTES_MAX, INQUIRE_MAX, INSTANCE_BYTES_MAX, METADATA_MAX, MODES_MAX,
     NOTE_BYTES_MAX, OPERATOR_BYTES_MAX, PAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, REQUIRES_MAX,
-    SDK_BYTES_MAX, STATES_MAX, TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX, TRACE_BYTES_MAX,
+    SDK_BYTES_MAX, STATES_MAX, STREAMS_MAX, STREAMS_OF_ONE_MAX, TIMELINE_BYTES_MAX,
+    TIMELINE_ENTRIES_MAX, TRACE_BYTES_MAX,
 };
 use unanimo_coordinator::config::{CLIENT_BYTES_DEFAULT, Config};
 use unanimo_coordinator::participants::allow::ENDPOINT_BYTES_MAX;
@@ -157,6 +158,11 @@ fn requests() -> Vec<[String; 3]> {
         ("`states` of ListTransactions", STATES_MAX.to_string(), refused),
         ("`modes` of ListTransactions", MODES_MAX.to_string(), refused),
         ("`metadata` of ListTransactions", format!("{METADATA_MAX} entries"), refused),
+        (
+            "Streams of WatchTransactions",
+            format!("{STREAMS_MAX}, of one identity or connection {STREAMS_OF_ONE_MAX}"),
+            "`OVERLOADED`",
+        ),
         ("`features` of a registration", FEATURES_MAX.to_string(), refused),
         ("`sdk` of a registration", format!("{SDK_BYTES_MAX} bytes"), refused),
         ("`traceparent`, `tracestate`", format!("{TRACE_BYTES_MAX} bytes each"), "it is ignored"),

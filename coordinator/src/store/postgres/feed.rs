@@ -4,10 +4,11 @@ mod damaged;
 
 use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp};
-use uuid::Uuid;
 
 use self::damaged::{Rows, in_range, of_writes};
-use super::super::feed::{CursorColumns, PURGE_MAX, cursor, news, open_column, page, purged_up_to};
+use super::super::feed::{
+    CursorColumns, PURGE_MAX, cursor, cut_to_bytes, news, open_column, page, purged_up_to,
+};
 use super::super::{Error, Feed, FeedCursor, FeedPage, NewEvent, NewsFound, NewsOf, rows};
 use super::Postgres;
 use super::transactions::of_ids_without_data;
@@ -92,17 +93,21 @@ impl Feed for Postgres {
         let limit = limit as usize;
         self.run("read what is new in the log", move |connection| {
             Box::pin(async move {
-                let Rows { found, reached, unreadable } = match of {
+                let is_range = matches!(of, NewsOf::Range(..));
+                let mut rows = match of {
                     NewsOf::Range(from, until) => {
                         in_range(connection, (from, until), limit).await?
                     }
                     NewsOf::Writes(ids) => of_writes(connection, &ids, limit).await?,
                 };
-                let mut ids: Vec<Uuid> = found.iter().map(|row| row.tx_id).collect();
-                ids.sort_unstable();
-                ids.dedup();
-                let read = of_ids_without_data(connection, &ids).await?;
-                Ok(NewsFound { news: news(found, read), reached, unreadable })
+                let bytes_of = rows.bytes(connection).await?;
+                let mut left = cut_to_bytes(&mut rows.found, &bytes_of);
+                if is_range {
+                    rows.end_before(&std::mem::take(&mut left));
+                }
+                let read = of_ids_without_data(connection, &rows.transactions()).await?;
+                let Rows { found, reached, unreadable } = rows;
+                Ok(NewsFound { news: news(found, read), reached, left, unreadable })
             })
         })
         .await

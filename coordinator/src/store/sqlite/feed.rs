@@ -1,5 +1,6 @@
 //! The feed on SQLite. The statements are explained beside those for PostgreSQL.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,8 +8,8 @@ use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
 use super::super::feed::{
-    CursorColumns, NewsRow, PURGE_MAX, cursor, news, open_column, page, purged_up_to, reached,
-    select_news,
+    CursorColumns, NewsRow, PURGE_MAX, cursor, cut_to_bytes, news, open_column, page, purged_up_to,
+    reached, select_news,
 };
 use super::super::{Error, Feed, FeedCursor, FeedPage, NewEvent, NewsFound, NewsOf, rows};
 use super::Sqlite;
@@ -29,6 +30,11 @@ pub(super) const NEWS_OF_RANGE: &str = select_news!(
 
 pub(super) const NEWS_OF_WRITE: &str =
     select_news!(sound!("entry"), " AND length(entry.tx_id) = 16 AND write_id = $1");
+
+const BYTES_OF: &str = concat!(
+    "SELECT coalesce(sum(length(body)), 0) FROM log AS entry WHERE tx_id = $1",
+    sound!("entry")
+);
 
 const MOVE: &str = "
 UPDATE feed_cursors SET step = step + 1, next_write = $3, open_writes = $4
@@ -156,7 +162,8 @@ impl Sqlite {
         self.read("read what is new in the log", move |connection| {
             Box::pin(async move {
                 let mut found: Vec<NewsRow> = Vec::new();
-                let mut to = Uuid::nil();
+                let (mut to, mut left) = (Uuid::nil(), Vec::new());
+                let is_range = matches!(of, NewsOf::Range(..));
                 match of {
                     NewsOf::Range(from, until) => {
                         let query = sqlx::query_as(opened.damage.sparing(NEWS_OF_RANGE));
@@ -165,17 +172,35 @@ impl Sqlite {
                         to = reached(&found, limit as usize, until);
                     }
                     NewsOf::Writes(ids) => {
-                        for id in ids.into_iter().take(limit as usize) {
+                        for id in ids {
+                            if found.len() >= limit as usize {
+                                left.push(id);
+                                continue;
+                            }
                             let query = sqlx::query_as(opened.damage.sparing(NEWS_OF_WRITE));
                             found.extend(query.bind(id).fetch_all(&mut *connection).await?);
                         }
                     }
                 }
+                let mut bytes_of = HashMap::new();
+                for row in &found {
+                    if !bytes_of.contains_key(&row.tx_id) {
+                        let query = sqlx::query_scalar(opened.damage.sparing(BYTES_OF));
+                        let bytes: i64 = query.bind(row.tx_id).fetch_one(&mut *connection).await?;
+                        bytes_of.insert(row.tx_id, bytes);
+                    }
+                }
+                let over = cut_to_bytes(&mut found, &bytes_of);
+                if is_range {
+                    to = over.into_iter().min().unwrap_or(to);
+                } else {
+                    left.extend(over);
+                }
                 let mut ids: Vec<Uuid> = found.iter().map(|row| row.tx_id).collect();
                 ids.sort_unstable();
                 ids.dedup();
                 let read = of_ids_without_data(connection, &ids).await?;
-                Ok(NewsFound { news: news(found, read), reached: to, unreadable: Vec::new() })
+                Ok(NewsFound { news: news(found, read), reached: to, left, unreadable: Vec::new() })
             })
         })
         .await
