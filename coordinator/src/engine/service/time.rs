@@ -172,7 +172,7 @@ mod tests {
                 definition.start = Start::At(now.after(after));
                 let tx_id = SystemEnv.tx_id(now);
                 let (tx, _) = Transaction::begin(tx_id, definition, now, &policy);
-                self.adopt(tx.record(), None);
+                self.adopt(tx.record(), None, false);
             }
         }
     }
