@@ -17,8 +17,8 @@ use unanimo_core::{
 
 pub(super) use self::held::still_held;
 use self::reasons::Reason;
-pub(super) use self::reasons::revision_unknown;
 pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
+pub(super) use self::reasons::{revision_unknown, too_many_streams};
 use super::convert;
 use crate::audit::Unwritten;
 use crate::identity::TooMany;
@@ -242,11 +242,6 @@ pub(super) fn too_many_acts(max: u32) -> Status {
     Reason::Overloaded.status(format!(
         "{max} acts of operators are under way, and may be no more: the act was not carried out"
     ))
-}
-
-/// As many streams of events are read as may be.
-pub(super) fn too_many_streams() -> Status {
-    Reason::Overloaded.status("there are as many streams of events, or of one caller, as may be")
 }
 
 /// The participant has as many endpoints as it may have, and all of them are alive.

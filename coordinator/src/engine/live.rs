@@ -364,14 +364,6 @@ impl Live {
         }
     }
 
-    /// It was brought back because it waits for a participant that may have answered again.
-    pub(super) fn was_woken(&mut self) {
-        let now = Instant::now();
-        for branch in self.tx.branches().iter().filter(|branch| branch.is_owed()) {
-            self.failing.woken(branch.number, next_kind(branch), now);
-        }
-    }
-
     /// Notes whether the end of an awaited call has moved its branch: it has a vote, or has ended, or is not
     /// asked for the same any more.
     pub(super) fn note_progress(&mut self, call: Call) {

@@ -232,3 +232,8 @@ pub(in crate::api) fn revision_unknown(asked: u64, ends: FeedEnds) -> Status {
     let metadata = [("oldest", purged.to_string()), ("last", last.to_string())];
     Reason::RevisionUnknown.status_with(message, &[], &metadata)
 }
+
+/// As many streams of events are read as may be.
+pub(in crate::api) fn too_many_streams() -> Status {
+    Reason::Overloaded.status("there are as many streams of events, or of one caller, as may be")
+}

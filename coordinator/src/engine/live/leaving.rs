@@ -1,8 +1,9 @@
-//! Conditions under which a transaction leaves memory.
+//! Conditions under which a transaction leaves memory, and its return.
 
 use tokio::time::Instant;
 
 use super::super::service::sleep::UNTIL_DECIDED;
+use super::super::waiting::next_kind;
 use super::Live;
 
 impl Live {
@@ -40,5 +41,13 @@ impl Live {
     pub(in crate::engine) fn may_be_parked(&self) -> bool {
         let complete = self.durable == self.tx.version() && self.waiters.is_empty();
         complete && self.is_left_alone() && self.parked_until.is_none()
+    }
+
+    /// It was brought back because it waits for a participant that may have answered again.
+    pub(in crate::engine) fn was_woken(&mut self) {
+        let now = Instant::now();
+        for branch in self.tx.branches().iter().filter(|branch| branch.is_owed()) {
+            self.failing.woken(branch.number, next_kind(branch), now);
+        }
     }
 }

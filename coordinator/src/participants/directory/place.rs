@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(directory.held.now(), (0, 0));
     }
 
-    /// What an instance stated to an earlier coordinator was counted there, and is not known here: it has its place.
+    /// Instances that are known from the store have their place: an earlier coordinator counted what they stated.
     #[tokio::test]
     async fn an_instance_that_an_earlier_coordinator_saw_has_its_place() {
         let directory = Directory::new(options());

@@ -1,6 +1,7 @@
 //! The feed on SQLite. The statements are explained beside those for PostgreSQL.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -184,10 +185,10 @@ impl Sqlite {
                 }
                 let mut bytes_of = HashMap::new();
                 for row in &found {
-                    if !bytes_of.contains_key(&row.tx_id) {
+                    if let Entry::Vacant(entry) = bytes_of.entry(row.tx_id) {
                         let query = sqlx::query_scalar(opened.damage.sparing(BYTES_OF));
                         let bytes: i64 = query.bind(row.tx_id).fetch_one(&mut *connection).await?;
-                        bytes_of.insert(row.tx_id, bytes);
+                        entry.insert(bytes);
                     }
                 }
                 let over = cut_to_bytes(&mut found, &bytes_of);

@@ -199,8 +199,7 @@ impl<R: Resource> Pass<R> {
         alarms: &mut Alarms,
         listed: &mut Listed,
     ) -> Result<(), Fault> {
-        let database_id = self.database_id();
-        let mut steps = Steps::default();
+        let (database_id, mut steps) = (self.database_id(), Steps::default());
         let mut clusters: BTreeMap<&str, Vec<&Doubt>> = BTreeMap::new();
         for doubt in batch {
             listed.insert((doubt.tx_id, doubt.branch.clone()));
