@@ -1,6 +1,6 @@
 //! The feed: events of all transactions that have ended, are held up or were forgotten, each with a revision.
 //!
-//! A transaction writes nothing more for it. The [projector](Service) follows the rows of the log behind the work, and makes
+//! A transaction writes nothing more for it. The projector follows the rows of the log behind the work, and makes
 //! events of them; who follows the feed reads these.
 
 pub(crate) mod event;
