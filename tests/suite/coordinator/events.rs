@@ -185,7 +185,8 @@ pub(super) async fn refused(world: &World, revision: u64) -> Option<ErrorInfo> {
     refused.get_error_details().error_info().cloned()
 }
 
-/// Whoever was away for longer than events are kept is told so, and so is whoever knows of events that never were.
+/// Readers that were away for longer than events are kept are told so, and so are those that know of events that never
+/// were.
 #[tokio::test]
 async fn a_revision_whose_successors_are_gone_is_refused() {
     let mut world = World::start(config(&sqlite_url())).await;

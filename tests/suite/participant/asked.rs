@@ -129,7 +129,7 @@ async fn l4_steps_of_a_former_name_are_told() {
     on::<Sqlite>().await;
 }
 
-/// Whoever asks about a step marks its row, whatever is told of it, and whether anything is: for hours nothing else
+/// Sweepers that ask about a step mark its row, whatever is told of it, and whether anything is: for hours nothing else
 /// changes the row of one that is to be compensated. It is asked about in each sweep all the same.
 #[tokio::test]
 async fn l4_steps_that_a_neighbour_asks_about_are_not_told() {

@@ -291,7 +291,7 @@ mod tests {
         assert!(states("b", "rust 1"));
     }
 
-    /// Whoever leaves for it is taken off before anybody leaves: one that finds no room all the same drives nobody away.
+    /// Bytes of those that leave for it are taken off before anybody leaves: one that finds no room all the same drives nobody away.
     #[tokio::test]
     async fn those_that_make_place_are_taken_off_first() {
         let directory = Directory::new(Options { participants_max: 1, ..options() });

@@ -90,7 +90,7 @@ async fn l5_a_stream_that_is_not_read_keeps_no_part() {
     }
 }
 
-/// Whoever may not read any more is told so, with and without news, and while it reads nothing.
+/// Callers that may not read any more are told so, with and without news, and while they read nothing.
 #[tokio::test]
 async fn a_caller_that_may_read_no_more_is_told_so() {
     for (count, reads) in [(0, true), (5, true), (5, false)] {

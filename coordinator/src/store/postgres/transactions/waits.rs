@@ -70,7 +70,7 @@ const OF: &str = of_participant!("waits.tx_id > $2", "waits.tx_id");
 
 const DUE_OF: &str = of_participant!("waits.due_ms <= $2", "waits.due_ms");
 
-/// Whoever is awake by now is in memory, or about to be there.
+/// Transactions that are awake by now are in memory, or about to be there.
 pub(super) const WAKE: &str = concat!(
     "
 WITH ",
