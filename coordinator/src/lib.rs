@@ -153,6 +153,7 @@ pub mod feed;
 pub mod identity;
 #[doc(hidden)]
 pub mod metrics;
+mod outbound;
 #[doc(hidden)]
 pub mod participants;
 mod spans;

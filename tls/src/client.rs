@@ -5,8 +5,12 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Uri;
+use hyper_rustls::{
+    FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
+};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -121,6 +125,55 @@ impl Client {
     ) -> Result<Channel, Error> {
         let (endpoint, connector) = self.endpoint(url)?;
         Ok(more(endpoint).connect_with_connector_lazy(connector))
+    }
+
+    /// Makes the connector of a client of HTTP/1.1, for `https` and `http`. A connection that is not there after
+    /// `patience` is given up.
+    #[must_use]
+    pub fn http(&self, patience: Duration) -> HttpConnector {
+        let mut plain = hyper_util::client::legacy::connect::HttpConnector::new();
+        plain.enforce_http(false);
+        plain.set_nodelay(true);
+        plain.set_connect_timeout(Some(patience));
+        HttpConnector { client: self.clone(), plain }
+    }
+}
+
+/// Connects to any server, with TLS where the address is `https`, for HTTP/1.1.
+#[derive(Clone, Debug)]
+pub struct HttpConnector {
+    client: Client,
+    plain: hyper_util::client::legacy::connect::HttpConnector,
+}
+
+impl HttpConnector {
+    fn now(&self) -> HttpsConnector<hyper_util::client::legacy::connect::HttpConnector> {
+        // The files may have changed since the last connection.
+        let mut config = ClientConfig::clone(&self.client.config.current());
+        // The builder says itself which protocols there are.
+        config.alpn_protocols.clear();
+        let https = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
+        let https = match &self.client.server_name {
+            Some(name) => {
+                https.with_server_name_resolver(FixedServerNameResolver::new(name.clone()))
+            }
+            None => https,
+        };
+        https.enable_http1().wrap_connector(self.plain.clone())
+    }
+}
+
+impl Service<Uri> for HttpConnector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.now().call(uri))
     }
 }
 

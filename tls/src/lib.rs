@@ -23,7 +23,9 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub use self::client::{Client, ClientFiles, Connector, is_loopback, is_server_name};
+pub use self::client::{
+    Client, ClientFiles, Connector, HttpConnector, is_loopback, is_server_name,
+};
 pub use self::files::File;
 pub use self::handshakes::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Handshakes};
 pub use self::hashed::{BadHash, Token, TokenHashes, bearer};
