@@ -1,6 +1,7 @@
 //! The dashboard in a real browser.
 
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -12,7 +13,7 @@ use unanimo_coordinator::{Config, Recorded};
 use unanimo_proto::v1::Mode;
 use unanimo_tests::browser::{Browser, Page};
 use unanimo_tests::reaper::run_folder;
-use unanimo_tests::wait::until;
+use unanimo_tests::wait::{until, until_for};
 
 use crate::coordinator::acts::{stall, stall_many, stuck};
 use crate::coordinator::{World, branch, config, sqlite_url, tcc};
@@ -61,6 +62,12 @@ const OVERFLOW: &str = "(() => { const w = document.documentElement; if (w.scrol
 
 /// Texts with a contrast to what is behind them that is too small: less than 4.5 to 1.
 const PALE: &str = include_str!("browser/pale.js");
+
+/// What axe-core, the checker of accessibility, calls serious or critical.
+const AXE: &str = include_str!("browser/axe.min.js");
+const BARRIERS: &str = "axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => violations \
+     .filter((v) => ['serious', 'critical'].includes(v.impact)) \
+     .map((v) => [v.id, v.help, ...v.nodes.map((n) => n.html.slice(0, 120))]))";
 
 /// A world in which every page has something to show: long names, hostile texts, a stuck and a heuristic one, and a saga.
 async fn full() -> (World, Vec<String>) {
@@ -131,6 +138,11 @@ async fn wrong_with(page: &mut Page, path: &str) -> Vec<String> {
         let pale = page.value(PALE).await;
         if pale != json!([]) {
             wrong.push(format!("{path}, {theme}: {pale}"));
+        }
+        page.value(&format!("{AXE};0")).await;
+        let barriers = page.value(BARRIERS).await;
+        if barriers != json!([]) {
+            wrong.push(format!("{path}, {theme}: {barriers}"));
         }
     }
     wrong.extend(page.problems().into_iter().map(|problem| format!("{path}: {problem}")));
@@ -282,11 +294,26 @@ async fn stuck_ones_are_steered_by_clicks() {
     assert_eq!(page.problems(), [""; 0]);
 }
 
+/// The checker finds what is wrong: an image without words, pale text, a field without a label.
+#[tokio::test]
+async fn barriers_are_found() {
+    let world = World::sqlite().await;
+    let page = &mut page(&world).await;
+    page.open("/").await;
+    let worse = "document.querySelector('main').innerHTML = '<img src=/icon.svg><input><p style=\"color:#999;background:#fff\">pale</p>'";
+    page.value(worse).await;
+    page.value(&format!("{AXE};0")).await;
+    let found = page.value(BARRIERS).await.to_string();
+    for barrier in ["image-alt", "label", "color-contrast"] {
+        assert!(found.contains(barrier), "{barrier}: {found}");
+    }
+}
+
 /// Many are retried by clicks, and the page shows how it goes.
 #[tokio::test]
 async fn many_are_retried_by_clicks() {
     let world = World::start(stuck()).await;
-    stall_many(&world, "order-", 400).await;
+    stall_many(&world, "order-", 5_000).await;
     let mut page = page(&world).await;
     // A text that is filled in stays while the page comes anew.
     page.open("/attention").await;
@@ -303,12 +330,15 @@ async fn many_are_retried_by_clicks() {
     let filled_in = page.value("document.querySelector('input[name=gidPrefix]').value").await;
     assert_eq!(filled_in, json!("order-"));
     page.follow("summary + form button").await;
-    page.sees("400 transactions need a person").await;
+    page.sees("5000 transactions need a person").await;
     page.write("form.act input[name=operator]", "ann").await;
     // Clicked twice: it is one act. The answer to the first click comes after three seconds.
     let twice = "const go = document.querySelector('button.go'); go.click(); setTimeout(() => go.click(), 100)";
     page.led_by(twice).await;
-    page.sees("Finished: 400 done, 0 refused, of 400.").await;
+    // At most a hundred a second.
+    let finished = "Finished: 5000 done, 0 refused, of 5000.";
+    let seen = async || page.text().await.contains(finished).then_some(());
+    until_for(Duration::from_secs(300), finished, seen).await;
     page.open("/attention").await;
     page.sees("No transaction needs a person.").await;
     assert_eq!(page.problems(), [""; 0]);

@@ -106,8 +106,14 @@ pub(crate) async fn stall(world: &World, gid: &str, actions: &[&str]) -> String 
 /// Starts many whose Commits are to be sent again in an hour; by a retry they are done.
 pub(crate) async fn stall_many(world: &World, prefix: &str, count: u32) {
     world.p.set_mood(Mood::WorkingInPhaseTwo(3_600_000));
-    for n in 0..count {
-        world.submit(tcc(&format!("{prefix}{n}"), &["ok"])).await.unwrap();
+    let numbers: Vec<u32> = (0..count).collect();
+    for some in numbers.chunks(50) {
+        let mut submits = tokio::task::JoinSet::new();
+        for n in some {
+            let (mut client, request) = (world.client(), tcc(&format!("{prefix}{n}"), &["ok"]));
+            submits.spawn(async move { client.submit_transaction(request).await.unwrap() });
+        }
+        submits.join_all().await;
     }
     for n in 0..count {
         world.get_until(&format!("{prefix}{n}"), "its alarm", |tx| tx.stalled).await;
