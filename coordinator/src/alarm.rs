@@ -34,6 +34,9 @@ pub const PARTICIPANT_OTHER_DATABASE: &str = "participant_other_database";
 /// Name of the alarm: files of certificates, keys, identities or tokens have changed, and cannot be used.
 pub const FILES_NOT_USED: &str = "files_not_used";
 
+/// Name of the alarm: the keys of the issuer of tokens cannot be fetched.
+pub const KEYS_NOT_FETCHED: &str = "keys_not_fetched";
+
 /// Name of the alarm: the audit is not as it was written.
 pub const AUDIT_TAMPERED: &str = "audit_tampered";
 
@@ -176,6 +179,15 @@ pub const TABLE: &[Described] = &[
         act: "The log line names the file and the rule. Repair the file at once where something was revoked; it is \
               read again within a second.",
         cleared: "files that can be used",
+    },
+    Described {
+        name: KEYS_NOT_FETCHED,
+        raised: "The keys of the issuer of tokens, at the address in `jwt-keys`, could not be fetched twice in a row, or are \
+                 not there. The former keys are used until they are as old as `jwt-keys-age-max`; without keys that count, \
+                 the issuer's tokens are refused with `ISSUER_UNAVAILABLE`. Other callers are served as ever.",
+        act: "The log line names the address and what was wrong with the answer. See that the coordinator reaches it, and \
+              that `jwt-keys-ca` has the authority of its certificate; it is tried again every few seconds.",
+        cleared: "keys that were fetched",
     },
     Described {
         name: AUDIT_TAMPERED,

@@ -22,8 +22,8 @@ use unanimo_core::{ParticipantName, Violation};
 pub use self::answers::CLIENT_BYTES_DEFAULT;
 pub use self::load::Loaded;
 pub use self::values::{
-    DatabaseSchema, DatabaseUrl, FilePath, History, HostNames, LogFormat, NodeName,
-    OptionalAddress, Period, Ratio, ServerName,
+    DatabaseSchema, DatabaseUrl, FilePath, History, HostNames, KeysPlace, LogFormat, NodeName,
+    OptionalAddress, OtlpProtocol, Period, Ratio, ServerName,
 };
 use self::values::{Given, Named};
 pub use self::variables::unknown_variables;
@@ -205,10 +205,18 @@ settings! {
     /// roles allow. Without it everybody who can connect may do everything. See
     /// [security](../security.md#identities).
     identities: FilePath = FilePath::default(), "UNANIMO_IDENTITIES";
-    /// Public keys of an issuer of tokens, such as an OpenID provider: a file with its JSON Web Key Set, which is read
-    /// again when it changes. Callers may then show its tokens (JWT), as the identities that have their claim. See
-    /// [security](../security.md#tokens-of-an-issuer).
-    jwt_keys: FilePath = FilePath::default(), "UNANIMO_JWT_KEYS";
+    /// Public keys of an issuer of tokens, such as an OpenID provider: its JSON Web Key Set. A file is read again when it
+    /// changes, an address (`https://…`, or `http://…` on this machine) is fetched again every `jwt-keys-refresh`, and
+    /// `discover` asks `jwt-issuer` for that address. Callers may then show its tokens (JWT), as the identities that
+    /// have their claim. See [security](../security.md#tokens-of-an-issuer).
+    jwt_keys: KeysPlace = KeysPlace::default(), "UNANIMO_JWT_KEYS";
+    /// Authorities of the server of `jwt-keys`: a PEM file. Without it: the public ones.
+    jwt_keys_ca: FilePath = FilePath::default(), "UNANIMO_JWT_KEYS_CA";
+    /// Interval at which keys are fetched again, less up to a fifth of it; at least 1s. A token with a key that is not
+    /// known has them fetched at once, ten seconds after the last time at the earliest.
+    jwt_keys_refresh: Period = Period::secs(300), "UNANIMO_JWT_KEYS_REFRESH";
+    /// Age at which keys that cannot be fetched again count no more: tokens are then refused.
+    jwt_keys_age_max: Period = Period::secs(24 * 60 * 60), "UNANIMO_JWT_KEYS_AGE_MAX";
     /// Name of the issuer, as in the claim `iss` of its tokens.
     jwt_issuer: String = String::new(), "UNANIMO_JWT_ISSUER";
     /// Name of this coordinator at the issuer: tokens of another `aud` are not accepted.
@@ -244,9 +252,15 @@ settings! {
     /// Unanimo's own lines; those of the libraries below it are shown from `warn` on, or as `target=level`
     /// says. `info,unanimo::ended=off` leaves out the lines of transactions that have ended.
     log: String = "info".to_owned(), "UNANIMO_LOG";
-    /// Collector of OpenTelemetry to which spans of transactions go, over gRPC: `http://HOST:PORT` or
-    /// `https://HOST:PORT`; without it none are made. See [traces](../operating.md#traces).
+    /// Collector of OpenTelemetry to which spans of transactions go: `http://HOST:PORT` or `https://HOST:PORT`; without
+    /// it none are made. With `otlp-protocol` = `http/protobuf` it may have a path, and spans go to `/v1/traces` below it.
+    /// See [traces](../operating.md#traces).
     otlp_endpoint: String = String::new(), "UNANIMO_OTLP_ENDPOINT";
+    /// Protocol of the collector: `grpc` (often port 4317) or `http/protobuf` (often 4318).
+    otlp_protocol: OtlpProtocol = OtlpProtocol::Grpc, "UNANIMO_OTLP_PROTOCOL";
+    /// Headers that the collector demands, such as a key: a TOML file with a line `NAME = "VALUE"` for each. They go over
+    /// `https://` and to this machine alone, unless `insecure` is set.
+    otlp_headers_file: FilePath = FilePath::default(), "UNANIMO_OTLP_HEADERS_FILE";
     /// Authorities of the collector: a PEM file. Without it: the public ones.
     otlp_tls_ca: FilePath = FilePath::default(), "UNANIMO_OTLP_TLS_CA";
     /// Part of the transactions that have spans, from `0` to `1`, where whoever began one has no trace. Where it has one,
@@ -278,6 +292,11 @@ settings! {
     /// Most calls of one identity under way at a time, open streams included, whose callers still wait. 0 is no bound;
     /// without `identities` there is none.
     identity_calls: usize = 0, "UNANIMO_IDENTITY_CALLS";
+    /// Most calls a second from one address of IP, or network of 64 bits of IPv6, by callers without an identity. 0 is no
+    /// bound; with `identities` there are no such callers.
+    address_rate: u32 = 0, "UNANIMO_ADDRESS_RATE";
+    /// Most of their calls from one address under way at a time. 0 is no bound.
+    address_calls: usize = 0, "UNANIMO_ADDRESS_CALLS";
     /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
     /// for others, however slow that participant is: once a participant's branches of a transaction have ended, or
     /// while the transaction waits for nothing but others' calls that move nothing, it counts there no more.

@@ -187,7 +187,7 @@ impl Builder {
         directory.add_own(Arc::new(Children::new(engine.downgrade())));
         tasks.helpers.spawn(tls.clone().watch(Arc::clone(&metrics)));
         ends::drive(&mut tasks.helpers, &engine, driving, adoption_wanted);
-        let audit = tls.audit(&store, &env, &metrics, me);
+        let audit = tls.audit(&store, &env, &metrics, me).await;
         let purging = maintenance::Purge::new(&config, me, &store, &env, &metrics, &audit);
         let feed = maintenance::start(&mut tasks.helpers, (&engine, &journal), &directory, purging);
         tasks.vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));

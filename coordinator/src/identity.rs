@@ -20,8 +20,10 @@ use unanimo_tls::{Reload, TokenHashes};
 pub(crate) use self::caller::{Caller, Unknown};
 pub(crate) use self::denials::Denials;
 pub(crate) use self::file::read;
-pub(crate) use self::jwt::{Issuer, Options as IssuerOptions};
-pub(crate) use self::shares::{Bounds as ShareBounds, Place, Shares, TooMany};
+pub(crate) use self::jwt::{
+    Issuer, Options as IssuerOptions, Source as KeySource, Web as KeysOnWeb,
+};
+pub(crate) use self::shares::{Bounds as ShareBounds, Place, Shares, TooMany, network_of};
 
 /// Tells whether the coordinator can use a file of identities with this text.
 ///
@@ -84,8 +86,10 @@ pub(crate) struct Known {
     pub(crate) identities: Option<Arc<Reload<Identities>>>,
     /// The issuer of tokens that are no own ones.
     pub(crate) issuer: Option<Issuer>,
-    /// Calls that each may make.
+    /// Calls that each identity may make.
     pub(crate) shares: Arc<Shares>,
+    /// Calls that callers without an identity may make from each address.
+    pub(crate) addresses: Arc<Shares>,
     pub(crate) denials: Arc<Denials>,
 }
 

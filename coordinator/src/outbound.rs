@@ -12,6 +12,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 use unanimo_tls::HttpConnector;
 
+pub(crate) use self::url::{Plain, parse_url};
+
 /// Longest wait for a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -115,6 +117,8 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     }
     words
 }
+
+mod url;
 
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use unanimo_core::{BranchSpec, Identity, Incarnation, TraceContext};
 
 #[cfg(feature = "otlp")]
-pub(crate) use self::export::{Collector, collect};
+pub(crate) use self::export::{Collector, Headers, Protocol, collect};
 pub(crate) use self::ids::{Context, SpanId, TraceId};
 pub(crate) use self::open::{Attempt, Begun, Operation};
 use crate::env::Env;

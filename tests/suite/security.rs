@@ -21,6 +21,7 @@ mod aged;
 mod asleep;
 mod audit;
 mod database;
+mod fetched;
 mod greedy;
 mod handshakes;
 mod hostile;
@@ -29,6 +30,7 @@ mod over_http;
 mod own;
 mod replaced;
 mod roles;
+mod standing;
 mod unread;
 
 /// Years in which a certificate is good.

@@ -11,11 +11,13 @@ use unanimo_core::{ParticipantName, Timestamp};
 use unanimo_tls::Peer;
 
 use super::Api;
-use super::error::{denied, from_engine, gid_of_another, one_too_many, unauthenticated};
+use super::error::{
+    Reason, denied, from_engine, gid_of_another, issuer_unavailable, one_too_many, unauthenticated,
+};
 use super::rpc::Rpc;
 use crate::engine::{self, Answer, View};
 use crate::env::Env;
-use crate::identity::{Caller, Known, Place, Role, Unknown};
+use crate::identity::{Caller, Known, Place, Role, Unknown, network_of};
 use crate::store::{Filter, Key};
 
 /// Roles that see every transaction.
@@ -50,7 +52,7 @@ impl Standing {
     pub(super) fn look(&self) -> Result<Option<String>, Status> {
         let found =
             find(&self.known, self.env.now(), self.header.as_deref(), self.names.as_deref());
-        let caller = found.map_err(|unknown| unauthenticated(why(unknown)))?;
+        let caller = found.map_err(refused)?;
         if !caller.has_any(self.rpc.roles()) {
             self.known.denials.note(caller.name(), self.rpc.name(), "its role was taken away");
             let words = format!("{} may not read on: it has no role for it", caller.name());
@@ -90,8 +92,11 @@ impl Api {
         let from = address(of);
         let access = |caller, all| Access { caller, all, rpc, from };
         let caller = self.caller(headers, of).map_err(|unknown| {
-            self.note_denied(&access(Caller::Anybody, false), why(unknown), None);
-            unauthenticated(why(unknown))
+            // A call that may be good the next moment was not denied.
+            if !unknown.is_passing() {
+                self.note_denied(&access(Caller::Anybody, false), why(unknown), None);
+            }
+            refused(unknown)
         })?;
         if !caller.has_any(rpc.roles()) {
             let (why, rpc) = ("no role of it may make this call", rpc.name());
@@ -141,13 +146,22 @@ impl Api {
         status
     }
 
-    /// Counts a call of its identity, as long as it is not one too many.
+    /// Counts a call of its identity, or of its address where it has none, as long as it is not one too many.
     pub(super) fn take_place(&self, access: &Access) -> Result<Option<Place>, Status> {
-        let Caller::Known(identity) = &access.caller else { return Ok(None) };
-        self.known.shares.take(&identity.name, Instant::now()).map_err(|too_many| {
+        let (shares, name) = match (&access.caller, access.from) {
+            (Caller::Known(identity), _) => (&self.known.shares, identity.name.clone()),
+            (Caller::Anybody, Some(from)) => {
+                (&self.known.addresses, network_of(from.ip()).to_string())
+            }
+            (Caller::Anybody, None) => return Ok(None),
+        };
+        shares.take(&name, Instant::now()).map_err(|too_many| {
             self.metrics.call_limited();
-            self.known.denials.note(&identity.name, access.rpc.name(), "one too many");
-            one_too_many(&identity.name, too_many)
+            self.known.denials.note(&name, access.rpc.name(), "one too many");
+            match access.caller {
+                Caller::Known(_) => one_too_many(Reason::IdentityLimited, &name, too_many),
+                Caller::Anybody => one_too_many(Reason::AddressLimited, &name, too_many),
+            }
         })
     }
 
@@ -357,6 +371,13 @@ fn address(of: &Extensions) -> Option<SocketAddr> {
 
 fn initiator(view: &View) -> &str {
     &view.tx.identity().initiator
+}
+
+fn refused(unknown: Unknown) -> Status {
+    match unknown.is_passing() {
+        true => issuer_unavailable(why(unknown)),
+        false => unauthenticated(why(unknown)),
+    }
 }
 
 fn why(unknown: Unknown) -> &'static str {

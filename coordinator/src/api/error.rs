@@ -16,9 +16,9 @@ use unanimo_core::{
 };
 
 pub(super) use self::held::still_held;
-use self::reasons::Reason;
+pub(super) use self::reasons::Reason;
 pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
-pub(super) use self::reasons::{revision_unknown, too_many_streams};
+pub(super) use self::reasons::{issuer_unavailable, revision_unknown, too_many_streams};
 use super::convert;
 use crate::audit::Unwritten;
 use crate::identity::TooMany;
@@ -277,17 +277,17 @@ pub(super) fn gid_of_another() -> Status {
     Reason::GidReused.status("the gid is in use for a transaction of another initiator")
 }
 
-/// Makes the error of a call that is one too many of its identity.
-pub(super) fn one_too_many(name: &str, too_many: TooMany) -> Status {
+/// Makes the error of a call that is one too many of its identity, or from its address.
+pub(super) fn one_too_many(reason: Reason, name: &str, too_many: TooMany) -> Status {
+    let of = if reason == Reason::AddressLimited { "address" } else { "identity" };
     let (message, delay) = match too_many {
-        TooMany::Rate(after) => (format!("{name} calls too often: see identity-rate"), after),
+        TooMany::Rate(after) => (format!("{name} calls too often: see {of}-rate"), after),
         TooMany::Calls => {
-            (format!("too many calls of {name} are under way: see identity-calls"), CALLS_DELAY)
+            (format!("too many calls of {name} are under way: see {of}-calls"), CALLS_DELAY)
         }
     };
     // A delay of nothing would be no delay.
-    let delay = delay.max(Duration::from_millis(1));
-    Reason::IdentityLimited.status_after(message, &[], &[], delay)
+    reason.status_after(message, &[], &[], delay.max(Duration::from_millis(1)))
 }
 
 /// Makes the error of a call that its caller may not make.

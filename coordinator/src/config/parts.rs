@@ -4,7 +4,9 @@ use unanimo_core::{Backoff, Limits, Policy};
 use unanimo_tls::{ClientFiles, ServerFiles};
 
 use super::Config;
-use crate::identity::{IssuerOptions, ShareBounds};
+use super::values::KeysAt;
+use crate::identity::{IssuerOptions, KeySource, KeysOnWeb, ShareBounds};
+use crate::outbound::Plain;
 use crate::participants::allow;
 use crate::participants::breaker::Pauses;
 use crate::participants::directory;
@@ -140,16 +142,42 @@ impl Config {
         ShareBounds { rate: self.identity_rate, calls: self.identity_calls }
     }
 
+    /// Returns how much callers without an identity may call from each address.
+    pub(crate) fn shares_of_addresses(&self) -> ShareBounds {
+        ShareBounds { rate: self.address_rate, calls: self.address_calls }
+    }
+
     /// Settings of the issuer of tokens; `None` without one.
     pub(crate) fn issuer(&self) -> Option<IssuerOptions> {
-        let keys = self.jwt_keys.path()?;
+        let web = |url: Option<&str>| {
+            KeySource::Web(KeysOnWeb {
+                url: url.map(str::to_owned),
+                plain: self.plain(),
+                tls: self
+                    .jwt_keys_ca
+                    .path()
+                    .map_or_else(ClientFiles::new, |ca| ClientFiles::new().ca(ca)),
+                refresh: self.jwt_keys_refresh.0,
+                age_max: self.jwt_keys_age_max.0,
+            })
+        };
+        let keys = match self.jwt_keys.place()? {
+            KeysAt::File(path) => KeySource::File(path.to_owned()),
+            KeysAt::Url(url) => web(Some(url)),
+            KeysAt::Discovered => web(None),
+        };
         Some(IssuerOptions {
-            keys: keys.to_owned(),
+            keys,
             issuer: self.jwt_issuer.clone(),
             audience: self.jwt_audience.clone(),
             leeway: self.jwt_leeway.0,
             claim: self.jwt_claim.clone(),
         })
+    }
+
+    /// Returns which servers may be asked for keys without TLS.
+    pub(crate) fn plain(&self) -> Plain {
+        if self.insecure { Plain::Anywhere } else { Plain::Loopback }
     }
 
     /// Tells whether only known clients can call the services.

@@ -1,6 +1,7 @@
 //! Rules for settings, alone and together.
 
 mod collector;
+mod issuer;
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -40,6 +41,7 @@ impl Config {
     pub fn violations(&self) -> Vec<Violation> {
         let mut rules = Rules::default();
         self.check_addresses(&mut rules);
+        self.check_issuer(&mut rules);
         self.check_collector(&mut rules);
         self.check_periods(&mut rules);
         self.check_sizes(&mut rules);
@@ -130,15 +132,6 @@ impl Config {
             let together = cert_file.is_set() == key_file.is_set();
             rules.check(together, cert, || format!("must be set together with {key}"));
         }
-        let issuer = [("jwt-issuer", &self.jwt_issuer), ("jwt-audience", &self.jwt_audience)];
-        for (key, text) in issuer {
-            let together = self.jwt_keys.is_set() != text.is_empty();
-            rules.check(together, key, || "must be set together with jwt-keys".to_owned());
-        }
-        rules.check(!self.jwt_keys.is_set() || self.identities.is_set(), "jwt-keys", || {
-            "needs identities: a token's claim is one's of them".to_owned()
-        });
-        rules.check(!self.jwt_claim.is_empty(), "jwt-claim", || "must not be empty".to_owned());
         rules.check(
             self.tls_cert.is_set() || !self.tls_client_ca.is_set(),
             "tls-client-ca",
@@ -147,9 +140,11 @@ impl Config {
     }
 
     fn check_periods(&self, rules: &mut Rules) {
-        let periods: [(&str, Period); 21] = [
+        let periods: [(&str, Period); 23] = [
             ("lease", self.lease),
             ("jwt-leeway", self.jwt_leeway),
+            ("jwt-keys-refresh", self.jwt_keys_refresh),
+            ("jwt-keys-age-max", self.jwt_keys_age_max),
             ("connection-age-max", self.connection_age_max),
             ("wait-max", self.wait_max),
             ("drain-timeout", self.drain_timeout),
@@ -172,7 +167,7 @@ impl Config {
         ];
         for (key, Period(period)) in periods {
             let at_least = match key {
-                "lease" => Duration::from_secs(1),
+                "lease" | "jwt-keys-refresh" => Duration::from_secs(1),
                 "clock-skew" | "drain-timeout" | "jwt-leeway" | "connection-age-max"
                 | "audit-retention" => Duration::ZERO,
                 _ => Duration::from_millis(1),
@@ -193,6 +188,10 @@ impl Config {
             ("phase-two-backoff-max", self.phase_two_backoff_max),
         );
         rules.at_most(("jwt-leeway", self.jwt_leeway), ("five minutes", Period::secs(300)));
+        rules.at_most(
+            ("jwt-keys-refresh", self.jwt_keys_refresh),
+            ("jwt-keys-age-max", self.jwt_keys_age_max),
+        );
         rules.at_most(("timeout-default", self.timeout_default), ("timeout-max", self.timeout_max));
         rules.at_most(("retention", self.retention), ("gid-retention", self.gid_retention));
     }
@@ -293,15 +292,6 @@ mod tests {
              tls-cert and tls-key, or set insecure to allow it",
         );
         check(|c| c.tls_key = file("x"), "tls-cert must be set together with tls-key");
-        check(
-            |c| c.jwt_keys = file("x"),
-            "jwt-issuer must be set together with jwt-keys; jwt-audience must be set together with jwt-keys; \
-             jwt-keys needs identities: a token's claim is one's of them",
-        );
-        check(
-            |c| c.jwt_audience = "unanimo".to_owned(),
-            "jwt-audience must be set together with jwt-keys",
-        );
         check(
             |c| c.jwt_leeway = Period::secs(301),
             "jwt-leeway must be at most five minutes, 5m; is 5m 1s",

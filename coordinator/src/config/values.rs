@@ -3,6 +3,7 @@
 mod address;
 mod database;
 mod files;
+mod protocol;
 mod ratio;
 
 use std::fmt;
@@ -16,7 +17,9 @@ use unanimo_core::{ParticipantName, RecordPolicy};
 
 pub use self::address::{HostNames, OptionalAddress};
 pub use self::database::{DatabaseSchema, DatabaseUrl};
-pub use self::files::{FilePath, ServerName};
+pub(super) use self::files::KeysAt;
+pub use self::files::{FilePath, KeysPlace, ServerName};
+pub use self::protocol::OtlpProtocol;
 pub use self::ratio::Ratio;
 use crate::participants::allow::Pattern;
 
@@ -95,6 +98,8 @@ named! {
     LogFormat = "FORMAT" ["human", "json"];
     History = "WHICH" ["sagas", "all", "none"];
     FilePath = "FILE";
+    KeysPlace = "FILE|URL";
+    OtlpProtocol = "PROTOCOL" ["grpc", "http/protobuf"];
     ServerName = "NAME";
     String = "TEXT";
     Period = "DURATION";

@@ -54,6 +54,7 @@ impl Tls {
                 identities: config.identities.path().map(identities).transpose()?,
                 issuer: config.issuer().map(Issuer::load).transpose()?,
                 shares: Shares::new(config.shares()),
+                addresses: Shares::new(config.shares_of_addresses()),
                 denials: Arc::default(),
             },
         })
@@ -76,8 +77,9 @@ impl Tls {
         Some(admin::Tls { server, knows_clients: self.demands_certificates })
     }
 
-    /// Begins the audit of an incarnation, with what is used from now on.
-    pub(super) fn audit(
+    /// Begins the audit of an incarnation, with what is used from now on: the keys of an issuer that are fetched are
+    /// waited for, for a bounded time.
+    pub(super) async fn audit(
         &self,
         store: &Arc<dyn Store>,
         env: &Arc<dyn Env>,
@@ -86,6 +88,9 @@ impl Tls {
     ) -> Trail {
         let (store, env, metrics) = (Arc::clone(store), Arc::clone(env), Arc::clone(metrics));
         let trail = Trail::new(store, env, metrics, me);
+        if let Some(issuer) = &self.known.issuer {
+            issuer.ready().await;
+        }
         self.audit_changes(&trail);
         trail
     }
@@ -145,6 +150,9 @@ impl Tls {
                 self.known.issuer.as_ref().and_then(Issuer::stale),
             ];
             metrics.files_not_used(stale.iter().flatten().count());
+            if let Some(issuer) = &self.known.issuer {
+                metrics.keys_not_fetched(issuer.unfetched().is_some());
+            }
             tokio::time::sleep(RELOAD_INTERVAL).await;
         }
     }

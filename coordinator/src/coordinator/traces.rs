@@ -19,11 +19,19 @@ pub(super) fn start(
     metrics: &Arc<Metrics>,
     collecting: &mut JoinSet<()>,
 ) -> Result<Spans, unanimo_tls::Error> {
+    use crate::config::OtlpProtocol;
+    use crate::spans::{Headers, Protocol};
+
     if config.otlp_endpoint.is_empty() {
         return Ok(Spans::default());
     }
     let collector = crate::spans::Collector {
         url: config.otlp_endpoint.clone(),
+        protocol: match config.otlp_protocol {
+            OtlpProtocol::Grpc => Protocol::Grpc,
+            OtlpProtocol::Http => Protocol::Http,
+        },
+        headers: Headers::load(config.otlp_headers_file.path())?,
         tls: unanimo_tls::Client::load(config.collector_tls())?,
         node: config.node.as_str().to_owned(),
     };

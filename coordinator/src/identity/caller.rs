@@ -23,6 +23,13 @@ pub(crate) enum Unknown {
     Certificate,
 }
 
+impl Unknown {
+    /// Tells whether the same call may be known a moment later.
+    pub(crate) fn is_passing(self) -> bool {
+        matches!(self, Self::Issued(bad) if bad.is_passing())
+    }
+}
+
 /// The caller of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {

@@ -4,6 +4,7 @@
 //! algorithm, or one of a shared secret, is none.
 
 mod keys;
+mod web;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,13 +19,15 @@ use unanimo_core::Timestamp;
 use unanimo_tls::{Error, File, Reload};
 
 use self::keys::Keys;
+use self::web::Fetched;
+pub(crate) use self::web::Web;
 use super::AllTold;
 
 /// Settings for tokens of an issuer.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// File with its public keys (JWKS, RFC 7517).
-    pub(crate) keys: PathBuf,
+    /// Place of its public keys (JWKS, RFC 7517).
+    pub(crate) keys: Source,
     /// Its name: the claim `iss`.
     pub(crate) issuer: String,
     /// Name of this coordinator: one of the claim `aud`.
@@ -35,12 +38,25 @@ pub(crate) struct Options {
     pub(crate) claim: String,
 }
 
+/// Place of an issuer's keys.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// A file.
+    File(PathBuf),
+    /// The issuer itself.
+    Web(Web),
+}
+
 /// Reason for which a token is not accepted. None of its text is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bad {
     Malformed,
     Algorithm,
     Key,
+    /// The keys are being fetched, or cannot be: nobody can tell yet.
+    KeyNotYet,
+    /// There are no keys, or they are too old.
+    NoKeys,
     Signature,
     Expired,
     NotYet,
@@ -50,12 +66,23 @@ pub(crate) enum Bad {
 }
 
 impl Bad {
+    /// Tells whether the same token may be accepted a moment later.
+    pub(crate) fn is_passing(self) -> bool {
+        matches!(self, Self::KeyNotYet | Self::NoKeys)
+    }
+
     /// Returns it in words.
     pub(crate) fn why(self) -> &'static str {
         match self {
             Self::Malformed => "the token is not well formed",
             Self::Algorithm => "the token is signed by another algorithm than its key's",
             Self::Key => "the token is signed with a key that is not known",
+            Self::KeyNotYet => {
+                "the token is signed with a key that is not known yet: the issuer's keys are fetched anew"
+            }
+            Self::NoKeys => {
+                "the issuer's keys could not be fetched: nobody can tell whether the token is good"
+            }
             Self::Signature => "the token's signature is not good",
             Self::Expired => "the token has expired",
             Self::NotYet => "the token is not valid yet",
@@ -69,8 +96,33 @@ impl Bad {
 /// Issuer of tokens.
 #[derive(Clone)]
 pub(crate) struct Issuer {
-    keys: Arc<Reload<Keys>>,
+    keys: Held,
     options: Options,
+}
+
+/// Keys of an issuer, which may change.
+#[derive(Clone)]
+enum Held {
+    File(Arc<Reload<Keys>>),
+    Web(Arc<Fetched>),
+}
+
+impl Held {
+    /// Returns those that count.
+    fn current(&self) -> Option<Arc<Keys>> {
+        match self {
+            Self::File(keys) => Some(keys.current()),
+            Self::Web(keys) => keys.current(),
+        }
+    }
+
+    /// Tells what to answer for a key that is not among them.
+    fn missing(&self) -> Bad {
+        match self {
+            Self::File(_) => Bad::Key,
+            Self::Web(keys) => keys.missing(),
+        }
+    }
 }
 
 impl fmt::Debug for Issuer {
@@ -91,30 +143,59 @@ struct Header {
 }
 
 impl Issuer {
-    /// Reads the keys, and reads them again when they change.
+    /// Reads the keys, and reads them again when they change; or begins to fetch them.
     ///
     /// # Errors
-    /// The file cannot be read, or has no key that can be used.
+    /// The file cannot be read, or has a key that cannot be used.
     pub(crate) fn load(options: Options) -> Result<Self, Error> {
-        let file = File::new("keys of the issuer", &options.keys);
-        let files = vec![file.clone()];
-        let keys = Reload::start(files, move |contents| keys::read(&file, &contents[0]))?;
+        let keys = match &options.keys {
+            Source::File(path) => {
+                let file = File::new("keys of the issuer", path);
+                let files = vec![file.clone()];
+                Held::File(Reload::start(files, move |contents| keys::read(&file, &contents[0]))?)
+            }
+            Source::Web(web) => Held::Web(Fetched::start(web.clone(), options.issuer.clone())?),
+        };
         Ok(Self { keys, options })
+    }
+
+    /// Waits for keys that are fetched: until they are there or the first try has failed, and for some seconds at most.
+    pub(crate) async fn ready(&self) {
+        if let Held::Web(keys) = &self.keys {
+            keys.tried().await;
+        }
     }
 
     /// Returns why the file that is there now is not used; `None` if it is.
     pub(crate) fn stale(&self) -> Option<String> {
-        self.keys.stale()
+        match &self.keys {
+            Held::File(keys) => keys.stale(),
+            Held::Web(keys) => keys.stale(),
+        }
+    }
+
+    /// Returns why the keys are not fetched; `None` if they are, or need not be.
+    pub(crate) fn unfetched(&self) -> Option<String> {
+        match &self.keys {
+            Held::File(_) => None,
+            Held::Web(keys) => keys.failure(),
+        }
     }
 
     /// Describes the keys.
     pub(crate) fn told(&self) -> AllTold {
-        self.keys.current().told()
+        match &self.keys {
+            Held::File(keys) => keys.current().told(),
+            Held::Web(keys) => keys.told(),
+        }
     }
 
     /// Tells of each change of the keys that takes effect from now on.
     pub(crate) fn on_change(&self, told: impl Fn(AllTold, AllTold) + Send + Sync + 'static) {
-        self.keys.on_change(move |before, now| told(before.told(), now.told()));
+        match &self.keys {
+            Held::File(keys) => keys.on_change(move |before, now| told(before.told(), now.told())),
+            Held::Web(keys) => keys.on_change(told),
+        }
     }
 
     /// Checks a token, and returns the values of the claim that says who calls.
@@ -126,8 +207,8 @@ impl Issuer {
         if header.crit.is_some() {
             return Err(Bad::Malformed);
         }
-        let keys = self.keys.current();
-        let key = keys.find(header.kid.as_deref()).ok_or(Bad::Key)?;
+        let keys = self.keys.current().ok_or(Bad::NoKeys)?;
+        let key = keys.find(header.kid.as_deref()).ok_or_else(|| self.keys.missing())?;
         if !key.is_for(&header.alg) {
             return Err(Bad::Algorithm);
         }

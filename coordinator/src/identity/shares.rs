@@ -1,8 +1,10 @@
-//! Shares of identities: how often each may call, and how many of its calls may be under way.
+//! Shares of callers: how often each may call, and how many of its calls may be under way. A caller is an identity, or,
+//! where there are none, an address.
 //!
-//! An identity that asks for more is refused, and no other one notices it: nothing of a refused call is read.
+//! One that asks for more is refused, and no other one notices it: nothing of a refused call is read.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -104,6 +106,18 @@ impl Shares {
     }
 }
 
+/// Returns what stands for a caller that has no name: its address, and of IPv6 the network, in which a host has all
+/// addresses.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 /// Place of a call that is under way; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -161,5 +175,15 @@ mod tests {
         let (shares, now) = shares(0, 0);
         assert!(matches!(shares.take("a", now), Ok(None)));
         assert!(shares.lock().is_empty());
+    }
+
+    #[test]
+    fn an_address_has_a_share_with_its_neighbours_alone() {
+        let of = |text: &str| network_of(text.parse().expect("an address")).to_string();
+        assert_eq!(of("192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7", "the same, on a socket for both");
+        assert_eq!(of("2001:db8:0:1:2:3:4:5"), "2001:db8:0:1::");
+        assert_eq!(of("2001:db8:0:1::9"), of("2001:db8:0:1:ffff::"));
+        assert_ne!(of("2001:db8:0:1::9"), of("2001:db8:0:2::9"));
     }
 }

@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use unanimo_core::ParticipantName;
 
 use super::{AlarmLabel, Gauge01, Metrics, ParticipantLabel};
-use crate::alarm::{CLOCK_SKEW, FILES_NOT_USED};
+use crate::alarm::{CLOCK_SKEW, FILES_NOT_USED, KEYS_NOT_FETCHED};
 
 /// Most participants that have a label of their own. Each is up to six series.
 const LABELS_MAX: usize = 200;
@@ -65,6 +65,11 @@ impl Metrics {
     pub fn files_not_used(&self, sets: usize) {
         let value = i64::try_from(sets).unwrap_or(i64::MAX);
         self.alarms.get_or_create(&AlarmLabel { alarm: FILES_NOT_USED }).set(value);
+    }
+
+    /// Sets the alarm of an issuer's keys that cannot be fetched.
+    pub fn keys_not_fetched(&self, raised: bool) {
+        self.alarms.get_or_create(&AlarmLabel { alarm: KEYS_NOT_FETCHED }).set(raised.into());
     }
 
     fn show_skew(&self) {

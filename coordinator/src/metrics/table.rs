@@ -60,7 +60,7 @@ table! {
         "Transactions in memory that hold no place of `transactions-max`, because they wait for nothing but calls that fail",
         alert "above 0 for five minutes";
     unanimo_alarms: "gauge" ["alarm"]
-        "Transactions that need an operator, by reason: `transaction_stalled` (all that are held up), of those `pivot_unanswered`, `refused_after_commit` and `output_too_large`, then `heuristic_outcome`, `transaction_unreadable`; and participants with the alarm `clock_skew`, and one more while the coordinator's own clocks disagree; `files_not_used` counts what is made of files that have changed and cannot be used: TLS of the servers, TLS to participants, their tokens, identities, keys of issuers",
+        "Transactions that need an operator, by reason: `transaction_stalled` (all that are held up), of those `pivot_unanswered`, `refused_after_commit` and `output_too_large`, then `heuristic_outcome`, `transaction_unreadable`; and participants with the alarm `clock_skew`, and one more while the coordinator's own clocks disagree; `files_not_used` counts what is made of files that have changed and cannot be used: TLS of the servers, TLS to participants, their tokens, identities, keys of issuers; `keys_not_fetched` is 1 while those of an issuer cannot be fetched",
         alert "above 0: `unanimo tx list --attention` lists transactions, the log names participants";
     unanimo_participants_failing: "gauge" [""]
         "Participants whose last calls have all failed: new work for them is refused",
@@ -99,7 +99,7 @@ table! {
         "Answers that were replaced by `UNAVAILABLE` (`ANSWER_NOT_SENT`), because callers had not read as much as `live-bytes-max`",
         alert "grows for a minute";
     unanimo_calls_limited_total: "counter" [""]
-        "Calls that were refused because their identity called too often (`identity-rate`) or had too many under way (`identity-calls`); the log names it once a minute",
+        "Calls that were refused because their identity or, without one, their address called too often (`identity-rate`, `address-rate`) or had too many under way (`identity-calls`, `address-calls`); the log names it once a minute",
         alert "";
     unanimo_audit_failed_total: "counter" [""]
         "Writes of the audit that failed: an operator's act was refused for it, or what was denied or has changed is written later",

@@ -1,10 +1,15 @@
-//! The way to a collector: OTLP over gRPC, in batches, and never for longer than a few seconds each.
+//! The way to a collector: OTLP over gRPC or HTTP, in batches, and never for longer than a few seconds each.
+
+mod headers;
+mod web;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link, SpanKind};
@@ -13,8 +18,11 @@ use opentelemetry_proto::tonic::trace::v1::{self as wire, ResourceSpans, ScopeSp
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::Code;
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 
+pub(crate) use self::headers::Headers;
+use self::web::Web;
 use super::{Kind, Span, Value};
 use crate::metrics::Metrics;
 use crate::wire::status_in_words;
@@ -50,17 +58,38 @@ const WORDS_BYTES_MAX: usize = 300;
 /// Between two log lines about spans that are lost.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
+/// Protocol of a collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Grpc,
+    /// HTTP/1.1 with bodies of protobuf.
+    Http,
+}
+
 /// A collector, and what it is told of this process.
 #[derive(Clone, Debug)]
 pub(crate) struct Collector {
-    /// `http://HOST:PORT` or `https://HOST:PORT`.
+    /// `http://HOST:PORT` or `https://HOST:PORT`; over HTTP with a path, if it has one.
     pub(crate) url: String,
+    pub(crate) protocol: Protocol,
+    /// Headers of each request.
+    pub(crate) headers: Headers,
     pub(crate) tls: unanimo_tls::Client,
     /// Name of the node.
     pub(crate) node: String,
 }
 
 impl Collector {
+    fn way(&self) -> Result<Way, unanimo_tls::Error> {
+        Ok(match self.protocol {
+            Protocol::Grpc => Way::Grpc(
+                TraceServiceClient::new(self.channel()?)
+                    .max_decoding_message_size(ANSWER_BYTES_MAX),
+            ),
+            Protocol::Http => Way::Http(Web::new(&self.url, &self.tls)),
+        })
+    }
+
     fn channel(&self) -> Result<Channel, unanimo_tls::Error> {
         let bounded = |endpoint: Endpoint| {
             endpoint
@@ -98,15 +127,52 @@ pub(crate) fn collect(
     waiting: mpsc::Receiver<Span>,
     metrics: Arc<Metrics>,
 ) -> Result<impl Future<Output = ()> + Send + 'static, unanimo_tls::Error> {
-    let client =
-        TraceServiceClient::new(collector.channel()?).max_decoding_message_size(ANSWER_BYTES_MAX);
+    let (way, headers) = (collector.way()?, collector.headers.clone());
     let told = Told { dropped: 0, last: String::new(), at: None };
-    let exporter = Exporter { client, waiting, resource: collector.resource(), metrics, told };
+    let exporter =
+        Exporter { way, headers, waiting, resource: collector.resource(), metrics, told };
     Ok(exporter.run())
 }
 
+/// Way to a collector.
+enum Way {
+    Grpc(TraceServiceClient<Channel>),
+    Http(Web),
+}
+
+/// Batch that the collector has not taken.
+struct NotTaken {
+    why: String,
+    /// Pause after which it may take it; none if it never will.
+    again: Option<Duration>,
+}
+
+impl Way {
+    /// Sends a batch once.
+    async fn send(
+        &mut self,
+        batch: &ExportTraceServiceRequest,
+        headers: &Headers,
+    ) -> Result<ExportTraceServiceResponse, NotTaken> {
+        let client = match self {
+            Self::Http(web) => return web.send(batch, headers).await,
+            Self::Grpc(client) => client,
+        };
+        let mut request = tonic::Request::new(batch.clone());
+        *request.metadata_mut() = MetadataMap::from_headers((*headers.current()).clone());
+        request.set_timeout(PATIENCE);
+        let sent = tokio::time::timeout(PATIENCE, client.export(request)).await;
+        let sent = sent.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer")));
+        sent.map(tonic::Response::into_inner).map_err(|status| NotTaken {
+            again: (status.code() == Code::Unavailable).then_some(PAUSE),
+            why: status_in_words(&status, WORDS_BYTES_MAX),
+        })
+    }
+}
+
 struct Exporter {
-    client: TraceServiceClient<Channel>,
+    way: Way,
+    headers: Headers,
     waiting: mpsc::Receiver<Span>,
     resource: Resource,
     metrics: Arc<Metrics>,
@@ -131,7 +197,7 @@ impl Exporter {
             let count = spans.len() as u64;
             match self.export(spans).await {
                 Ok(refused) => self.lost(refused.0, &refused.1),
-                Err(status) => self.lost(count, &status_in_words(&status, WORDS_BYTES_MAX)),
+                Err(why) => self.lost(count, &why),
             }
             self.tell();
         }
@@ -151,7 +217,7 @@ impl Exporter {
     }
 
     /// Sends a batch, and returns how many spans of it the collector refuses, and why.
-    async fn export(&mut self, spans: Vec<Span>) -> Result<(u64, String), tonic::Status> {
+    async fn export(&mut self, spans: Vec<Span>) -> Result<(u64, String), String> {
         let scope = InstrumentationScope { name: "unanimo".to_owned(), ..Default::default() };
         let spans = spans.into_iter().map(to_wire).collect();
         let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..Default::default() }];
@@ -160,20 +226,17 @@ impl Exporter {
         let request = ExportTraceServiceRequest { resource_spans };
         let mut attempt = 1;
         loop {
-            let mut request = tonic::Request::new(request.clone());
-            request.set_timeout(PATIENCE);
-            let sent = tokio::time::timeout(PATIENCE, self.client.export(request)).await;
-            match sent.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer"))) {
-                Ok(response) => {
-                    let refused = response.into_inner().partial_success.unwrap_or_default();
+            match self.way.send(&request, &self.headers).await {
+                Ok(answer) => {
+                    let refused = answer.partial_success.unwrap_or_default();
                     let count = u64::try_from(refused.rejected_spans).unwrap_or(0);
                     return Ok((count, clipped(refused.error_message)));
                 }
-                Err(status) if status.code() == Code::Unavailable && attempt < ATTEMPTS_MAX => {
+                Err(NotTaken { again: Some(pause), .. }) if attempt < ATTEMPTS_MAX => {
                     attempt += 1;
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(pause).await;
                 }
-                Err(status) => return Err(status),
+                Err(NotTaken { why, .. }) => return Err(why),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Traces of transactions, as a collector of OpenTelemetry gets them.
 
 mod collector;
+mod over_http;
 
 use std::collections::HashSet;
 use std::io;
@@ -89,11 +90,16 @@ fn is_within(span: &Span, above: &Span) -> bool {
     above.times.0 <= span.times.0 && span.times.1 <= above.times.1
 }
 
-/// The initiator's span is above the transaction's, and below that are operations, attempts and the participants'
-/// handlers, with the attempt that failed: one trace, without a hole.
 #[tokio::test]
 async fn one_trace_leads_from_the_initiator_to_every_handler() {
     let collector = Collector::new(Mood::Well);
+    let config = traced(&collector.serve().await);
+    one_trace(collector, config).await;
+}
+
+/// The initiator's span is above the transaction's, and below that are operations, attempts and the participants'
+/// handlers, with the attempt that failed: one trace, without a hole.
+async fn one_trace(collector: Collector, config: Config) {
     let provider = SdkTracerProvider::builder().with_simple_exporter(collector.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("services"));
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(
@@ -104,7 +110,6 @@ async fn one_trace_leads_from_the_initiator_to_every_handler() {
             }),
         ),
     ));
-    let config = traced(&collector.serve().await);
     let running = Builder::new(config).start().await.unwrap();
     let coordinator = format!("http://{}", running.grpc_address().unwrap());
     let (one, two) =

@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use unanimo_coordinator::Config;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
-use unanimo_proto::v1::{GetServerInfoRequest, WatchTransactionRequest, watch_transaction_request};
+use unanimo_proto::v1::{
+    GetServerInfoRequest, WatchTransactionRequest, WatchTransactionsRequest,
+    watch_transaction_request,
+};
 use unanimo_tests::wait::until;
 
 use super::roles::{File, Link, begin};
@@ -21,9 +25,14 @@ async fn ask(link: Link) -> Result<(), Status> {
 /// Checks that the status is that of a call too many, and returns the delay.
 #[track_caller]
 fn told(status: &Status) -> Duration {
+    told_as(status, "IDENTITY_LIMITED")
+}
+
+#[track_caller]
+fn told_as(status: &Status, reason: &str) -> Duration {
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     let details = status.get_error_details();
-    assert_eq!(details.error_info().unwrap().reason, "IDENTITY_LIMITED");
+    assert_eq!(details.error_info().unwrap().reason, reason);
     let metadata = &details.error_info().unwrap().metadata;
     assert_eq!((metadata["retryable"].as_str(), metadata["effect"].as_str()), ("true", "none"));
     details.retry_info().unwrap().retry_delay.expect("when to come back")
@@ -94,4 +103,92 @@ async fn an_identity_has_so_many_calls_under_way() {
     ask(file.link(&world, 1)).await.expect("another identity");
     open.pop();
     until("the place to be given back", async || ask(file.link(&world, 0)).await.ok()).await;
+}
+
+/// Makes a channel whose connections come from this address.
+async fn from(world: &World, address: [u8; 4]) -> Channel {
+    let server = world.running.grpc_address().unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://{server}")).unwrap();
+    endpoint.local_address(Some(address.into())).connect().await.unwrap()
+}
+
+async fn ask_without(channel: Channel) -> Result<(), Status> {
+    let mut client = CoordinatorServiceClient::new(channel);
+    client.get_server_info(GetServerInfoRequest::default()).await.map(drop)
+}
+
+/// The time within which 99 of 100 transactions of this caller are done, one after the other.
+async fn p99(channel: Channel, prefix: &str) -> Duration {
+    let mut client = CoordinatorServiceClient::new(channel);
+    let mut times = Vec::new();
+    for number in 0..200 {
+        let begun = Instant::now();
+        let request = tcc(&format!("{prefix}{number}"), &["ok"]);
+        client.submit_transaction(request).await.expect("another address");
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    times[times.len() * 99 / 100]
+}
+
+/// L3: without identities it is the address that has a share. One that calls a hundred times as often as it may is told
+/// when to come back, and another one does not notice it.
+#[tokio::test]
+async fn l3_a_greedy_address_has_its_rate_and_others_have_theirs() {
+    // As many as the other one saves up in a second.
+    const RATE: u32 = 200;
+    let mut config = config(&sqlite_url());
+    config.address_rate = RATE;
+    let world = World::start(config).await;
+    let (greedy, other) = (from(&world, [127, 0, 0, 2]).await, from(&world, [127, 0, 0, 3]).await);
+    let alone = p99(other.clone(), "alone").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    let mut calls = JoinSet::new();
+    for _ in 0..20 {
+        let greedy = greedy.clone();
+        calls.spawn(async move {
+            let (mut served, mut delay) = (0, Duration::ZERO);
+            for _ in 0..5 * RATE {
+                match ask_without(greedy.clone()).await {
+                    Ok(()) => served += 1,
+                    Err(status) => delay = delay.max(told_as(&status, "ADDRESS_LIMITED")),
+                }
+            }
+            (served, delay)
+        });
+    }
+    let beside = p99(other, "beside").await;
+    let (mut served, mut delay) = (0_u32, Duration::ZERO);
+    while let Some(done) = calls.join_next().await {
+        let (more, longest) = done.unwrap();
+        (served, delay) = (served + more, delay.max(longest));
+    }
+    let most = f64::from(RATE) * (1.0 + begun.elapsed().as_secs_f64()) + 1.0;
+    assert!(f64::from(served) <= most, "{served} of at most {most}");
+    assert!(served >= RATE && !delay.is_zero(), "{served}, {delay:?}");
+    // The clients share the processor with it: less than this is the noise of a busy machine.
+    let normal = alone.max(Duration::from_millis(50));
+    assert!(beside <= 2 * normal, "alone {alone:?}, beside a greedy one {beside:?}");
+}
+
+/// A stream from an address counts for as long as it is open.
+#[tokio::test]
+async fn an_address_has_so_many_calls_under_way() {
+    let mut config = config(&sqlite_url());
+    config.address_calls = 2;
+    let world = World::start(config).await;
+    let (one, other) = (from(&world, [127, 0, 0, 2]).await, from(&world, [127, 0, 0, 3]).await);
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut client = CoordinatorServiceClient::new(one.clone());
+        let request = WatchTransactionsRequest::default();
+        open.push(client.watch_transactions(request).await.unwrap().into_inner());
+    }
+    // Another connection is no other address.
+    let again = from(&world, [127, 0, 0, 2]).await;
+    told_as(&ask_without(again.clone()).await.expect_err("a third"), "ADDRESS_LIMITED");
+    ask_without(other).await.expect("another address");
+    open.pop();
+    until("the place to be given back", async || ask_without(again.clone()).await.ok()).await;
 }

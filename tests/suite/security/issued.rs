@@ -34,7 +34,7 @@ use crate::coordinator::{World, config, sqlite_url, tcc};
 /// Made for these tests, and used nowhere else.
 const RSA: &str = include_str!("rsa-2048.pem");
 
-const ISSUER: &str = "https://login.example";
+pub(super) const ISSUER: &str = "https://login.example";
 
 /// Key set with a key that is too weak.
 const WEAK: &str = r#"{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}]}"#;
@@ -130,7 +130,7 @@ pub(crate) fn claims() -> Value {
 }
 
 /// The good claims with another value of one of them; without it, if that is null.
-fn with(name: &str, value: Value) -> Value {
+pub(super) fn with(name: &str, value: Value) -> Value {
     let mut claims = claims();
     match value {
         Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
@@ -139,7 +139,7 @@ fn with(name: &str, value: Value) -> Value {
     claims
 }
 
-fn key_set(keys: &[Value]) -> String {
+pub(super) fn key_set(keys: &[Value]) -> String {
     json!({ "keys": keys }).to_string()
 }
 

@@ -272,3 +272,21 @@ async fn pages_are_for_those_who_may_look() {
         }
     }
 }
+
+/// Without identities it is the address that is counted, over HTTP as over gRPC.
+#[tokio::test]
+async fn an_address_has_its_share_over_http() {
+    let mut config = crate::coordinator::config(&crate::coordinator::sqlite_url());
+    config.address_rate = 1;
+    let world = World::start(config).await;
+    let address = world.running.admin_address().unwrap();
+    let limited = until("a call too many", async || {
+        let reply = http_call(address, "GET", "/v1/server", &[], b"").await;
+        (reply.code == 429).then_some(reply)
+    })
+    .await;
+    assert!(limited.body.contains("ADDRESS_LIMITED"), "{limited:?}");
+    assert!(limited.head.contains("retry-after: 1"), "{limited:?}");
+    let healthy = http_call(address, "GET", "/healthz", &[], b"").await;
+    assert_eq!(healthy.code, 200, "{healthy:?}");
+}

@@ -83,6 +83,17 @@ impl File {
         fs::write(&self.path, format!("{both}{other}{viewer}")).unwrap();
     }
 
+    /// Writes those of these columns, each with this role alone.
+    pub(super) fn write_as(&self, of: &[(usize, &str)]) {
+        let text = of.iter().map(|(column, role)| {
+            let name = ["web", "batch", "bank", "shop", "ann", "bob"][*column];
+            let more = if *role == "participant" { "participants = [\"p\"]\n" } else { "" };
+            let hashed = self.tokens[*column].hashed();
+            entry(name, role, &format!("{more}tokens = [\"{hashed}\"]"))
+        });
+        fs::write(&self.path, text.collect::<String>()).unwrap();
+    }
+
     /// Writes those of these columns.
     pub(super) fn write(&self, columns: &[usize]) {
         let of = [

@@ -4,9 +4,10 @@
 //! on which only calls of operators are served: whoever has to look is heard while everybody else is at the door.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::identity::network_of;
 use crate::metrics::Metrics;
 
 /// Part of the places which others leave that one address may take, in percent. What is in front of all callers, such as
@@ -43,17 +44,6 @@ struct Taken {
     by_address: HashMap<IpAddr, [usize; 2]>,
 }
 
-/// Returns what stands for a caller: of IPv6 the network, in which a host has all addresses.
-fn caller(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
 impl Places {
     pub(super) fn new(usual_max: usize, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self { usual_max, metrics, taken: Mutex::default() })
@@ -66,7 +56,7 @@ impl Places {
 
     /// Takes a place for a connection from this address; `None` if there is none.
     pub(super) fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Place> {
-        let address = address.map(caller);
+        let address = address.map(network_of);
         let mut taken = self.lock();
         let [usual, reserved] =
             address.and_then(|address| taken.by_address.get(&address).copied()).unwrap_or_default();
@@ -162,10 +152,11 @@ mod tests {
         for (address, same) in
             [("2001:db8::1", "2001:db8::ffff:1"), ("::ffff:10.0.0.1", "10.0.0.1")]
         {
-            let [address, same] = [address, same].map(|a| caller(a.parse().expect("an address")));
+            let [address, same] =
+                [address, same].map(|a| network_of(a.parse().expect("an address")));
             assert_eq!(address, same);
         }
-        let other = caller("2001:db8:0:1::1".parse().expect("an address"));
-        assert_ne!(other, caller("2001:db8::1".parse().expect("an address")));
+        let other = network_of("2001:db8:0:1::1".parse().expect("an address"));
+        assert_ne!(other, network_of("2001:db8::1".parse().expect("an address")));
     }
 }

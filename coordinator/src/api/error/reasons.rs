@@ -91,6 +91,8 @@ reasons! {
         "A branch has another mode than its transaction, which is no saga. The message names the field.";
     Unauthenticated = "UNAUTHENTICATED", Unauthenticated, final, None,
         "The coordinator has a file of [identities](../security.md#identities), and the call has no token and no certificate of one. A token that was revoked is not known, either.";
+    IssuerUnavailable = "ISSUER_UNAVAILABLE", Unavailable, retry, None,
+        "The call has a token of the issuer, and nobody can tell yet whether it is good: its key is not among those that were fetched last, and they are fetched anew; or they [cannot be fetched](../security.md#keys-by-url). Nothing of the call was read. Come back after the delay in `RetryInfo`.";
     Denied = "DENIED", PermissionDenied, final, None,
         "No role of the caller's identity may make this call, or not for this participant: the [table](../security.md#roles) says which may. Another initiator's transaction is `NOT_FOUND` instead.";
     FeatureUnsupported = "FEATURE_UNSUPPORTED", Unimplemented, final, None,
@@ -143,6 +145,8 @@ reasons! {
         "Too much is in flight, altogether or with one participant; or as many participants are registered as may be, or a participant has as many endpoints as it may have. Nothing was stored. Come back after the delay in `RetryInfo`.";
     IdentityLimited = "IDENTITY_LIMITED", ResourceExhausted, retry, None,
         "The caller's identity has called more often than `identity-rate`, or has as many calls under way as `identity-calls`. Nothing of the call was read. Come back after the delay in `RetryInfo`. Others are not affected.";
+    AddressLimited = "ADDRESS_LIMITED", ResourceExhausted, retry, None,
+        "Callers without an identity have called from this address more often than `address-rate`, or have as many calls under way as `address-calls`. Nothing of the call was read. Come back after the delay in `RetryInfo`. Other addresses are not affected.";
     Draining = "DRAINING", Unavailable, retry, None,
         "The coordinator is stopping. Nothing was stored.";
     AuditNotWritten = "AUDIT_NOT_WRITTEN", Unavailable, retry, None,
@@ -236,4 +240,9 @@ pub(in crate::api) fn revision_unknown(asked: u64, ends: FeedEnds) -> Status {
 /// As many streams of events are read as may be.
 pub(in crate::api) fn too_many_streams() -> Status {
     Reason::Overloaded.status("there are as many streams of events, or of one caller, as may be")
+}
+
+/// Nobody can tell yet whether a token is good.
+pub(in crate::api) fn issuer_unavailable(why: &str) -> Status {
+    Reason::IssuerUnavailable.status(why)
 }

@@ -1,6 +1,8 @@
 //! Rules for the collector of spans.
 
 use super::{Config, Rules, allow};
+use crate::config::OtlpProtocol;
+use crate::outbound::{Plain, parse_url};
 
 impl Config {
     pub(super) fn check_collector(&self, rules: &mut Rules) {
@@ -8,6 +10,11 @@ impl Config {
         rules.check(!url.is_empty() || !self.otlp_tls_ca.is_set(), "otlp-tls-ca", || {
             "needs otlp-endpoint".to_owned()
         });
+        rules.check(
+            !url.is_empty() || !self.otlp_headers_file.is_set(),
+            "otlp-headers-file",
+            || "needs otlp-endpoint".to_owned(),
+        );
         if url.is_empty() {
             return;
         }
@@ -15,12 +22,32 @@ impl Config {
             "must not be set: this build of the program has no traces (its feature otlp is off)"
                 .to_owned()
         });
-        if let Err(error) = self.plaintext().check(url) {
-            rules.check(false, "otlp-endpoint", || match error {
-                allow::Error::Invalid(violation) => violation.rule,
-                error => error.to_string(),
-            });
+        match self.otlp_protocol {
+            OtlpProtocol::Grpc => {
+                if let Err(error) = self.plaintext().check(url) {
+                    rules.check(false, "otlp-endpoint", || match error {
+                        allow::Error::Invalid(violation) => violation.rule,
+                        error => error.to_string(),
+                    });
+                }
+            }
+            OtlpProtocol::Http => {
+                let plain = match self.plaintext() {
+                    allow::Plaintext::Loopback => Plain::Loopback,
+                    allow::Plaintext::Anywhere => Plain::Anywhere,
+                };
+                if let Err(rule) = parse_url(url, plain) {
+                    rules.check(false, "otlp-endpoint", || rule.to_owned());
+                }
+                rules.check(!url.contains('?'), "otlp-endpoint", || "must have no `?`".to_owned());
+            }
         }
+        // A header may be a key, whatever else goes without TLS.
+        let is_open = parse_url(url, self.plain()).is_err();
+        rules.check(!self.otlp_headers_file.is_set() || !is_open, "otlp-headers-file", || {
+            "needs an otlp-endpoint that begins with https://, or is on this machine, unless insecure is set"
+                .to_owned()
+        });
     }
 }
 
@@ -55,5 +82,44 @@ mod tests {
             false,
             "otlp-endpoint must be http://HOST:PORT or https://HOST:PORT, is \"collector:4317\"",
         );
+    }
+
+    #[test]
+    #[cfg(feature = "otlp")]
+    fn a_collector_over_http_may_have_a_path_and_gets_no_key_in_the_open() {
+        let check = |url: &str, protocol, with_headers: bool, expected: &str| {
+            let mut config = Config {
+                otlp_endpoint: url.to_owned(),
+                otlp_protocol: protocol,
+                ..Config::default()
+            };
+            if with_headers {
+                config.otlp_headers_file = "headers.toml".parse().expect("any text");
+            }
+            let found: Vec<_> = config.violations().iter().map(ToString::to_string).collect();
+            assert_eq!(found.join("; "), expected, "{url}");
+        };
+        let (grpc, http) = (OtlpProtocol::Grpc, OtlpProtocol::Http);
+        check("https://collector/otlp", http, true, "");
+        check("http://127.0.0.1:4318", http, true, "");
+        check("http://collector:4318", http, false, "");
+        check(
+            "https://collector/otlp",
+            grpc,
+            false,
+            "otlp-endpoint must be http://HOST:PORT or https://HOST:PORT, is \"https://collector/otlp\"",
+        );
+        check("https://collector/otlp?a=b", http, false, "otlp-endpoint must have no `?`");
+        check(
+            "collector:4318",
+            http,
+            false,
+            "otlp-endpoint must be https://HOST/PATH, or http://HOST/PATH",
+        );
+        let open = "otlp-headers-file needs an otlp-endpoint that begins with https://, or is on this machine, \
+                    unless insecure is set";
+        check("http://collector:4318", http, true, open);
+        check("http://collector:4317", grpc, true, open);
+        check("", grpc, true, "otlp-headers-file needs otlp-endpoint");
     }
 }

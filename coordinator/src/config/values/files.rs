@@ -33,6 +33,51 @@ impl FromStr for FilePath {
     }
 }
 
+/// Place of an issuer's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum KeysAt<'a> {
+    /// A file.
+    File(&'a Path),
+    /// Behind this address.
+    Url(&'a str),
+    /// Where the issuer says.
+    Discovered,
+}
+
+/// Place of an issuer's keys, as text: a file, an address with `http://` or `https://`, or `discover`; empty if none is
+/// set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeysPlace(String);
+
+impl KeysPlace {
+    /// Tells whether there is one.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Returns the place, if one is set.
+    pub(in crate::config) fn place(&self) -> Option<KeysAt<'_>> {
+        match self.0.as_str() {
+            "" => None,
+            "discover" => Some(KeysAt::Discovered),
+            url if url.starts_with("http://") || url.starts_with("https://") => {
+                Some(KeysAt::Url(url))
+            }
+            path => Some(KeysAt::File(Path::new(path))),
+        }
+    }
+}
+
+impl FromStr for KeysPlace {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// Name of a server in its certificate; empty if none is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -85,7 +85,7 @@ impl Collector {
         self.requests.load(Ordering::SeqCst)
     }
 
-    fn add(&self, spans: impl IntoIterator<Item = Span>) {
+    pub(super) fn add(&self, spans: impl IntoIterator<Item = Span>) {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner).extend(spans);
     }
 }
@@ -138,6 +138,11 @@ fn of_wire(span: wire::Span) -> Span {
     }
 }
 
+pub(super) fn spans_of(request: ExportTraceServiceRequest) -> Vec<Span> {
+    let scopes = request.resource_spans.into_iter().flat_map(|of| of.scope_spans);
+    scopes.flat_map(|of| of.spans).map(of_wire).collect()
+}
+
 #[tonic::async_trait]
 impl TraceService for Collector {
     async fn export(
@@ -145,14 +150,7 @@ impl TraceService for Collector {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         self.requests.fetch_add(1, Ordering::SeqCst);
-        let spans: Vec<Span> = request
-            .into_inner()
-            .resource_spans
-            .into_iter()
-            .flat_map(|of| of.scope_spans)
-            .flat_map(|of| of.spans)
-            .map(of_wire)
-            .collect();
+        let spans = spans_of(request.into_inner());
         let partial_success = match self.mood {
             Mood::Well => {
                 self.add(spans);
