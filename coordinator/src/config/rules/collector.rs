@@ -15,7 +15,8 @@ impl Config {
             "must not be set: this build of the program has no traces (its feature otlp is off)"
                 .to_owned()
         });
-        if let Err(error) = self.plaintext().check(url) {
+        let form = allow::parse_grpc(url).map_err(allow::Error::from);
+        if let Err(error) = form.and_then(|_| self.plaintext().check(url)) {
             rules.check(false, "otlp-endpoint", || match error {
                 allow::Error::Invalid(violation) => violation.rule,
                 error => error.to_string(),
