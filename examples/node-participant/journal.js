@@ -75,9 +75,9 @@ function flushFolder(folder) {
   fs.closeSync(fd);
 }
 
-// Two processes on one file would not see each other's rows.
+// Two processes on one file would not see each other's rows. A former one may take a moment to end.
 function lock(file) {
-  for (;;) {
+  for (let attempt = 0; ; attempt += 1) {
     try {
       fs.writeFileSync(file, String(process.pid), { flag: "wx" });
       return () => fs.rmSync(file, { force: true });
@@ -85,17 +85,19 @@ function lock(file) {
       if (error.code !== "EEXIST") throw error;
     }
     const pid = Number(fs.readFileSync(file, "utf8"));
-    if (pid !== process.pid && pid > 0 && isAlive(pid)) {
-      throw new Error(`${file}: process ${pid} uses the file`);
-    }
-    fs.rmSync(file, { force: true });
+    if (pid === process.pid || !isAlive(pid)) fs.rmSync(file, { force: true });
+    else if (attempt < 50) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
+    else throw new Error(`process ${pid} uses the file; if that is another program, remove ${file}`);
   }
 }
 
 function isAlive(pid) {
+  if (!(pid > 0)) return false;
   try {
     process.kill(pid, 0);
-    return true;
+    // One that has ended is still there until its parent looks: on Linux this file tells.
+    const stat = `/proc/${pid}/stat`;
+    return !fs.existsSync(stat) || !fs.readFileSync(stat, "utf8").includes(") Z ");
   } catch (error) {
     return error.code === "EPERM";
   }
