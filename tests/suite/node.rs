@@ -354,7 +354,7 @@ async fn a_shop_in_node_hears_its_coordinator_alone() {
     let (token, other) =
         (Token::new([7; Token::RANDOM_BYTES]), Token::new([8; Token::RANDOM_BYTES]));
     let hashes = run_folder().join(Uuid::new_v4().to_string());
-    fs::write(&hashes, format!("one:{}\n", token.hashed())).unwrap();
+    fs::write(&hashes, token.hashed()).unwrap();
     let (cert, key) = authority.server();
     let files = [("--tls-cert", &cert), ("--tls-key", &key), ("--tls-client-ca", &authority.ca())];
     let files = files.into_iter().chain([("--accept-tokens", &hashes)]);
