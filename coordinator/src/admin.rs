@@ -122,7 +122,9 @@ fn api_router(api: Slot, open_max: usize) -> Router {
     });
     let pages = pages.layer(middleware::map_response_with_state(Slot::clone(&api), counted));
     let turns = Turns::new(open_max);
-    let router = Router::new().route("/v1/{*rest}", any(call)).with_state(api).merge(pages);
+    let router = Router::new().route("/v1/{*rest}", any(call));
+    let router = router.route("/v1", any(call)).route("/v1/", any(call));
+    let router = router.with_state(api).merge(pages);
     router.layer(middleware::from_fn_with_state(turns, in_turn))
 }
 

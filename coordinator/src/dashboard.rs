@@ -35,7 +35,7 @@ use self::chart::Chart;
 use self::data::{Counts, Found, Info, List, Participant, Participants, Tx};
 use self::filter::Filter;
 pub use self::recorded::Recorded;
-use self::response::{assets, made, problem};
+use self::response::{assets, made, nothing, problem};
 use self::shared::Shared;
 use crate::api::http::{Act, Asker, Http, Slot, encoded};
 
@@ -73,6 +73,7 @@ pub(crate) fn router(api: Slot, peer_of: PeerOf) -> Router {
         .route("/participants", get(participants))
         .route("/system", get(system))
         .merge(acts::router())
+        .fallback(nothing)
         .with_state(Pages { api, peer_of, counts: Arc::default(), acts: Arc::new(Acts::new()) })
 }
 

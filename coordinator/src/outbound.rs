@@ -17,11 +17,12 @@ pub(crate) use self::url::{Plain, parse_url};
 /// Longest wait for a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Time after which a connection that nobody uses is closed.
-const IDLE: Duration = Duration::from_secs(30);
+/// Time after which a connection that nobody uses is closed. Less than the five seconds after which servers such as
+/// Node's close it: a request that meets its connection's end has no answer.
+const IDLE: Duration = Duration::from_secs(4);
 
 /// Connections that wait at one server for a request.
-const IDLE_MAX: usize = 32;
+pub(crate) const KEPT_MAX: usize = 8;
 
 /// Bounds of one request.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +68,7 @@ impl Outbound {
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_MAX)
+            .pool_max_idle_per_host(KEPT_MAX)
             .build(tls.http(CONNECT_PATIENCE));
         Self { client }
     }

@@ -11,6 +11,8 @@
 
 mod codec;
 mod elements;
+#[cfg(feature = "over-http")]
+pub mod over_http;
 mod traceparent;
 
 pub use self::elements::ELEMENTS_MAX;

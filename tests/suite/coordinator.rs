@@ -41,6 +41,7 @@ mod histories;
 mod hostile_json;
 pub(crate) mod http;
 mod interactive;
+mod json_participants;
 mod late_votes;
 mod lives;
 mod memory;

@@ -15,6 +15,7 @@ mod conformance;
 mod coordinator;
 mod fixtures;
 mod histories;
+mod node;
 mod participant;
 mod python;
 mod saga_samples;

@@ -14,6 +14,7 @@ pub(crate) fn test(arguments: &[&str]) -> Result<()> {
         packages::POSTGRES,
         packages::MARIADB,
         packages::PYTHON,
+        packages::NODE,
         packages::CHROMIUM,
     ])?;
     if cfg!(target_os = "linux") {

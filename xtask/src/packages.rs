@@ -71,6 +71,16 @@ pub(crate) const PYTHON: Need = Need {
     before_apt: None,
 };
 
+pub(crate) const NODE: Need = Need {
+    name: "Node 18.11 or later",
+    is_there: || {
+        let probe = "const [a, b] = process.versions.node.split('.'); process.exit(a > 18 || (a == 18 && b >= 11) ? 0 : 1)";
+        output_of("node", &["-e", probe]).is_some()
+    },
+    packages: [&["nodejs"], &["nodejs"], &["nodejs20"], &["nodejs"], &["nodejs"], &["node"]],
+    before_apt: None,
+};
+
 pub(crate) const FAKETIME: Need = Need {
     name: "libfaketime",
     is_there: || installed::libfaketime().is_some(),

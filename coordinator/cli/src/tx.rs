@@ -108,7 +108,7 @@ enum Command {
 pub(super) fn endpoint(text: &str) -> Result<String, String> {
     // A slash at the end is accepted, too: `http://HOST:PORT/`.
     let text = text.strip_suffix('/').unwrap_or(text);
-    let parsed = unanimo_coordinator::participants::allow::parse_endpoint(text);
+    let parsed = unanimo_coordinator::participants::allow::parse_grpc(text);
     parsed.map(|_| text.to_owned()).map_err(|violation| violation.rule)
 }
 

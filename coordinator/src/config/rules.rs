@@ -361,7 +361,8 @@ mod tests {
                 let name = unanimo_core::ParticipantName::new("bank").expect("a name");
                 c.participants.insert(name, vec!["bank:7000".to_owned()]);
             },
-            "participants.bank must be http://HOST:PORT or https://HOST:PORT, is \"bank:7000\"",
+            "participants.bank must be http://HOST:PORT or https://HOST:PORT, or without gRPC \
+             http+json://HOST:PORT/BASE or https+json://HOST:PORT/BASE, is \"bank:7000\"",
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::Router;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::Value;
@@ -46,6 +46,22 @@ struct Problem {
     title: String,
     detail: String,
     reason: String,
+}
+
+#[derive(Template)]
+#[template(path = "nothing.html")]
+struct Nothing {
+    here: &'static str,
+    path: String,
+}
+
+/// Longest path that is shown as not there.
+const PATH_CHARS_MAX: usize = 200;
+
+/// Says that there is no page at this path.
+pub(super) async fn nothing(uri: Uri) -> Response {
+    let path = uri.path().chars().take(PATH_CHARS_MAX).collect();
+    made(StatusCode::NOT_FOUND, &Nothing { here: "", path })
 }
 
 pub(super) fn made(status: StatusCode, page: &impl Template) -> Response {

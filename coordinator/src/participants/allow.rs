@@ -1,7 +1,7 @@
 //! Allow-list of the endpoints that may be registered.
 //!
-//! A coordinator that dials whatever it is told to is a way into its network. So an endpoint must be
-//! `http://HOST:PORT` or `https://HOST:PORT`, and match one of the patterns that the operator allows.
+//! A coordinator that dials whatever it is told to is a way into its network. So an endpoint must have one of the known
+//! forms, and match one of the patterns that the operator allows.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use http::Uri;
 use unanimo_core::Violation;
+use unanimo_proto::over_http;
 
 /// Most bytes of an endpoint.
 pub const ENDPOINT_BYTES_MAX: usize = 256;
@@ -135,7 +136,7 @@ impl fmt::Display for Pattern {
 /// Reason for which an endpoint cannot be registered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is neither `http://HOST:PORT` nor `https://HOST:PORT`.
+    /// It has none of the known forms.
     #[error(transparent)]
     Invalid(#[from] Violation),
     /// No pattern allows it.
@@ -164,7 +165,7 @@ impl Plaintext {
     /// # Errors
     /// It is malformed, or must have TLS.
     pub fn check(self, endpoint: &str) -> Result<(), Error> {
-        let Parsed { host, port, tls } = parse_endpoint(endpoint)?;
+        let Parsed { host, port, tls, .. } = parse_endpoint(endpoint)?;
         match tls || self == Self::Anywhere || Pattern::loopback().matches(&host, port) {
             true => Ok(()),
             false => Err(Error::Plaintext(endpoint.to_owned())),
@@ -194,20 +195,43 @@ pub struct Parsed {
     pub port: u16,
     /// It is called with TLS.
     pub tls: bool,
+    /// It is called over HTTP/1.1 with JSON, and not over gRPC.
+    pub json: bool,
 }
 
-/// Parts of an endpoint.
+/// Parts of a participant's endpoint, which is called over gRPC, or over HTTP with JSON.
+///
+/// # Errors
+/// It is none of `http://HOST:PORT`, `https://HOST:PORT`, `http+json://HOST:PORT/BASE` and `https+json://HOST:PORT/BASE`.
+pub fn parse_endpoint(endpoint: &str) -> Result<Parsed, Violation> {
+    let forms = "must be http://HOST:PORT or https://HOST:PORT, or without gRPC http+json://HOST:PORT/BASE or \
+                 https+json://HOST:PORT/BASE";
+    let (Some(plain), true) = (over_http::base(endpoint), endpoint.len() <= ENDPOINT_BYTES_MAX)
+    else {
+        return parse(endpoint, false, forms);
+    };
+    // The rules of the address below which its calls are.
+    parse(&plain, true, forms).map_err(|violation| match violation.rule.starts_with(forms) {
+        true => Violation::new("endpoint", format!("{forms}, is {endpoint:?}")),
+        false => violation,
+    })
+}
+
+/// Parts of an address that is called over gRPC.
 ///
 /// # Errors
 /// It is neither `http://HOST:PORT` nor `https://HOST:PORT`.
-pub fn parse_endpoint(endpoint: &str) -> Result<Parsed, Violation> {
+pub fn parse_grpc(endpoint: &str) -> Result<Parsed, Violation> {
+    parse(endpoint, false, "must be http://HOST:PORT or https://HOST:PORT")
+}
+
+fn parse(endpoint: &str, json: bool, forms: &str) -> Result<Parsed, Violation> {
     let rule = |rule: String| Violation::new("endpoint", rule);
     if endpoint.len() > ENDPOINT_BYTES_MAX {
         let found = endpoint.len();
         return Err(rule(format!("must be at most {ENDPOINT_BYTES_MAX} bytes, has {found}")));
     }
-    let malformed =
-        || rule(format!("must be http://HOST:PORT or https://HOST:PORT, is {endpoint:?}"));
+    let malformed = || rule(format!("{forms}, is {endpoint:?}"));
     let uri: Uri = endpoint.parse().map_err(|_| malformed())?;
     let tls = match uri.scheme_str() {
         Some("http") => false,
@@ -215,14 +239,25 @@ pub fn parse_endpoint(endpoint: &str) -> Result<Parsed, Violation> {
         _ => return Err(malformed()),
     };
     let (Some(host), Some(port)) = (uri.host(), uri.port_u16()) else { return Err(malformed()) };
-    let bare = uri.path() == "/" && uri.query().is_none();
+    let bare = match json {
+        // Between its call and a server nobody must read the path in another way.
+        true => uri.path() == "/" || uri.path()[1..].split('/').all(is_segment),
+        false => uri.path() == "/",
+    };
+    let bare = bare && uri.query().is_none() && !endpoint.contains('#');
     let user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
     // TLS compares it with the names in a certificate.
     let is_name = !tls || unanimo_tls::is_server_name(host);
     if host.is_empty() || port == 0 || !bare || user || !is_name {
         return Err(malformed());
     }
-    Ok(Parsed { host: host.to_owned(), port, tls })
+    Ok(Parsed { host: host.to_owned(), port, tls, json })
+}
+
+/// Tells whether a part of a path has letters, digits and `-`, `_`, `.`, `~` alone, and is no step to elsewhere.
+fn is_segment(part: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
+    !part.is_empty() && part != "." && part != ".." && part.chars().all(good)
 }
 
 #[cfg(test)]
@@ -262,6 +297,11 @@ mod tests {
             ("10.0.0.0/8", "http://ten.example:1", false),
             ("10.0.0.0/8:7000", "http://10.1.1.1:7001", false),
             ("0.0.0.0/0", "http://8.8.8.8:1", true),
+            ("bank:5000", "http+json://bank:5000/tx/v1", true),
+            ("bank:5000", "https+json://bank:5000", true),
+            ("bank:5000", "http+json://bank:5001/tx", false),
+            ("loopback", "http+json://127.0.0.1:5000/", true),
+            ("loopback", "http+json://10.0.0.1:5000/", false),
             ("[fd00::/8]:7000", "http://[fd12::1]:7000", true),
             ("[fd00::/8]", "http://[fe12::1]:7000", false),
         ] {
@@ -277,6 +317,9 @@ mod tests {
             ("http://bank:1", false),
             ("http://10.0.0.1:1", false),
             ("https://bank:1", true),
+            ("http+json://localhost:1/tx", true),
+            ("http+json://bank:1/tx", false),
+            ("https+json://bank:1/tx", true),
         ] {
             assert_eq!(Plaintext::Loopback.check(endpoint).is_ok(), allowed, "{endpoint}");
             Plaintext::Anywhere.check(endpoint).expect(endpoint);
@@ -301,11 +344,25 @@ mod tests {
             "http://user@bank:5000",
             "http://:5000",
             "http://bank:99999",
+            "http+json://bank",
+            "http+json://bank:5000/tx?q",
+            "http+json://bank:5000/tx#f",
+            "http+json://user@bank:5000/tx",
+            "http+json://bank:5000/a/../b",
+            "http+json://bank:5000/a//b",
+            "http+json://bank:5000/%2e",
+            "https+json://bank..x:5000/tx",
+            "json://bank:5000",
+            "http+json+json://bank:5000",
             &format!("http://{}:1", "x".repeat(300)),
         ] {
             let error = check_endpoint(endpoint, &["*".parse().expect("a pattern")]);
             let Err(Error::Invalid(violation)) = error else { panic!("{endpoint}: {error:?}") };
             assert_eq!(violation.field, "endpoint");
         }
+        let rule = parse_endpoint("http+json://bank/tx").expect_err("no port").rule;
+        assert!(rule.ends_with(r#", is "http+json://bank/tx""#), "{rule}");
+        parse_grpc("http+json://bank:5000").expect_err("it is not called over gRPC");
+        parse_grpc("http://bank:5000").expect("it is");
     }
 }

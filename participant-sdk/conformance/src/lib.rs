@@ -16,7 +16,7 @@
 //! ```
 //!
 //! The kit speaks the wire contract and nothing else, so it checks any participant, in whatever
-//! language, over gRPC ([`Remote`]) or in this process (whatever implements the generated
+//! language, over gRPC ([`Remote`]), over HTTP with JSON ([`OverHttp`]) or in this process (whatever implements the generated
 //! `ParticipantService`, such as the SDK's). The command `unanimo participant check` and the crate
 //! `unanimo-testing` are made of it.
 //!
@@ -40,7 +40,7 @@ use unanimo_proto::v1::Mode;
 pub use self::answer::{End, Vote};
 pub use self::guarantees::{GUARANTEES, Guarantee};
 pub use self::session::{Branch, Session, Stop};
-pub use self::target::{Remote, Target};
+pub use self::target::{OverHttp, Remote, Target};
 
 /// Work to ask a participant for, and the patience.
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! The participant to check: one behind an address, or one in this process.
 
+mod over_http;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +12,8 @@ use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
     CancelRequest, CancelResponse, CommitRequest, CommitResponse, PrepareRequest, PrepareResponse,
 };
+
+pub use self::over_http::OverHttp;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -256,3 +256,27 @@ async fn numbers_that_another_one_counted_are_for_those_who_may_see_them() {
         assert_eq!(reply.body.contains("Counted at"), code == 200, "{reply:?}");
     }
 }
+
+/// A page that is not there says so, and leads back; a call that is not there is a problem.
+#[tokio::test]
+async fn what_is_not_there_says_so() {
+    let world = World::sqlite().await;
+    for path in ["/nix", "/transactions/nix", "/tx", "/%3Cscript%3E"] {
+        let reply = page(&world, path).await;
+        assert_eq!(reply.code, 404, "{path}");
+        let head = reply.head.to_lowercase();
+        assert!(
+            head.contains("content-type: text/html") && head.contains("script-src 'self'"),
+            "{head}"
+        );
+        assert!(reply.body.contains(&format!("<code>{path}</code>")), "{}", reply.body);
+        assert!(reply.body.contains("<a href=\"/\">") && !reply.body.contains("<script>"));
+    }
+    for path in ["/v1", "/v1/", "/v1/nix"] {
+        let reply = page(&world, path).await;
+        assert_eq!(reply.code, 404, "{path}");
+        assert!(reply.head.contains("application/problem+json"), "{path}: {}", reply.head);
+        let problem: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+        assert_eq!(problem["status"], 404);
+    }
+}

@@ -54,8 +54,8 @@ fn flag(setting: Described) -> Arg {
     let arg = Arg::new(key.clone()).value_name(value_name).value_parser(parser(&key, values));
     if key == PARTICIPANTS {
         return arg.long("participant").action(ArgAction::Append).help(
-            "Endpoint of a participant that does not register: NAME=http://HOST:PORT. The flag may \
-             be repeated. In the file it is a table [participants] of lists",
+            "Endpoint of a participant that does not register: NAME=http://HOST:PORT, or over HTTP with \
+             JSON NAME=http+json://HOST:PORT/BASE. The flag may be repeated. In the file it is a table [participants] of lists",
         );
     }
     let help = plain(&help.replace('\n', " "));

@@ -51,8 +51,9 @@ Exit codes: 0 no guarantee is broken; skipped ones are named, with the reason. 1
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MORE_HELP)]
 pub(crate) struct Args {
-    /// Endpoint of the participant: http://HOST:PORT or https://HOST:PORT
-    #[arg(long, value_name = "URL", value_parser = tx::endpoint)]
+    /// Endpoint of the participant: http://HOST:PORT or https://HOST:PORT, or for one over HTTP with JSON
+    /// http+json://HOST:PORT/BASE or https+json://HOST:PORT/BASE
+    #[arg(long, value_name = "URL", value_parser = endpoint)]
     endpoint: String,
     /// Name of the participant
     #[arg(long, value_name = "NAME", value_parser = ParticipantName::new)]
@@ -131,8 +132,8 @@ impl Error {
         let text = match self {
             Self::Payload { .. } | Self::Caller(_) => return None,
             Self::Unusable(unusable) if unusable.is_elsewhere => {
-                "--endpoint is the address of the participant's gRPC service, not the coordinator's, and \
-                 not a port for HTTP"
+                "--endpoint is the address of the participant's gRPC service, not the coordinator's; one that is \
+                 called over HTTP with JSON has an endpoint http+json://HOST:PORT/BASE"
             }
             Self::Unreachable { endpoint, .. } if endpoint.starts_with("https") => {
                 "--endpoint is the participant's address, not the coordinator's; --tls-ca names the authority \
@@ -149,6 +150,12 @@ impl Error {
         };
         Some(text.to_owned())
     }
+}
+
+fn endpoint(text: &str) -> Result<String, String> {
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let parsed = unanimo_coordinator::participants::allow::parse_endpoint(text);
+    parsed.map(|_| text.to_owned()).map_err(|violation| violation.rule)
 }
 
 fn json(text: &str) -> Result<Bytes, String> {

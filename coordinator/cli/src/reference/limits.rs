@@ -104,7 +104,10 @@ fn names() -> [[String; 2]; 6] {
         ],
         [
             "endpoints of participants".into(),
-            format!("`http://HOST:PORT`, at most {ENDPOINT_BYTES_MAX} bytes"),
+            format!(
+                "`http://HOST:PORT`, or over HTTP with JSON `http+json://HOST:PORT/BASE`; with TLS `https`; at most \
+                 {ENDPOINT_BYTES_MAX} bytes"
+            ),
         ],
         [
             "`media_type` of a payload".into(),

@@ -1,7 +1,9 @@
 //! TLS to a coordinator.
 
+use std::time::Duration;
+
 use tonic::transport::{Channel, Endpoint, Uri};
-use unanimo_tls::{ClientFiles, TokenFile};
+use unanimo_tls::{ClientFiles, HttpConnector, TokenFile};
 
 use super::COMMON;
 use super::client::Error;
@@ -113,6 +115,22 @@ impl TlsArgs {
         token.map_err(|error| Error::Tls(error.to_string()))
     }
 
+    /// Checks that nothing of TLS is given for an address without it.
+    fn check(&self, url: &str) -> Result<(), Error> {
+        if !has_tls(url) && self.is_given() {
+            let rule = "use --tls-* or UNANIMO_CLIENT_TLS_* without TLS: --endpoint must be https";
+            return Err(Error::Tls(rule.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Makes the connector of a client over HTTP/1.1, for addresses such as this one.
+    pub(crate) fn http(&self, url: &str, patience: Duration) -> Result<HttpConnector, Error> {
+        self.check(url)?;
+        let client = unanimo_tls::Client::load(self.files()?);
+        Ok(client.map_err(|error| Error::Tls(error.to_string()))?.http(patience))
+    }
+
     /// Connects to `http://HOST:PORT`, or to `https://HOST:PORT`.
     pub(crate) async fn connect(
         &self,
@@ -123,12 +141,8 @@ impl TlsArgs {
             endpoint: url.to_owned(),
             why: last_cause(&error),
         };
+        self.check(url)?;
         if !has_tls(url) {
-            if self.is_given() {
-                let rule =
-                    "use --tls-* or UNANIMO_CLIENT_TLS_* without TLS: --endpoint must be https";
-                return Err(Error::Tls(rule.to_owned()));
-            }
             let endpoint = Endpoint::from_shared(url.to_owned()).map_err(unreachable)?;
             return bounded(endpoint).connect().await.map_err(unreachable);
         }

@@ -24,7 +24,8 @@ impl Config {
         });
         match self.otlp_protocol {
             OtlpProtocol::Grpc => {
-                if let Err(error) = self.plaintext().check(url) {
+                let form = allow::parse_grpc(url).map_err(allow::Error::from);
+                if let Err(error) = form.and_then(|_| self.plaintext().check(url)) {
                     rules.check(false, "otlp-endpoint", || match error {
                         allow::Error::Invalid(violation) => violation.rule,
                         error => error.to_string(),

@@ -1,17 +1,21 @@
 //! Connections to participants: dialled on first use, and no more than the process has descriptors for.
+//!
+//! An endpoint over gRPC has a pair of connections for all its calls. One over HTTP/1.1 needs one for each call under
+//! way, and keeps a few for the next ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint as Dial};
+use tonic::transport::Endpoint as Dial;
+use unanimo_proto::over_http;
 use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 
 use super::CallKind;
+use crate::outbound::{KEPT_MAX, Outbound};
 use crate::participants::allow::parse_endpoint;
-
-pub(super) type Client = ParticipantServiceClient<Channel>;
+use crate::participants::transport::{Client, Json};
 
 /// Longest time to wait for a participant's connection. It is on a near network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -47,14 +51,28 @@ pub(super) struct Connections {
     tls: unanimo_tls::Client,
 }
 
-/// Connections of one endpoint. HTTP/2 bounds the calls on a connection, so Prepares have their own.
+/// Connections of one endpoint.
 #[derive(Debug)]
 pub(super) struct Dialled {
-    usual: Pair,
-    /// For calls of branches that fail: what such a call does to its connection, again and again, is not done
-    /// to the calls of others. Dialled when there is one.
-    failing: Option<Pair>,
+    lines: Lines,
     used_at: Instant,
+}
+
+#[derive(Debug)]
+enum Lines {
+    /// HTTP/2 bounds the calls on a connection, so Prepares have their own.
+    Grpc {
+        usual: Pair,
+        /// For calls of branches that fail: what such a call does to its connection, again and again, is not done
+        /// to the calls of others. Dialled when there is one.
+        failing: Option<Pair>,
+    },
+    /// Each call has a connection for itself.
+    Json {
+        client: Json,
+        /// The place of those that are kept.
+        _kept: Arc<Open>,
+    },
 }
 
 /// A connection for each kind of call.
@@ -65,9 +83,12 @@ struct Pair {
     used_at: Instant,
 }
 
-/// The count of a pair, for as long as anybody uses it.
+/// Places of so many connections, for as long as anybody uses them.
 #[derive(Debug)]
-pub(crate) struct Open(Arc<AtomicUsize>);
+pub(crate) struct Open {
+    all: Arc<AtomicUsize>,
+    count: usize,
+}
 
 impl Connections {
     pub(super) fn new(max: usize, message_bytes_max: usize, tls: unanimo_tls::Client) -> Self {
@@ -78,17 +99,29 @@ impl Connections {
     /// dialled by their first calls.
     pub(super) fn dial(&self, url: &str) -> Option<Dialled> {
         let now = Instant::now();
-        let usual = self.pair(url, now)?;
-        Some(Dialled { usual, failing: None, used_at: now })
+        let lines = match over_http::base(url) {
+            Some(base) => {
+                let kept = self.reserve(KEPT_MAX)?;
+                let outbound = Outbound::new(&self.tls);
+                let client = Json::new(outbound, base, self.message_bytes_max);
+                Lines::Json { client, _kept: kept }
+            }
+            None => Lines::Grpc { usual: self.pair(url, now)?, failing: None },
+        };
+        Some(Dialled { lines, used_at: now })
+    }
+
+    /// Takes the places of so many connections, if they are free.
+    fn reserve(&self, count: usize) -> Option<Arc<Open>> {
+        // Counted first, so that two at once cannot both take the last place.
+        let before = self.open.fetch_add(count, Ordering::Relaxed);
+        let open = Arc::new(Open { all: Arc::clone(&self.open), count });
+        (before + count <= self.max).then_some(open)
     }
 
     fn pair(&self, url: &str, now: Instant) -> Option<Pair> {
-        // Counted first, so that two at once cannot both take the last place.
-        let before = self.open.fetch_add(PER_PAIR, Ordering::Relaxed);
-        let open = Arc::new(Open(Arc::clone(&self.open)));
-        let clients =
-            (before + PER_PAIR <= self.max).then(|| [self.client(url), self.client(url)])?;
-        Some(Pair { clients, open, used_at: now })
+        let open = self.reserve(PER_PAIR)?;
+        Some(Pair { clients: [self.client(url), self.client(url)], open, used_at: now })
     }
 
     fn client(&self, url: &str) -> Client {
@@ -106,9 +139,10 @@ impl Connections {
             true => self.tls.lazy(url, bounded).expect(CHECKED),
             false => bounded(Dial::from_shared(url.to_owned()).expect(CHECKED)).connect_lazy(),
         };
-        Client::new(channel)
+        let client = ParticipantServiceClient::new(channel)
             .max_decoding_message_size(self.message_bytes_max)
-            .max_encoding_message_size(self.message_bytes_max)
+            .max_encoding_message_size(self.message_bytes_max);
+        Client::Grpc(client)
     }
 
     pub(super) fn max(&self) -> usize {
@@ -117,8 +151,8 @@ impl Connections {
 }
 
 impl Dialled {
-    /// Returns the client for a call, of a branch that fails or not. If there is no room for connections of
-    /// their own, such calls take the usual ones.
+    /// Returns the client for a call, of a branch that fails or not; `None` if there is no room for its connection. If
+    /// there is none for connections of their own, calls that fail take the usual ones.
     pub(super) fn client(
         &mut self,
         kind: CallKind,
@@ -126,14 +160,21 @@ impl Dialled {
         url: &str,
         connections: &Connections,
         now: Instant,
-    ) -> (Client, Arc<Open>) {
+    ) -> Option<(Client, Arc<Open>)> {
         self.used_at = now;
-        if fails && self.failing.is_none() {
-            self.failing = connections.pair(url, now);
+        match &mut self.lines {
+            Lines::Json { client, .. } => {
+                Some((Client::Json(client.clone()), connections.reserve(1)?))
+            }
+            Lines::Grpc { usual, failing } => {
+                if fails && failing.is_none() {
+                    *failing = connections.pair(url, now);
+                }
+                let pair = failing.as_mut().filter(|_| fails).unwrap_or(usual);
+                pair.used_at = now;
+                Some((pair.clients[kind as usize].clone(), Arc::clone(&pair.open)))
+            }
         }
-        let pair = self.failing.as_mut().filter(|_| fails).unwrap_or(&mut self.usual);
-        pair.used_at = now;
-        (pair.clients[kind as usize].clone(), Arc::clone(&pair.open))
     }
 
     pub(super) fn is_idle(&self, now: Instant, idle_max: Duration) -> bool {
@@ -142,16 +183,17 @@ impl Dialled {
 
     /// Closes the connections for calls that fail, if none is under way there and none was for long.
     pub(super) fn close_failing(&mut self, now: Instant, idle_max: Duration) {
+        let Lines::Grpc { failing, .. } = &mut self.lines else { return };
         let is_idle =
             |pair: &Pair| now - pair.used_at >= idle_max && Arc::strong_count(&pair.open) == 1;
-        if self.failing.as_ref().is_some_and(is_idle) {
-            self.failing = None;
+        if failing.as_ref().is_some_and(is_idle) {
+            *failing = None;
         }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(PER_PAIR, Ordering::Relaxed);
+        self.all.fetch_sub(self.count, Ordering::Relaxed);
     }
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connections::{Client, Connections, Dialled, Open};
+use super::connections::{Connections, Dialled, Open};
 use super::health::{Failed, Health, Standing};
 use super::held::{Held, Part, bytes_of};
 use super::{CallKind, Registered, Shown};
 use crate::participants::ParticipantService;
 use crate::participants::own::Own;
+use crate::participants::transport::Client;
 
 /// Most instances that are told apart behind one address. With more, one that comes is not taken for a
 /// process that was started again.
@@ -20,7 +21,7 @@ pub(super) const INSTANCES_MAX: usize = 64;
 /// A way to call a participant.
 #[derive(Clone)]
 pub(crate) enum Route {
-    /// Over gRPC, on connections that are counted for as long as this is kept.
+    /// Over the network, on connections that are counted for as long as this is kept.
     Remote(Client, Arc<Open>),
     /// In this process.
     Local(Arc<dyn ParticipantService>),
@@ -270,7 +271,7 @@ impl Endpoint {
         }
         let dialled = state.dialled.as_mut()?;
         let now = Instant::now();
-        let (client, open) = dialled.client(kind, fails, &self.url, connections, now);
+        let (client, open) = dialled.client(kind, fails, &self.url, connections, now)?;
         Some(Route::Remote(client, open))
     }
 

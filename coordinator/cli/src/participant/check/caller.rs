@@ -1,10 +1,12 @@
 //! The check as a caller: its TLS and its token, by which a participant takes it for a coordinator.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::transport::Endpoint;
 use tonic::{Request, Status, async_trait};
-use unanimo_conformance::{Remote, Target};
+use unanimo_conformance::{OverHttp, Remote, Target};
+use unanimo_proto::over_http;
 use unanimo_proto::v1::{
     CancelRequest, CancelResponse, CommitRequest, CommitResponse, PrepareRequest, PrepareResponse,
 };
@@ -46,9 +48,23 @@ impl CallerArgs {
         let args = TlsArgs::from(given);
         let bounded =
             |endpoint: Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        let token = args.token(url).map_err(of_participant)?;
-        let channel = args.connect(url, bounded).await.map_err(of_participant)?;
-        Ok(Signing { remote: Remote::over(channel), token })
+        let plain = over_http::base(url);
+        let token = args.token(plain.as_deref().unwrap_or(url)).map_err(of_participant)?;
+        let remote: Arc<dyn Target> = match plain {
+            Some(plain) => {
+                let connector = args.http(&plain, CONNECT_TIMEOUT).map_err(of_participant)?;
+                let connected = OverHttp::over(url, connector).await;
+                Arc::new(connected.map_err(|error| Error::Unreachable {
+                    endpoint: url.to_owned(),
+                    why: error.to_string(),
+                })?)
+            }
+            None => {
+                let channel = args.connect(url, bounded).await.map_err(of_participant)?;
+                Arc::new(Remote::over(channel))
+            }
+        };
+        Ok(Signing { remote, token })
     }
 }
 
@@ -62,7 +78,7 @@ fn of_participant(error: client::Error) -> Error {
 
 /// A participant that is called with a token, if there is one.
 pub(super) struct Signing {
-    remote: Remote,
+    remote: Arc<dyn Target>,
     token: Option<TokenFile>,
 }
 

@@ -1,0 +1,98 @@
+// What the participant asks of the coordinator, over its HTTP address: a place in the directory, and what became of branches
+// that nobody ends.
+
+import crypto from "node:crypto";
+
+import { FEATURES } from "./participant.js";
+
+const CALL_TIMEOUT_MS = 5_000;
+const RETRY_MS = 1_000;
+// Age from which a prepared branch is asked about, and the most that one question may hold.
+const GRACE_MS = 60_000;
+const INQUIRE_MAX = 256;
+
+export class Coordinator {
+  constructor({ url, name, endpoint, token, barrier, sweepMs }) {
+    Object.assign(this, { url, name, token, barrier, sweepMs });
+    // New for each start: calls that wait for this participant are then sent.
+    this.of = { endpoint, instanceId: crypto.randomUUID() };
+    this.timers = new Set();
+  }
+
+  start() {
+    this.#repeat(async () => this.#register());
+    this.#repeat(async () => this.#sweep());
+  }
+
+  // Deregisters, so that no new work comes.
+  async stop() {
+    this.stopped = true;
+    this.timers.forEach(clearTimeout);
+    await this.#post(`/v1/participants/${this.name}:deregister`, this.of).catch(() => {});
+  }
+
+  // Runs `work` again and again, after as many milliseconds as it returns.
+  #repeat(work) {
+    const round = async () => {
+      const pause = await work().catch((error) => {
+        console.error(`coordinator ${this.url}: ${error.cause?.message ?? error.message}`);
+        return RETRY_MS;
+      });
+      if (this.stopped) return;
+      const timer = setTimeout(() => {
+        this.timers.delete(timer);
+        round();
+      }, pause);
+      this.timers.add(timer);
+    };
+    round();
+  }
+
+  async #register() {
+    const { databaseId } = this.barrier;
+    const about = { features: FEATURES, sdk: "unanimo-example-node/0.1.0", databaseId };
+    const answer = await this.#post(`/v1/participants/${this.name}:register`, { ...this.of, ...about });
+    // "10s"
+    return Number.parseFloat(answer.keepAliveInterval) * 1000;
+  }
+
+  // Asks about what is in doubt. To ask is enough: the coordinator then sends again the Commit or Cancel that it owes. A step
+  // of a saga that is committed is sent nothing: its row is committed here. Of what the coordinator does not know, or believes
+  // to have ended, a person has to take care: the row stays.
+  async #sweep() {
+    const groups = new Map();
+    for (const row of this.barrier.inDoubt(Date.now() - GRACE_MS)) {
+      groups.set(row.clusterId, [...(groups.get(row.clusterId) ?? []), row]);
+    }
+    for (const [clusterId, rows] of groups) {
+      for (let at = 0; at < rows.length; at += INQUIRE_MAX) {
+        await this.#inquire(clusterId, rows.slice(at, at + INQUIRE_MAX));
+      }
+    }
+    return this.sweepMs;
+  }
+
+  async #inquire(clusterId, rows) {
+    const branches = rows.map(({ txId, branchId }) => ({ txId, branchId }));
+    const { databaseId } = this.barrier;
+    const asked = { participant: this.name, clusterId, databaseId, branches };
+    const { verdicts = [] } = await this.#post("/v1/branches:inquire", asked);
+    for (const [index, row] of rows.entries()) {
+      const { verdict, ended } = verdicts[index] ?? {};
+      if (verdict === "VERDICT_COMMIT" && row.mode === "saga") this.barrier.commitStep(row);
+      else if (ended || ["VERDICT_NEVER_SEEN", "VERDICT_PURGED", "VERDICT_HEURISTIC"].includes(verdict)) {
+        console.error(`alarm=in_doubt branch ${row.branchId} of ${row.txId} is prepared, and the coordinator says ${verdict}`);
+      }
+    }
+  }
+
+  async #post(path, body) {
+    const headers = { "content-type": "application/json" };
+    if (this.token) headers.authorization = `Bearer ${this.token}`;
+    const signal = AbortSignal.timeout(CALL_TIMEOUT_MS);
+    const response = await fetch(this.url + path, { method: "POST", headers, body: JSON.stringify(body), signal });
+    const answer = await response.json();
+    if (!response.ok) throw new Error(`${path}: ${answer.detail ?? response.status}`);
+    return answer;
+  }
+}
