@@ -36,7 +36,7 @@ use self::phase_two::{Ran, run};
 pub(crate) use self::phase_two::{leave_tombstone, nothing_to_commit};
 pub(crate) use self::released::lost;
 use self::released::{
-    affirm, affirmed, failed_unless_lost, or_released, panicked, released_unless_lost,
+    affirm, affirmed, broken, failed_unless_lost, or_released, released_unless_lost,
 };
 pub(crate) use self::row::{Columns, Row, State};
 pub(crate) use self::statements::unix_ms;
@@ -187,7 +187,7 @@ pub(crate) async fn work<B: Block>(
     }
     let worked = match caught(action.action.prepare(block.connection(), &call.call)).await {
         Ok(worked) => worked,
-        Err(panic) => return Err(panicked(block, panic).await),
+        Err(why) => return Err(broken(block, why).await),
     };
     let no = match worked {
         // The check gives up the savepoint where it finds nothing.

@@ -6,7 +6,7 @@
 
 use std::time::SystemTime;
 
-use crate::action::{Panic, Registered, caught};
+use crate::action::{Registered, caught};
 use crate::barrier::{self, Block, Blocks, Row, State, Worked};
 use crate::handler::{Isolation, PrepareError};
 use crate::payload::Payload;
@@ -155,9 +155,9 @@ pub(crate) async fn read<D: Prepares>(
     let mut reading = database.begin_reading(action.isolation).await?;
     let worked = match caught(action.action.prepare(reading.connection(), &call.call)).await {
         Ok(worked) => worked,
-        Err(Panic(text)) => {
+        Err(broken) => {
             reading.is_there().await?;
-            return Err(Fault::Panicked(text));
+            return Err(broken.into());
         }
     };
     let row = match worked {

@@ -105,6 +105,10 @@ pub enum Fault {
     CommitsElsewhere,
     /// Cancel of a branch in another database is done. Not one of [`Self::ALL`]: it is found where the one before is.
     CancelsElsewhere,
+    /// The pause of WORKING is always the same.
+    PausesAlike,
+    /// The text of an error status is as long as what it is about.
+    WordyStatuses,
     /// Votes carry no id of the database: no fault.
     HasNoDatabaseId,
     /// It does not know work that must succeed, and says so: no fault.
@@ -113,7 +117,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault, and `None`.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::None,
         Self::NoTombstone,
         Self::CancelNeedsPrepare,
@@ -148,6 +152,8 @@ impl Fault {
         Self::StoresMissingInput,
         Self::CancelsAll,
         Self::IgnoresDatabases,
+        Self::PausesAlike,
+        Self::WordyStatuses,
     ];
 }
 
@@ -231,7 +237,12 @@ impl Faulty {
         }
         let mine = context.participant == NAME || self.fault == Fault::TakesAnyContext && !good;
         if !mine && self.fault != Fault::AnswersToAnyName {
-            return Err(Status::failed_precondition(format!("this is participant {NAME}")));
+            let asked = match self.fault {
+                Fault::WordyStatuses => &context.participant[..],
+                _ => "the one that is asked for",
+            };
+            let text = format!("this is participant {NAME}, and not {asked}");
+            return Err(Status::failed_precondition(text));
         }
         let branch = match self.fault {
             Fault::OneBranchATransaction => String::new(),
@@ -341,6 +352,7 @@ impl Faulty {
     fn check_phase_two(&self, requires: &[String]) -> Result<(), Status> {
         match requires.first() {
             Some(name) if self.fault != Fault::IgnoresPhaseTwoRequirements => {
+                let name: String = name.chars().take(100).collect();
                 Err(Status::unimplemented(format!("{name} is not known")))
             }
             _ => Ok(()),
@@ -393,6 +405,13 @@ impl ParticipantService for Faulty {
                 database_id: database_id.clone(),
             }))
         };
+        if *bytes_of(request.payload.as_ref()) == *b"slow" {
+            let doublings =
+                if self.fault == Fault::PausesAlike { 0 } else { request.attempt.min(9) };
+            let pause = Duration::from_millis(10 << doublings);
+            let retry_after = prost_types::Duration::try_from(pause).ok();
+            return answered(prepare_response::Answer::Working(Working { retry_after }));
+        }
         match self.fault {
             Fault::FallsMute if self.rows().is_empty() => {}
             Fault::Mute | Fault::FallsMute => {

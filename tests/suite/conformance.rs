@@ -24,6 +24,7 @@ fn options() -> Options {
         payload: Bytes::from_static(b"ticket"),
         inputs: BTreeMap::from([(INPUT.to_owned(), Bytes::from_static(b"7"))]),
         refused_payload: Some(Bytes::from_static(b"no")),
+        slow_payload: Some(Bytes::from_static(b"slow")),
         // Enough for a participant in memory; one that never answers takes this long.
         patience: Duration::from_secs(1),
         ..Options::new(NAME, ACTION)
@@ -132,6 +133,24 @@ fn expected_of_a_step(fault: Fault) -> (&'static [&'static str], &'static str) {
     }
 }
 
+/// Returns the same as [`expected`], of faults in replies that are no answers.
+fn expected_of_a_sign(fault: Fault) -> (&'static [&'static str], &'static str) {
+    match fault {
+        Fault::PausesAlike => (
+            &["working-grows"],
+            "WORKING carried retry_after 10ms at attempt 1 and 10ms at attempt 4",
+        ),
+        Fault::WordyStatuses => (
+            &["status-size"],
+            "bytes, at most 1024 are allowed: FAILED_PRECONDITION: this is participant faulty, and not",
+        ),
+        Fault::UnknownModeIsAnError => {
+            (&["unknown-mode"], "the last reply was INVALID_ARGUMENT: context breaks the rules")
+        }
+        _ => (&[], ""),
+    }
+}
+
 /// Returns the guarantees that a fault breaks, and a part of the message.
 fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
     match fault {
@@ -151,8 +170,8 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
             &["unknown-phase-two-requirement"],
             "Cancel that requires unanimo-check.no-such-feature was answered, expected the status",
         ),
-        Fault::UnknownModeIsAnError => {
-            (&["unknown-mode"], "the last reply was INVALID_ARGUMENT: context breaks the rules")
+        Fault::PausesAlike | Fault::WordyStatuses | Fault::UnknownModeIsAnError => {
+            expected_of_a_sign(fault)
         }
         Fault::ForgetsMediaTypes => {
             (REPEATED_PREPARES, "(no media type); the first time it was PREPARED with output")

@@ -6,6 +6,7 @@ mod ends;
 mod inputs;
 mod manners;
 mod races;
+mod signs;
 mod steps;
 mod tombstones;
 mod votes;
@@ -197,6 +198,14 @@ guarantees! {
          none in two-phase commit; a refusal's reason is 1 to 64 bytes of A-Z a-z 0-9 _ . : -, its \
          message has at most 1,024.",
         "what is over a limit is dropped or cut off on its way.";
+    "status-size", signs::status_size,
+        "An error status has at most 1 KiB, of its text percent-encoded and its details; a longer text is cut \
+         off.",
+        "it travels in headers: one that is too long ends the whole connection, and every other call on it.";
+    "working-grows", signs::working_grows,
+        "The retry_after of WORKING, if there is one, grows with the call's attempt.",
+        "it takes the place of the coordinator's own pause, which grows: a branch that is stuck for days would \
+         be asked for again and again as in its first second.";
     "commit-twice", ends::commit_twice,
         "Commit of a prepared branch is done, with and without the output, and done again.",
         "S7: an answer that is lost on its way makes the coordinator send the call again.";

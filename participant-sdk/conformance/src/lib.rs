@@ -57,6 +57,8 @@ pub struct Options {
     pub refused_payload: Option<Bytes>,
     /// Its media type.
     pub refused_payload_type: String,
+    /// An argument whose work takes some seconds, if there is one: longer than another call of its branch waits.
+    pub slow_payload: Option<Bytes>,
     /// Inputs that the action reads, by name: what earlier steps of a saga would have answered. Sent with
     /// every operation.
     pub inputs: BTreeMap<String, Bytes>,
@@ -80,6 +82,7 @@ impl Options {
             payload_type: String::new(),
             refused_payload: None,
             refused_payload_type: String::new(),
+            slow_payload: None,
             inputs: BTreeMap::new(),
             input_types: BTreeMap::new(),
             mode: Mode::Tcc,

@@ -5,6 +5,7 @@ mod asking;
 mod branch;
 mod leaving;
 mod refused;
+mod traces;
 mod unimplemented;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 use self::asking::Asking;
 pub use self::branch::Branch;
 use self::branch::{cancel, commit, prepare};
+use self::traces::Traces;
 use super::answer::{self, End, Reply, Vote};
 use super::{Options, Target};
 
@@ -57,21 +59,6 @@ struct Inner {
     target: Arc<dyn Target>,
     options: Options,
     traces: Mutex<Traces>,
-}
-
-#[derive(Default)]
-struct Traces {
-    /// Branches that a Prepare was sent for since they were told to end. Refused ones too: a twin of
-    /// that Prepare may have been answered with yes.
-    open: Vec<Branch>,
-    committed: Vec<(String, String)>,
-    left_behind: Vec<String>,
-    /// Id of the participant's database, as its votes carry it.
-    database_id: Option<String>,
-    /// Something was answered, so that a participant is there.
-    has_answered: bool,
-    /// Another kind of server listens at the endpoint.
-    no_participant: bool,
 }
 
 impl fmt::Debug for Session {
@@ -340,7 +327,9 @@ impl Session {
     async fn within<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         let timeout = self.call_timeout();
         let late = |_| Err(Status::deadline_exceeded(format!("no reply within {timeout:?}")));
-        tokio::time::timeout(timeout, call).await.unwrap_or_else(late)
+        let sent = tokio::time::timeout(timeout, call).await.unwrap_or_else(late);
+        self.lock().saw(sent.as_ref().err());
+        sent
     }
 
     /// The answer, or a pause after which the operation is to be sent again, as a coordinator does.
@@ -366,7 +355,10 @@ impl Session {
         let is_silent = sent.as_ref().is_err_and(|status| asking.is_silent(status, timeout));
         let (why, pause) = match sent {
             Ok(Reply::Answer(answer)) => return Ok(Some(answer)),
-            Ok(Reply::Working(pause)) => ("WORKING".to_owned(), pause),
+            Ok(Reply::Working(pause)) => {
+                self.lock().waits(asking.attempt, pause);
+                ("WORKING".to_owned(), pause)
+            }
             Ok(Reply::Nothing) => ("a reply without an answer".to_owned(), PAUSE),
             Err(status) => (answer::status(&status), PAUSE),
         };

@@ -7,7 +7,7 @@ use unanimo_proto::v1::HeuristicKind;
 use super::outside::{cancel_unseen, was_never_called};
 use super::row::NOTHING_TO_COMMIT;
 use super::{
-    Block, Blocks, Row, State, affirm, failed_unless_lost, leave, or_released, panicked,
+    Block, Blocks, Row, State, affirm, broken, failed_unless_lost, leave, or_released,
     released_unless_lost,
 };
 use crate::action::{Registered, caught};
@@ -104,7 +104,7 @@ pub(super) async fn run<B: Block>(
     let work = action.action.phase_two(operation, block.connection(), &call.call, output);
     let done = match caught(work).await {
         Ok(done) => done,
-        Err(panic) => return Err(panicked(block, panic).await),
+        Err(why) => return Err(broken(block, why).await),
     };
     match done {
         Ok(()) => {}

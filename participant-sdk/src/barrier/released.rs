@@ -1,7 +1,7 @@
 //! Local transactions that are over without work of their own: given up, or behind a row that was found.
 
 use super::Block;
-use crate::action::Panic;
+use crate::action::Broken;
 use crate::handler::BoxError;
 use crate::resource::Fault;
 
@@ -84,12 +84,12 @@ fn failed<B: Block>(block: B, error: BoxError) -> Fault {
     Fault::Handler(error)
 }
 
-/// Returns the fault of a handler that has panicked. Its connection is closed: nobody knows what it was at.
-pub(super) async fn panicked<B: Block>(mut block: B, Panic(text): Panic) -> Fault {
+/// Returns the fault of a handler that has not returned. Its connection is closed: nobody knows what it was at.
+pub(super) async fn broken<B: Block>(mut block: B, broken: Broken) -> Fault {
     if !B::KEEPS_NOTHING && block.is_lost().await {
         return lost();
     }
-    Fault::Panicked(text)
+    broken.into()
 }
 
 /// The fault of a handler whose transaction is not the one that it was given any more.

@@ -1,5 +1,6 @@
 //! Participant `slow` as a process of its own: `postgres|tokio|mariadb|sqlite DATABASE`. Its step `work` leaves a
-//! row in `effect`, and with the payload `hang` it then never comes to its end. Its step `elsewhere` works in the
+//! row in `effect`, and with the payload `hang` it then never comes to its end. With `commits` it ends the local
+//! transaction by itself before that; with `commits later` its compensation does. Its step `elsewhere` works in the
 //! folder that the payload names, which stands for another service.
 
 use std::fs;
@@ -14,6 +15,17 @@ use unanimo_tests::joining::say;
 
 struct Slow;
 
+/// Runs it, and leaves the error to the caller: SQLite refuses a handler's COMMIT.
+macro_rules! run_here {
+    ($run:expr) => {
+        async {
+            $run;
+            Ok(())
+        }
+        .await
+    };
+}
+
 macro_rules! slow_on {
     ($resource:ty, $connection:ty, |$db:ident, $sql:ident| $run:expr) => {
         impl Saga<$resource> for Slow {
@@ -27,7 +39,11 @@ macro_rules! slow_on {
             ) -> Result<(), PrepareError> {
                 let $sql = "INSERT INTO effect VALUES (1)";
                 $run;
-                if *call.payload == *b"hang" {
+                if *call.payload == *b"commits" {
+                    let $sql = "COMMIT";
+                    let _: Result<(), PrepareError> = run_here!($run);
+                }
+                if [&b"hang"[..], b"commits"].contains(&&*call.payload) {
                     say("at work");
                     std::future::pending::<()>().await;
                 }
@@ -37,21 +53,27 @@ macro_rules! slow_on {
             async fn compensate(
                 &self,
                 $db: &mut $connection,
-                _: &Call<Bytes>,
+                call: &Call<Bytes>,
                 (): (),
             ) -> Result<(), PhaseTwoError> {
                 let $sql = "INSERT INTO effect VALUES (-1)";
                 $run;
+                if *call.payload == *b"commits later" {
+                    let $sql = "COMMIT";
+                    let _: Result<(), PhaseTwoError> = run_here!($run);
+                    say("at work");
+                    std::future::pending::<()>().await;
+                }
                 Ok(())
             }
         }
     };
 }
 
-slow_on!(MySql, sqlx::MySqlConnection, |db, sql| sqlx::raw_sql(sql).execute(db).await?);
-slow_on!(Postgres, sqlx::PgConnection, |db, sql| sqlx::raw_sql(sql).execute(db).await?);
+slow_on!(MySql, sqlx::MySqlConnection, |db, sql| sqlx::raw_sql(sql).execute(&mut *db).await?);
+slow_on!(Postgres, sqlx::PgConnection, |db, sql| sqlx::raw_sql(sql).execute(&mut *db).await?);
 slow_on!(Postgres<TokioPostgres>, TokioConnection, |db, sql| db.batch_execute(sql).await?);
-slow_on!(Sqlite, sqlx::SqliteConnection, |db, sql| sqlx::raw_sql(sql).execute(db).await?);
+slow_on!(Sqlite, sqlx::SqliteConnection, |db, sql| sqlx::raw_sql(sql).execute(&mut *db).await?);
 
 /// Holds a file, or releases it. While there is a file `hang`, neither comes to its end.
 struct Elsewhere;

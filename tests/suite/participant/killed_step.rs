@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use unanimo_conformance::{Branch, End, Options, Remote, Session, Vote};
-use unanimo_proto::v1::Mode;
+use unanimo_proto::v1::{HeuristicKind, Mode};
 use unanimo_sdk::{MySql, Postgres, Sqlite};
 use unanimo_tests::reaper::{Owned, run_folder};
 use unanimo_tests::{mariadb, postgres};
@@ -124,6 +124,93 @@ async fn s8_a_step_that_was_killed_on_sqlite_is_cancelled_and_never_runs() {
     let url = format!("sqlite:{file}?mode=rwc");
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
     s8_a_step_that_was_killed_is_cancelled_and_never_runs::<Sqlite>("sqlite", &file, pool).await;
+}
+
+/// A handler commits by itself, and its process dies: the row that was committed with it tells, in either phase. On SQLite
+/// nothing is committed so.
+async fn s7_s11_what_a_killed_handler_has_committed_is_a_hazard<D: Database>(
+    kind: &str,
+    database: &str,
+    pool: D::Pool,
+) {
+    D::run_outside(&pool, "CREATE TABLE effect (n integer)".to_owned()).await;
+    let effects = async || {
+        let count = "SELECT count(*) FROM effect WHERE n = ";
+        let number = async |n: i8| D::number(&pool, format!("{count}{n}")).await;
+        (number(1).await, number(-1).await)
+    };
+    let keeps = kind != "sqlite";
+    let expected = if keeps { [(1, 0), (2, 1)] } else { [(0, 0), (1, 0)] };
+    for (payload, expected) in [&b"commits"[..], b"commits later"].into_iter().zip(expected) {
+        let mut process = Process::start(kind, database);
+        let session = process.session().await;
+        let branch = Branch { payload: Bytes::from_static(payload), ..session.branch() };
+        let is_phase_two = payload == b"commits later";
+        if is_phase_two {
+            assert!(session.prepare(&branch).await.unwrap().is_prepared());
+        }
+        let calling = {
+            let (session, branch) = (session.clone(), branch.clone());
+            tokio::spawn(async move {
+                match is_phase_two {
+                    true => drop(session.cancel(&branch).await),
+                    false => session.prepare_and_leave(&branch, Duration::from_secs(60)).await,
+                }
+            })
+        };
+        assert_eq!(process.says().await, "at work");
+        process.owned.kill();
+        calling.abort();
+        assert_eq!(effects().await, expected, "it has committed, if it could");
+
+        let process = Process::start(kind, database);
+        let session = process.session().await;
+        if !keeps {
+            let well = Branch { payload: Bytes::new(), ..branch };
+            assert_eq!(session.cancel(&well).await.unwrap(), End::Done, "S7");
+            assert_eq!(effects().await, (expected.0, expected.0), "S7");
+            continue;
+        }
+        for _ in 0..2 {
+            let what = "a Prepare behind a loss";
+            session.prepare_in_vain(what, &branch).await.expect("no vote is known");
+            let end = session.cancel(&branch).await.unwrap().heuristic();
+            assert_eq!(end, Some(HeuristicKind::Hazard), "S11: {payload:?}");
+        }
+        let end = session.commit(&branch).await.unwrap().heuristic();
+        assert_eq!(end, Some(HeuristicKind::Hazard), "S11: {payload:?}");
+        assert_eq!(effects().await, expected, "S7: {payload:?}");
+    }
+}
+
+#[tokio::test]
+async fn s7_s11_what_a_killed_handler_has_committed_on_postgres_is_a_hazard() {
+    let url = postgres::Server::shared().database().await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    s7_s11_what_a_killed_handler_has_committed_is_a_hazard::<Postgres>("postgres", &url, pool)
+        .await;
+}
+
+#[tokio::test]
+async fn s7_s11_what_a_killed_handler_has_committed_over_tokio_is_a_hazard() {
+    let url = postgres::Server::shared().database().await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    s7_s11_what_a_killed_handler_has_committed_is_a_hazard::<OverTokio>("tokio", &url, pool).await;
+}
+
+#[tokio::test]
+async fn s7_s11_what_a_killed_handler_has_committed_on_mariadb_is_a_hazard() {
+    let url = mariadb::Server::shared().database().await;
+    let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
+    s7_s11_what_a_killed_handler_has_committed_is_a_hazard::<MySql>("mariadb", &url, pool).await;
+}
+
+#[tokio::test]
+async fn s7_s11_what_a_killed_handler_has_committed_on_sqlite_is_a_hazard() {
+    let file = run_folder().join(format!("{}.db", Uuid::now_v7())).display().to_string();
+    let url = format!("sqlite:{file}?mode=rwc");
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    s7_s11_what_a_killed_handler_has_committed_is_a_hazard::<Sqlite>("sqlite", &file, pool).await;
 }
 
 /// A process that dies behind its request to another service leaves nothing in its database. One that dies behind

@@ -124,6 +124,63 @@ async fn a_handler_that_never_returns_is_ended_on_sqlite() {
     ends(database, &pool, 4).await;
 }
 
+/// A handler that has committed something beside its transaction, and then never returns: the loss is told when the
+/// handler is ended, and it is not done again.
+async fn losses<D: Database>(database: D, pool: &D::Pool) {
+    let (alarms, _listening) = unanimo_tests::alarms::Alarms::listen();
+    D::run_outside(pool, EFFECTS.to_owned()).await;
+    D::run_outside(pool, "CREATE TABLE kept (n int)".to_owned()).await;
+    let (service, _handler) = service(database);
+    let (short, patient) = (Duration::from_millis(100), Duration::from_secs(30));
+    let kept = async || D::number(pool, "SELECT count(*) FROM kept".to_owned()).await;
+    let beside = "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); COMMIT";
+    let (mut before, hangs) = (0, |sql: &str| Deed::RunAndWait(sql.into(), "SELECT 1".into()));
+    for sql in [beside, "INSERT INTO kept VALUES (1); COMMIT"] {
+        for is_phase_two in [false, true] {
+            let job = match is_phase_two {
+                true => Job { prepare: Deed::Work, phase_two: hangs(sql) },
+                false => Job { prepare: hangs(sql), phase_two: Deed::Work },
+            };
+            let branch = of(&job);
+            if is_phase_two {
+                assert_eq!(prepare(&service, &branch, patient).await, Code::Ok);
+            }
+            let lost = match is_phase_two {
+                true => commit(&service, &branch, short).await,
+                false => prepare(&service, &branch, short).await,
+            };
+            assert_eq!(lost, Code::Internal, "{sql}");
+            let told = alarms.named("handler_lost_transaction");
+            let tx_id = branch.tx_id().to_string();
+            assert_eq!(told.iter().filter(|line| line.contains(&tx_id)).count(), 1, "{sql}");
+            for _ in 0..2 {
+                let end = branch.commit(&service).await.unwrap();
+                let unanimo_proto::v1::commit_response::Answer::Heuristic(end) = end else {
+                    panic!("S11: {end:?} of {sql}")
+                };
+                assert_eq!(end.kind(), unanimo_proto::v1::HeuristicKind::Hazard, "S11: {sql}");
+                assert_eq!(prepare(&service, &branch, short).await, Code::Internal, "{sql}");
+            }
+            before += 1;
+            assert_eq!(kept().await, before, "S7: {sql}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn s7_s11_a_lost_transaction_of_a_handler_that_never_returns_is_told_on_postgres() {
+    let url = Server::shared().database().await;
+    let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
+    losses(database, &sqlx::PgPool::connect(&url).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn s7_s11_a_lost_transaction_of_a_handler_that_never_returns_is_told_on_mariadb() {
+    let url = unanimo_tests::mariadb::Server::shared().database().await;
+    let database = MySql::connect(&url).await.unwrap();
+    losses(database, &sqlx::MySqlPool::connect(&url).await.unwrap()).await;
+}
+
 /// A database that vanishes without a word, in the middle of handlers and while connections are idle: Commits
 /// get through once it is back, and the sweeper goes on by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,9 @@
 function is a case, and says its name when it has passed."""
 
 import json
+import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -279,6 +281,33 @@ class Step:
         return found(f"SELECT state FROM barrier WHERE tx_id = '{self.context.tx_id}'")
 
 
+def what_a_killed_process_has_committed_by_itself_is_a_hazard():
+    killed = (
+        "import os, signal, sys, types\n"
+        "from barrier import Barrier\n"
+        "barrier, of = Barrier(sys.argv[1]), types.SimpleNamespace(tx_id=sys.argv[2], branch_id='b', cluster_id='c')\n"
+        "def work(db, *_):\n"
+        "    db.execute('INSERT INTO effect VALUES (?)', (of.tx_id,))\n"
+        "    db.execute('COMMIT')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if sys.argv[3] == 'prepare':\n"
+        "    barrier.prepare(of, 'tcc', None, False, work)\n"
+        "getattr(barrier, sys.argv[3])(of, *([None] if sys.argv[3] == 'cancel' else []), work)\n"
+    )
+    for operation in ("prepare", "commit", "cancel"):
+        of = branch()
+        if operation != "prepare":
+            expect(prepare(of, lambda _: (b"", "")), ("prepared", ""))
+        ran = subprocess.run([sys.executable, "-c", killed, sys.argv[1], of.tx_id, operation])
+        expect(ran.returncode, -signal.SIGKILL)
+        again = lambda *_: sys.exit("it works again")
+        for _ in range(2):
+            fails(Lost, lambda: prepare(of, again))
+            expect(barrier.commit(of, again)[0], "hazard")
+            expect(barrier.cancel(of, None, again)[0], "hazard")
+        expect(found(f"SELECT count(*) FROM effect WHERE who = '{of.tx_id}'"), [(1,)])
+
+
 def a_customer_is_taken_back_and_nobody_elses():
     first, second = (Step(stock.Register, {"name": "bob"}) for _ in range(2))
     assert first.output["customer"] != second.output["customer"]
@@ -372,6 +401,7 @@ for case in (
     a_check_that_is_deferred_is_a_no_and_is_stored,
     work_that_has_lost_its_transaction_leaves_nothing,
     a_loss_is_recorded_however_long_others_keep_the_file,
+    what_a_killed_process_has_committed_by_itself_is_a_hazard,
     a_customer_is_taken_back_and_nobody_elses,
     nothing_of_the_stock_is_done_where_its_row_is_gone,
     payloads_and_inputs_of_wrong_types_are_refused,

@@ -23,7 +23,8 @@ use crate::tx::Server;
 /// entries were purged, and with --noted each such entry since then. The log has a line for each purge.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Exit codes: 0 it is as it was written; 7 it is not, or the file is not whole, and the first fault is told;
+Exit codes: 0 it is as it was written; 7 it is not, an entry is of a kind that this program does not know
+  (verify with one as new as the coordinator), or the file is not whole, and the first fault is told;
   1 it cannot be read, or the noted entry was purged: nobody can tell; 2 an argument is wrong.")]
 pub(super) struct Args {
     /// File of `unanimo audit export`; without it, the coordinator is asked

@@ -72,6 +72,10 @@ pub(crate) struct Args {
     /// Prepare after its deadline
     #[arg(long, value_name = "JSON", value_parser = json)]
     refused_payload: Option<Bytes>,
+    /// Payload whose work takes some seconds, in JSON: longer than another call of its branch waits. Without it the
+    /// pauses between calls are checked only where a call had to wait by chance
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    slow_payload: Option<Bytes>,
     /// Input that the action reads, as NAME=JSON: what an earlier step of a saga answers. Can be given
     /// several times
     #[arg(long, value_name = "NAME=JSON", value_parser = input)]
@@ -222,6 +226,7 @@ impl Args {
         Ok(Options {
             payload,
             refused_payload: self.refused_payload,
+            slow_payload: self.slow_payload,
             inputs: self.input.into_iter().collect(),
             mode: match self.mode {
                 Mode::Tcc => v1::Mode::Tcc,

@@ -16,6 +16,9 @@ const MEDIA_TYPE_BYTES_MAX: usize = 128;
 /// Most bytes of a refusal's reason.
 const REASON_BYTES_MAX: usize = 64;
 
+/// Most characters of a status that are shown.
+pub(super) const SHOWN_MAX: usize = 60;
+
 /// Most bytes of a refusal's message.
 const MESSAGE_BYTES_MAX: usize = 1024;
 

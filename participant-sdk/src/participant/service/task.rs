@@ -9,7 +9,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tracing::Instrument;
 
-use crate::action::Unreadable;
+use crate::action::{Unreadable, bounded};
 use crate::handler::{Branch, Call};
 use crate::payload::Payload;
 use crate::propagation::Trace;
@@ -25,6 +25,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Time that is allowed to a call whose caller does not say how long it waits.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time past its handler's bound that an operation has to look whether the handler has lost its transaction, and to
+/// record that.
+const CHECKED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Time past its bound in which an operation must have returned to its runtime, which ends it.
 const RETURNS_WITHIN: Duration = Duration::from_secs(5);
@@ -59,7 +63,7 @@ impl Caller {
 }
 
 /// Runs an operation in a task of its own: a coordinator that goes away, or does not wait, cancels
-/// no database work half way. It is ended at its bound, and its connection is closed then. `None` tells
+/// no database work half way. Its handler is ended at its bound, and the connection is closed then. `None` tells
 /// that another operation is in its way.
 pub(super) async fn in_own_task<T: Send + 'static>(
     operation: &'static str,
@@ -79,10 +83,12 @@ pub(super) async fn in_own_task<T: Send + 'static>(
     #[cfg(feature = "opentelemetry")]
     trace.adopt(&span);
     let call = Arc::new(call);
-    let late = (operation, Arc::clone(&call), bound.at_most.saturating_add(RETURNS_WITHIN));
+    let at_most = bound.at_most.saturating_add(CHECKED_WITHIN);
+    let late = (operation, Arc::clone(&call), at_most.saturating_add(RETURNS_WITHIN));
     let work = async move {
         let _slot = slot;
-        let ended = tokio::time::timeout(bound.at_most, trace.scope(work)).await;
+        let work = bounded(bound.at_most, trace.scope(work));
+        let ended = tokio::time::timeout(at_most, work).await;
         let result = ended.unwrap_or(Err(Fault::Overtime(bound.at_most)));
         if let Err(fault) = &result {
             tell(operation, &call, fault, bound.is_handlers);
