@@ -32,6 +32,7 @@ use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
 use crate::store::{self, Relocation, Store, journal};
+use crate::webhook;
 
 /// Time that requests may still take once no transaction is in flight and the streams of
 /// WatchTransaction have ended.
@@ -191,6 +192,18 @@ impl Builder {
         let purging = maintenance::Purge::new(&config, me, &store, &env, &metrics, &audit);
         let feed = maintenance::start(&mut tasks.helpers, (&engine, &journal), &directory, purging);
         tasks.vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));
+        let webhooks = webhook::Handle::new(tls.webhooks.as_ref(), store.cluster_id());
+        if let Some(files) = tls.webhooks.clone() {
+            let parts = webhook::Parts {
+                me,
+                store: Arc::clone(&store),
+                env: Arc::clone(&env),
+                metrics: Arc::clone(&metrics),
+                follower: feed.follower(),
+                render: Arc::new(api::event_json),
+            };
+            tasks.helpers.spawn(webhook::Service::new(parts, files, webhooks.clone()).run());
+        }
         let mut addresses = None;
         let (health, health_service) = tonic_health::server::health_reporter();
         if let Some(sockets) = sockets {
@@ -206,6 +219,7 @@ impl Builder {
                 known: tls.known.clone(),
                 audit: audit.clone(),
                 feed: feed.follower(),
+                webhooks,
                 options: Arc::new(config.api()),
             };
             let stack = api::Stack::new(api);

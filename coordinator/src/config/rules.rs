@@ -138,6 +138,11 @@ impl Config {
         rules.check(!self.jwt_keys.is_set() || self.identities.is_set(), "jwt-keys", || {
             "needs identities: a token's claim is one's of them".to_owned()
         });
+        rules.check(
+            self.webhooks.is_set() || !self.webhook_tls_ca.is_set(),
+            "webhook-tls-ca",
+            || "needs webhooks".to_owned(),
+        );
         rules.check(!self.jwt_claim.is_empty(), "jwt-claim", || "must not be empty".to_owned());
         rules.check(
             self.tls_cert.is_set() || !self.tls_client_ca.is_set(),
