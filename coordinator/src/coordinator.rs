@@ -10,6 +10,7 @@ mod shown;
 mod status;
 mod tls;
 mod traces;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,7 +33,6 @@ use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
 use crate::store::{self, Relocation, Store, journal};
-use crate::webhook;
 
 /// Time that requests may still take once no transaction is in flight and the streams of
 /// WatchTransaction have ended.
@@ -192,18 +192,9 @@ impl Builder {
         let purging = maintenance::Purge::new(&config, me, &store, &env, &metrics, &audit);
         let feed = maintenance::start(&mut tasks.helpers, (&engine, &journal), &directory, purging);
         tasks.vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));
-        let webhooks = webhook::Handle::new(tls.webhooks.as_ref(), store.cluster_id());
-        if let Some(files) = tls.webhooks.clone() {
-            let parts = webhook::Parts {
-                me,
-                store: Arc::clone(&store),
-                env: Arc::clone(&env),
-                metrics: Arc::clone(&metrics),
-                follower: feed.follower(),
-                render: Arc::new(api::event_json),
-            };
-            tasks.helpers.spawn(webhook::Service::new(parts, files, webhooks.clone()).run());
-        }
+        let parts =
+            webhooks::Parts { me, store: &store, env: &env, metrics: &metrics, feed: &feed };
+        let webhooks = webhooks::start(&mut tasks.helpers, tls.webhooks.as_ref(), parts);
         let mut addresses = None;
         let (health, health_service) = tonic_health::server::health_reporter();
         if let Some(sockets) = sockets {

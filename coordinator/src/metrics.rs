@@ -9,7 +9,6 @@ mod open;
 mod participants;
 mod process;
 mod table;
-mod webhooks;
 
 use std::collections::HashSet;
 use std::sync::RwLock;
@@ -133,7 +132,6 @@ pub struct Metrics {
     adopted: Counter<u64, AtomicU64>,
     purged: Family<WhatLabel, Counter>,
     feed: feed::Feed,
-    webhooks: webhooks::Webhooks,
     last_purge: Seconds,
     write_refused: Counter,
     build: Family<VersionLabel, Gauge01>,
@@ -186,7 +184,6 @@ impl Default for Metrics {
             adopted: Counter::default(),
             purged: Family::default(),
             feed: Default::default(),
-            webhooks: Default::default(),
             last_purge: Gauge::default(),
             write_refused: Counter::default(),
             build: Family::default(),
@@ -249,7 +246,6 @@ impl Metrics {
         all.add("unanimo_purged_total", self.purged.clone());
         all.add("unanimo_last_purge_timestamp_seconds", self.last_purge.clone());
         self.feed.register(&mut all);
-        self.webhooks.register(&mut all);
         all.add("unanimo_write_refused_total", self.write_refused.clone());
         all.add("unanimo_damaged_ranges", self.damaged_ranges.clone());
         all.add("unanimo_build_info", self.build.clone());

@@ -3,6 +3,7 @@
 //! They are in a file, which is read again when it changes. Each has a task and a durable place of its own, so that a
 //! receiver that does not answer holds up no other one, and no transaction.
 
+mod attempt;
 mod delivery;
 mod file;
 mod message;
@@ -18,11 +19,11 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use unanimo_core::Timestamp;
 use unanimo_tls::{Client, Error, File, Reload};
 
+pub(crate) use self::attempt::Taken;
+pub(crate) use self::service::{Parts, Service};
 use crate::feed::{Event, Kind};
 use crate::identity::{AllTold, Told};
 use crate::outbound::Outbound;
-pub(crate) use crate::webhook::delivery::Taken;
-pub(crate) use crate::webhook::service::{Parts, Service};
 
 /// Most webhooks: each has a task, and labels of metrics.
 pub const WEBHOOKS_MAX: usize = 32;
@@ -225,7 +226,7 @@ impl Handle {
         let Some(outbound) = &self.outbound else { return Taken::Not("no webhooks".into(), None) };
         let body = message::test_event(&self.source, id, now);
         let id = format!("test-{id}");
-        let taken = delivery::send(outbound, &live.webhook, (&id, now), body).await;
+        let taken = attempt::send(outbound, &live.webhook, (&id, now), body).await;
         if matches!(taken, Taken::Yes(_)) {
             live.is_back.store(true, std::sync::atomic::Ordering::SeqCst);
             live.wake();

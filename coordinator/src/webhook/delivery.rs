@@ -3,37 +3,24 @@
 //! The place is written behind what was taken: a crash in between repeats some events, and leaves none out. An event that
 //! is given up becomes a dead letter in the step that moves the place beyond it.
 
+mod ends;
+
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, header};
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use unanimo_core::Timestamp;
 
+use self::ends::mark;
+use super::attempt::{Taken, pause_after, send};
 use super::service::Parts;
-use super::{Begin, Live, Webhook, message};
-use crate::alarm::{WEBHOOK_DEAD_LETTERS, WEBHOOK_FAILING, WEBHOOK_MISSED, WEBHOOK_STOPPED};
+use super::{Begin, Live, message};
 use crate::feed::{Event, Told};
-use crate::outbound::{Bounds, Outbound};
+use crate::outbound::Outbound;
 use crate::store::{DeadLetter, Error, FeedRow, WebhookPlace, in_full};
-
-/// Most bytes of an answer. Nothing is read of it but its status.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
-
-/// Pause after the first failure; it doubles with each.
-const BACKOFF: Duration = Duration::from_secs(1);
-
-/// Longest pause that a receiver may ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Attempts that each event has, however long the receiver has taken nothing: one failure may be of the moment.
 const ATTEMPTS_MIN: u32 = 3;
-
-/// Time without success from which on the alarm is raised, and pause before it is told again.
-const FAILING_MAX: Duration = Duration::from_secs(60);
 
 /// Interval at which a place is written while events are taken one after the other.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,80 +34,6 @@ const AGAIN_MAX: u32 = 8;
 /// Pause where the database cannot tell yet, and longest pause after its failures.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 const STORE_PAUSE_MAX: Duration = Duration::from_secs(10);
-
-/// Most bytes of a cause that is kept.
-const CAUSE_BYTES_MAX: usize = 512;
-
-/// Answer of a receiver to one message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// It was taken, with this status.
-    Yes(u16),
-    /// It was not: why, and the pause that the receiver asks for.
-    Not(String, Option<Duration>),
-    /// The receiver says that it is gone.
-    Gone,
-}
-
-/// Sends a message once. A redirect is a failure: a signed message goes where the file says, and nowhere else.
-pub(super) async fn send(
-    outbound: &Outbound,
-    webhook: &Webhook,
-    (id, now): (&str, Timestamp),
-    body: Vec<u8>,
-) -> Taken {
-    let seconds = now.0 / 1000;
-    let signatures = message::signatures(&webhook.secrets, id, seconds, &body);
-    let mut request = Request::post(webhook.url.clone())
-        .header(header::CONTENT_TYPE, message::MEDIA_TYPE)
-        .header(header::USER_AGENT, concat!("unanimo/", env!("CARGO_PKG_VERSION")))
-        .header("webhook-id", id)
-        .header("webhook-timestamp", seconds)
-        .header("webhook-signature", signatures);
-    for (name, value) in &webhook.headers {
-        request = request.header(name, value);
-    }
-    let Ok(request) = request.body(Bytes::from(body)) else {
-        return Taken::Not("the request cannot be made".to_owned(), None);
-    };
-    let bounds = Bounds { patience: webhook.timeout, body_bytes_max: ANSWER_BYTES_MAX };
-    match outbound.send(request, bounds).await {
-        Ok(answer) if answer.status().is_success() => Taken::Yes(answer.status().as_u16()),
-        Ok(answer) if answer.status() == http::StatusCode::GONE => Taken::Gone,
-        Ok(answer) => {
-            let cause = format!("answered {}", answer.status());
-            Taken::Not(cause, retry_after(answer.headers(), now))
-        }
-        Err(failure) => Taken::Not(failure.to_string(), None),
-    }
-}
-
-/// Returns the pause that an answer asks for: in seconds, or until a time.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let pause = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let until = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_millisecond();
-            Duration::from_millis(u64::try_from(until).ok()?.saturating_sub(now.0))
-        }
-    };
-    Some(pause.min(RETRY_AFTER_MAX))
-}
-
-/// Returns the pause after so many failures in a row: between half of it and all of it, by chance.
-fn pause_after(failures: u32, most: Duration, asked: Option<Duration>, chance: u128) -> Duration {
-    let doubled = BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(20));
-    let whole = doubled.min(most);
-    let part = u32::try_from(chance % 1024).unwrap_or(0);
-    let pause = whole / 2 + whole / 2 * part / 1024;
-    pause.max(asked.unwrap_or_default())
-}
-
-/// Returns the mark of an address whose receiver has gone: with another address it is another receiver.
-fn mark(webhook: &Webhook) -> Vec<u8> {
-    Sha256::digest(webhook.url.to_string()).to_vec()
-}
 
 /// Sender of one webhook: to be run.
 pub(super) struct Sender {
@@ -442,143 +355,5 @@ impl Sender {
             store.webhooks().settle(me, &name, revision, cause).await?;
         }
         Ok(())
-    }
-
-    /// Makes a dead letter of an event, and goes beyond it, in one step.
-    async fn give_up(
-        &mut self,
-        row: &FeedRow,
-        attempts: u32,
-        mut cause: String,
-    ) -> Result<bool, Error> {
-        cause.truncate(cause.floor_char_boundary(CAUSE_BYTES_MAX));
-        let name = self.name().to_owned();
-        let Some(place) = self.place.clone() else { return Ok(false) };
-        let (after, failing_since) = (row.revision, self.failing_since);
-        let dead = DeadLetter {
-            webhook: name.clone(),
-            revision: row.revision,
-            tx_id: row.tx_id,
-            body: row.body.clone(),
-            died_at: self.parts.env.now(),
-            attempts,
-            cause: cause.clone(),
-            is_due: false,
-        };
-        let to = WebhookPlace { after, failing_since, ..place };
-        if !self.put(to, Some(dead)).await? {
-            return Ok(false);
-        }
-        self.parts.metrics.webhook_given_up(&name);
-        tracing::error!(
-            alarm = WEBHOOK_DEAD_LETTERS,
-            webhook = name,
-            revision = row.revision,
-            tx_id = %row.tx_id,
-            attempts,
-            cause,
-            "a receiver did not take an event, which is a dead letter now"
-        );
-        Ok(true)
-    }
-
-    /// Stops, because the receiver has said that it is gone.
-    async fn stop(&mut self) -> Result<bool, Error> {
-        let Some(place) = self.place.clone() else { return Ok(false) };
-        let gone = mark(&self.live.webhook);
-        let to = WebhookPlace { after: self.seen, failing_since: None, gone, ..place };
-        if self.put(to, None).await? {
-            self.failing_since = None;
-            tracing::error!(
-                alarm = WEBHOOK_STOPPED,
-                webhook = self.name(),
-                "a receiver has answered 410 Gone: it is sent nothing until it takes a test event or has another url"
-            );
-        }
-        Ok(false)
-    }
-
-    /// Waits until a receiver that was gone has taken a test event.
-    async fn wait_for_return(&mut self) -> Result<(), Error> {
-        while !self.live.is_back.swap(false, Ordering::SeqCst) {
-            self.live.wake.notified().await;
-        }
-        if let Some(place) = self.place.clone() {
-            self.put(WebhookPlace { gone: Vec::new(), ..place }, None).await?;
-            self.live.lock().last_error.clear();
-        }
-        self.may_be_due = true;
-        Ok(())
-    }
-
-    /// Raises the alarm once nothing was taken for a while, and again now and then.
-    fn tell_failing(&mut self, failing: Duration, cause: &str) {
-        let webhook = self.name();
-        tracing::debug!(webhook, cause, "a receiver did not take an event");
-        let is_told = self.told_failing.is_some_and(|told| told.elapsed() < FAILING_MAX);
-        if failing < FAILING_MAX || is_told {
-            return;
-        }
-        let failing_secs = failing.as_secs();
-        tracing::error!(
-            alarm = WEBHOOK_FAILING,
-            webhook,
-            failing_secs,
-            cause,
-            "a receiver takes no events: they are sent again"
-        );
-        self.told_failing = Some(Instant::now());
-    }
-
-    /// Tells that events behind a revision, up to another one, are not there any more.
-    fn tell_missed(&self, after: u64, up_to: u64, why: &str) {
-        let webhook = self.name();
-        self.parts.metrics.webhook_missed(webhook);
-        tracing::error!(
-            alarm = WEBHOOK_MISSED,
-            webhook,
-            after_revision = after,
-            up_to_revision = up_to,
-            why,
-            "events between these revisions may not have been sent"
-        );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn pauses_grow_up_to_a_bound_by_chance_and_as_the_receiver_asks() {
-        let secs = Duration::from_secs;
-        let whole = |failures| pause_after(failures, secs(300), None, 1023);
-        for (failures, most) in
-            [(1, 1), (2, 2), (3, 4), (8, 128), (9, 256), (10, 300), (4_000, 300)]
-        {
-            let (low, high) = (pause_after(failures, secs(300), None, 0), whole(failures));
-            assert_eq!(low, secs(most) / 2);
-            assert!(high > low && high <= secs(most), "{high:?}");
-        }
-        assert_eq!(pause_after(1, secs(300), Some(secs(17)), 0), secs(17));
-        assert!(pause_after(9, secs(300), Some(secs(17)), 0) > secs(17), "it is no shorter");
-        assert!(pause_after(1, Duration::from_millis(10), None, 1023) <= Duration::from_millis(10));
-    }
-
-    #[test]
-    fn a_receiver_asks_for_a_pause_in_seconds_or_until_a_time_within_an_hour() {
-        let now = Timestamp(784_111_777_000);
-        let asked = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(text));
-            retry_after(&headers, now).map(|pause| pause.as_secs())
-        };
-        assert_eq!(asked("17"), Some(17));
-        assert_eq!(asked("86400"), Some(3600));
-        assert_eq!(asked("Sun, 06 Nov 1994 08:49:47 GMT"), Some(10));
-        assert_eq!(asked("Sun, 06 Nov 1994 08:49:07 GMT"), Some(0), "it has passed");
-        assert_eq!((asked("-1"), asked("soon"), asked("")), (None, None, None));
     }
 }

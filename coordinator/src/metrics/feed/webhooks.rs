@@ -7,7 +7,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
-use super::{Gauge01, Metrics, Registrar, Seconds};
+use super::super::{Gauge01, Metrics, Registrar, Seconds};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WebhookLabel {
@@ -49,18 +49,18 @@ impl Webhooks {
 impl Metrics {
     /// Counts an attempt to send an event.
     pub fn webhook_sent(&self, name: &str, is_taken: bool) {
-        let of = if is_taken { &self.webhooks.delivered } else { &self.webhooks.failed };
+        let of = if is_taken { &self.feed.webhooks.delivered } else { &self.feed.webhooks.failed };
         of.get_or_create_owned(&WebhookLabel::of(name)).inc();
     }
 
     /// Counts an event that was given up.
     pub fn webhook_given_up(&self, name: &str) {
-        self.webhooks.given_up.get_or_create_owned(&WebhookLabel::of(name)).inc();
+        self.feed.webhooks.given_up.get_or_create_owned(&WebhookLabel::of(name)).inc();
     }
 
     /// Counts a gap in what a webhook was sent.
     pub fn webhook_missed(&self, name: &str) {
-        self.webhooks.missed.get_or_create_owned(&WebhookLabel::of(name)).inc();
+        self.feed.webhooks.missed.get_or_create_owned(&WebhookLabel::of(name)).inc();
     }
 
     /// Sets the state of a webhook: its lag, and the time for which its receiver has taken nothing.
@@ -71,22 +71,22 @@ impl Metrics {
         is_stopped: bool,
     ) {
         let label = WebhookLabel::of(name);
-        self.webhooks.lag.get_or_create_owned(&label).set(lag.as_secs_f64());
-        self.webhooks.failing.get_or_create_owned(&label).set(failing.as_secs_f64());
-        self.webhooks.stopped.get_or_create_owned(&label).set(is_stopped.into());
+        self.feed.webhooks.lag.get_or_create_owned(&label).set(lag.as_secs_f64());
+        self.feed.webhooks.failing.get_or_create_owned(&label).set(failing.as_secs_f64());
+        self.feed.webhooks.stopped.get_or_create_owned(&label).set(is_stopped.into());
     }
 
     /// Sets the number of a webhook's dead letters.
     pub fn webhook_dead(&self, name: &str, count: u64) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.webhooks.dead.get_or_create_owned(&WebhookLabel::of(name)).set(count);
+        self.feed.webhooks.dead.get_or_create_owned(&WebhookLabel::of(name)).set(count);
     }
 
     /// Forgets a webhook that is configured no more.
     pub fn webhook_removed(&self, name: &str) {
         let label = WebhookLabel::of(name);
         let Webhooks { delivered, failed, given_up, missed, lag, failing, stopped, dead } =
-            &self.webhooks;
+            &self.feed.webhooks;
         for counter in [delivered, failed, given_up, missed] {
             counter.remove(&label);
         }
