@@ -43,6 +43,18 @@ pub const AUDIT_TAMPERED: &str = "audit_tampered";
 /// Name of the alarm: the feed of events is behind.
 pub const EVENTS_BEHIND: &str = "events_behind";
 
+/// Name of the alarm: the receiver of a webhook takes no events.
+pub const WEBHOOK_FAILING: &str = "webhook_failing";
+
+/// Name of the alarm: a webhook has dead letters.
+pub const WEBHOOK_DEAD_LETTERS: &str = "webhook_dead_letters";
+
+/// Name of the alarm: the receiver of a webhook has said that it is gone.
+pub const WEBHOOK_STOPPED: &str = "webhook_stopped";
+
+/// Name of the alarm: a webhook may not have been sent all events.
+pub const WEBHOOK_MISSED: &str = "webhook_missed";
+
 /// Documentation of an alarm.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
@@ -205,5 +217,37 @@ pub const TABLE: &[Described] = &[
               its file (`SELECT pg_relation_filepath('unanimo.log_news')`), make it again with `REINDEX INDEX \
               CONCURRENTLY unanimo.log_news`: nothing is lost by it. If nothing fails, the database is too slow for the load.",
         cleared: "events of all that is written; it is told once a minute until then",
+    },
+    Described {
+        name: WEBHOOK_FAILING,
+        raised: "The receiver of a [webhook](../notifications.md#webhooks) has taken no event for a minute. The event is sent \
+                 again, and those behind it wait. No other webhook and no transaction waits for it.",
+        act: "The log line and `unanimo webhook list` name the cause. Repair the receiver; `unanimo webhook test` shows \
+              whether it answers. An event that is not taken for `give-up-after` becomes a dead letter.",
+        cleared: "an event that is taken; it is told once a minute until then",
+    },
+    Described {
+        name: WEBHOOK_DEAD_LETTERS,
+        raised: "The receiver of a webhook did not take an event for `give-up-after`: it is kept as a dead letter for \
+                 `events-retention`, and the next event is sent.",
+        act: "`unanimo webhook dead-letters` lists them with their causes. Repair the receiver; then \
+              `unanimo webhook redeliver` has them sent again.",
+        cleared: "nothing; it is told once for each. `unanimo_webhook_dead_letters` counts those that are kept",
+    },
+    Described {
+        name: WEBHOOK_STOPPED,
+        raised: "The receiver of a webhook has answered 410 Gone. It is sent nothing more; its place in the feed is kept.",
+        act: "Take the webhook out of the file. If the receiver is back, `unanimo webhook test` sends it a test event, and once \
+              it takes that, the webhook goes on at its place; so it does with another `url`.",
+        cleared: "a test event that is taken, or another `url`",
+    },
+    Described {
+        name: WEBHOOK_MISSED,
+        raised: "Events that a webhook has not been sent are not there any more: they were purged after `events-retention`, \
+                 or the database has gone back. The line has the revisions between which they were; how many they \
+                 were nobody knows any more. The webhook goes on with the oldest event that is kept.",
+        act: "Compare the receiver's data with `unanimo tx list` for that time. Give `events-retention` more time if receivers \
+              are away for long.",
+        cleared: "nothing; it is told once for each gap",
     },
 ];

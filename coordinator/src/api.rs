@@ -27,6 +27,7 @@ mod stack;
 mod timeline;
 mod uploads;
 mod watch;
+mod webhooks;
 mod work;
 
 /// Bounds on requests and answers, for docs/reference/limits.md.
@@ -63,6 +64,7 @@ use unanimo_proto::v1::participant_directory_service_server::ParticipantDirector
 
 use self::connections::Connections;
 use self::deadline::{Deadline, Late};
+pub(crate) use self::feed::event_json;
 use self::parse::Reading;
 use self::rpc::Rpc;
 pub(crate) use self::stack::Stack;
@@ -112,6 +114,7 @@ pub(crate) struct Api {
     pub(crate) known: Known,
     pub(crate) audit: Trail,
     pub(crate) feed: crate::feed::Follower,
+    pub(crate) webhooks: crate::webhook::Handle,
     pub(crate) options: Arc<Options>,
 }
 

@@ -237,10 +237,14 @@ settings! {
     /// `NAME = "TOKEN"` for each. A token goes over `https://` and to loopback alone. See
     /// [security](../security.md#a-participants-side).
     participant_tokens: FilePath = FilePath::default(), "UNANIMO_PARTICIPANT_TOKENS";
+    /// Webhooks, to which [events](../notifications.md#webhooks) are sent: a TOML file, which is read again when it changes.
+    webhooks: FilePath = FilePath::default(), "UNANIMO_WEBHOOKS";
+    /// Authorities of receivers of webhooks over `https://`: a PEM file. Without it: the public ones.
+    webhook_tls_ca: FilePath = FilePath::default(), "UNANIMO_WEBHOOK_TLS_CA";
     /// Allow what is not safe on a network that others use: `listen` an address that other machines can
     /// reach without certificates of clients, where every program that reaches the port can start, commit and
     /// roll back transactions; the same for `http-listen`; `admin-listen` such an address without TLS; and, with `tls-cert`, endpoints of
-    /// participants on other machines without TLS.
+    /// participants on other machines without TLS; and receivers of webhooks there without it.
     insecure: bool = false, "UNANIMO_INSECURE";
     /// Endpoints that participants may register, separated by commas: `loopback`, `*`, a host,
     /// `*.domain`, or an address with a prefix length. Each but the first two may have a `:port`.

@@ -10,6 +10,7 @@ mod shown;
 mod status;
 mod tls;
 mod traces;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -191,6 +192,9 @@ impl Builder {
         let purging = maintenance::Purge::new(&config, me, &store, &env, &metrics, &audit);
         let feed = maintenance::start(&mut tasks.helpers, (&engine, &journal), &directory, purging);
         tasks.vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));
+        let parts =
+            webhooks::Parts { me, store: &store, env: &env, metrics: &metrics, feed: &feed };
+        let webhooks = webhooks::start(&mut tasks.helpers, tls.webhooks.as_ref(), parts);
         let mut addresses = None;
         let (health, health_service) = tonic_health::server::health_reporter();
         if let Some(sockets) = sockets {
@@ -206,6 +210,7 @@ impl Builder {
                 known: tls.known.clone(),
                 audit: audit.clone(),
                 feed: feed.follower(),
+                webhooks,
                 options: Arc::new(config.api()),
             };
             let stack = api::Stack::new(api);

@@ -1,7 +1,7 @@
 //! Crash points, at which a test can kill the process as `kill -9` does.
 //!
 //! There is one between any two durable steps of the coordinator and a participant, so that a test
-//! can loop over [`POINTS`], [`SAGA_POINTS`], [`AUDIT_POINTS`], [`FEED_POINTS`] and [`ADOPTION_POINTS`] and check the state after a crash at each;
+//! can loop over [`POINTS`], [`SAGA_POINTS`], [`AUDIT_POINTS`], [`FEED_POINTS`], [`WEBHOOK_POINTS`] and [`ADOPTION_POINTS`] and check the state after a crash at each;
 //! `conversion-after-chunk` is passed by a start that brings tables of an earlier version to this one. They
 //! exist only with the feature `failpoints`; without it `crash_point!` expands to nothing.
 
@@ -34,6 +34,11 @@ pub const AUDIT_POINTS: &[&str] = &["audit-before-act", "audit-after-act"];
 /// Crash points around the adding of events to the feed.
 #[cfg(feature = "failpoints")]
 pub const FEED_POINTS: &[&str] = &["feed-before-advance", "feed-after-advance"];
+
+/// Crash points around the sending of an event to a webhook.
+#[cfg(feature = "failpoints")]
+pub const WEBHOOK_POINTS: &[&str] =
+    &["webhook-before-send", "webhook-after-send", "webhook-before-settle"];
 
 /// Crash points between the end of an incarnation and the work of its successor. An incarnation
 /// passes each of them once.

@@ -160,6 +160,8 @@ mod spans;
 #[doc(hidden)]
 pub mod store;
 mod suspension;
+#[doc(hidden)]
+pub mod webhook;
 mod wire;
 
 pub use config::Config;

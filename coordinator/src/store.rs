@@ -1,7 +1,8 @@
 //! The durable state of the coordinator, on PostgreSQL and on SQLite.
 //!
 //! [`Store`] gives access to what is kept, each by a trait of its own: [`Incarnations`],
-//! [`Transactions`], [`Waits`], [`Locks`], [`Endpoints`], [`Audit`], [`Feed`], [`Purge`]. Transitions are written by the [`journal`] alone,
+//! [`Transactions`], [`Waits`], [`Locks`], [`Endpoints`], [`Audit`], [`Feed`],
+//! [`Webhooks`], [`Purge`]. Transitions are written by the [`journal`] alone,
 //! through [`Store::batch_writer`].
 //!
 //! Two rules hold for all of it. A write names its [`Incarnation`] and has no effect once that
@@ -32,6 +33,7 @@ mod rows;
 mod sqlite;
 mod transactions;
 mod waits;
+mod webhooks;
 
 pub use audit::{Audit, AuditEnds, AuditLink, AuditRange, AuditRow};
 pub use batch::{BatchError, BatchWriter, Cause, Earlier, GidHolder, Life, Write, Written};
@@ -51,6 +53,7 @@ pub use transactions::{
     Stored, Transactions, Unreadable,
 };
 pub use waits::{Asleep, WAITS_COUNT_MAX, Wait, Waits};
+pub use webhooks::{DeadLetter, WebhookPlace, Webhooks};
 
 /// Durable state, by what is kept. Every request runs to its end in a task that nobody cancels, or
 /// its connection is thrown away: see [`Postgres`].
@@ -82,6 +85,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Numbered events of all transactions.
     fn feed(&self) -> &dyn Feed;
+
+    /// Places of webhooks in the feed, and what their receivers did not take.
+    fn webhooks(&self) -> &dyn Webhooks;
 
     /// Removal of old transactions.
     fn purge(&self) -> &dyn Purge;

@@ -68,6 +68,7 @@ mod unreadable;
 pub(crate) mod uploads;
 mod waits;
 mod watches;
+mod webhooks;
 mod went_back;
 mod why;
 

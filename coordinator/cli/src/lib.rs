@@ -29,6 +29,7 @@ mod token;
 mod top;
 mod tx;
 mod view;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -75,6 +76,7 @@ enum Command {
     Config(config::Args),
     Tx(tx::Args),
     Events(events::Args),
+    Webhook(webhook::Args),
     Top(top::Args),
     Saga(saga::Args),
     Replay(replay::Args),
@@ -107,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(args),
         Command::Tx(args) => tx::run(args),
         Command::Events(args) => events::run(args),
+        Command::Webhook(args) => webhook::run(args),
         Command::Top(args) => top::run(&args),
         Command::Saga(args) => saga::run(args),
         Command::Replay(args) => replay::run(&args),
@@ -134,6 +137,7 @@ fn read_no_unknown_variable(command: &Command) -> Result<(), error::Error> {
         | Command::Config(_)
         | Command::Tx(_)
         | Command::Events(_)
+        | Command::Webhook(_)
         | Command::Top(_)
         | Command::Saga(_)
         | Command::Audit(_) => true,

@@ -88,7 +88,9 @@ late! {
     v1::ListTransactionsResponse, v1::ExportTransactionResponse, v1::InquireBranchesResponse,
     v1::GetServerInfoResponse, v1::RegisterEndpointResponse, v1::DeregisterEndpointResponse,
     v1::ListParticipantsResponse, v1::RetryTransactionResponse, v1::ResolveBranchResponse,
-    v1::ForgetTransactionResponse, v1::ListAuditResponse, Watching, Following;
+    v1::ForgetTransactionResponse, v1::ListAuditResponse, v1::ListWebhooksResponse,
+    v1::ListDeadLettersResponse, v1::RedeliverEventsResponse, v1::TestWebhookResponse, Watching,
+    Following;
     SubmitTransactionResponse, CommitTransactionResponse, RollbackTransactionResponse
 }
 

@@ -18,7 +18,9 @@ use unanimo_core::{
 pub(super) use self::held::still_held;
 pub(super) use self::reasons::Reason;
 pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
-pub(super) use self::reasons::{issuer_unavailable, revision_unknown, too_many_streams};
+pub(super) use self::reasons::{
+    issuer_unavailable, revision_unknown, too_many_streams, too_many_tests, webhook_unknown,
+};
 use super::convert;
 use crate::audit::Unwritten;
 use crate::identity::TooMany;

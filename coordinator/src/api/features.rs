@@ -124,6 +124,10 @@ requires!(
     ResolveBranchRequest,
     ForgetTransactionRequest,
     ListAuditRequest,
+    ListWebhooksRequest,
+    ListDeadLettersRequest,
+    RedeliverEventsRequest,
+    TestWebhookRequest,
 );
 
 impl Requires for v1::GetServerInfoRequest {

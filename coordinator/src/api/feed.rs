@@ -136,7 +136,7 @@ fn kind_of(kind: i32) -> Option<Kind> {
     Kind::ALL.iter().copied().find(|of| kind_to_wire(*of) == kind)
 }
 
-fn kind_to_wire(kind: Kind) -> v1::TransactionEventKind {
+pub(super) fn kind_to_wire(kind: Kind) -> v1::TransactionEventKind {
     match kind {
         Kind::Committed => v1::TransactionEventKind::Committed,
         Kind::Aborted => v1::TransactionEventKind::Aborted,
@@ -146,7 +146,12 @@ fn kind_to_wire(kind: Kind) -> v1::TransactionEventKind {
     }
 }
 
-fn shown(row: &FeedRow, event: Event) -> v1::TransactionEvent {
+/// Makes JSON of an event, as it is told over HTTP; nothing of one that cannot be read.
+pub(crate) fn event_json(row: &FeedRow) -> Option<Vec<u8>> {
+    super::http::json_of(&shown(row, Event::read(&row.body)?))
+}
+
+pub(super) fn shown(row: &FeedRow, event: Event) -> v1::TransactionEvent {
     let mode = match event.mode.as_str() {
         "2pc" => v1::Mode::TwoPhaseCommit,
         "tcc" => v1::Mode::Tcc,

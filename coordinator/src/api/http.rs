@@ -60,6 +60,12 @@ pub(crate) struct Http {
     callers: Callers,
 }
 
+/// Makes JSON of a message of the contract, as an answer has it.
+pub(crate) fn json_of<M: prost::Name>(message: &M) -> Option<Vec<u8>> {
+    let descriptor = descriptors::POOL.get_message_by_name(&M::full_name())?;
+    answer::json(&descriptor, &message.encode_to_vec()).ok()
+}
+
 type Answered = Result<Response<Body>, Response<Body>>;
 
 impl Http {

@@ -140,4 +140,12 @@ serve! {
             = forget_one;
     list_audit:
         ListAudit(v1::ListAuditRequest) -> v1::ListAuditResponse = audit_page;
+    list_webhooks:
+        ListWebhooks(v1::ListWebhooksRequest) -> v1::ListWebhooksResponse = webhooks;
+    list_dead_letters:
+        ListDeadLetters(v1::ListDeadLettersRequest) -> v1::ListDeadLettersResponse = dead_letters;
+    redeliver_events:
+        RedeliverEvents(v1::RedeliverEventsRequest) -> v1::RedeliverEventsResponse = redeliver;
+    test_webhook:
+        TestWebhook(v1::TestWebhookRequest) -> v1::TestWebhookResponse = test_one_webhook;
 }

@@ -63,6 +63,10 @@ rpcs! {
         ResolveBranch: Operator;
         ForgetTransaction: Operator;
         ListAudit: Operator | Viewer;
+        ListWebhooks: Operator | Viewer;
+        ListDeadLetters: Operator | Viewer;
+        RedeliverEvents: Operator;
+        TestWebhook: Operator;
     }
 }
 

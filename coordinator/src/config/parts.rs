@@ -121,6 +121,15 @@ impl Config {
         }
     }
 
+    /// Files for the way to receivers of webhooks.
+    pub(crate) fn webhook_tls(&self) -> ClientFiles {
+        let files = ClientFiles::new();
+        match self.webhook_tls_ca.path() {
+            Some(ca) => files.ca(ca),
+            None => files,
+        }
+    }
+
     /// Files for the calls to participants.
     pub(crate) fn participant_tls(&self) -> ClientFiles {
         let mut files = ClientFiles::new();

@@ -133,6 +133,11 @@ impl Config {
             rules.check(together, cert, || format!("must be set together with {key}"));
         }
         rules.check(
+            self.webhooks.is_set() || !self.webhook_tls_ca.is_set(),
+            "webhook-tls-ca",
+            || "needs webhooks".to_owned(),
+        );
+        rules.check(
             self.tls_cert.is_set() || !self.tls_client_ca.is_set(),
             "tls-client-ca",
             || "needs tls-cert and tls-key".to_owned(),

@@ -185,10 +185,13 @@ impl Purge {
         let before = Timestamp(now.0.saturating_sub(retention));
         for _ in 0..EVENT_PURGES_MAX {
             match self.store.feed().purge(self.me, before).await {
-                Ok(0) => return,
+                Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => return warn_failed(&error),
             }
+        }
+        if let Err(error) = self.store.webhooks().purge_dead(self.me, before).await {
+            warn_failed(&error);
         }
     }
 

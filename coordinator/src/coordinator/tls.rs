@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::participants::directory::Directory;
 use crate::participants::tokens::Tokens;
 use crate::store::Store;
+use crate::webhook;
 
 /// Settings of the servers' TLS, as the audit names them.
 const TLS_SETTINGS: &str = "tls-cert, tls-client-ca";
@@ -32,6 +33,7 @@ pub(super) struct Tls {
     participants: Client,
     tokens: Tokens,
     pub(super) known: Known,
+    pub(super) webhooks: Option<webhook::Files>,
 }
 
 impl Tls {
@@ -57,6 +59,7 @@ impl Tls {
                 addresses: Shares::new(config.shares_of_addresses()),
                 denials: Arc::default(),
             },
+            webhooks: config.webhooks.path().map(|path| webhooks(path, config)).transpose()?,
         })
     }
 
@@ -126,6 +129,10 @@ impl Tls {
             self.tokens.on_change(move |before, now| changed(&before, &now));
         });
         started(trail, "participant-tokens", tokens.map(|told| (told, Fingerprint::Kept)));
+        if let Some(webhooks) = &self.webhooks {
+            webhooks.on_change(changes("webhooks"));
+            started(trail, "webhooks", Some((webhooks.told(), Fingerprint::Kept)));
+        }
         let in_use = match (&self.server, self.demands_certificates) {
             (None, _) => return trail.besides(audit::changed(TLS_SETTINGS, NOT_SET)),
             (Some(_), false) => "in use from the start: tls-cert",
@@ -148,6 +155,7 @@ impl Tls {
                 self.tokens.stale(),
                 self.known.identities.as_ref().and_then(|file| file.stale()),
                 self.known.issuer.as_ref().and_then(Issuer::stale),
+                self.webhooks.as_ref().and_then(webhook::Files::stale),
             ];
             metrics.files_not_used(stale.iter().flatten().count());
             if let Some(issuer) = &self.known.issuer {
@@ -164,6 +172,10 @@ fn started(trail: &Trail, setting: &str, told: Option<(AllTold, Fingerprint)>) {
         Some((told, fingerprint)) => trail.later(audit::started(setting, &told, fingerprint)),
         None => trail.besides(audit::changed(setting, NOT_SET)),
     }
+}
+
+fn webhooks(path: &Path, config: &Config) -> Result<webhook::Files, Error> {
+    webhook::Files::load(path, Client::load(config.webhook_tls())?, config.insecure)
 }
 
 fn identities(path: &Path) -> Result<Arc<Reload<Identities>>, Error> {

@@ -1,4 +1,6 @@
-//! Metrics of the feed of events.
+//! Metrics of the feed of events, and of webhooks.
+
+mod webhooks;
 
 use std::time::Duration;
 
@@ -18,12 +20,14 @@ struct KindLabel {
 pub(super) struct Feed {
     events: Family<KindLabel, Counter>,
     lag: Seconds,
+    webhooks: webhooks::Webhooks,
 }
 
 impl Feed {
     pub(super) fn register(&self, all: &mut Registrar<'_>) {
         all.add("unanimo_events_total", self.events.clone());
         all.add("unanimo_events_lag_seconds", self.lag.clone());
+        self.webhooks.register(all);
     }
 }
 

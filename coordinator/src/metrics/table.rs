@@ -140,6 +140,30 @@ table! {
     unanimo_events_lag_seconds: "gauge" [""]
         "Time for which the feed of events has lacked something that is written, in seconds; 0 while it lacks nothing",
         alert "above 60: the log names the cause";
+    unanimo_webhook_delivered_total: "counter" ["webhook"]
+        "Events that the receiver of a webhook has taken, dead letters that were sent again included",
+        alert "";
+    unanimo_webhook_failed_total: "counter" ["webhook"]
+        "Attempts to send an event to a webhook that failed; the event is sent again",
+        alert "";
+    unanimo_webhook_given_up_total: "counter" ["webhook"]
+        "Events that a receiver did not take within `give-up-after`; each also logs the alarm `webhook_dead_letters`",
+        alert "it grows";
+    unanimo_webhook_missed_total: "counter" ["webhook"]
+        "Gaps in what a webhook was sent, because events were purged before; each also logs the alarm `webhook_missed`",
+        alert "it grows";
+    unanimo_webhook_lag_seconds: "gauge" ["webhook"]
+        "Age of the event that a webhook is sent next, in seconds; 0 if there is none",
+        alert "above ten minutes";
+    unanimo_webhook_failing_seconds: "gauge" ["webhook"]
+        "Time for which the receiver of a webhook has taken nothing, in seconds; 0 if the last attempt succeeded",
+        alert "above 60: the log names the cause";
+    unanimo_webhook_stopped: "gauge" ["webhook"]
+        "1 if the receiver of a webhook has answered 410 Gone, and is sent nothing, otherwise 0",
+        alert "1";
+    unanimo_webhook_dead_letters: "gauge" ["webhook"]
+        "Dead letters of a webhook that are kept",
+        alert "above 0: look at them, and have them sent again";
     unanimo_write_refused_total: "counter" [""]
         "Transactions whose row the database refused; each also logs the alarm `write_refused`",
         alert "above 0";

@@ -43,6 +43,7 @@ mod schema;
 mod session;
 mod sessions;
 mod transactions;
+mod webhooks;
 
 pub(in crate::store) use self::schema::Opening;
 
@@ -61,7 +62,7 @@ use self::sessions::{Proof, Sessions};
 use super::nonces::Nonces;
 use super::{
     Audit, BatchWriter, Endpoints, Error, Feed, Incarnations, Locks, Purge, Store, Transactions,
-    Waits,
+    Waits, Webhooks,
 };
 
 /// Options of the connections to the server.
@@ -220,6 +221,10 @@ impl Store for Postgres {
     }
 
     fn feed(&self) -> &dyn Feed {
+        self
+    }
+
+    fn webhooks(&self) -> &dyn Webhooks {
         self
     }
 

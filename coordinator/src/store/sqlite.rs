@@ -21,6 +21,7 @@ mod purge;
 mod schema;
 mod transactions;
 mod waits;
+mod webhooks;
 mod work;
 
 pub(in crate::store) use self::schema::Opening;
@@ -42,7 +43,7 @@ use self::opened::Opened;
 use super::nonces::Nonces;
 use super::{
     Audit, BatchWriter, Endpoints, Error, Feed, Incarnations, Locks, Purge, Store, Transactions,
-    Waits,
+    Waits, Webhooks,
 };
 
 /// Longest wait of a writer for another one of this process. A batch takes milliseconds.
@@ -267,6 +268,10 @@ impl Store for Sqlite {
     }
 
     fn feed(&self) -> &dyn Feed {
+        self
+    }
+
+    fn webhooks(&self) -> &dyn Webhooks {
         self
     }
 

@@ -5521,6 +5521,255 @@ impl ::prost::Name for AuditEntry {
         "/unanimo.v1.AuditEntry".into()
     }
 }
+/// Asks for the webhooks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListWebhooksRequest {
+    /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "1")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for ListWebhooksRequest {
+    const NAME: &'static str = "ListWebhooksRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ListWebhooksRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ListWebhooksRequest".into()
+    }
+}
+/// The webhooks.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListWebhooksResponse {
+    /// All that are configured, by name.
+    #[prost(message, repeated, tag = "1")]
+    pub webhooks: ::prost::alloc::vec::Vec<Webhook>,
+}
+impl ::prost::Name for ListWebhooksResponse {
+    const NAME: &'static str = "ListWebhooksResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ListWebhooksResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ListWebhooksResponse".into()
+    }
+}
+/// A webhook, as it is configured, and how far it is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Webhook {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Scheme, host and port of its receiver; the rest may be a secret.
+    #[prost(string, tag = "2")]
+    pub url: ::prost::alloc::string::String,
+    /// Kinds of events that are sent; none means all.
+    #[prost(enumeration = "TransactionEventKind", repeated, tag = "3")]
+    pub kinds: ::prost::alloc::vec::Vec<i32>,
+    /// Beginning of the gids of which events are sent.
+    #[prost(string, tag = "4")]
+    pub gid_prefix: ::prost::alloc::string::String,
+    /// Participant of the transactions of which events are sent; empty for any.
+    #[prost(string, tag = "5")]
+    pub participant: ::prost::alloc::string::String,
+    /// Its state.
+    #[prost(enumeration = "WebhookState", tag = "6")]
+    pub state: i32,
+    /// Events up to this revision were taken, are dead letters, or were not asked for.
+    #[prost(uint64, tag = "7")]
+    pub revision: u64,
+    /// Since when its receiver has taken nothing; absent unless it is FAILING.
+    #[prost(message, optional, tag = "8")]
+    pub failing_since: ::core::option::Option<::prost_types::Timestamp>,
+    /// The last failure; empty if the last attempt succeeded.
+    #[prost(string, tag = "9")]
+    pub last_error: ::prost::alloc::string::String,
+    /// When the event happened that is to be taken next; absent if there is none.
+    #[prost(message, optional, tag = "10")]
+    pub next_occurred_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Number of its dead letters.
+    #[prost(uint64, tag = "11")]
+    pub dead_letters: u64,
+}
+impl ::prost::Name for Webhook {
+    const NAME: &'static str = "Webhook";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.Webhook".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.Webhook".into()
+    }
+}
+/// Asks for dead letters.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDeadLettersRequest {
+    /// The webhook, which need not be configured any more; empty for all.
+    #[prost(string, tag = "1")]
+    pub webhook: ::prost::alloc::string::String,
+    /// At most this many; 0 means 50, and more than 500 means 500. A page holds fewer where more would
+    /// not fit into a message.
+    #[prost(uint32, tag = "2")]
+    pub page_size: u32,
+    /// `next_page_token` of the page before, with the same webhook; empty for the first.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "4")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for ListDeadLettersRequest {
+    const NAME: &'static str = "ListDeadLettersRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ListDeadLettersRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ListDeadLettersRequest".into()
+    }
+}
+/// A page of dead letters.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListDeadLettersResponse {
+    /// Dead letters by the name of their webhook and their revision.
+    #[prost(message, repeated, tag = "1")]
+    pub dead_letters: ::prost::alloc::vec::Vec<DeadLetter>,
+    /// Token of the next page; empty after the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListDeadLettersResponse {
+    const NAME: &'static str = "ListDeadLettersResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ListDeadLettersResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ListDeadLettersResponse".into()
+    }
+}
+/// An event that a receiver did not take, and that was given up. It is kept for the setting `events-retention`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeadLetter {
+    /// Name of the webhook.
+    #[prost(string, tag = "1")]
+    pub webhook: ::prost::alloc::string::String,
+    /// The event; its `revision` names the dead letter. Of one that cannot be read `revision` and `tx_id` alone.
+    #[prost(message, optional, tag = "2")]
+    pub event: ::core::option::Option<TransactionEvent>,
+    /// When it was given up.
+    #[prost(message, optional, tag = "3")]
+    pub died_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// How often it was sent.
+    #[prost(uint32, tag = "4")]
+    pub attempts: u32,
+    /// The last failure.
+    #[prost(string, tag = "5")]
+    pub last_error: ::prost::alloc::string::String,
+    /// It is to be sent again, and was not yet.
+    #[prost(bool, tag = "6")]
+    pub due: bool,
+}
+impl ::prost::Name for DeadLetter {
+    const NAME: &'static str = "DeadLetter";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.DeadLetter".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.DeadLetter".into()
+    }
+}
+/// Asks to send dead letters again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RedeliverEventsRequest {
+    /// The webhook, which must be configured.
+    #[prost(string, tag = "1")]
+    pub webhook: ::prost::alloc::string::String,
+    /// Revision of the dead letter; 0 for all of the webhook.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+    /// Name of the operator; at most 128 bytes.
+    #[prost(string, tag = "3")]
+    pub operator: ::prost::alloc::string::String,
+    /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "4")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for RedeliverEventsRequest {
+    const NAME: &'static str = "RedeliverEventsRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.RedeliverEventsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.RedeliverEventsRequest".into()
+    }
+}
+/// They are durably to be sent again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RedeliverEventsResponse {
+    /// Number of dead letters; 0 if there is none.
+    #[prost(uint64, tag = "1")]
+    pub count: u64,
+}
+impl ::prost::Name for RedeliverEventsResponse {
+    const NAME: &'static str = "RedeliverEventsResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.RedeliverEventsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.RedeliverEventsResponse".into()
+    }
+}
+/// Asks to send a test event.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TestWebhookRequest {
+    /// The webhook, which must be configured.
+    #[prost(string, tag = "1")]
+    pub webhook: ::prost::alloc::string::String,
+    /// Name of the operator; at most 128 bytes.
+    #[prost(string, tag = "2")]
+    pub operator: ::prost::alloc::string::String,
+    /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "3")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for TestWebhookRequest {
+    const NAME: &'static str = "TestWebhookRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.TestWebhookRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.TestWebhookRequest".into()
+    }
+}
+/// What came of a test event.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TestWebhookResponse {
+    /// The receiver has taken it.
+    #[prost(bool, tag = "1")]
+    pub taken: bool,
+    /// Why not; empty if it has.
+    #[prost(string, tag = "2")]
+    pub error: ::prost::alloc::string::String,
+    /// Identifier of the event that was sent.
+    #[prost(string, tag = "3")]
+    pub event_id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for TestWebhookResponse {
+    const NAME: &'static str = "TestWebhookResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.TestWebhookResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.TestWebhookResponse".into()
+    }
+}
 /// End of a branch, as an operator found or made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -5599,6 +5848,43 @@ impl AuditKind {
             "AUDIT_KIND_DENIED" => Some(Self::Denied),
             "AUDIT_KIND_CHANGED" => Some(Self::Changed),
             "AUDIT_KIND_PURGED" => Some(Self::Purged),
+            _ => None,
+        }
+    }
+}
+/// State of a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WebhookState {
+    /// Never sent.
+    Unspecified = 0,
+    /// Its receiver takes events, as far as is known.
+    Delivering = 1,
+    /// The last attempt failed; it is repeated.
+    Failing = 2,
+    /// Its receiver has said that it is gone: nothing is sent.
+    Stopped = 3,
+}
+impl WebhookState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WEBHOOK_STATE_UNSPECIFIED",
+            Self::Delivering => "WEBHOOK_STATE_DELIVERING",
+            Self::Failing => "WEBHOOK_STATE_FAILING",
+            Self::Stopped => "WEBHOOK_STATE_STOPPED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WEBHOOK_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "WEBHOOK_STATE_DELIVERING" => Some(Self::Delivering),
+            "WEBHOOK_STATE_FAILING" => Some(Self::Failing),
+            "WEBHOOK_STATE_STOPPED" => Some(Self::Stopped),
             _ => None,
         }
     }
@@ -5805,6 +6091,111 @@ pub mod operator_service_client {
                 .insert(GrpcMethod::new("unanimo.v1.OperatorService", "ListAudit"));
             self.inner.unary(req, path, codec).await
         }
+        /// Lists the webhooks that are configured, and how far each is. Caller: operator, viewer.
+        pub async fn list_webhooks(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListWebhooksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWebhooksResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/unanimo.v1.OperatorService/ListWebhooks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("unanimo.v1.OperatorService", "ListWebhooks"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists events that receivers of webhooks did not take, and that were given up. Caller: operator, viewer.
+        pub async fn list_dead_letters(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListDeadLettersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDeadLettersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/unanimo.v1.OperatorService/ListDeadLetters",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("unanimo.v1.OperatorService", "ListDeadLetters"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has dead letters of a webhook sent again, once each. What is not taken stays a dead letter. Caller: operator.
+        pub async fn redeliver_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RedeliverEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RedeliverEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/unanimo.v1.OperatorService/RedeliverEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("unanimo.v1.OperatorService", "RedeliverEvents"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sends a test event to the receiver of a webhook, once, and answers what came of it. A receiver that had said
+        /// that it is gone is sent events again once it takes one. Caller: operator.
+        pub async fn test_webhook(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TestWebhookRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TestWebhookResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/unanimo.v1.OperatorService/TestWebhook",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("unanimo.v1.OperatorService", "TestWebhook"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -5853,6 +6244,39 @@ pub mod operator_service_server {
             request: tonic::Request<super::ListAuditRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListAuditResponse>,
+            tonic::Status,
+        >;
+        /// Lists the webhooks that are configured, and how far each is. Caller: operator, viewer.
+        async fn list_webhooks(
+            &self,
+            request: tonic::Request<super::ListWebhooksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWebhooksResponse>,
+            tonic::Status,
+        >;
+        /// Lists events that receivers of webhooks did not take, and that were given up. Caller: operator, viewer.
+        async fn list_dead_letters(
+            &self,
+            request: tonic::Request<super::ListDeadLettersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDeadLettersResponse>,
+            tonic::Status,
+        >;
+        /// Has dead letters of a webhook sent again, once each. What is not taken stays a dead letter. Caller: operator.
+        async fn redeliver_events(
+            &self,
+            request: tonic::Request<super::RedeliverEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RedeliverEventsResponse>,
+            tonic::Status,
+        >;
+        /// Sends a test event to the receiver of a webhook, once, and answers what came of it. A receiver that had said
+        /// that it is gone is sent events again once it takes one. Caller: operator.
+        async fn test_webhook(
+            &self,
+            request: tonic::Request<super::TestWebhookRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TestWebhookResponse>,
             tonic::Status,
         >;
     }
@@ -6104,6 +6528,188 @@ pub mod operator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListAuditSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/unanimo.v1.OperatorService/ListWebhooks" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListWebhooksSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::ListWebhooksRequest>
+                    for ListWebhooksSvc<T> {
+                        type Response = super::ListWebhooksResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListWebhooksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::list_webhooks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListWebhooksSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/unanimo.v1.OperatorService/ListDeadLetters" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListDeadLettersSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::ListDeadLettersRequest>
+                    for ListDeadLettersSvc<T> {
+                        type Response = super::ListDeadLettersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListDeadLettersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::list_dead_letters(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListDeadLettersSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/unanimo.v1.OperatorService/RedeliverEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct RedeliverEventsSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::RedeliverEventsRequest>
+                    for RedeliverEventsSvc<T> {
+                        type Response = super::RedeliverEventsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RedeliverEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::redeliver_events(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RedeliverEventsSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/unanimo.v1.OperatorService/TestWebhook" => {
+                    #[allow(non_camel_case_types)]
+                    struct TestWebhookSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::TestWebhookRequest>
+                    for TestWebhookSvc<T> {
+                        type Response = super::TestWebhookResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TestWebhookRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::test_webhook(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TestWebhookSvc(inner);
                         let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

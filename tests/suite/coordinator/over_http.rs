@@ -141,7 +141,9 @@ impl Call {
 fn lasting(mut value: Value) -> Value {
     match &mut value {
         Value::Object(fields) => {
-            for name in ["revision", "lastSeenAt", "waiting", "timeline", "lastAt", "count"] {
+            for name in
+                ["revision", "lastSeenAt", "waiting", "timeline", "lastAt", "count", "eventId"]
+            {
                 fields.remove(name);
             }
             for field in fields.values_mut() {
@@ -289,6 +291,15 @@ pub(super) fn calls(tx_id: &str, held: &str, cluster_id: &str) -> Vec<Call> {
         ),
         post("ForgetTransaction", format!("/v1/tx/{held}:forget"), of_held, note),
         get("ListAudit", "/v1/audit".into(), json!({}), json!({"pageSize": 2})),
+        get("ListDeadLetters", "/v1/dead-letters".into(), json!({}), json!({"webhook": "hook"})),
+        post(
+            "RedeliverEvents",
+            "/v1/webhooks/hook:redeliver".into(),
+            json!({"webhook": "hook"}),
+            json!({"revision": "7"}),
+        ),
+        post("TestWebhook", "/v1/webhooks/hook:test".into(), json!({"webhook": "hook"}), json!({})),
+        get("ListWebhooks", "/v1/webhooks".into(), json!({}), json!({})),
         post(
             "RegisterEndpoint",
             "/v1/participants/q:register".into(),
@@ -310,6 +321,9 @@ pub(super) fn calls(tx_id: &str, held: &str, cluster_id: &str) -> Vec<Call> {
 async fn every_rpc_over_http_equals_its_answer_over_grpc() {
     let mut config = super::config(&super::sqlite_url());
     config.history = "all".parse().unwrap();
+    // Nobody receives there, and no event is sent.
+    let hooks = super::webhooks::unreachable();
+    config.webhooks = hooks.to_str().unwrap().parse().unwrap();
     let world = World::start(config).await;
     let begin = json!({"gid": "begun:one", "mode": "MODE_TCC"});
     let begun = over_grpc(&world, "BeginTransaction", &begin).await.unwrap();

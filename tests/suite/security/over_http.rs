@@ -63,6 +63,10 @@ fn request(rpc: &str, of: &Begun) -> (&'static str, String, Value) {
         }
         "ForgetTransaction" => ("POST", format!("{tx}:forget"), act),
         "ListAudit" => ("GET", "/v1/audit".into(), Value::Null),
+        "ListWebhooks" => ("GET", "/v1/webhooks".into(), Value::Null),
+        "ListDeadLetters" => ("GET", "/v1/dead-letters".into(), Value::Null),
+        "RedeliverEvents" => ("POST", "/v1/webhooks/none:redeliver".into(), json!({})),
+        "TestWebhook" => ("POST", "/v1/webhooks/none:test".into(), json!({})),
         other => panic!("the table has {other}, which no call is written for"),
     }
 }
@@ -87,6 +91,7 @@ async fn found(world: &World, header: &str, rpc: &str, of: &Begun) -> (&'static 
         _ => "none",
     };
     let word = match reply.code {
+        404 if reply.body.contains("\"reason\":\"WEBHOOK_UNKNOWN\"") => "yes",
         404 => "NOT_FOUND",
         200 if is_missing => "NOT_FOUND",
         403 => "DENIED",

@@ -12,7 +12,7 @@ use unanimo_coordinator::cluster::birth::Candidate;
 use unanimo_coordinator::cluster::lease;
 use unanimo_coordinator::store::{
     self, Audit, BatchWriter, Endpoints, Error, Feed, IncarnationList, Incarnations,
-    LiveIncarnation, Locks, PostgresOptions, Purge, Store, Transactions, Waits,
+    LiveIncarnation, Locks, PostgresOptions, Purge, Store, Transactions, Waits, Webhooks,
 };
 use unanimo_core::Incarnation;
 use unanimo_tests::postgres::Server;
@@ -230,6 +230,9 @@ impl Store for Waking {
     }
     fn feed(&self) -> &dyn Feed {
         self.store.feed()
+    }
+    fn webhooks(&self) -> &dyn Webhooks {
+        self.store.webhooks()
     }
     fn purge(&self) -> &dyn Purge {
         self.store.purge()

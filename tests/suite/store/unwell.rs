@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use unanimo_coordinator::store::{
     Audit, BatchError, BatchWriter, Endpoints, Error, Feed, Incarnations, Locks, Purge, Store,
-    Transactions, Waits, Write, Written,
+    Transactions, Waits, Webhooks, Write, Written,
 };
 use unanimo_core::Incarnation;
 
@@ -137,6 +137,9 @@ impl Store for Unwell {
     }
     fn feed(&self) -> &dyn Feed {
         self.store.feed()
+    }
+    fn webhooks(&self) -> &dyn Webhooks {
+        self.store.webhooks()
     }
     fn purge(&self) -> &dyn Purge {
         self.store.purge()

@@ -19,7 +19,7 @@ struct Modules {
 const MODULES: &[Modules] = &[
     Modules {
         krate: "unanimo-coordinator",
-        modules: &["audit", "feed", "store", "participants", "cluster"],
+        modules: &["audit", "feed", "store", "participants", "cluster", "webhook"],
         may_not_use: &["engine", "api", "admin", "coordinator", "cli"],
     },
     Modules {

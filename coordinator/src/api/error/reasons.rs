@@ -129,6 +129,8 @@ reasons! {
         "No transaction has this gid: it was never seen, or was purged after the gid retention, which GetServerInfo tells.";
     RevisionUnknown = "REVISION_UNKNOWN", OutOfRange, final, None,
         "Events behind the revision of WatchTransactions were purged, or there is no such revision: the database is another one, has gone back, or was restored, and other events have followed. `oldest` in the metadata is the revision from which on all events are kept, `last` that of the last one. Begin with `after_revision` = `oldest`, and take into account that events were missed.";
+    WebhookUnknown = "WEBHOOK_UNKNOWN", NotFound, final, None,
+        "No webhook of this name is configured: the file of the setting `webhooks` has none, or cannot be used since it has changed.";
     OtherCluster = "OTHER_CLUSTER", FailedPrecondition, final, None,
         "The branches of InquireBranches belong to another coordinator group; `cluster_id` in the metadata names the one that was asked. Nothing can be told of them.";
     OtherDatabase = "OTHER_DATABASE", FailedPrecondition, final, None,
@@ -142,7 +144,7 @@ reasons! {
     ParticipantFailing = "PARTICIPANT_FAILING", Unavailable, retry, None,
         "A branch names a participant whose last calls have all failed; the message has the last error. Nothing was stored. The coordinator tries the participant from time to time, and takes new work for it after the first answer; now and then such a request is taken as the try.";
     Overloaded = "OVERLOADED", ResourceExhausted, retry, None,
-        "Too much is in flight, altogether or with one participant; or as many participants are registered as may be, or a participant has as many endpoints as it may have. Nothing was stored. Come back after the delay in `RetryInfo`.";
+        "Too much is in flight, altogether or with one participant; or as many participants are registered as may be, or a participant has as many endpoints as it may have; or as many streams of events are open as may be, altogether or of this caller; or as many acts of operators or tests of webhooks are under way as may be. Nothing was stored. Come back after the delay in `RetryInfo`.";
     IdentityLimited = "IDENTITY_LIMITED", ResourceExhausted, retry, None,
         "The caller's identity has called more often than `identity-rate`, or has as many calls under way as `identity-calls`. Nothing of the call was read. Come back after the delay in `RetryInfo`. Others are not affected.";
     AddressLimited = "ADDRESS_LIMITED", ResourceExhausted, retry, None,
@@ -245,4 +247,15 @@ pub(in crate::api) fn too_many_streams() -> Status {
 /// Nobody can tell yet whether a token is good.
 pub(in crate::api) fn issuer_unavailable(why: &str) -> Status {
     Reason::IssuerUnavailable.status(why)
+}
+
+/// As many tests of webhooks are under way as may be.
+pub(in crate::api) fn too_many_tests() -> Status {
+    Reason::Overloaded.status("as many tests of webhooks are under way as may be: nothing was sent")
+}
+
+/// No webhook of this name is configured.
+pub(in crate::api) fn webhook_unknown(name: &str) -> Status {
+    let message = format!("no webhook {name} is configured in the file of the setting webhooks");
+    Reason::WebhookUnknown.status(message)
 }

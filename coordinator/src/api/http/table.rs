@@ -62,6 +62,10 @@ routes! {
     ForgetTransaction: POST "/v1/tx/{tx_id}:forget";
     InquireBranches: POST "/v1/branches:inquire";
     ListAudit: GET "/v1/audit";
+    ListWebhooks: GET "/v1/webhooks";
+    RedeliverEvents: POST "/v1/webhooks/{webhook}:redeliver";
+    TestWebhook: POST "/v1/webhooks/{webhook}:test";
+    ListDeadLetters: GET "/v1/dead-letters";
     ListParticipants: GET "/v1/participants";
     RegisterEndpoint: POST "/v1/participants/{participant}:register";
     DeregisterEndpoint: POST "/v1/participants/{participant}:deregister";

@@ -10,7 +10,7 @@ use unanimo_core::Incarnation;
 
 use crate::store::{
     self, Audit, AuditEnds, AuditLink, AuditRange, AuditRow, BatchWriter, Endpoints, Error, Feed,
-    Incarnations, Locks, PostgresOptions, Purge, Store, Transactions, Waits,
+    Incarnations, Locks, PostgresOptions, Purge, Store, Transactions, Waits, Webhooks,
 };
 
 /// The store. Cheap to clone.
@@ -195,6 +195,9 @@ impl Store for Kept {
     }
     fn feed(&self) -> &dyn Feed {
         self.store.feed()
+    }
+    fn webhooks(&self) -> &dyn Webhooks {
+        self.store.webhooks()
     }
     fn purge(&self) -> &dyn Purge {
         self.store.purge()

@@ -31,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::participants::{ParticipantService, directory::Directory};
 use crate::store::{
     self, Audit, BatchError, BatchWriter, Endpoints, Error, Feed, Incarnations, Locks,
-    PostgresOptions, Purge, Store, Transactions, Waits, Write, Written, journal::journal,
+    PostgresOptions, Purge, Store, Transactions, Waits, Webhooks, Write, Written, journal::journal,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -130,6 +130,9 @@ impl Store for Replaced {
     }
     fn feed(&self) -> &dyn Feed {
         self.store.feed()
+    }
+    fn webhooks(&self) -> &dyn Webhooks {
+        self.store.webhooks()
     }
     fn purge(&self) -> &dyn Purge {
         self.store.purge()
