@@ -25,9 +25,9 @@ pub use self::values::{
     DatabaseSchema, DatabaseUrl, FilePath, History, HostNames, KeysPlace, LogFormat, NodeName,
     OptionalAddress, OtlpProtocol, Period, Ratio, ServerName,
 };
-use self::values::{Given, Named};
+use self::values::{Given, Named, named_endpoint};
 pub use self::variables::unknown_variables;
-use crate::participants::allow::{self, Pattern};
+use crate::participants::allow::Pattern;
 
 /// Failure to load a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -380,13 +380,6 @@ const DATABASE_URL_DEFAULT: &str = "sqlite:unanimo-data/unanimo.db";
 /// Source of each key that is set: `file`, `environment` or `flag`. A key that is not in it has its
 /// default.
 type Sources = BTreeMap<String, &'static str>;
-
-fn named_endpoint(text: &str) -> Result<(ParticipantName, String), String> {
-    let (name, url) = text.split_once('=').ok_or("must be NAME=http://HOST:PORT")?;
-    let name = ParticipantName::new(name).map_err(|rule| format!("NAME {rule}"))?;
-    allow::parse_endpoint(url).map_err(|violation| violation.to_string())?;
-    Ok((name, url.to_owned()))
-}
 
 /// Formats a default for the documentation, the same on every machine.
 fn documented(name: &str, default: &impl Serialize) -> String {

@@ -195,31 +195,23 @@ impl Builder {
         let parts =
             webhooks::Parts { me, store: &store, env: &env, metrics: &metrics, feed: &feed };
         let webhooks = webhooks::start(&mut tasks.helpers, tls.webhooks.as_ref(), parts);
-        let mut addresses = None;
-        let (health, health_service) = tonic_health::server::health_reporter();
-        if let Some(sockets) = sockets {
-            let (grpc, served) = sockets.listen(config.listen)?;
-            addresses = Some(served);
-            let api = Api {
-                engine: engine.clone(),
-                store: Arc::clone(&store),
-                directory,
-                metrics,
-                env,
-                me,
-                known: tls.known.clone(),
-                audit: audit.clone(),
-                feed: feed.follower(),
-                webhooks,
-                options: Arc::new(config.api()),
-            };
-            let stack = api::Stack::new(api);
-            let served = api::http::Http::new(stack.clone(), config.http_callers());
-            http.set(served).expect("it starts once");
-            let end = ends::stopped(stop.clone());
-            let serving = api::serve(stack, grpc, tls.grpc(), health.clone(), health_service, end);
-            tasks.vital.spawn(ends::grpc_end(serving, stop));
-        }
+        let api = Api {
+            engine: engine.clone(),
+            store: Arc::clone(&store),
+            directory,
+            metrics,
+            env,
+            me,
+            known: tls.known.clone(),
+            audit: audit.clone(),
+            feed: feed.follower(),
+            webhooks,
+            options: Arc::new(config.api()),
+        };
+        let serve = |sockets| {
+            ends::serve_grpc(&mut tasks.vital, sockets, (&config, &tls), api, &http, &stop)
+        };
+        let (addresses, health) = sockets.map(serve).transpose()?.unzip();
         status.has_started(status::Started {
             store: Arc::clone(&store),
             engine: engine.clone(),
@@ -250,7 +242,8 @@ struct Body {
     me: Incarnation,
     journal: journal::Handle,
     audit: Trail,
-    health: tonic_health::server::HealthReporter,
+    /// Tells the health over gRPC, where that is served.
+    health: Option<tonic_health::server::HealthReporter>,
     status: Arc<Status>,
     tasks: Tasks,
     /// Tells the servers to stop. Each has a receiver until it has answered what was under way.
@@ -305,7 +298,9 @@ impl Running {
     /// # Errors
     /// The coordinator ended by itself meanwhile.
     pub async fn stop(mut self) -> Result<(), Ended> {
-        api::tell_health(&self.body.health, tonic_health::ServingStatus::NotServing).await;
+        if let Some(health) = &self.body.health {
+            api::tell_health(health, tonic_health::ServingStatus::NotServing).await;
+        }
         self.body.status.drain();
         self.engine.drain();
         let drained = async {

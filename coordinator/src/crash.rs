@@ -38,7 +38,7 @@ pub const FEED_POINTS: &[&str] = &["feed-before-advance", "feed-after-advance"];
 /// Crash points around the sending of an event to a webhook.
 #[cfg(feature = "failpoints")]
 pub const WEBHOOK_POINTS: &[&str] =
-    &["webhook-before-send", "webhook-after-send", "webhook-before-settle"];
+    &["webhook-before-send", "webhook-after-send", "webhook-before-note"];
 
 /// Crash points between the end of an incarnation and the work of its successor. An incarnation
 /// passes each of them once.

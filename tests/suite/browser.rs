@@ -63,7 +63,7 @@ const OVERFLOW: &str = "(() => { const w = document.documentElement; if (w.scrol
 /// Texts with a contrast to what is behind them that is too small: less than 4.5 to 1.
 const PALE: &str = include_str!("browser/pale.js");
 
-/// What axe-core, the checker of accessibility, calls serious or critical.
+/// Checker of accessibility (axe-core), and all that it calls serious or critical.
 const AXE: &str = include_str!("browser/axe.min.js");
 const BARRIERS: &str = "axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => violations \
      .filter((v) => ['serious', 'critical'].includes(v.impact)) \

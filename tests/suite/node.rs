@@ -132,7 +132,7 @@ const PAY: StepAction<Json<i64>, ()> = StepAction::new("crm", "pay");
 async fn crm() -> Participant<Sqlite> {
     let file = run_folder().join(format!("{}.db", Uuid::now_v7()));
     Participant::new("crm", Sqlite::open(&file).await.unwrap())
-        .saga_fn("register", async |_, Json(name): Json<String>| Ok(Json(format!("dear {name}"))))
+        .saga_fn("register", async |_, Json(name): Json<String>| Ok(Json(format!("good {name}"))))
         .compensate(async |_, _, _| Ok(()))
         .saga_fn("pay", async |_, Json(money): Json<i64>| match money {
             0 => refuse("NO_MONEY", "nothing is left"),
@@ -260,7 +260,7 @@ async fn a_shop_in_node_commits_aborts_and_refuses() {
     assert!(sale(&client, "sold", 1).await.unwrap().is_committed());
     assert!(sale(&client, "unpaid", 0).await.unwrap().is_aborted());
     world.until_stock(STOCK - 4, STOCK - 3).await;
-    assert_eq!(world.node.sales().await, ["dear sold"]);
+    assert_eq!(world.node.sales().await, ["good sold"]);
     world.stop().await;
 }
 

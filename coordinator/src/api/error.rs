@@ -6,8 +6,7 @@
 
 mod held;
 mod reasons;
-
-use std::time::Duration;
+mod shares;
 
 use tonic::{Code, Status};
 use unanimo_core::{
@@ -19,20 +18,17 @@ pub(super) use self::held::still_held;
 pub(super) use self::reasons::Reason;
 pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
 pub(super) use self::reasons::{
-    issuer_unavailable, revision_unknown, too_many_streams, too_many_tests, webhook_unknown,
+    issuer_unavailable, no_webhook, revision_unknown, too_many_streams, too_many_tests,
 };
+pub(super) use self::shares::one_too_many;
 use super::convert;
 use crate::audit::Unwritten;
-use crate::identity::TooMany;
 use crate::participants::allow;
 use crate::participants::databases::Other;
 use crate::participants::directory::{
     self, ENDPOINTS_MAX, INSTANCES_TOTAL_MAX, REGISTRATIONS_BYTES_MAX,
 };
 use crate::{engine, store};
-
-/// When to come back where a call's end is waited for.
-const CALLS_DELAY: Duration = Duration::from_millis(100);
 
 /// A code's name as the gRPC specification spells it.
 #[must_use]
@@ -277,19 +273,6 @@ pub(super) fn unauthenticated(why: &str) -> Status {
 /// Makes the error of a gid under which another initiator has begun a transaction: nothing of that is told.
 pub(super) fn gid_of_another() -> Status {
     Reason::GidReused.status("the gid is in use for a transaction of another initiator")
-}
-
-/// Makes the error of a call that is one too many of its identity, or from its address.
-pub(super) fn one_too_many(reason: Reason, name: &str, too_many: TooMany) -> Status {
-    let of = if reason == Reason::AddressLimited { "address" } else { "identity" };
-    let (message, delay) = match too_many {
-        TooMany::Rate(after) => (format!("{name} calls too often: see {of}-rate"), after),
-        TooMany::Calls => {
-            (format!("too many calls of {name} are under way: see {of}-calls"), CALLS_DELAY)
-        }
-    };
-    // A delay of nothing would be no delay.
-    reason.status_after(message, &[], &[], delay.max(Duration::from_millis(1)))
 }
 
 /// Makes the error of a call that its caller may not make.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::access::Access;
 use super::audit::{Act, Answered};
-use super::error::{from_store, invalid, too_many_tests, webhook_unknown};
+use super::error::{from_store, invalid, no_webhook, too_many_tests};
 use super::feed::{kind_to_wire, shown};
 use super::parse::{self, OPERATOR_BYTES_MAX};
 use super::{Api, page};
@@ -124,7 +124,7 @@ impl Api {
     /// Finds a webhook that is configured.
     fn configured(&self, webhook: &str) -> Result<Live, Status> {
         name(webhook)?;
-        self.webhooks.find(webhook).ok_or_else(|| webhook_unknown(webhook))
+        self.webhooks.find(webhook).ok_or_else(|| no_webhook(webhook))
     }
 }
 

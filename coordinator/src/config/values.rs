@@ -15,6 +15,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use unanimo_core::{ParticipantName, RecordPolicy};
 
+pub(super) use self::address::named_endpoint;
 pub use self::address::{HostNames, OptionalAddress};
 pub use self::database::{DatabaseSchema, DatabaseUrl};
 pub(super) use self::files::KeysAt;

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tonic_health::server::HealthReporter;
 
-use super::listen::Listeners;
+use super::listen::{Addresses, Listeners, Sockets};
 use super::tls::Tls;
-use super::{Ended, Status};
+use super::{Ended, StartError, Status};
 use crate::admin;
-use crate::api::http::Slot;
+use crate::api::http::{Http, Slot};
+use crate::api::{self, Api};
 use crate::cluster::birth::Patience;
 use crate::cluster::lease;
 use crate::config::Config;
@@ -22,8 +24,28 @@ pub(super) async fn stopped(mut stop: watch::Receiver<()>) {
     drop(stop.changed().await);
 }
 
+/// Starts the server of gRPC, and fills the place of the API over HTTP, which asks the same parts.
+pub(super) fn serve_grpc(
+    vital: &mut JoinSet<Option<Ended>>,
+    sockets: Sockets,
+    (config, tls): (&Config, &Tls),
+    api: Api,
+    http: &Slot,
+    stop: &watch::Receiver<()>,
+) -> Result<(Addresses, HealthReporter), StartError> {
+    let (grpc, addresses) = sockets.listen(config.listen)?;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let stack = api::Stack::new(api);
+    let served = Http::new(stack.clone(), config.http_callers());
+    http.set(served).expect("it starts once");
+    let end = stopped(stop.clone());
+    let serving = api::serve(stack, grpc, tls.grpc(), health.clone(), health_service, end);
+    vital.spawn(grpc_end(serving, stop.clone()));
+    Ok((addresses, health))
+}
+
 /// Turns the end of the gRPC server into a reason. Until then it has `_serves`.
-pub(super) async fn grpc_end(
+async fn grpc_end(
     serving: impl Future<Output = Result<(), tonic::transport::Error>>,
     _serves: watch::Receiver<()>,
 ) -> Option<Ended> {

@@ -38,7 +38,7 @@ pub struct DeadLetter {
     pub body: Vec<u8>,
     /// When it was given up.
     pub died_at: Timestamp,
-    /// How often it was sent.
+    /// Number of times that it was sent.
     pub attempts: u32,
     /// The last failure.
     pub cause: String,
@@ -87,7 +87,7 @@ pub trait Webhooks: Send + Sync {
     ) -> Result<u64, Error>;
 
     /// Notes what became of a dead letter that was sent again: it was taken and is gone, or this is why it stays.
-    async fn settle(
+    async fn sent_again(
         &self,
         me: Incarnation,
         name: &str,

@@ -338,21 +338,21 @@ impl Sender {
                 Some(event) => self.attempt(&row, event).await,
                 None => None,
             };
-            crash_point!("webhook-before-settle");
+            crash_point!("webhook-before-note");
             let cause = match taken {
                 Some(Taken::Yes(_)) => None,
                 Some(Taken::Not(cause, _)) => Some(cause),
                 Some(Taken::Gone) => {
                     store
                         .webhooks()
-                        .settle(me, &name, revision, Some("answered 410 Gone".into()))
+                        .sent_again(me, &name, revision, Some("answered 410 Gone".into()))
                         .await?;
                     self.stop().await?;
                     return Ok(());
                 }
                 None => Some("the event cannot be read by this version".to_owned()),
             };
-            store.webhooks().settle(me, &name, revision, cause).await?;
+            store.webhooks().sent_again(me, &name, revision, cause).await?;
         }
         Ok(())
     }

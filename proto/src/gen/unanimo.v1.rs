@@ -5661,7 +5661,7 @@ pub struct DeadLetter {
     /// When it was given up.
     #[prost(message, optional, tag = "3")]
     pub died_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// How often it was sent.
+    /// Number of times that it was sent.
     #[prost(uint32, tag = "4")]
     pub attempts: u32,
     /// The last failure.
@@ -5747,13 +5747,13 @@ impl ::prost::Name for TestWebhookRequest {
         "/unanimo.v1.TestWebhookRequest".into()
     }
 }
-/// What came of a test event.
+/// Result of a test event.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TestWebhookResponse {
     /// The receiver has taken it.
     #[prost(bool, tag = "1")]
     pub taken: bool,
-    /// Why not; empty if it has.
+    /// Reason for which it has not; empty if it has.
     #[prost(string, tag = "2")]
     pub error: ::prost::alloc::string::String,
     /// Identifier of the event that was sent.

@@ -71,7 +71,7 @@ async fn an_answer_over_http_means_what_it_means_over_grpc() {
     }
 }
 
-/// What goes out is the same, too: payload, metadata, trace, and the time that the call has.
+/// The request that goes out is the same, too: payload, metadata, trace, and the time that the call has.
 #[tokio::test]
 async fn a_call_over_http_has_payload_trace_and_deadline() {
     let mut config = config(&sqlite_url());

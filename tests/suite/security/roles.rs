@@ -170,7 +170,6 @@ pub(super) async fn call(rpc: &str, link: Link, of: &Begun) -> Result<(), Status
     let mut coordinator = CoordinatorServiceClient::new(link.clone());
     let mut directory = ParticipantDirectoryServiceClient::new(link.clone());
     let mut operator = OperatorServiceClient::new(link);
-    let (participant, endpoint) = ("r".to_owned(), "http://127.0.0.1:1".to_owned());
     let (someone, note) = ("ann".to_owned(), "a test".to_owned());
     match rpc {
         "SubmitTransaction" => {
@@ -243,18 +242,8 @@ pub(super) async fn call(rpc: &str, link: Link, of: &Begun) -> Result<(), Status
         "GetServerInfo" => {
             coordinator.get_server_info(v1::GetServerInfoRequest::default()).await.map(drop)
         }
-        "RegisterEndpoint" => {
-            let request =
-                v1::RegisterEndpointRequest { participant, endpoint, ..Default::default() };
-            directory.register_endpoint(request).await.map(drop)
-        }
-        "DeregisterEndpoint" => {
-            let request =
-                v1::DeregisterEndpointRequest { participant, endpoint, ..Default::default() };
-            directory.deregister_endpoint(request).await.map(drop)
-        }
-        "ListParticipants" => {
-            directory.list_participants(v1::ListParticipantsRequest::default()).await.map(drop)
+        "RegisterEndpoint" | "DeregisterEndpoint" | "ListParticipants" => {
+            about_participants(rpc, &mut directory).await
         }
         "RetryTransaction" => {
             let request = v1::RetryTransactionRequest { tx_id, ..Default::default() };
@@ -281,6 +270,43 @@ pub(super) async fn call(rpc: &str, link: Link, of: &Begun) -> Result<(), Status
             operator.forget_transaction(request).await.map(drop)
         }
         "ListAudit" => operator.list_audit(v1::ListAuditRequest::default()).await.map(drop),
+        rpc if rpc.contains("Webhook") || ["ListDeadLetters", "RedeliverEvents"].contains(&rpc) => {
+            about_webhooks(rpc, &mut operator).await
+        }
+        other => panic!("the table has {other}, which no call is written for"),
+    }
+}
+
+/// Makes a call about participants.
+async fn about_participants(
+    rpc: &str,
+    directory: &mut ParticipantDirectoryServiceClient<Link>,
+) -> Result<(), Status> {
+    let (participant, endpoint) = ("r".to_owned(), "http://127.0.0.1:1".to_owned());
+    match rpc {
+        "RegisterEndpoint" => {
+            let request =
+                v1::RegisterEndpointRequest { participant, endpoint, ..Default::default() };
+            directory.register_endpoint(request).await.map(drop)
+        }
+        "DeregisterEndpoint" => {
+            let request =
+                v1::DeregisterEndpointRequest { participant, endpoint, ..Default::default() };
+            directory.deregister_endpoint(request).await.map(drop)
+        }
+        "ListParticipants" => {
+            directory.list_participants(v1::ListParticipantsRequest::default()).await.map(drop)
+        }
+        other => panic!("no call is written for {other}"),
+    }
+}
+
+/// Makes a call about webhooks.
+async fn about_webhooks(
+    rpc: &str,
+    operator: &mut OperatorServiceClient<Link>,
+) -> Result<(), Status> {
+    match rpc {
         "ListWebhooks" => {
             operator.list_webhooks(v1::ListWebhooksRequest::default()).await.map(drop)
         }

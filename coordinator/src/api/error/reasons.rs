@@ -255,7 +255,7 @@ pub(in crate::api) fn too_many_tests() -> Status {
 }
 
 /// No webhook of this name is configured.
-pub(in crate::api) fn webhook_unknown(name: &str) -> Status {
+pub(in crate::api) fn no_webhook(name: &str) -> Status {
     let message = format!("no webhook {name} is configured in the file of the setting webhooks");
     Reason::WebhookUnknown.status(message)
 }

@@ -6,7 +6,10 @@ use std::str::FromStr;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
+use unanimo_core::ParticipantName;
+
 use super::Named;
+use crate::participants::allow;
 
 /// Address to listen on; none, which is an empty text, is to not listen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,4 +81,12 @@ mod tests {
             names(bad).expect_err(bad);
         }
     }
+}
+
+/// Returns the name of a participant and its endpoint, which are set as `NAME=URL`.
+pub(in crate::config) fn named_endpoint(text: &str) -> Result<(ParticipantName, String), String> {
+    let (name, url) = text.split_once('=').ok_or("must be NAME=http://HOST:PORT")?;
+    let name = ParticipantName::new(name).map_err(|rule| format!("NAME {rule}"))?;
+    allow::parse_endpoint(url).map_err(|violation| violation.to_string())?;
+    Ok((name, url.to_owned()))
 }

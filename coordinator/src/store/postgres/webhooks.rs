@@ -159,7 +159,7 @@ impl Webhooks for Postgres {
         }
     }
 
-    async fn settle(
+    async fn sent_again(
         &self,
         me: Incarnation,
         name: &str,
@@ -176,7 +176,7 @@ impl Webhooks for Postgres {
             None => query,
         };
         let query = query.bind(self.nonces.nonce(me));
-        let (written,) = self.row("settle a dead letter", query).await?;
+        let (written,) = self.row("note what became of a dead letter", query).await?;
         if written { Ok(()) } else { Err(Error::Fenced(me)) }
     }
 

@@ -121,7 +121,7 @@ impl Webhooks for Sqlite {
         .await
     }
 
-    async fn settle(
+    async fn sent_again(
         &self,
         me: Incarnation,
         name: &str,
@@ -129,7 +129,7 @@ impl Webhooks for Sqlite {
         cause: Option<String>,
     ) -> Result<(), Error> {
         let (name, revision) = (name.to_owned(), column(revision));
-        self.write("settle a dead letter", Some(me), move |connection| {
+        self.write("note what became of a dead letter", Some(me), move |connection| {
             Box::pin(async move {
                 let query = sqlx::query(if cause.is_some() { STAYS } else { TAKEN });
                 let query = query.bind(name).bind(revision);

@@ -110,7 +110,7 @@ async fn commit(world: &World, gid: &str) {
     assert_eq!(result.outcome(), Outcome::Committed);
 }
 
-/// What a collector refuses, and what is no collector, costs spans alone, which are counted.
+/// A collector that refuses, or a server that is none, costs spans alone, which are counted.
 #[tokio::test]
 async fn spans_that_are_refused_over_http_are_counted_and_not_sent_again() {
     for (says, lost) in [

@@ -1,0 +1,24 @@
+//! Errors of callers that have taken their share.
+
+use std::time::Duration;
+
+use tonic::Status;
+
+use super::Reason;
+use crate::identity::TooMany;
+
+/// When to come back where a call's end is waited for.
+const CALLS_DELAY: Duration = Duration::from_millis(100);
+
+/// Makes the error of a call that is one too many of its identity, or from its address.
+pub(in crate::api) fn one_too_many(reason: Reason, name: &str, too_many: TooMany) -> Status {
+    let of = if reason == Reason::AddressLimited { "address" } else { "identity" };
+    let (message, delay) = match too_many {
+        TooMany::Rate(after) => (format!("{name} calls too often: see {of}-rate"), after),
+        TooMany::Calls => {
+            (format!("too many calls of {name} are under way: see {of}-calls"), CALLS_DELAY)
+        }
+    };
+    // A delay of nothing would be no delay.
+    reason.status_after(message, &[], &[], delay.max(Duration::from_millis(1)))
+}
