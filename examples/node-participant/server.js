@@ -90,6 +90,9 @@ async function read(request) {
   return Buffer.concat(chunks).toString("utf8");
 }
 
+// A text of others may be long, and an error is short: less than a kilobyte, however it is written.
+const short = (text) => Buffer.from(text).subarray(0, 300).toString().replace(/\uFFFD+$/, "");
+
 async function serve(request, response) {
   let [status, type, body] = [200, "application/json"];
   try {
@@ -99,7 +102,7 @@ async function serve(request, response) {
     if (!isOurs) console.error("no answer:", error);
     status = isOurs ? error.status : 500;
     type = "application/problem+json";
-    body = { title: "No answer", status, code: isOurs ? error.code : "UNKNOWN", detail: error.message.slice(0, 500) };
+    body = { title: "No answer", status, code: isOurs ? error.code : "UNKNOWN", detail: short(error.message) };
   }
   response.writeHead(status, { "content-type": type });
   response.end(JSON.stringify(body));

@@ -94,12 +94,14 @@ fn is_within(span: &Span, above: &Span) -> bool {
 async fn one_trace_leads_from_the_initiator_to_every_handler() {
     let collector = Collector::new(Mood::Well);
     let config = traced(&collector.serve().await);
-    one_trace(collector, config).await;
+    one_trace(collector, config, false).await;
 }
 
 /// The initiator's span is above the transaction's, and below that are operations, attempts and the participants'
 /// handlers, with the attempt that failed: one trace, without a hole.
-async fn one_trace(collector: Collector, config: Config) {
+///
+/// A stop hands over the last spans, unless the collector `is_late`: then the trace is waited for before.
+async fn one_trace(collector: Collector, config: Config, is_late: bool) {
     let provider = SdkTracerProvider::builder().with_simple_exporter(collector.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("services"));
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(
@@ -121,6 +123,11 @@ async fn one_trace(collector: Collector, config: Config) {
     assert!(submitted.is_committed());
     one.stop().await;
     two.stop().await;
+    if is_late {
+        let is_there =
+            async || (!named(&collector.spans(), "transaction").is_empty()).then_some(());
+        until("the trace", is_there).await;
+    }
     running.stop().await.unwrap();
 
     let all = collector.spans();

@@ -376,6 +376,7 @@ async fn l3_a_receiver_that_takes_nothing_holds_up_no_other() {
         so("them to be gone", async || dead_letters(&world, "bad").await.is_empty()).await;
         world.submit(tcc("g-4", &["ok"])).await.unwrap();
         assert_eq!(bad.has_taken(4).await[3].told().0, "g-4", "{way:?}");
+        good.has_taken(4).await;
         let ids: BTreeSet<_> =
             good.taken().iter().map(|m| m.header("webhook-id").to_owned()).collect();
         assert_eq!(ids.len(), 4, "{way:?}");

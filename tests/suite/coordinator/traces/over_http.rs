@@ -98,7 +98,7 @@ async fn take(State(web): State<Web>, headers: HeaderMap, body: Bytes) -> Respon
 async fn one_trace_comes_whole_over_http() {
     let web = Web::new(&[Says::Status(503, Some("2")), Says::Status(429, None)]);
     let config = web.config().await;
-    one_trace(web.collector.clone(), config).await;
+    one_trace(web.collector.clone(), config, true).await;
     let asked = web.asked.lock().unwrap();
     assert!(asked.len() >= 3, "{asked:?}");
     assert!(asked[1].1 - asked[0].1 >= Duration::from_secs(2), "it asked for two seconds");
