@@ -69,7 +69,9 @@ async fn passed(serving: &Serving, mode: &str) -> i64 {
     assert_eq!(report["passed"], true);
     let guarantees = report["guarantees"].as_array().unwrap();
     assert_eq!(guarantees.len(), GUARANTEES.len());
-    let others: Vec<_> = guarantees.iter().filter(|g| g["result"] != "passed").collect();
+    // Whether two calls have to wait in time to be compared is a matter of chance.
+    let is_other = |g: &&serde_json::Value| g["result"] != "passed" && g["name"] != "working-grows";
+    let others: Vec<_> = guarantees.iter().filter(is_other).collect();
     let names: Vec<_> = others.iter().map(|g| g["name"].as_str().unwrap()).collect();
     // A debit has no output; and in two-phase commit one branch may wait for the rows of another one.
     let skipped = ["output-bound", "saga-in-order"];
@@ -205,7 +207,7 @@ async fn a_step_is_given_its_inputs() {
     ran.check(1).says(&["work answers this payload REFUSED (NO_TICKET: no)"]);
     let more = [&more[..], &["--input", "ticket=7"]].concat();
     let ran = check(&endpoint, "faulty", "work", &more).await;
-    ran.check(0).says(&[" passed, 0 failed, 8 skipped\n", "nothing was committed"]);
+    ran.check(0).says(&[" passed, 0 failed, 9 skipped\n", "nothing was committed"]);
     for (input, rule) in
         [("ticket", "must be NAME=JSON"), ("a b=1", "the name "), ("ticket={", "EOF while parsing")]
     {
@@ -282,11 +284,12 @@ async fn a_tcc_participant_on_sqlite_passes() {
     let more = ["--payload-file", payload.as_str(), "--refused-payload", r#"{"pieces":100}"#];
     let more = [&more[..], &["--input", "note=1", "--input", "other=[2]"]].concat();
     let ran = check(serving.endpoint(), "shop", "reserve", &more).await;
-    let count = GUARANTEES.len();
-    let line = format!("\n{count} passed, 0 failed, 0 skipped\n");
+    // The pauses of calls that wait are compared if two had to.
+    let skipped = ran.out.lines().filter(|line| line.contains(" skipped  ")).count();
+    assert!(skipped == 0 || skipped == 1 && ran.out.contains("working-grows  "), "{}", ran.out);
+    let line = format!("\n{} passed, 0 failed, {skipped} skipped\n", GUARANTEES.len() - skipped);
     ran.check(0).says(&["GUARANTEE ", "\nlate-prepare ", " passed  -\n", &line]);
     ran.says(&["branches were committed and stay so, all others were cancelled\n"]);
-    assert!(!ran.out.contains("skipped:"), "{}", ran.out);
     let (free, held): (i64, i64) =
         sqlx::query_as("SELECT free, held FROM stock").fetch_one(&pool).await.unwrap();
     let committed = ran.out.lines().find_map(|line| line.split_once(" branches were committed"));
@@ -309,7 +312,7 @@ async fn a_broken_participant_is_told_what_it_breaks() {
     let named = |line: &str| line.split_once("  failed   ").map(|(name, _)| name.trim().to_owned());
     let failed: Vec<_> =
         ran.out.lines().take_while(|line| !line.is_empty()).filter_map(named).collect();
-    ran.says(&[&format!(" passed, {} failed, 2 skipped\n", failed.len())]);
+    ran.says(&[&format!(" passed, {} failed, 3 skipped\n", failed.len())]);
     // Those in which a Prepare comes behind its Cancel, for sure or by chance.
     let (sure, by_chance) = (
         ["unknown-mode", "late-prepare", "no-bound"],
