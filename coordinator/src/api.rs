@@ -24,6 +24,7 @@ mod parse;
 mod query;
 mod rpc;
 mod stack;
+mod statistics;
 mod timeline;
 mod uploads;
 mod watch;
@@ -66,6 +67,7 @@ use self::deadline::{Deadline, Late};
 use self::parse::Reading;
 use self::rpc::Rpc;
 pub(crate) use self::stack::Stack;
+pub(crate) use self::statistics::About;
 use crate::audit::Trail;
 use crate::engine;
 use crate::env::Env;
@@ -113,6 +115,7 @@ pub(crate) struct Api {
     pub(crate) audit: Trail,
     pub(crate) feed: crate::feed::Follower,
     pub(crate) options: Arc<Options>,
+    pub(crate) about: Arc<About>,
 }
 
 impl Api {

@@ -26,7 +26,7 @@ use crate::api::http::Slot;
 use crate::api::{self, Api};
 use crate::audit::Trail;
 use crate::cluster::lease;
-use crate::config::Config;
+use crate::config::{Config, Setting};
 use crate::engine::{self, Handle};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
@@ -93,6 +93,7 @@ pub struct Builder {
     locals: Vec<(ParticipantName, Arc<dyn ParticipantService>)>,
     network: bool,
     relocated: Option<Relocation>,
+    settings: Vec<Setting>,
 }
 
 impl Builder {
@@ -101,7 +102,8 @@ impl Builder {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let env = Arc::new(SystemEnv);
-        Self { config, env, locals: Vec::new(), network: true, relocated: None }
+        let (locals, settings) = (Vec::new(), Vec::new());
+        Self { config, env, locals, network: true, relocated: None, settings }
     }
 
     /// Adds a participant of this process, which is called without a network. A call may be dropped
@@ -139,6 +141,14 @@ impl Builder {
         self
     }
 
+    /// Tells the settings in force with their sources, as [`Loaded::settings`](crate::config::Loaded::settings) returns
+    /// them, for operators to see.
+    #[must_use]
+    pub fn settings(mut self, settings: Vec<Setting>) -> Self {
+        self.settings = settings;
+        self
+    }
+
     /// Starts the coordinator: opens the store, creates an incarnation, and serves. Transactions of
     /// earlier incarnations are adopted while it serves.
     ///
@@ -149,7 +159,7 @@ impl Builder {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { config, env, locals, network, relocated } = self;
+        let Self { config, env, locals, network, relocated, settings } = self;
         let metrics = Arc::new(Metrics::default());
         let status = Arc::new(Status::new(Arc::clone(&metrics)));
         let mut tasks = Tasks::default();
@@ -162,7 +172,7 @@ impl Builder {
             ends::serve_http(&mut tasks.vital, listeners, (&config, &tls), &status, &http, &stop);
         }
         let (store, created) = opening::take_turn(&config, relocated, &status).await?;
-        let me = created.incarnation;
+        let (me, leased_at) = (created.incarnation, env.now());
         let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, created.at);
         tasks.vital.spawn(ends::lease_end(renewing, Arc::clone(&store)));
         let directory = tls.directory(&config);
@@ -196,6 +206,7 @@ impl Builder {
         if let Some(sockets) = sockets {
             let (grpc, served) = sockets.listen(config.listen)?;
             addresses = Some(served);
+            let about = api::About::new((&config, settings), leased_at, &lease, &journal);
             let api = Api {
                 engine: engine.clone(),
                 store: Arc::clone(&store),
@@ -207,6 +218,7 @@ impl Builder {
                 audit: audit.clone(),
                 feed: feed.follower(),
                 options: Arc::new(config.api()),
+                about: Arc::new(about),
             };
             let stack = api::Stack::new(api);
             let served = api::http::Http::new(stack.clone(), config.http_callers());

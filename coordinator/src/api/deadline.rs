@@ -88,7 +88,7 @@ late! {
     v1::ListTransactionsResponse, v1::ExportTransactionResponse, v1::InquireBranchesResponse,
     v1::GetServerInfoResponse, v1::RegisterEndpointResponse, v1::DeregisterEndpointResponse,
     v1::ListParticipantsResponse, v1::RetryTransactionResponse, v1::ResolveBranchResponse,
-    v1::ForgetTransactionResponse, v1::ListAuditResponse, Watching, Following;
+    v1::ForgetTransactionResponse, v1::ListAuditResponse, v1::GetStatisticsResponse, Watching, Following;
     SubmitTransactionResponse, CommitTransactionResponse, RollbackTransactionResponse
 }
 

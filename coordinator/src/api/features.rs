@@ -124,6 +124,7 @@ requires!(
     ResolveBranchRequest,
     ForgetTransactionRequest,
     ListAuditRequest,
+    GetStatisticsRequest,
 );
 
 impl Requires for v1::GetServerInfoRequest {

@@ -140,4 +140,6 @@ serve! {
             = forget_one;
     list_audit:
         ListAudit(v1::ListAuditRequest) -> v1::ListAuditResponse = audit_page;
+    get_statistics:
+        GetStatistics(v1::GetStatisticsRequest) -> v1::GetStatisticsResponse = statistics;
 }

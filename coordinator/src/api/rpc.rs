@@ -63,6 +63,7 @@ rpcs! {
         ResolveBranch: Operator;
         ForgetTransaction: Operator;
         ListAudit: Operator | Viewer;
+        GetStatistics: Operator | Viewer;
     }
 }
 

@@ -63,6 +63,7 @@ fn request(rpc: &str, of: &Begun) -> (&'static str, String, Value) {
         }
         "ForgetTransaction" => ("POST", format!("{tx}:forget"), act),
         "ListAudit" => ("GET", "/v1/audit".into(), Value::Null),
+        "GetStatistics" => ("GET", "/v1/statistics".into(), Value::Null),
         other => panic!("the table has {other}, which no call is written for"),
     }
 }
