@@ -191,6 +191,11 @@ impl Looking {
         self.api()?.actor(act, &self.asker, is_form)
     }
 
+    /// Tells whether whoever looks may see the numbers of the process.
+    fn may_see_statistics(&self) -> bool {
+        self.api().is_ok_and(|api| api.may_see_statistics(&self.asker))
+    }
+
     /// Tells whether whoever looks may act.
     fn may_act(&self) -> bool {
         self.api().is_ok_and(|api| api.may_act(&self.asker))
@@ -360,8 +365,10 @@ async fn system(State(pages): State<Pages>, request: Request) -> Response {
                 )
             });
             // The version and the limits are for every role, and the rest is not.
-            let state = looking.get("/v1/statistics?includeSettings=true").await;
-            let state = state.unwrap_or_default();
+            let state = match looking.may_see_statistics() {
+                true => looking.ask("/v1/statistics?includeSettings=true").await?,
+                false => Statistics::default(),
+            };
             let page = System { here: "/system", limits: limits.collect(), info, state };
             Ok(made(StatusCode::OK, &page))
         }

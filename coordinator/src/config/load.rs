@@ -197,6 +197,18 @@ mod tests {
         assert!(text.contains("postgres://ann:***@db/x"), "{text}");
         assert!(!text.contains("secret"), "{text}");
         assert!(text.contains("[participants]\nbank = [\"http://10.0.0.1:7000\"]"), "{text}");
+        let settings = loaded.settings();
+        for (key, value, source) in [
+            ("lease", "\"20s\"", "file"),
+            ("node", "\"from-flag\"", "flag"),
+            ("wait-max", "\"7s\"", "environment"),
+            ("insecure", "false", "default"),
+            ("database-url", "\"postgres://ann:***@db/x\"", "file"),
+            ("participants.bank", "[\"http://10.0.0.1:7000\"]", "file"),
+        ] {
+            let [key, value, source] = [key, value, source].map(str::to_owned);
+            assert!(settings.contains(&Setting { key, value, source }), "{settings:?}");
+        }
     }
 
     #[test]

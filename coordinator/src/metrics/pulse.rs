@@ -1,7 +1,7 @@
 //! What happened in the last ten minutes, in steps of five seconds: for people who look, and have no other store of numbers.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +26,6 @@ pub(super) struct Pulse {
     pub(super) committed: AtomicU64,
     pub(super) aborted: AtomicU64,
     pub(super) refused: AtomicU64,
-    in_flight: AtomicUsize,
     pub(super) decisions: Buckets,
     pub(super) flushes: Buckets,
     samples: Mutex<VecDeque<Sample>>,
