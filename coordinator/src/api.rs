@@ -24,6 +24,7 @@ mod parse;
 mod query;
 mod rpc;
 mod stack;
+mod statistics;
 mod timeline;
 mod uploads;
 mod watch;
@@ -68,6 +69,7 @@ pub(crate) use self::feed::event_json;
 use self::parse::Reading;
 use self::rpc::Rpc;
 pub(crate) use self::stack::Stack;
+pub(crate) use self::statistics::About;
 use crate::audit::Trail;
 use crate::engine;
 use crate::env::Env;
@@ -116,6 +118,7 @@ pub(crate) struct Api {
     pub(crate) feed: crate::feed::Follower,
     pub(crate) webhooks: crate::webhook::Handle,
     pub(crate) options: Arc<Options>,
+    pub(crate) about: Arc<About>,
 }
 
 impl Api {

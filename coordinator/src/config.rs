@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use unanimo_core::{ParticipantName, Violation};
 
 pub use self::answers::CLIENT_BYTES_DEFAULT;
-pub use self::load::Loaded;
+pub use self::load::{Loaded, Setting};
 pub use self::values::{
     DatabaseSchema, DatabaseUrl, FilePath, History, HostNames, KeysPlace, LogFormat, NodeName,
     OptionalAddress, OtlpProtocol, Period, Ratio, ServerName,

@@ -27,7 +27,7 @@ use crate::api::http::Slot;
 use crate::api::{self, Api};
 use crate::audit::Trail;
 use crate::cluster::lease;
-use crate::config::Config;
+use crate::config::{Config, Setting};
 use crate::engine::{self, Handle};
 use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
@@ -94,6 +94,7 @@ pub struct Builder {
     locals: Vec<(ParticipantName, Arc<dyn ParticipantService>)>,
     network: bool,
     relocated: Option<Relocation>,
+    settings: Vec<Setting>,
 }
 
 impl Builder {
@@ -102,7 +103,8 @@ impl Builder {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let env = Arc::new(SystemEnv);
-        Self { config, env, locals: Vec::new(), network: true, relocated: None }
+        let (locals, settings) = (Vec::new(), Vec::new());
+        Self { config, env, locals, network: true, relocated: None, settings }
     }
 
     /// Adds a participant of this process, which is called without a network. A call may be dropped
@@ -140,6 +142,14 @@ impl Builder {
         self
     }
 
+    /// Tells the settings in force with their sources, as [`Loaded::settings`](crate::config::Loaded::settings) returns
+    /// them, for operators to see.
+    #[must_use]
+    pub fn settings(mut self, settings: Vec<Setting>) -> Self {
+        self.settings = settings;
+        self
+    }
+
     /// Starts the coordinator: opens the store, creates an incarnation, and serves. Transactions of
     /// earlier incarnations are adopted while it serves.
     ///
@@ -150,7 +160,7 @@ impl Builder {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { config, env, locals, network, relocated } = self;
+        let Self { config, env, locals, network, relocated, settings } = self;
         let metrics = Arc::new(Metrics::default());
         let status = Arc::new(Status::new(Arc::clone(&metrics)));
         let mut tasks = Tasks::default();
@@ -163,7 +173,7 @@ impl Builder {
             ends::serve_http(&mut tasks.vital, listeners, (&config, &tls), &status, &http, &stop);
         }
         let (store, created) = opening::take_turn(&config, relocated, &status).await?;
-        let me = created.incarnation;
+        let (me, leased_at) = (created.incarnation, env.now());
         let (lease, renewing) = lease::lease(Arc::clone(&store), me, config.lease.0, created.at);
         tasks.vital.spawn(ends::lease_end(renewing, Arc::clone(&store)));
         let directory = tls.directory(&config);
@@ -195,6 +205,7 @@ impl Builder {
         let parts =
             webhooks::Parts { me, store: &store, env: &env, metrics: &metrics, feed: &feed };
         let webhooks = webhooks::start(&mut tasks.helpers, tls.webhooks.as_ref(), parts);
+        let about = api::About::new((&config, settings), leased_at, &lease, &journal);
         let api = Api {
             engine: engine.clone(),
             store: Arc::clone(&store),
@@ -207,6 +218,7 @@ impl Builder {
             feed: feed.follower(),
             webhooks,
             options: Arc::new(config.api()),
+            about: Arc::new(about),
         };
         let serve = |sockets| {
             ends::serve_grpc(&mut tasks.vital, sockets, (&config, &tls), api, &http, &stop)

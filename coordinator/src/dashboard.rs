@@ -8,6 +8,7 @@ mod advice;
 mod chart;
 mod data;
 mod filter;
+mod pulse;
 mod recorded;
 mod response;
 mod shared;
@@ -34,6 +35,7 @@ use self::acts::Acts;
 use self::chart::Chart;
 use self::data::{Counts, Found, Info, List, Participant, Participants, Tx};
 use self::filter::Filter;
+use self::pulse::Statistics;
 pub use self::recorded::Recorded;
 use self::response::{assets, made, nothing, problem};
 use self::shared::Shared;
@@ -86,6 +88,7 @@ struct Overview {
     /// Nothing where they could not be counted a moment ago.
     counts: Option<Arc<Counts>>,
     newest: Vec<Tx>,
+    pulse: Statistics,
 }
 
 /// Number on the overview.
@@ -139,6 +142,7 @@ struct System {
     here: &'static str,
     info: Info,
     limits: Vec<(String, String)>,
+    state: Statistics,
 }
 
 /// Who looks, and by which means the answers are asked for.
@@ -188,6 +192,11 @@ impl Looking {
         self.api()?.actor(act, &self.asker, is_form)
     }
 
+    /// Tells whether whoever looks may see the numbers of the process.
+    fn may_see_statistics(&self) -> bool {
+        self.api().is_ok_and(|api| api.may_see_statistics(&self.asker))
+    }
+
     /// Tells whether whoever looks may act.
     fn may_act(&self) -> bool {
         self.api().is_ok_and(|api| api.may_act(&self.asker))
@@ -234,6 +243,7 @@ async fn overview_of(pages: &Pages, looking: &Looking) -> Page {
         attention: attention.transactions,
         counts,
         newest: newest.transactions,
+        pulse: looking.ask("/v1/statistics").await?,
     };
     Ok(made(StatusCode::OK, &page))
 }
@@ -355,7 +365,12 @@ async fn system(State(pages): State<Pages>, request: Request) -> Response {
                     value.as_str().map_or_else(|| value.to_string(), str::to_owned),
                 )
             });
-            let page = System { here: "/system", limits: limits.collect(), info };
+            // The version and the limits are for every role, and the rest is not.
+            let state = match looking.may_see_statistics() {
+                true => looking.ask("/v1/statistics?includeSettings=true").await?,
+                false => Statistics::default(),
+            };
+            let page = System { here: "/system", limits: limits.collect(), info, state };
             Ok(made(StatusCode::OK, &page))
         }
         .await,

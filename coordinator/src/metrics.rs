@@ -8,11 +8,13 @@ mod feed;
 mod open;
 mod participants;
 mod process;
+mod pulse;
+mod quantiles;
 mod table;
 
-use std::collections::HashSet;
-use std::sync::RwLock;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -25,6 +27,7 @@ use unanimo_core::{Mode, Outcome};
 
 use self::open::OpenLabels;
 use self::process::Process;
+pub(crate) use self::pulse::{CallSpan, Minutes, STEP, Span};
 pub use self::table::{Described, TABLE};
 use crate::alarm::{
     HEURISTIC_OUTCOME, OUTPUT_TOO_LARGE, PIVOT_UNANSWERED, REFUSED_AFTER_COMMIT,
@@ -110,8 +113,9 @@ pub struct Metrics {
     failing: Gauge01,
     calls_waiting: Family<ParticipantLabel, Gauge01>,
     parked: Family<ParticipantLabel, Gauge01>,
-    /// Participants that have a label of their own.
-    labelled: RwLock<HashSet<String>>,
+    /// Participants that have a label of their own, and what became of their calls lately.
+    labelled: RwLock<HashMap<String, Arc<pulse::Calls>>>,
+    pulse: pulse::Pulse,
     alarms: Family<AlarmLabel, Gauge01>,
     /// Participants whose clocks are ahead.
     skewed: AtomicI64,
@@ -166,6 +170,7 @@ impl Default for Metrics {
             calls_waiting: Family::default(),
             parked: Family::default(),
             labelled: RwLock::default(),
+            pulse: Default::default(),
             alarms: Family::default(),
             skewed: AtomicI64::default(),
             own_skew: AtomicI64::default(),
@@ -268,6 +273,7 @@ impl Metrics {
 
     /// Counts a transaction that has begun.
     pub fn begun(&self, mode: Mode) {
+        self.pulse.begun.fetch_add(1, Ordering::Relaxed);
         self.begun.get_or_create(&ModeLabel { mode: mode.name() }).inc();
     }
 
@@ -278,32 +284,19 @@ impl Metrics {
 
     /// Counts a decision, and measures the time since the begin.
     pub fn decided(&self, mode: Mode, outcome: Outcome, took: Duration) {
-        let outcome = match outcome {
-            Outcome::Committed => "committed",
-            Outcome::Aborted | Outcome::NotDecided => "aborted",
+        let (outcome, count) = match outcome {
+            Outcome::Committed => ("committed", &self.pulse.committed),
+            Outcome::Aborted | Outcome::NotDecided => ("aborted", &self.pulse.aborted),
         };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.pulse.decisions.note(took);
         self.decided.get_or_create(&DecidedLabels { mode: mode.name(), outcome }).inc();
         self.decision_seconds.observe(took.as_secs_f64());
     }
 
-    /// Counts and measures a call to a participant that has ended, with an answer or without.
-    pub fn called(
-        &self,
-        participant: &str,
-        operation: &'static str,
-        answered: bool,
-        took: Duration,
-    ) {
-        let result = if answered { CallResult::answered } else { CallResult::failed };
-        let participant = self.label(participant);
-        let label = ParticipantLabel { participant: participant.clone() };
-        self.answer_seconds.get_or_create_owned(&label).observe(took.as_secs_f64());
-        self.calls.get_or_create(&CallLabels { participant, operation, result }).inc();
-        self.call_seconds.get_or_create(&OperationLabel { operation }).observe(took.as_secs_f64());
-    }
-
     /// Counts a request for new work that was refused.
     pub fn refused(&self, reason: &'static str) {
+        self.pulse.refused.fetch_add(1, Ordering::Relaxed);
         self.admission_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
@@ -338,20 +331,6 @@ impl Metrics {
             self.alarms.get_or_create(&AlarmLabel { alarm }).set(value);
         }
     }
-
-    /// Sets the gauges of the present moment, before each scrape.
-    pub fn gauges(&self, live: usize, live_bytes: usize, backlog: usize, lease_held: bool) {
-        let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        self.live.set(count(live));
-        self.live_bytes.set(count(live_bytes));
-        self.backlog.set(count(backlog));
-        self.lease_held.set(i64::from(lease_held));
-    }
-
-    /// Sets the size of the write-ahead log of an SQLite file.
-    pub fn log_bytes(&self, bytes: u64) {
-        self.log_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
 }
 
 impl Observer for Metrics {
@@ -359,6 +338,7 @@ impl Observer for Metrics {
         #[expect(clippy::cast_precision_loss, reason = "at most a thousand")]
         self.batch_rows.observe(rows as f64);
         self.flush_seconds.observe(took.as_secs_f64());
+        self.pulse.flushes.note(took);
     }
 
     fn connected(&self, connected: bool) {

@@ -62,6 +62,7 @@ mod registrations;
 mod repetitions;
 mod sagas;
 mod scrapes;
+mod statistics;
 mod stopping;
 mod traces;
 mod unreadable;

@@ -84,7 +84,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
     log_database(&loaded);
     let runtime =
         Runtime::new().map_err(|source| Error::System { doing: "start threads", source })?;
-    let result = runtime.block_on(serve(loaded.config, relocation));
+    let result = runtime.block_on(serve(loaded, relocation));
     // Tasks that still run after a second signal are not waited for.
     runtime.shutdown_background();
     result.map_err(|error| {
@@ -108,7 +108,8 @@ fn log_database(loaded: &Loaded) {
     );
 }
 
-async fn serve(config: Config, relocation: Option<Relocation>) -> Result<ExitCode, Error> {
+async fn serve(loaded: Loaded, relocation: Option<Relocation>) -> Result<ExitCode, Error> {
+    let (settings, config) = (loaded.settings(), loaded.config);
     // From here on signals are handled, also while the coordinator starts.
     let mut signals = Signals::new()?;
     for warning in config.warnings() {
@@ -116,7 +117,7 @@ async fn serve(config: Config, relocation: Option<Relocation>) -> Result<ExitCod
     }
     let (node, database) = (config.node.clone(), config.database_url.clone());
     let scheme = if config.tls_cert.is_set() { "https" } else { "http" };
-    let mut builder = Builder::new(config);
+    let mut builder = Builder::new(config).settings(settings);
     if let Some(relocation) = relocation {
         builder = builder.relocated(relocation);
     }

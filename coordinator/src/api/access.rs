@@ -286,6 +286,11 @@ impl Api {
 }
 
 impl Access {
+    /// Tells whether the caller is an operator. Without identities anybody is.
+    pub(super) fn is_operator(&self) -> bool {
+        self.caller.has_any(&[Role::Operator])
+    }
+
     /// Refuses a request that was not admitted as this rpc, such as one of a server without that layer.
     pub(super) fn check<T>(rpc: Rpc, request: &Request<T>) -> Result<(), Status> {
         match request.extensions().get::<Self>() {

@@ -89,8 +89,8 @@ late! {
     v1::GetServerInfoResponse, v1::RegisterEndpointResponse, v1::DeregisterEndpointResponse,
     v1::ListParticipantsResponse, v1::RetryTransactionResponse, v1::ResolveBranchResponse,
     v1::ForgetTransactionResponse, v1::ListAuditResponse, v1::ListWebhooksResponse,
-    v1::ListDeadLettersResponse, v1::RedeliverEventsResponse, v1::TestWebhookResponse, Watching,
-    Following;
+    v1::ListDeadLettersResponse, v1::RedeliverEventsResponse, v1::TestWebhookResponse, v1::GetStatisticsResponse,
+    Watching, Following;
     SubmitTransactionResponse, CommitTransactionResponse, RollbackTransactionResponse
 }
 

@@ -197,7 +197,8 @@ impl Api {
         let shown = rest.by_ref().take(limit).map(|name| {
             let shown = self.directory.shown(&name).into_iter();
             let endpoints = shown.map(|shown| endpoint(shown, now)).collect();
-            v1::Participant { name: name.to_string(), endpoints }
+            let health = Some(self.health(&name, now));
+            v1::Participant { name: name.to_string(), endpoints, health }
         });
         let (participants, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
         let last = participants.last().filter(|_| !whole || rest.next().is_some());

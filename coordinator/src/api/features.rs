@@ -128,6 +128,7 @@ requires!(
     ListDeadLettersRequest,
     RedeliverEventsRequest,
     TestWebhookRequest,
+    GetStatisticsRequest,
 );
 
 impl Requires for v1::GetServerInfoRequest {

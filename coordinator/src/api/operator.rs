@@ -148,4 +148,6 @@ serve! {
         RedeliverEvents(v1::RedeliverEventsRequest) -> v1::RedeliverEventsResponse = redeliver;
     test_webhook:
         TestWebhook(v1::TestWebhookRequest) -> v1::TestWebhookResponse = test_one_webhook;
+    get_statistics:
+        GetStatistics(v1::GetStatisticsRequest) -> v1::GetStatisticsResponse = statistics;
 }

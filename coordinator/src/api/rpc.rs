@@ -67,6 +67,7 @@ rpcs! {
         ListDeadLetters: Operator | Viewer;
         RedeliverEvents: Operator;
         TestWebhook: Operator;
+        GetStatistics: Operator | Viewer;
     }
 }
 

@@ -19,6 +19,17 @@ pub struct Loaded {
     file: Option<PathBuf>,
 }
 
+/// Setting in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its key, as in the file.
+    pub key: String,
+    /// Its value, as TOML. A password in it is hidden.
+    pub value: String,
+    /// Its source: `default`, `file`, `environment` or `flag`.
+    pub source: String,
+}
+
 impl Loaded {
     /// Merges the sources, of which a later one wins: defaults, file, environment, flags. Then it
     /// checks the result. A program without a command line takes [`Layer::from_env`] and
@@ -80,6 +91,23 @@ impl Loaded {
                  {DATABASE_URL_DEFAULT}"
             ),
         ))
+    }
+
+    /// Returns each setting in force, with passwords hidden, and its source.
+    #[must_use]
+    pub fn settings(&self) -> Vec<Setting> {
+        let plain = toml::to_string(&self.config).expect("settings have plain values");
+        // Endpoints of participants are a table, at the end.
+        let mut is_table = false;
+        let settings = plain.lines().filter_map(|line| {
+            is_table |= line == "[participants]";
+            let (key, value) = line.split_once(" = ")?;
+            let source_key = if is_table { "participants" } else { key };
+            let source = self.sources.get(source_key).copied().unwrap_or("default");
+            let key = if is_table { format!("participants.{key}") } else { key.to_owned() };
+            Some(Setting { key, value: value.to_owned(), source: source.to_owned() })
+        });
+        settings.collect()
     }
 
     /// Returns the configuration as TOML of a file, with passwords hidden. A comment names the
@@ -169,6 +197,18 @@ mod tests {
         assert!(text.contains("postgres://ann:***@db/x"), "{text}");
         assert!(!text.contains("secret"), "{text}");
         assert!(text.contains("[participants]\nbank = [\"http://10.0.0.1:7000\"]"), "{text}");
+        let settings = loaded.settings();
+        for (key, value, source) in [
+            ("lease", "\"20s\"", "file"),
+            ("node", "\"from-flag\"", "flag"),
+            ("wait-max", "\"7s\"", "environment"),
+            ("insecure", "false", "default"),
+            ("database-url", "\"postgres://ann:***@db/x\"", "file"),
+            ("participants.bank", "[\"http://10.0.0.1:7000\"]", "file"),
+        ] {
+            let [key, value, source] = [key, value, source].map(str::to_owned);
+            assert!(settings.contains(&Setting { key, value, source }), "{settings:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Maintenance: periodic work of the coordinator.
 
 mod places;
+mod pulse;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub(super) fn start(
 ) -> feed::Handle {
     let (store, metrics) = (Arc::clone(&purge.store), Arc::clone(&purge.metrics));
     let (env, me) = (Arc::clone(&purge.env), purge.me);
-    let feed = feed::Handle::default();
+    let (feed, sampled) = (feed::Handle::default(), Arc::clone(&env));
     let parts = feed::Parts {
         me,
         store: Arc::clone(&store),
@@ -61,6 +62,7 @@ pub(super) fn start(
     };
     tasks.spawn(feed::Service::new(parts, feed.clone()).run());
     tasks.spawn(unreadable::Service::new(engine.clone()).run());
+    tasks.spawn(pulse::sample(engine.clone(), sampled, Arc::clone(&metrics)));
     tasks.spawn(wake_returned(Arc::clone(directory), engine.clone()));
     let (engine, directory) = (engine.clone(), Arc::clone(directory));
     tasks.spawn(places::forget_stale(engine, directory, Arc::clone(&store), me));

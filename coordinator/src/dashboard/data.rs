@@ -143,6 +143,7 @@ pub(super) struct Participants {
 pub(super) struct Participant {
     pub(super) name: String,
     pub(super) endpoints: Vec<Endpoint>,
+    pub(super) health: super::pulse::Health,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,9 +1,12 @@
 //! Metrics of what is open.
 
+use std::time::Duration;
+
 use prometheus_client::encoding::EncodeLabelSet;
+use tokio::time::Instant;
 use unanimo_core::Timestamp;
 
-use super::Metrics;
+use super::{Metrics, Minutes};
 use crate::engine::Survey;
 
 /// Mode of a rollback of a gid that was never seen.
@@ -31,5 +34,41 @@ impl Metrics {
     /// Notes that a purge has not failed.
     pub(crate) fn purge_succeeded(&self, at: Timestamp) {
         self.last_purge.set(Timestamp(0).until(at).as_secs_f64());
+    }
+
+    /// Returns the time of the last purge that has not failed, if there was any.
+    pub(crate) fn purged_at(&self) -> Option<Timestamp> {
+        let seconds = Duration::try_from_secs_f64(self.last_purge.get()).unwrap_or_default();
+        let millis = u64::try_from(seconds.as_millis()).unwrap_or(u64::MAX);
+        (millis > 0).then_some(Timestamp(millis))
+    }
+
+    /// Returns the number of places of damage whose names are lost.
+    pub(crate) fn damaged_ranges(&self) -> u64 {
+        u64::try_from(self.damaged_ranges.get()).unwrap_or_default()
+    }
+
+    /// Notes what the counters are now, for the numbers of the last ten minutes.
+    pub(crate) fn sample(&self, at: Instant, time: Timestamp, in_flight: usize) {
+        self.pulse.sample(at, time, in_flight);
+    }
+
+    /// Returns the numbers of the last ten minutes.
+    pub(crate) fn minutes(&self, at: Instant, time: Timestamp, in_flight: usize) -> Minutes {
+        self.pulse.minutes(at, time, in_flight)
+    }
+
+    /// Sets the gauges of the present moment, before each scrape.
+    pub fn gauges(&self, live: usize, live_bytes: usize, backlog: usize, lease_held: bool) {
+        let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.live.set(count(live));
+        self.live_bytes.set(count(live_bytes));
+        self.backlog.set(count(backlog));
+        self.lease_held.set(i64::from(lease_held));
+    }
+
+    /// Sets the size of the write-ahead log of an SQLite file.
+    pub fn log_bytes(&self, bytes: u64) {
+        self.log_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }

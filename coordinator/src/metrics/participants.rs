@@ -1,12 +1,18 @@
 //! Metrics of participants. Their names come from outside, so the number of labels is bounded.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::metrics::family::Family;
+use tokio::time::Instant;
 use unanimo_core::ParticipantName;
 
-use super::{AlarmLabel, Gauge01, Metrics, ParticipantLabel};
+use super::pulse::Calls;
+use super::{
+    AlarmLabel, CallLabels, CallResult, CallSpan, Gauge01, Metrics, OperationLabel,
+    ParticipantLabel,
+};
 use crate::alarm::{CLOCK_SKEW, FILES_NOT_USED, KEYS_NOT_FETCHED};
 
 /// Most participants that have a label of their own. Each is up to six series.
@@ -20,19 +26,58 @@ const OTHER: &str = "(other)";
 
 impl Metrics {
     /// Returns the label of a participant: its name, or that of all others where there are many. Names come
-    /// from outside, and each would be kept for ever.
-    pub(super) fn label(&self, participant: &str) -> String {
-        let read = self.labelled.read().unwrap_or_else(PoisonError::into_inner);
-        if read.contains(participant) {
-            return participant.to_owned();
+    /// from outside, and each would be kept for ever. What became of its calls lately is kept for as many.
+    fn label(&self, participant: &str) -> (String, Option<Arc<Calls>>) {
+        if let Some(calls) = self.calls_of(participant) {
+            return (participant.to_owned(), Some(calls));
         }
-        drop(read);
         let mut labelled = self.labelled.write().unwrap_or_else(PoisonError::into_inner);
-        if labelled.len() >= LABELS_MAX && !labelled.contains(participant) {
-            return OTHER.to_owned();
+        if labelled.len() >= LABELS_MAX && !labelled.contains_key(participant) {
+            return (OTHER.to_owned(), None);
         }
-        labelled.insert(participant.to_owned());
-        participant.to_owned()
+        let calls = labelled.entry(participant.to_owned());
+        let calls = calls.or_insert_with(|| Arc::new(Calls::new(Instant::now())));
+        (participant.to_owned(), Some(Arc::clone(calls)))
+    }
+
+    fn calls_of(&self, participant: &str) -> Option<Arc<Calls>> {
+        let labelled = self.labelled.read().unwrap_or_else(PoisonError::into_inner);
+        labelled.get(participant).cloned()
+    }
+
+    /// Counts and measures a call to a participant that has ended, with an answer or without.
+    pub fn called(
+        &self,
+        participant: &str,
+        operation: &'static str,
+        answered: bool,
+        took: Duration,
+    ) {
+        let result = if answered { CallResult::answered } else { CallResult::failed };
+        let (participant, calls) = self.label(participant);
+        calls.into_iter().for_each(|calls| calls.note(answered, took));
+        let label = ParticipantLabel { participant: participant.clone() };
+        self.answer_seconds.get_or_create_owned(&label).observe(took.as_secs_f64());
+        self.calls.get_or_create(&CallLabels { participant, operation, result }).inc();
+        self.call_seconds.get_or_create(&OperationLabel { operation }).observe(took.as_secs_f64());
+    }
+
+    /// Keeps the error of the last call that failed.
+    pub(crate) fn call_failed(&self, participant: &str, error: &str) {
+        let calls = self.label(participant).1;
+        calls.into_iter().for_each(|calls| calls.failed(error, Instant::now()));
+    }
+
+    /// Returns what became of the calls to a participant in the last ten minutes; `None` without any, and if it has no
+    /// label of its own.
+    pub(crate) fn calls_lately(&self, participant: &str, at: Instant) -> Option<CallSpan> {
+        self.calls_of(participant).map(|calls| calls.span(at))
+    }
+
+    /// Notes what the counters of calls are now: once a minute.
+    pub(crate) fn sample_calls(&self, at: Instant) {
+        let labelled = self.labelled.read().unwrap_or_else(PoisonError::into_inner);
+        labelled.values().for_each(|calls| calls.sample(at));
     }
 
     /// Sets the numbers of participants that fail, and of calls that wait.
@@ -107,6 +152,11 @@ mod tests {
         }
         let names = (0..1000).map(|n| ParticipantName::new(&format!("p{n}")).expect("a name"));
         metrics.participants(0, names.map(|name| (name, true, 1)).collect());
+        assert_eq!(
+            metrics.calls_lately("invented-0", Instant::now()).map(|span| span.calls),
+            Some(1)
+        );
+        assert_eq!(metrics.calls_lately("invented-200", Instant::now()), None);
         let text = metrics.encode();
         let series = |of: &str| text.lines().filter(|line| line.starts_with(of)).count();
         assert_eq!(series("unanimo_participant_calls_total{"), LABELS_MAX + 1);

@@ -204,6 +204,11 @@ impl Breaker {
         self.open.is_some()
     }
 
+    /// Returns since when it is open.
+    pub(crate) fn open_since(&self) -> Option<Instant> {
+        self.open.as_ref().map(|open| open.since)
+    }
+
     pub(crate) fn last_error(&self) -> &str {
         &self.last_error
     }

@@ -228,7 +228,9 @@ impl Caller {
             let Some(taken) = self.directory.take(&entry, kind, &avoid).await else {
                 let verdict = Verdict::Connect(format!("participant {name} has no endpoint"));
                 attempt.failed(&verdict);
-                return failed(verdict.into_error());
+                let error = verdict.into_error();
+                self.metrics.call_failed(name.as_str(), &error);
+                return failed(error);
             };
             if !call.probe && entry.breaker(kind).is_open() {
                 return End::Deferred;
@@ -271,6 +273,7 @@ impl Caller {
             }
             attempt.failed(&verdict);
             let error = verdict.into_error();
+            self.metrics.call_failed(name.as_str(), &error);
             return End::Failed(Failed { error, endpoint: Some(endpoint), url });
         }
     }

@@ -110,8 +110,13 @@ impl Loads {
 
     /// Tells whether something is owed to this name, or may be.
     pub(super) fn is_owed(&self, name: &ParticipantName) -> bool {
+        self.owed_by(name) > 0
+    }
+
+    /// Number of transactions of which something is owed to this name, or may be.
+    pub(super) fn owed_by(&self, name: &ParticipantName) -> usize {
         let known = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(name).and_then(Weak::upgrade).is_some_and(|load| load.owed() > 0)
+        known.get(name).and_then(Weak::upgrade).map_or(0, |load| load.owed())
     }
 
     /// Names to which something is owed, or may be, with the number of transactions.

@@ -4676,6 +4676,9 @@ pub struct Participant {
     /// Its endpoints.
     #[prost(message, repeated, tag = "2")]
     pub endpoints: ::prost::alloc::vec::Vec<ParticipantEndpoint>,
+    /// How its calls go at the coordinator that answers.
+    #[prost(message, optional, tag = "4")]
+    pub health: ::core::option::Option<ParticipantHealth>,
 }
 impl ::prost::Name for Participant {
     const NAME: &'static str = "Participant";
@@ -4685,6 +4688,58 @@ impl ::prost::Name for Participant {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/unanimo.v1.Participant".into()
+    }
+}
+/// How the calls of one coordinator to a participant go.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ParticipantHealth {
+    /// The last calls have all failed: calls wait, and new work is refused.
+    #[prost(bool, tag = "1")]
+    pub failing: bool,
+    /// Time since which that is so; absent if it is not.
+    #[prost(message, optional, tag = "2")]
+    pub failing_since_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Calls under way.
+    #[prost(uint32, tag = "3")]
+    pub in_flight_count: u32,
+    /// Calls that wait until it answers again, or for their turn after that.
+    #[prost(uint64, tag = "4")]
+    pub waiting_count: u64,
+    /// Transactions with a branch at it that have not ended: in this coordinator's memory and, as last counted, out of
+    /// it. 0 says that nothing is owed to it by this coordinator.
+    #[prost(uint64, tag = "5")]
+    pub owed_count: u64,
+    /// Calls in the last ten minutes that have ended. This and the following are told of the first 200 participants
+    /// that the coordinator called, and since its start.
+    #[prost(uint64, tag = "6")]
+    pub call_count: u64,
+    /// Those of them that failed: they are repeated.
+    #[prost(uint64, tag = "7")]
+    pub failed_count: u64,
+    /// Duration that half of them took at most; within 7 % of it. Absent without any.
+    #[prost(message, optional, tag = "8")]
+    pub call_p50: ::core::option::Option<::prost_types::Duration>,
+    /// The same of 99 in 100.
+    #[prost(message, optional, tag = "9")]
+    pub call_p99: ::core::option::Option<::prost_types::Duration>,
+    /// Begin of these ten minutes, or the first call since the start; absent without any call.
+    #[prost(message, optional, tag = "10")]
+    pub counted_from: ::core::option::Option<::prost_types::Timestamp>,
+    /// Error of the last call that failed, cut to 300 bytes; empty if none has.
+    #[prost(string, tag = "11")]
+    pub last_error: ::prost::alloc::string::String,
+    /// Time of it.
+    #[prost(message, optional, tag = "12")]
+    pub last_error_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for ParticipantHealth {
+    const NAME: &'static str = "ParticipantHealth";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ParticipantHealth".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ParticipantHealth".into()
     }
 }
 /// An endpoint of a participant.
@@ -5770,6 +5825,198 @@ impl ::prost::Name for TestWebhookResponse {
         "/unanimo.v1.TestWebhookResponse".into()
     }
 }
+/// Asks for numbers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetStatisticsRequest {
+    /// Adds the settings in force. Only an operator gets them: they name files and addresses.
+    #[prost(bool, tag = "1")]
+    pub include_settings: bool,
+    /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
+    #[prost(string, repeated, tag = "2")]
+    pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for GetStatisticsRequest {
+    const NAME: &'static str = "GetStatisticsRequest";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.GetStatisticsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.GetStatisticsRequest".into()
+    }
+}
+/// Numbers of one coordinator's process.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetStatisticsResponse {
+    /// Time of the answer.
+    #[prost(message, optional, tag = "1")]
+    pub answered_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The last ten minutes, or the time since the start of the process where that is less.
+    #[prost(message, optional, tag = "2")]
+    pub window: ::core::option::Option<StatisticsSpan>,
+    /// The last ten seconds, or some seconds more: for rates of the moment.
+    #[prost(message, optional, tag = "3")]
+    pub recent: ::core::option::Option<StatisticsSpan>,
+    /// The window in steps of five seconds, oldest first; at most 120.
+    #[prost(message, repeated, tag = "4")]
+    pub steps: ::prost::alloc::vec::Vec<StatisticsSpan>,
+    /// Transactions in memory: begun or adopted, and not ended.
+    #[prost(uint64, tag = "5")]
+    pub in_flight_count: u64,
+    /// Those of them that have started and are not decided.
+    #[prost(uint64, tag = "6")]
+    pub undecided_count: u64,
+    /// Time since the start of the oldest of these; absent without any.
+    #[prost(message, optional, tag = "7")]
+    pub undecided_for: ::core::option::Option<::prost_types::Duration>,
+    /// Those that are children, have voted, and wait for their parents' decisions.
+    #[prost(uint64, tag = "8")]
+    pub in_doubt_count: u64,
+    /// Time since the oldest of these voted; absent without any.
+    #[prost(message, optional, tag = "9")]
+    pub in_doubt_for: ::core::option::Option<::prost_types::Duration>,
+    /// Those that are decided, and wait for participants to answer a Commit or Cancel.
+    #[prost(uint64, tag = "10")]
+    pub owed_count: u64,
+    /// Time since the oldest of these decisions; absent without any.
+    #[prost(message, optional, tag = "11")]
+    pub owed_for: ::core::option::Option<::prost_types::Duration>,
+    /// The process and its database.
+    #[prost(message, optional, tag = "12")]
+    pub server: ::core::option::Option<ServerState>,
+    /// Settings in force, where they were asked for by an operator; empty as well if the coordinator runs inside of
+    /// another program, which has made them.
+    #[prost(message, repeated, tag = "13")]
+    pub settings: ::prost::alloc::vec::Vec<ServerSetting>,
+}
+impl ::prost::Name for GetStatisticsResponse {
+    const NAME: &'static str = "GetStatisticsResponse";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.GetStatisticsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.GetStatisticsResponse".into()
+    }
+}
+/// What happened in a span of time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatisticsSpan {
+    /// Its begin.
+    #[prost(message, optional, tag = "1")]
+    pub began_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Its length. A rate is a count divided by it.
+    #[prost(message, optional, tag = "2")]
+    pub length: ::core::option::Option<::prost_types::Duration>,
+    /// Transactions that were begun.
+    #[prost(uint64, tag = "3")]
+    pub begun_count: u64,
+    /// Transactions that were decided: COMMIT.
+    #[prost(uint64, tag = "4")]
+    pub committed_count: u64,
+    /// Transactions that were decided: ABORT.
+    #[prost(uint64, tag = "5")]
+    pub aborted_count: u64,
+    /// Requests for new work that were refused, such as by a limit, or for a participant that fails.
+    #[prost(uint64, tag = "6")]
+    pub refused_count: u64,
+    /// Time from begin to decision that half of the decided transactions took at most; within 7 % of it. Absent where
+    /// none was decided.
+    #[prost(message, optional, tag = "7")]
+    pub decision_p50: ::core::option::Option<::prost_types::Duration>,
+    /// The same of 99 in 100.
+    #[prost(message, optional, tag = "8")]
+    pub decision_p99: ::core::option::Option<::prost_types::Duration>,
+    /// Transactions in memory at its end.
+    #[prost(uint64, tag = "9")]
+    pub in_flight_count: u64,
+}
+impl ::prost::Name for StatisticsSpan {
+    const NAME: &'static str = "StatisticsSpan";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.StatisticsSpan".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.StatisticsSpan".into()
+    }
+}
+/// State of a coordinator's process and its database.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServerState {
+    /// Name of its node.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// Its incarnation.
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    /// Time since which it has its incarnation and the lease.
+    #[prost(message, optional, tag = "3")]
+    pub leased_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// It may decide and send: false where it could not renew its lease in time.
+    #[prost(bool, tag = "4")]
+    pub lease_held: bool,
+    /// Kind of its database: `PostgreSQL` or `SQLite`.
+    #[prost(string, tag = "5")]
+    pub store: ::prost::alloc::string::String,
+    /// Time to make a batch durable that half of the batches of the window took at most; absent without any.
+    #[prost(message, optional, tag = "6")]
+    pub flush_p50: ::core::option::Option<::prost_types::Duration>,
+    /// The same of 99 in 100.
+    #[prost(message, optional, tag = "7")]
+    pub flush_p99: ::core::option::Option<::prost_types::Duration>,
+    /// Transactions with transitions that are not written yet.
+    #[prost(uint64, tag = "8")]
+    pub journal_backlog_count: u64,
+    /// Time of the last purge that did not fail; absent before the first one.
+    #[prost(message, optional, tag = "9")]
+    pub purged_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Time by which that is later than the pause between purges allows; absent where it is in time.
+    #[prost(message, optional, tag = "10")]
+    pub purge_late_by: ::core::option::Option<::prost_types::Duration>,
+    /// Places of damage in the log of which not even the names of their transactions are known.
+    #[prost(uint64, tag = "11")]
+    pub damaged_range_count: u64,
+    /// Version of the program.
+    #[prost(string, tag = "12")]
+    pub version: ::prost::alloc::string::String,
+    /// The coordinator group.
+    #[prost(string, tag = "13")]
+    pub cluster_id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ServerState {
+    const NAME: &'static str = "ServerState";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ServerState".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ServerState".into()
+    }
+}
+/// A setting in force.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServerSetting {
+    /// Its key, as in the configuration file.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// Its value, as TOML; a password in it is hidden.
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+    /// Where it comes from: `default`, `file`, `environment` or `flag`.
+    #[prost(string, tag = "3")]
+    pub source: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ServerSetting {
+    const NAME: &'static str = "ServerSetting";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ServerSetting".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ServerSetting".into()
+    }
+}
 /// End of a branch, as an operator found or made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -6196,6 +6443,32 @@ pub mod operator_service_client {
                 .insert(GrpcMethod::new("unanimo.v1.OperatorService", "TestWebhook"));
             self.inner.unary(req, path, codec).await
         }
+        /// Tells what the coordinator that answers does, and what it did in the last ten minutes. Numbers are those of one
+        /// process, and begin anew with it. Caller: operator, viewer.
+        pub async fn get_statistics(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetStatisticsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStatisticsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/unanimo.v1.OperatorService/GetStatistics",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("unanimo.v1.OperatorService", "GetStatistics"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -6277,6 +6550,15 @@ pub mod operator_service_server {
             request: tonic::Request<super::TestWebhookRequest>,
         ) -> std::result::Result<
             tonic::Response<super::TestWebhookResponse>,
+            tonic::Status,
+        >;
+        /// Tells what the coordinator that answers does, and what it did in the last ten minutes. Numbers are those of one
+        /// process, and begin anew with it. Caller: operator, viewer.
+        async fn get_statistics(
+            &self,
+            request: tonic::Request<super::GetStatisticsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStatisticsResponse>,
             tonic::Status,
         >;
     }
@@ -6710,6 +6992,52 @@ pub mod operator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TestWebhookSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/unanimo.v1.OperatorService/GetStatistics" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetStatisticsSvc<T: OperatorService>(pub Arc<T>);
+                    impl<
+                        T: OperatorService,
+                    > tonic::server::UnaryService<super::GetStatisticsRequest>
+                    for GetStatisticsSvc<T> {
+                        type Response = super::GetStatisticsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetStatisticsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OperatorService>::get_statistics(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetStatisticsSvc(inner);
                         let codec = crate::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

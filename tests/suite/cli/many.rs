@@ -30,7 +30,7 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     let mut follow = Program::start(served.tx_command(&["list", "--follow", "--gid-prefix", "s-"]));
     follow.until_err("from now on").await;
     let calm = top(&served.endpoint, &["--once"]).await;
-    calm.check(0).says(&["nothing needs a person", "\np            1 configured\n"]);
+    calm.check(0).says(&["nothing needs a person", "\np            1 configured  "]);
 
     let none = served.tx(&["list", "--mode", "saga,2pc", "--metadata", "region=eu"]).await;
     none.check(0).complains(&["no transactions match"]);
@@ -70,10 +70,13 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     let seen = seen.await;
     assert_eq!((&seen["stalled"], &seen["counts"]["committing"]), (&json!(3), &json!(3)));
     assert_eq!(seen["attention"].as_array().unwrap().len(), 3);
-    assert_eq!(
-        seen["participants"],
-        json!([{ "name": "p", "endpoints": 1, "alive": 0, "configured": 1 }])
-    );
+    let p = &seen["participants"][0];
+    assert_eq!([&p["name"], &p["endpoints"]], [&json!("p"), &json!(1)]);
+    assert_eq!([&p["alive"], &p["configured"]], [&json!(0), &json!(1)]);
+    let owed = p["owed"].as_u64().unwrap();
+    assert!(owed >= 3 && p["calls"].as_u64().unwrap() > 0, "{p}");
+    assert!(seen["decision_p50_ms"].as_f64().unwrap() > 0.0, "{seen}");
+    assert_eq!(seen["refused_per_second"], json!(0.0));
 
     let calls = || ids.iter().map(|id| served.p.calls(id, "a").len()).collect::<Vec<_>>();
     let before = calls();

@@ -137,6 +137,26 @@ impl Call {
     }
 }
 
+/// Numbers and times of GetStatistics and of participants' calls that go on.
+const OF_THE_MOMENT: &[&str] = &[
+    "answeredAt",
+    "window",
+    "recent",
+    "steps",
+    "undecidedFor",
+    "owedFor",
+    "flushP50",
+    "flushP99",
+    "journalBacklogCount",
+    "purgedAt",
+    "countedFrom",
+    "callCount",
+    "callP50",
+    "callP99",
+    "failedCount",
+    "lastErrorAt",
+];
+
 /// Removes what differs from call to call.
 fn lasting(mut value: Value) -> Value {
     match &mut value {
@@ -145,6 +165,9 @@ fn lasting(mut value: Value) -> Value {
                 ["revision", "lastSeenAt", "waiting", "timeline", "lastAt", "count", "eventId"]
             {
                 fields.remove(name);
+            }
+            for name in OF_THE_MOMENT {
+                fields.remove(*name);
             }
             for field in fields.values_mut() {
                 *field = lasting(field.take());
@@ -314,6 +337,7 @@ pub(super) fn calls(tx_id: &str, held: &str, cluster_id: &str) -> Vec<Call> {
             json!({"endpoint": "http://127.0.0.1:1", "instanceId": "i"}),
         ),
         get("GetServerInfo", "/v1/server".into(), json!({}), json!({})),
+        get("GetStatistics", "/v1/statistics".into(), json!({}), json!({"includeSettings": true})),
     ]
 }
 

@@ -270,6 +270,9 @@ pub(super) async fn call(rpc: &str, link: Link, of: &Begun) -> Result<(), Status
             operator.forget_transaction(request).await.map(drop)
         }
         "ListAudit" => operator.list_audit(v1::ListAuditRequest::default()).await.map(drop),
+        "GetStatistics" => {
+            operator.get_statistics(v1::GetStatisticsRequest::default()).await.map(drop)
+        }
         rpc if rpc.contains("Webhook") || ["ListDeadLetters", "RedeliverEvents"].contains(&rpc) => {
             about_webhooks(rpc, &mut operator).await
         }

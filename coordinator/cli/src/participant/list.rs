@@ -20,7 +20,8 @@ use crate::tx::words;
 #[command(after_long_help = "\
 JSON (--json): an object with participants: a list of objects with name and endpoints, a list of
   objects with endpoint, state (configured, alive, gone), last_seen_at, instance_id, features (a list
-  of names), sdk. A value that does not apply is null.")]
+  of names), sdk; and failing, calls, failed (of the last ten minutes), owed (transactions that have not ended), last_error.
+  A value that does not apply is null.")]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,
@@ -36,6 +37,11 @@ struct Json {
 struct JsonParticipant {
     name: String,
     endpoints: Vec<JsonEndpoint>,
+    failing: bool,
+    calls: u64,
+    failed: u64,
+    owed: u64,
+    last_error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -122,6 +128,15 @@ impl From<v1::Participant> for JsonParticipant {
             sdk: some(endpoint.sdk),
             endpoint: endpoint.endpoint,
         });
-        Self { name: participant.name, endpoints: endpoints.collect() }
+        let health = participant.health.unwrap_or_default();
+        Self {
+            name: participant.name,
+            endpoints: endpoints.collect(),
+            failing: health.failing,
+            calls: health.call_count,
+            failed: health.failed_count,
+            owed: health.owed_count,
+            last_error: some(health.last_error),
+        }
     }
 }

@@ -46,6 +46,9 @@ pub(super) struct Snapshot {
     unreadable: u64,
     attention: Vec<Needing>,
     participants: Vec<Participant>,
+    refused_per_second: f64,
+    decision_p50_ms: Option<f64>,
+    decision_p99_ms: Option<f64>,
 }
 
 /// Transaction that needs a person.
@@ -64,6 +67,13 @@ struct Participant {
     alive: usize,
     /// Endpoints of the configuration: nobody knows whether they are there.
     configured: usize,
+    /// Its last calls have all failed.
+    failing: bool,
+    calls: u64,
+    failed: u64,
+    owed: u64,
+    call_p99_ms: Option<f64>,
+    last_error: String,
 }
 
 impl Participant {
@@ -113,6 +123,14 @@ impl Snapshot {
         let owed = oldest(client, now, &[State::Committing, State::Aborting]).await?;
         taken.oldest_owed_seconds = taken.age(owed, OWED);
         taken.participants = participants(client).await?;
+        let request = client.request(v1::GetStatisticsRequest::default());
+        let told = client.operator.get_statistics(request).await?.into_inner();
+        let (recent, window) = (told.recent.unwrap_or_default(), told.window.unwrap_or_default());
+        let refused = usize::try_from(recent.refused_count).unwrap_or(usize::MAX);
+        let secs = recent.length.map_or(0, |length| u64::try_from(length.seconds).unwrap_or(0));
+        taken.refused_per_second = rate(refused, secs.max(1));
+        taken.decision_p50_ms = window.decision_p50.map(millis);
+        taken.decision_p99_ms = window.decision_p99.map(millis);
         Ok(taken)
     }
 
@@ -171,6 +189,12 @@ impl Snapshot {
             self.aborted_per_second,
             plus("aborted"),
         );
+        let [p50, p99] = [self.decision_p50_ms, self.decision_p99_ms]
+            .map(|took| took.map_or_else(|| "none".to_owned(), |took| format!("{took:.1} ms")));
+        text += &format!(
+            "             {:.1} refused; to decision p50 {p50}, p99 {p99}\n",
+            self.refused_per_second
+        );
         let undecided = since(self.oldest_undecided_seconds, UNDECIDED);
         text += &format!("not decided  {}{undecided}\n", number("active"));
         text += &format!(
@@ -207,13 +231,17 @@ impl Snapshot {
     fn of_participants(&self) -> String {
         let mut sorted: Vec<&Participant> = self.participants.iter().collect();
         let found = |of: &Participant| of.alive + of.configured;
-        sorted.sort_by_key(|of| (found(of) > 0, found(of) == of.endpoints));
-        let rows = sorted.iter().take(LISTED_MAX).map(|of| [of.name.clone(), of.state()]);
+        sorted.sort_by_key(|of| (!of.failing, found(of) > 0, found(of) == of.endpoints));
+        let rows = sorted.iter().take(LISTED_MAX).map(|of| {
+            let calls = if of.failing { "failing" } else { "" };
+            let (failed, owed) = (format!("{} of {}", of.failed, of.calls), of.owed.to_string());
+            [of.name.clone(), of.state(), calls.to_owned(), failed, owed]
+        });
         let more = match self.participants.len().saturating_sub(LISTED_MAX) {
             0 => String::new(),
             more => format!("and {more} more: `unanimo participant list`\n"),
         };
-        format!("\n{}{more}", table(["PARTICIPANT", "PROCESSES"], rows))
+        format!("\n{}{more}", table(["PARTICIPANT", "PROCESSES", "CALLS", "FAILED", "OWED"], rows))
     }
 }
 
@@ -275,13 +303,30 @@ async fn participants(client: &mut Client) -> Result<Vec<Participant>, client::E
         requires: Vec::new(),
     });
     let found = client.directory.list_participants(request).await?.into_inner().participants;
-    let of = |participant: v1::Participant| Participant {
+    Ok(found.into_iter().map(of_participant).collect())
+}
+
+fn of_participant(participant: v1::Participant) -> Participant {
+    let health = participant.health.unwrap_or_default();
+    Participant {
         endpoints: participant.endpoints.len(),
         alive: participant.endpoints.iter().filter(|of| !of.configured && of.alive).count(),
         configured: participant.endpoints.iter().filter(|of| of.configured).count(),
         name: participant.name,
-    };
-    Ok(found.into_iter().map(of).collect())
+        failing: health.failing,
+        calls: health.call_count,
+        failed: health.failed_count,
+        owed: health.owed_count,
+        call_p99_ms: health.call_p99.map(millis),
+        last_error: health.last_error,
+    }
+}
+
+/// Returns a duration in milliseconds, to the microsecond.
+fn millis(of: prost_types::Duration) -> f64 {
+    let micros = of.seconds.saturating_mul(1_000_000).saturating_add(i64::from(of.nanos) / 1_000);
+    let micros = u32::try_from(micros).unwrap_or(u32::MAX);
+    f64::from(micros) / 1e3
 }
 
 fn rate(count: usize, secs: u64) -> f64 {

@@ -153,8 +153,16 @@ impl Http {
 
     /// Tells whether whoever looks may act.
     pub(crate) fn may_act(&self, asker: &Asker) -> bool {
+        self.may(Act::Retry.rpc(), asker)
+    }
+
+    /// Tells whether whoever looks may see the numbers of the process. To find out by a call would note it as denied.
+    pub(crate) fn may_see_statistics(&self, asker: &Asker) -> bool {
+        self.may(Rpc::GetStatistics, asker)
+    }
+
+    fn may(&self, rpc: Rpc, asker: &Asker) -> bool {
         let is_certified = asker.peer.as_ref().is_some_and(|peer| peer.names.is_some());
-        let rpc = Act::Retry.rpc();
         (is_certified || !self.callers.demand_certificates)
             && self.stack.api().would_admit(rpc, &asker.headers, &asker.extensions())
     }

@@ -70,6 +70,7 @@ routes! {
     RegisterEndpoint: POST "/v1/participants/{participant}:register";
     DeregisterEndpoint: POST "/v1/participants/{participant}:deregister";
     GetServerInfo: GET "/v1/server";
+    GetStatistics: GET "/v1/statistics";
 }
 
 /// Address that was found, with the texts of the fields in its path.

@@ -15,6 +15,8 @@ pub(crate) struct Survey {
     pub(crate) open: HashMap<(Option<Mode>, PhaseName), usize>,
     /// Age of the oldest one that has started and is not decided.
     pub(crate) undecided_for: Duration,
+    /// Time since the last vote of the child that has waited longest for its parent's decision.
+    pub(crate) in_doubt_for: Duration,
     /// Time since the decision of the one that was decided first and has not ended.
     pub(crate) owed_for: Duration,
 }
@@ -34,6 +36,9 @@ impl Service {
                 Phase::Active | Phase::InDoubt { .. } => {
                     let started_at = tx.started_at().unwrap_or(tx.identity().created_at);
                     since(&mut survey.undecided_for, started_at);
+                    if let Phase::InDoubt { at } = tx.phase() {
+                        since(&mut survey.in_doubt_for, at);
+                    }
                 }
                 Phase::Decided { at, .. } => since(&mut survey.owed_for, at),
             }

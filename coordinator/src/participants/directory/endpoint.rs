@@ -232,6 +232,11 @@ impl Endpoint {
         (state.health.standing(now), hearsay, (calls < self.slots).then_some(calls))
     }
 
+    /// Counts the calls under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.state().health.under_way()
+    }
+
     /// Takes a slot, if there is one.
     pub(super) fn take(&self, kind: CallKind, now: Instant) -> bool {
         let health = &mut self.state().health;

@@ -8,6 +8,19 @@ use unanimo_core::ParticipantName;
 
 use super::{CallKind, Directory, Entry, Shown, read};
 
+/// How the calls to a participant go.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Going {
+    /// Since when they all fail, if they do.
+    pub(crate) open_since: Option<Instant>,
+    /// Calls under way.
+    pub(crate) in_flight: usize,
+    /// Calls that wait until it answers again.
+    pub(crate) waiting: usize,
+    /// Transactions of which something is owed to it, or may be.
+    pub(crate) owed: usize,
+}
+
 impl Directory {
     /// Names of everybody but the coordinator itself, and those of which nothing is registered any more, while something
     /// is owed to them.
@@ -26,6 +39,22 @@ impl Directory {
         let (now, gone_after) = (Instant::now(), self.gone_after());
         let endpoints = read(&entry.endpoints);
         endpoints.iter().map(|endpoint| endpoint.shown(now, gone_after)).collect()
+    }
+
+    /// How the calls to a participant go.
+    pub(crate) fn going(&self, name: &ParticipantName) -> Going {
+        // Of nothing that is counted on.
+        let known = self.loads.owed_by(name);
+        let Some(entry) = self.entry(name) else {
+            return Going { owed: known, ..Going::default() };
+        };
+        let open = CallKind::ALL.into_iter().filter_map(|kind| entry.breaker(kind).open_since());
+        Going {
+            open_since: open.min(),
+            in_flight: read(&entry.endpoints).iter().map(|endpoint| endpoint.under_way()).sum(),
+            waiting: CallKind::ALL.into_iter().map(|kind| entry.waiting(kind)).sum(),
+            owed: known,
+        }
     }
 
     /// Names without an entry to which something is owed, with the number of transactions.
