@@ -4,6 +4,7 @@ mod evidence;
 mod outside;
 mod secured;
 mod sweep;
+mod syntax;
 mod work;
 
 use std::collections::BTreeMap;

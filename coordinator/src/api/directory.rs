@@ -1,5 +1,7 @@
 //! The rpcs of participants, by which they are found.
 
+use std::collections::HashMap;
+
 use tonic::{Request, Status};
 use unanimo_core::{FeatureName, ParticipantName, Timestamp, Violation};
 use unanimo_proto::v1;
@@ -191,14 +193,17 @@ impl Api {
             token => Some(ParticipantName::known(token).map_err(|_| parse::bad_page_token())?),
         };
         let now = self.env.now();
+        let parked: HashMap<_, _> = self.directory.parked().into_iter().collect();
         let names = self.directory.names().into_iter();
         let mut rest = names.filter(|name| after.as_ref().is_none_or(|after| name > after));
         // One after the other, up to what fits: all of them together may be large.
         let shown = rest.by_ref().take(limit).map(|name| {
             let shown = self.directory.shown(&name).into_iter();
             let endpoints = shown.map(|shown| endpoint(shown, now)).collect();
+            let transactions_parked =
+                parked.get(&name).map_or(0, |n| u32::try_from(*n).unwrap_or(u32::MAX));
             let health = Some(self.health(&name, now));
-            v1::Participant { name: name.to_string(), endpoints, health }
+            v1::Participant { name: name.to_string(), endpoints, transactions_parked, health }
         });
         let (participants, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
         let last = participants.last().filter(|_| !whole || rest.next().is_some());

@@ -1,4 +1,4 @@
-//! What the coordinator does, in numbers.
+//! Numbers of what the coordinator does.
 
 use std::time::Duration;
 

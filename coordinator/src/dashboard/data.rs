@@ -139,10 +139,11 @@ pub(super) struct Participants {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct Participant {
     pub(super) name: String,
     pub(super) endpoints: Vec<Endpoint>,
+    pub(super) transactions_parked: u32,
     pub(super) health: super::pulse::Health,
 }
 

@@ -65,7 +65,7 @@ pub(super) struct Setting {
     pub(super) source: String,
 }
 
-/// How the calls to a participant go.
+/// Health of the calls to a participant.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Health {

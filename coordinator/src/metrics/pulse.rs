@@ -1,4 +1,4 @@
-//! What happened in the last ten minutes, in steps of five seconds: for people who look, and have no other store of numbers.
+//! Events of the last ten minutes, counted in steps of five seconds: for people who look, and have no other store of numbers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +43,7 @@ struct Sample {
     flushes: Snapshot,
 }
 
-/// What happened between two samples.
+/// Events between two samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) began_at: Timestamp,
@@ -144,7 +144,7 @@ struct CallSample {
     took: Snapshot,
 }
 
-/// What became of the calls to one participant in the last ten minutes.
+/// Ends of the calls to one participant in the last ten minutes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CallSpan {
     pub(crate) length: Duration,

@@ -228,9 +228,7 @@ impl Caller {
             let Some(taken) = self.directory.take(&entry, kind, &avoid).await else {
                 let verdict = Verdict::Connect(format!("participant {name} has no endpoint"));
                 attempt.failed(&verdict);
-                let error = verdict.into_error();
-                self.metrics.call_failed(name.as_str(), &error);
-                return failed(error);
+                return failed(self.noted(name, verdict));
             };
             if !call.probe && entry.breaker(kind).is_open() {
                 return End::Deferred;
@@ -272,10 +270,16 @@ impl Caller {
                 continue;
             }
             attempt.failed(&verdict);
-            let error = verdict.into_error();
-            self.metrics.call_failed(name.as_str(), &error);
+            let error = self.noted(name, verdict);
             return End::Failed(Failed { error, endpoint: Some(endpoint), url });
         }
+    }
+
+    /// Notes the error of a call that has failed at last, and returns it.
+    fn noted(&self, name: &ParticipantName, verdict: Verdict) -> String {
+        let error = verdict.into_error();
+        self.metrics.call_failed(name.as_str(), &error);
+        error
     }
 
     /// Returns the trace of a transaction, for its log lines.

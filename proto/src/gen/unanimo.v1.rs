@@ -4676,7 +4676,11 @@ pub struct Participant {
     /// Its endpoints.
     #[prost(message, repeated, tag = "2")]
     pub endpoints: ::prost::alloc::vec::Vec<ParticipantEndpoint>,
-    /// How its calls go at the coordinator that answers.
+    /// Transactions that wait for it and have left the coordinator's memory meanwhile, as last counted, some seconds ago.
+    /// 20,000 stands for that many or more.
+    #[prost(uint32, tag = "3")]
+    pub transactions_parked: u32,
+    /// Health of its calls at the coordinator that answers.
     #[prost(message, optional, tag = "4")]
     pub health: ::core::option::Option<ParticipantHealth>,
 }
@@ -4690,7 +4694,7 @@ impl ::prost::Name for Participant {
         "/unanimo.v1.Participant".into()
     }
 }
-/// How the calls of one coordinator to a participant go.
+/// Health of the calls of one coordinator to a participant.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ParticipantHealth {
     /// The last calls have all failed: calls wait, and new work is refused.
@@ -5899,7 +5903,7 @@ impl ::prost::Name for GetStatisticsResponse {
         "/unanimo.v1.GetStatisticsResponse".into()
     }
 }
-/// What happened in a span of time.
+/// Events in a span of time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatisticsSpan {
     /// Its begin.

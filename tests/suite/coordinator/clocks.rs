@@ -24,14 +24,14 @@ const HOUR_MS: i64 = 60 * 60 * 1000;
 
 /// Clock that can be set either way.
 #[derive(Debug, Default)]
-struct Clock {
+pub(super) struct Clock {
     ahead_ms: AtomicI64,
     /// Of the database's clock at a start.
     database_ahead_ms: AtomicI64,
 }
 
 impl Clock {
-    fn set(&self, ahead_ms: i64) {
+    pub(super) fn set(&self, ahead_ms: i64) {
         self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
     }
 }

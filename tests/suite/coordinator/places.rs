@@ -23,6 +23,7 @@ mod instances;
 mod lasting;
 mod names;
 mod parked;
+mod parked_acts;
 mod poison;
 mod replicas;
 mod skew;

@@ -16,12 +16,14 @@ use crate::tx::words;
 /// An endpoint is `configured` (named by --participant of `unanimo serve`, and never gone), `alive`, or
 /// `gone`: it was not seen for three `keep-alive-interval`s. New transactions need a participant with an
 /// endpoint that is not gone; what is owed is sent to those that are gone, too, if there are no others.
+/// PARKED is the number of transactions that wait for the participant and need no memory meanwhile.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-JSON (--json): an object with participants: a list of objects with name and endpoints, a list of
-  objects with endpoint, state (configured, alive, gone), last_seen_at, instance_id, features (a list
-  of names), sdk; and failing, calls, failed (of the last ten minutes), owed (transactions that have not ended), last_error.
-  A value that does not apply is null.")]
+JSON (--json): an object with participants: a list of objects with name, transactions_parked
+  (transactions that wait for it out of the coordinator's memory, as last counted; 20000 stands for that
+  many or more) and endpoints, a list of objects with endpoint, state (configured, alive, gone),
+  last_seen_at, instance_id, features (a list of names), sdk; and failing, calls, failed (of the last ten
+  minutes), owed (transactions that have not ended), last_error. A value that does not apply is null.")]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,
@@ -36,6 +38,7 @@ struct Json {
 #[derive(Serialize)]
 struct JsonParticipant {
     name: String,
+    transactions_parked: u32,
     endpoints: Vec<JsonEndpoint>,
     failing: bool,
     calls: u64,
@@ -63,7 +66,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
     } else if participants.is_empty() {
         output::note("no participant has registered, and none is configured");
     } else {
-        let header = ["PARTICIPANT", "ENDPOINT", "STATE", "LAST SEEN", "SDK"];
+        let header = ["PARTICIPANT", "ENDPOINT", "STATE", "PARKED", "LAST SEEN", "SDK"];
         output::print(&table(header, participants.iter().flat_map(rows)))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -90,13 +93,14 @@ async fn fetch(server: &Server) -> Result<Vec<v1::Participant>, Error> {
 }
 
 /// Makes a line for each endpoint, and one for a name without any.
-fn rows(participant: &v1::Participant) -> Vec<[String; 5]> {
-    let name = &participant.name;
+fn rows(participant: &v1::Participant) -> Vec<[String; 6]> {
+    let (name, parked) = (&participant.name, participant.transactions_parked.to_string());
     if participant.endpoints.is_empty() {
         return vec![[
             name.clone(),
             String::new(),
             "gone".to_owned(),
+            parked,
             String::new(),
             String::new(),
         ]];
@@ -104,7 +108,7 @@ fn rows(participant: &v1::Participant) -> Vec<[String; 5]> {
     let row = |endpoint: &v1::ParticipantEndpoint| {
         let seen = endpoint.last_seen_at.map(words::time_to_the_second).unwrap_or_default();
         let state = state(endpoint).to_owned();
-        [name.clone(), endpoint.endpoint.clone(), state, seen, endpoint.sdk.clone()]
+        [name.clone(), endpoint.endpoint.clone(), state, parked.clone(), seen, endpoint.sdk.clone()]
     };
     participant.endpoints.iter().map(row).collect()
 }
@@ -131,6 +135,7 @@ impl From<v1::Participant> for JsonParticipant {
         let health = participant.health.unwrap_or_default();
         Self {
             name: participant.name,
+            transactions_parked: participant.transactions_parked,
             endpoints: endpoints.collect(),
             failing: health.failing,
             calls: health.call_count,

@@ -8,7 +8,7 @@ use unanimo_core::ParticipantName;
 
 use super::{CallKind, Directory, Entry, Shown, read};
 
-/// How the calls to a participant go.
+/// Health of the calls to a participant.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Going {
     /// Since when they all fail, if they do.
@@ -41,7 +41,7 @@ impl Directory {
         endpoints.iter().map(|endpoint| endpoint.shown(now, gone_after)).collect()
     }
 
-    /// How the calls to a participant go.
+    /// Health of the calls to a participant.
     pub(crate) fn going(&self, name: &ParticipantName) -> Going {
         // Of nothing that is counted on.
         let known = self.loads.owed_by(name);

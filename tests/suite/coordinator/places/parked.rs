@@ -19,12 +19,12 @@ use super::super::{World, branch, millis, sqlite_url, tcc};
 use super::{at, on_both, on_sqlite, submit_all};
 
 /// Transactions that are owed.
-const OWED: usize = 160;
+pub(super) const OWED: usize = 160;
 
 /// Most that stay in memory of one participant: a quarter of the places.
-const KEPT: usize = 60;
+pub(super) const KEPT: usize = 60;
 
-fn parking(mut config: unanimo_coordinator::Config) -> unanimo_coordinator::Config {
+pub(super) fn parking(mut config: unanimo_coordinator::Config) -> unanimo_coordinator::Config {
     // No standby is promoted here.
     unanimo_coordinator::engine::Handle::park_after(Duration::ZERO);
     config.stalled_after = Period::secs(1);
@@ -44,7 +44,7 @@ fn commits(remote: &Scripted) -> usize {
 }
 
 /// Has these committed, and owed to `sick`, which fails from then on.
-async fn owe(world: &World, sick: &Scripted, requests: Vec<SubmitTransactionRequest>) {
+pub(super) async fn owe(world: &World, sick: &Scripted, requests: Vec<SubmitTransactionRequest>) {
     sick.hold(true);
     for (answered, _) in submit_all(world, requests).await {
         assert_eq!(answered.unwrap().outcome(), Outcome::Committed);
@@ -54,17 +54,17 @@ async fn owe(world: &World, sick: &Scripted, requests: Vec<SubmitTransactionRequ
 }
 
 /// Transactions that may be in memory besides: those of the last probes.
-const PROBED: usize = 4;
+pub(super) const PROBED: usize = 4;
 
 /// Waits until no more are in memory than stay there.
-async fn parked(world: &World, kept: usize) {
+pub(super) async fn parked(world: &World, kept: usize) {
     let engine = world.running.engine();
     let what = format!("all but {kept} to leave memory");
     until(&what, async || (engine.in_flight().0 <= kept + PROBED).then_some(())).await;
 }
 
 /// Asserts that all have their Commit, and none anything else.
-async fn assert_all_committed(world: &World, sick: &Scripted) {
+pub(super) async fn assert_all_committed(world: &World, sick: &Scripted) {
     let engine = world.running.engine();
     until("all to end", async || (engine.in_flight().0 == 0).then_some(())).await;
     for n in 0..OWED {
