@@ -367,6 +367,13 @@ mod tests {
         metrics.open(&Survey { open, ..Survey::default() });
         metrics.flushed(3, Duration::from_millis(1));
         metrics.event("committed");
+        for is_taken in [true, false] {
+            metrics.webhook_sent("shop", is_taken);
+        }
+        metrics.webhook_given_up("shop");
+        metrics.webhook_missed("shop");
+        metrics.webhook_state("shop", Default::default(), false);
+        metrics.webhook_dead("shop", 1);
         let text = metrics.encode();
         for Described { name, kind, help, .. } in TABLE {
             let bare = name.strip_suffix("_total").unwrap_or(name);

@@ -4,8 +4,9 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
+use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -23,6 +24,9 @@ const IDLE: Duration = Duration::from_secs(4);
 
 /// Connections that wait at one server for a request.
 pub(crate) const KEPT_MAX: usize = 8;
+
+/// Bytes that are read of the body of an error.
+const ERROR_BYTES_MAX: usize = 64 << 10;
 
 /// Bounds of one request.
 #[derive(Clone, Copy, Debug)]
@@ -96,12 +100,37 @@ impl Outbound {
             if error.is_connect() { Failure::NotSent(words) } else { Failure::Broken(words) }
         })?;
         let (parts, body) = response.into_parts();
+        if !parts.status.is_success() {
+            let said = beginning(body).await?;
+            return Ok(Response::from_parts(parts, said));
+        }
+        if body.size_hint().lower() > body_bytes_max as u64 {
+            return Err(Failure::TooLong(body_bytes_max));
+        }
         match Limited::new(body, body_bytes_max).collect().await {
             Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
             Err(error) if error.is::<LengthLimitError>() => Err(Failure::TooLong(body_bytes_max)),
             Err(error) => Err(Failure::Broken(chain(&*error))),
         }
     }
+}
+
+/// Reads the beginning of the body of an error, which is all that anybody is told of it.
+async fn beginning<B>(mut body: B) -> Result<Bytes, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Error + 'static,
+{
+    let mut said = BytesMut::new();
+    while said.len() < ERROR_BYTES_MAX {
+        let Some(frame) = body.frame().await else { break };
+        let frame = frame.map_err(|error| Failure::Broken(chain(&error)))?;
+        if let Some(data) = frame.data_ref() {
+            let room = ERROR_BYTES_MAX - said.len();
+            said.extend_from_slice(&data[..data.len().min(room)]);
+        }
+    }
+    Ok(said.freeze())
 }
 
 /// The error and what caused it, each once.

@@ -7,6 +7,10 @@ import { FEATURES } from "./participant.js";
 
 const CALL_TIMEOUT_MS = 5_000;
 const RETRY_MS = 1_000;
+// Between two registrations, where the coordinator says nothing, and the least and the most that it may say.
+const KEEP_ALIVE_MS = 10_000;
+const KEEP_ALIVE_MS_MIN = 100;
+const KEEP_ALIVE_MS_MAX = 3_600_000;
 // Age from which a prepared branch is asked about, and the most that one question may hold.
 const GRACE_MS = 60_000;
 const INQUIRE_MAX = 256;
@@ -20,7 +24,10 @@ export class Coordinator {
   }
 
   start() {
-    this.#repeat(async () => this.#register());
+    this.#repeat(() => {
+      this.registering = this.#register();
+      return this.registering;
+    });
     this.#repeat(async () => this.#sweep());
   }
 
@@ -28,6 +35,8 @@ export class Coordinator {
   async stop() {
     this.stopped = true;
     this.timers.forEach(clearTimeout);
+    // One that is under way would come after it.
+    await this.registering?.catch(() => {});
     await this.#post(`/v1/participants/${this.name}:deregister`, this.of).catch(() => {});
   }
 
@@ -53,7 +62,9 @@ export class Coordinator {
     const about = { features: FEATURES, sdk: "unanimo-example-node/0.1.0", databaseId };
     const answer = await this.#post(`/v1/participants/${this.name}:register`, { ...this.of, ...about });
     // "10s"
-    return Number.parseFloat(answer.keepAliveInterval) * 1000;
+    const pause = Number.parseFloat(answer.keepAliveInterval) * 1000;
+    if (Number.isNaN(pause)) return KEEP_ALIVE_MS;
+    return Math.min(Math.max(pause, KEEP_ALIVE_MS_MIN), KEEP_ALIVE_MS_MAX);
   }
 
   // Asks about what is in doubt. To ask is enough: the coordinator then sends again the Commit or Cancel that it owes. A step

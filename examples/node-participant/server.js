@@ -13,8 +13,10 @@ import { Coordinator } from "./coordinator.js";
 import { NoAnswer, Participant } from "./participant.js";
 import { ACTIONS, addItem } from "./stock.js";
 
-// A payload and an output have a MiB each, inputs one and a half; base64 makes four bytes of three.
-const BODY_BYTES_MAX = 6 << 20;
+// What a coordinator may send at most: docs/http-participant.md.
+const BODY_BYTES_MAX = 8 << 20;
+// How long the rest of a body that is too large is thrown away, so that its sender reads the answer.
+const DISCARD_MS = 1_000;
 
 const { values: options } = parseArgs({
   options: {
@@ -37,31 +39,51 @@ const { values: options } = parseArgs({
   },
 });
 
-const barrier = new Barrier(options.file);
-for (const item of options.item) {
-  const [name, pieces] = item.split("=");
-  addItem(barrier, name, Number(pieces));
+function wrong(message) {
+  console.error(message);
+  process.exit(2);
 }
+
+const items = options.item.map((item) => {
+  const [, name, digits] = /^([^=]+)=(\d+)$/.exec(item) ?? [];
+  const pieces = Number(digits);
+  if (!Number.isSafeInteger(pieces)) wrong(`--item ${item}: must be NAME=PIECES, and PIECES a whole number from 0`);
+  return [name, pieces];
+});
+const sweepMs = Number(options["sweep-interval"]) * 1000;
+// Not a number is neither.
+if (!(sweepMs >= 100 && sweepMs <= 86_400_000)) {
+  wrong(`--sweep-interval ${options["sweep-interval"]}: must be a number of seconds from 0.1 to 86400`);
+}
+
+const barrier = new Barrier(options.file);
+for (const [name, pieces] of items) addItem(barrier, name, pieces);
 const participant = new Participant(options.name, barrier, ACTIONS);
 
 // Answers one request: below `/tx` there are the three calls, and `/stock` is for people.
 async function answer(request) {
-  if (request.url === "/stock" && request.method === "GET") return Object.fromEntries(barrier.values);
+  accept(request.headers.authorization);
+  if (request.url === "/stock" && request.method === "GET") return stock();
   const call = /^\/tx\/(prepare|commit|cancel)$/.exec(request.url)?.[1];
   if (!call) throw new NoAnswer(404, "UNIMPLEMENTED", "there are /tx/prepare, /tx/commit and /tx/cancel");
   if (request.method !== "POST") throw new NoAnswer(405, "UNIMPLEMENTED", "must be a POST");
   if (!/^application\/json *(;|$)/i.test(request.headers["content-type"] ?? "")) {
     throw new NoAnswer(415, "UNIMPLEMENTED", "content-type must be application/json");
   }
-  accept(request.headers.authorization);
   const body = await read(request);
   let message;
   try {
     message = JSON.parse(body);
-  } catch (error) {
-    throw new NoAnswer(400, "INVALID_ARGUMENT", `the body must be JSON: ${error.message}`);
+  } catch {
+    // The message of JSON.parse quotes the body.
+    throw new NoAnswer(400, "INVALID_ARGUMENT", "the body must be JSON");
   }
   return participant.answer(call, message ?? {});
+}
+
+// Items and sales, without what else is stored.
+function stock() {
+  return Object.fromEntries([...barrier.values].filter(([name]) => /^(stock|sale)\//.test(name)));
 }
 
 // Whoever can send Commit confirms payments: with --accept-tokens the coordinators in the file alone can.
@@ -79,15 +101,21 @@ function accept(authorization) {
   }
 }
 
-async function read(request) {
-  const chunks = [];
-  let bytes = 0;
-  for await (const chunk of request) {
-    bytes += chunk.length;
-    if (bytes > BODY_BYTES_MAX) throw new NoAnswer(413, "RESOURCE_EXHAUSTED", `the body has more than ${BODY_BYTES_MAX} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString("utf8");
+function read(request) {
+  return new Promise((resolve, reject) => {
+    const chunks = [];
+    let bytes = 0;
+    const take = (chunk) => {
+      bytes += chunk.length;
+      if (bytes <= BODY_BYTES_MAX) return chunks.push(chunk);
+      request.off("data", take);
+      request.pause();
+      reject(new NoAnswer(413, "RESOURCE_EXHAUSTED", `the body has more than ${BODY_BYTES_MAX} bytes`));
+    };
+    request.on("data", take);
+    request.on("end", () => resolve(Buffer.concat(chunks).toString("utf8")));
+    request.on("error", reject);
+  });
 }
 
 // A text of others may be long, and an error is short: less than a kilobyte, however it is written.
@@ -104,8 +132,21 @@ async function serve(request, response) {
     type = "application/problem+json";
     body = { title: "No answer", status, code: isOurs ? error.code : "UNKNOWN", detail: short(error.message) };
   }
-  response.writeHead(status, { "content-type": type });
-  response.end(JSON.stringify(body));
+  const text = JSON.stringify(body);
+  if (status !== 413) {
+    response.writeHead(status, { "content-type": type });
+    response.end(text);
+    return;
+  }
+  // To close a connection with bytes that nobody has read would lose the answer.
+  response.writeHead(status, { "content-type": type, "content-length": Buffer.byteLength(text), connection: "close" });
+  response.write(text);
+  const timer = setTimeout(() => response.end(), DISCARD_MS);
+  request.once("close", () => {
+    clearTimeout(timer);
+    response.end();
+  });
+  request.resume();
 }
 
 function tlsOptions() {
@@ -128,7 +169,7 @@ server.listen(Number(port), host, () => {
     endpoint,
     token: tokenFile && fs.readFileSync(tokenFile, "utf8").trim(),
     barrier,
-    sweepMs: Number(options["sweep-interval"]) * 1000,
+    sweepMs,
   });
   coordinator.start();
   console.log(`${options.name} serves at ${endpoint}`);

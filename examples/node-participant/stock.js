@@ -10,8 +10,9 @@ function parse(payload) {
   let order;
   try {
     order = JSON.parse(payload.toString("utf8"));
-  } catch (error) {
-    throw new Refused("PAYLOAD_UNREADABLE", `write an item and pieces: ${error.message}`.slice(0, 200));
+  } catch {
+    // The message of JSON.parse quotes the payload.
+    throw new Refused("PAYLOAD_UNREADABLE", "the payload must be JSON with an item and pieces");
   }
   const { item, pieces } = order ?? {};
   if (typeof item !== "string" || !Number.isSafeInteger(pieces) || pieces <= 0) {

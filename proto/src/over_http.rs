@@ -227,7 +227,7 @@ fn hint(status: StatusCode) -> Option<&'static str> {
     match status.as_u16() {
         404 => Some("below the endpoint's base there must be prepare, commit and cancel"),
         405 => Some("prepare, commit and cancel must take POST"),
-        413 => Some("the server, or a proxy in between, must take bodies of 5 MiB"),
+        413 => Some("the server, or a proxy in between, must take bodies of 8 MiB"),
         415 => Some("prepare, commit and cancel must take application/json"),
         300..=399 => {
             Some("a redirect is not followed: the endpoint must be the participant itself")

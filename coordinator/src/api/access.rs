@@ -92,9 +92,10 @@ impl Api {
         let from = address(of);
         let access = |caller, all| Access { caller, all, rpc, from };
         let caller = self.caller(headers, of).map_err(|unknown| {
-            // A call that may be good the next moment was not denied.
-            if !unknown.is_passing() {
-                self.note_denied(&access(Caller::Anybody, false), why(unknown), None);
+            // A call that may be good the next moment was not denied: the log has it, and not the audit.
+            match unknown.is_passing() {
+                true => self.known.denials.note("", rpc.name(), why(unknown)),
+                false => self.note_denied(&access(Caller::Anybody, false), why(unknown), None),
             }
             refused(unknown)
         })?;

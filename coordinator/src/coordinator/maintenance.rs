@@ -189,7 +189,10 @@ impl Purge {
             match self.store.feed().purge(self.me, before).await {
                 Ok(0) => break,
                 Ok(_) => {}
-                Err(error) => return warn_failed(&error),
+                Err(error) => {
+                    warn_failed(&error);
+                    break;
+                }
             }
         }
         if let Err(error) = self.store.webhooks().purge_dead(self.me, before).await {

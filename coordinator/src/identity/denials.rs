@@ -1,6 +1,7 @@
 //! Log lines about calls that were denied.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Most identities that are told apart. Those that nobody knows are one.
 const IDENTITIES_MAX: usize = 1024;
+
+/// Name of those for whom there is no room, and of those that nobody knows.
+const OTHERS: &str = "";
 
 /// Denied calls, by identity: a line a minute for each.
 #[derive(Debug, Default)]
@@ -29,21 +33,26 @@ impl Denials {
     /// Returns the number of denied calls since the last line, if it is time for one.
     fn count(&self, identity: &str, now: Instant) -> Option<u64> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((last, count)) = told.get_mut(identity) {
-            *count += 1;
-            if now - *last < INTERVAL {
-                return None;
-            }
-            *last = now;
-            return Some(std::mem::take(count));
-        }
-        if told.len() >= IDENTITIES_MAX {
+        if !told.contains_key(identity) && told.len() >= IDENTITIES_MAX {
             told.retain(|_, (last, _)| now - *last < INTERVAL);
         }
-        if told.len() < IDENTITIES_MAX {
-            told.insert(identity.to_owned(), (now, 0));
+        // Those for whom there is no room share a line.
+        let is_known = told.contains_key(identity) || told.len() < IDENTITIES_MAX;
+        match told.entry(if is_known { identity } else { OTHERS }.to_owned()) {
+            Entry::Vacant(new) => {
+                new.insert((now, 0));
+                Some(1)
+            }
+            Entry::Occupied(mut known) => {
+                let (last, count) = known.get_mut();
+                *count += 1;
+                if now - *last < INTERVAL {
+                    return None;
+                }
+                *last = now;
+                Some(std::mem::take(count))
+            }
         }
-        Some(1)
     }
 }
 

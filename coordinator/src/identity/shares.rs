@@ -10,8 +10,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Number of shares from which on those that are whole are let go: identities come and go with their file.
+/// Most shares. Those that are whole are let go then: identities come and go with their file.
 const SHARES_MAX: usize = 1024;
+
+/// Name of the share of those for whom there is no room: no identity and no address has it.
+const OTHERS: &str = "";
+
+/// Between two looks for shares that are whole.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bounds on each identity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +43,8 @@ pub(crate) struct Shares {
     bounds: Bounds,
     /// Of those that have called lately.
     of: Mutex<HashMap<String, Share>>,
+    /// When those that are whole were let go last.
+    swept_at: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,12 +65,22 @@ impl Share {
 
 impl Shares {
     pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self { bounds, of: Mutex::default() })
+        Arc::new(Self { bounds, of: Mutex::default(), swept_at: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Share>> {
         // Nothing in here panics half way through a change.
         self.of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether it is time to look for shares that are whole: with many of them each look takes its time.
+    fn may_sweep(&self, now: Instant) -> bool {
+        let mut swept_at = self.swept_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = swept_at.is_none_or(|at| now.saturating_duration_since(at) >= SWEEP_INTERVAL);
+        if may {
+            *swept_at = Some(now);
+        }
+        may
     }
 
     /// Counts a call of this identity; `None` where nothing is bounded.
@@ -80,13 +98,16 @@ impl Shares {
         }
         let per_second = f64::from(rate);
         let mut shares = self.lock();
-        if shares.len() >= SHARES_MAX {
+        if shares.len() >= SHARES_MAX && self.may_sweep(now) {
             // A new one would be the same.
             shares.retain(|_, share| {
                 share.fill(per_second, now);
                 share.under_way > 0 || share.left < per_second
             });
         }
+        // Those for whom there is no room have one share together.
+        let has_own = shares.contains_key(name) || shares.len() < SHARES_MAX;
+        let name = if has_own { name } else { OTHERS };
         let new = Share { left: per_second, at: now, under_way: 0 };
         let share = shares.entry(name.to_owned()).or_insert(new);
         share.fill(per_second, now);

@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use unanimo_core::ParticipantName;
+use unanimo_proto::over_http;
 
 use self::connections::Connections;
 pub(crate) use self::endpoint::Route;
@@ -366,9 +367,15 @@ impl Directory {
             route()
         };
         let max = self.connections.max();
-        route().or_else(left).or_else(given_back).ok_or_else(|| {
-            format!("{max} connections to participants are open, which is all that there may be")
-        })
+        if let Some(route) = route() {
+            return Ok(route);
+        }
+        // A call over HTTP/1.1 has a place of its own, and there are many: it waits for others' rather than close them.
+        let is_single = over_http::base(taken.url()).is_some();
+        if is_single && !self.connections.may_close(Instant::now()) {
+            return Err(no_room(max));
+        }
+        left().or_else(given_back).ok_or_else(|| no_room(max))
     }
 
     /// Waits until participants have come back, and says which.
@@ -382,6 +389,12 @@ impl Directory {
             self.returning.notified().await;
         }
     }
+}
+
+fn no_room(max: usize) -> String {
+    format!(
+        "of the {max} connections to participants that there may be, none is free for this call"
+    )
 }
 
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {

@@ -277,8 +277,8 @@ impl Sender {
             let chance = self.parts.env.tx_id(now).0.as_u128();
             let pause = pause_after(attempts, self.live.webhook.backoff_max, asked, chance);
             let pause = tokio::time::timeout(pause, self.live.wake.notified());
-            if pause.await.is_ok() {
-                self.may_be_due = true;
+            self.may_be_due |= pause.await.is_ok();
+            if self.may_be_due {
                 self.send_again().await?;
                 if self.place.as_ref().is_none_or(|place| !place.gone.is_empty()) {
                     return Ok(false);

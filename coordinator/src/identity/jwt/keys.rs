@@ -37,6 +37,10 @@ impl Keys {
 
 impl Keys {
     /// Describes them: they are public.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn told(&self) -> AllTold {
         let told = |key: &Key| match key {
             Key::Rsa { n, e } => Told::new("RS256".to_owned(), &[n, e]),

@@ -166,8 +166,13 @@ impl Fetched {
             None => self.discover().await?,
         };
         let content = self.get(&url).await?;
-        let file = File::new("keys of the issuer", &url);
-        keys::read(&file, &content).map_err(|error| error.to_string())
+        let file = File::new("keys of the issuer", shown(&url));
+        let keys = keys::read(&file, &content).map_err(|error| error.to_string())?;
+        // A server that has just started, or that somebody repairs, may answer so: the former keys go on.
+        match keys.is_empty() {
+            true => Err(format!("{}: it has no key that can be used", shown(&url))),
+            false => Ok(keys),
+        }
     }
 
     /// Asks the issuer where its keys are.
@@ -186,7 +191,7 @@ impl Fetched {
     }
 
     async fn get(&self, url: &str) -> Result<Bytes, String> {
-        let bad = |why: &dyn fmt::Display| format!("{url}: {why}");
+        let bad = |why: &dyn fmt::Display| format!("{}: {why}", shown(url));
         let request = Request::get(url)
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("unanimo/", env!("CARGO_PKG_VERSION")))
@@ -270,6 +275,11 @@ impl State {
         let (keys, at) = self.good.as_ref()?;
         (at.elapsed() < age_max).then(|| Arc::clone(keys))
     }
+}
+
+/// Returns an address as it may be told: without what follows a `?`, which may be a secret.
+fn shown(url: &str) -> &str {
+    url.split('?').next().unwrap_or_default()
 }
 
 /// Returns a random number from 0 to 1.

@@ -3,8 +3,8 @@
 //! An endpoint over gRPC has a pair of connections for all its calls. One over HTTP/1.1 needs one for each call under
 //! way, and keeps a few for the next ones.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -42,6 +42,12 @@ const PER_PAIR: usize = 2;
 /// Time without a call after which the connections of an endpoint are closed.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
 
+/// Part of all places that Prepares over HTTP/1.1, each of which takes one, leave to others.
+const PHASE_TWO_PART: usize = 4;
+
+/// Between two closings of others' connections for calls over HTTP/1.1.
+const CLOSE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Bound on all connections, and how they are made.
 #[derive(Debug)]
 pub(super) struct Connections {
@@ -49,6 +55,8 @@ pub(super) struct Connections {
     max: usize,
     message_bytes_max: usize,
     tls: unanimo_tls::Client,
+    /// When connections were closed for a call over HTTP/1.1 last.
+    closed_at: Mutex<Option<Instant>>,
 }
 
 /// Connections of one endpoint.
@@ -92,7 +100,7 @@ pub(crate) struct Open {
 
 impl Connections {
     pub(super) fn new(max: usize, message_bytes_max: usize, tls: unanimo_tls::Client) -> Self {
-        Self { open: Arc::default(), max, message_bytes_max, tls }
+        Self { open: Arc::default(), max, message_bytes_max, tls, closed_at: Mutex::default() }
     }
 
     /// Makes the usual connections of an endpoint; `None` if there are as many as there may be. They are
@@ -117,6 +125,27 @@ impl Connections {
         let before = self.open.fetch_add(count, Ordering::Relaxed);
         let open = Arc::new(Open { all: Arc::clone(&self.open), count });
         (before + count <= self.max).then_some(open)
+    }
+
+    /// Takes the place of a call that has a connection of its own. Prepares leave a part of all places to calls that
+    /// end what is prepared, and to new endpoints.
+    fn reserve_call(&self, kind: CallKind) -> Option<Arc<Open>> {
+        let open = self.reserve(1)?;
+        let most = match kind {
+            CallKind::Prepare => self.max - self.max / PHASE_TWO_PART,
+            CallKind::PhaseTwo => self.max,
+        };
+        (self.open.load(Ordering::Relaxed) <= most).then_some(open)
+    }
+
+    /// Tells whether connections of others may be closed for a call: not for each one, where there are many.
+    pub(super) fn may_close(&self, now: Instant) -> bool {
+        let mut closed_at = self.closed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = closed_at.is_none_or(|at| now.saturating_duration_since(at) >= CLOSE_INTERVAL);
+        if may {
+            *closed_at = Some(now);
+        }
+        may
     }
 
     fn pair(&self, url: &str, now: Instant) -> Option<Pair> {
@@ -164,7 +193,7 @@ impl Dialled {
         self.used_at = now;
         match &mut self.lines {
             Lines::Json { client, .. } => {
-                Some((Client::Json(client.clone()), connections.reserve(1)?))
+                Some((Client::Json(client.clone()), connections.reserve_call(kind)?))
             }
             Lines::Grpc { usual, failing } => {
                 if fails && failing.is_none() {

@@ -71,7 +71,7 @@ const PURGE: &str = concat!(
 WITH ",
     fence!("$4"),
     ", old AS (
-    SELECT name, revision FROM webhook_dead_letters WHERE died_ms < $2 ORDER BY died_ms LIMIT $3
+    SELECT name, revision FROM webhook_dead_letters WHERE died_ms < $2 AND NOT due ORDER BY died_ms LIMIT $3
 ), gone AS (
     DELETE FROM webhook_dead_letters USING old
     WHERE webhook_dead_letters.name = old.name AND webhook_dead_letters.revision = old.revision

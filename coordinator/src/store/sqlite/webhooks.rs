@@ -33,7 +33,7 @@ WHERE name = $1 AND revision = $2";
 
 const PURGE: &str = "
 DELETE FROM webhook_dead_letters WHERE rowid IN (
-    SELECT rowid FROM webhook_dead_letters WHERE died_ms < $1 ORDER BY died_ms LIMIT $2)";
+    SELECT rowid FROM webhook_dead_letters WHERE died_ms < $1 AND NOT due ORDER BY died_ms LIMIT $2)";
 
 #[async_trait]
 impl Webhooks for Sqlite {
