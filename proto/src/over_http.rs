@@ -216,8 +216,7 @@ pub fn code(status: StatusCode) -> Code {
         500 => Code::Internal,
         504 => Code::DeadlineExceeded,
         // Whatever listens there has no such call.
-        404 | 405 | 415 | 501 => Code::Unimplemented,
-        300..=399 => Code::Unimplemented,
+        300..=399 | 404 | 405 | 415 | 501 => Code::Unimplemented,
         _ => Code::Unknown,
     }
 }

@@ -192,6 +192,9 @@ async fn right_handlers_pass() {
     let text = report.to_string();
     // It has no output that could be too large.
     let skipped: Vec<_> = text.lines().filter(|line| line.contains("skipped")).collect();
+    // Whether two calls have to wait is a matter of chance.
+    let skipped: Vec<_> =
+        skipped.into_iter().filter(|line| !line.contains("working-grows")).collect();
     assert_eq!(skipped, ["skipped  output-bound: the action has no output"], "{text}");
     check_crashes(&report);
     for name in ["works-once", "add-up", "late-prepare"] {
