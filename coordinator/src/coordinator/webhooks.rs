@@ -11,6 +11,7 @@ use crate::store::Store;
 use crate::{api, feed, webhook};
 
 /// Parts that webhooks work with.
+#[derive(Clone, Copy)]
 pub(super) struct Parts<'a> {
     pub(super) me: Incarnation,
     pub(super) store: &'a Arc<dyn Store>,

@@ -267,7 +267,7 @@ mod tests {
         pulse.refused.fetch_add(2, Ordering::Relaxed);
         let Minutes { window, recent, steps } = pulse.minutes(now, time, 0);
         assert_eq!((window.length, window.refused), (Duration::from_secs(3), 2));
-        assert_eq!((recent, window.decision, steps.len()), (window.clone(), [None, None], 0));
+        assert_eq!((recent, window.decision, steps.len()), (window, [None, None], 0));
     }
 
     #[tokio::test]

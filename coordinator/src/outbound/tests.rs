@@ -11,19 +11,19 @@ use super::{Bounds, Failure, Outbound};
 const BOUNDS: Bounds = Bounds { patience: Duration::from_secs(5), body_bytes_max: 16 };
 
 fn outbound() -> Outbound {
-    Outbound::new(&Client::load(ClientFiles::new()).unwrap())
+    Outbound::new(&Client::load(ClientFiles::new()).expect("it works"))
 }
 
 /// Starts a server that reads one request and answers with these bytes; `None` holds the connection.
 async fn server(answer: Option<&'static str>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("it works");
+    let address = listener.local_addr().expect("it works");
     tokio::spawn(async move {
-        let (mut tcp, _) = listener.accept().await.unwrap();
-        let read = tcp.read(&mut [0; 4096]).await.unwrap();
+        let (mut tcp, _) = listener.accept().await.expect("it works");
+        let read = tcp.read(&mut [0; 4096]).await.expect("it works");
         assert!(read > 0, "nothing was sent");
         match answer {
-            Some(answer) => tcp.write_all(answer.as_bytes()).await.unwrap(),
+            Some(answer) => tcp.write_all(answer.as_bytes()).await.expect("it works"),
             None => std::future::pending().await,
         }
     });
@@ -31,7 +31,7 @@ async fn server(answer: Option<&'static str>) -> String {
 }
 
 async fn answer(url: &str, bounds: Bounds) -> Result<http::Response<Bytes>, Failure> {
-    let request = Request::post(url).body(Bytes::from_static(b"{}")).unwrap();
+    let request = Request::post(url).body(Bytes::from_static(b"{}")).expect("it works");
     outbound().send(request, bounds).await
 }
 
@@ -41,7 +41,7 @@ async fn an_answer_has_its_status_and_body_and_no_redirect_is_followed() {
         "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 2\r\n\r\nno",
     ))
     .await;
-    let answer = answer(&url, BOUNDS).await.unwrap();
+    let answer = answer(&url, BOUNDS).await.expect("it works");
     assert_eq!((answer.status().as_u16(), &answer.body()[..]), (302, &b"no"[..]));
 }
 
@@ -52,7 +52,7 @@ async fn an_answer_is_bounded_in_bytes_whatever_its_length_says() {
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n11\r\n12345678901234567\r\n0\r\n\r\n",
     ] {
         let url = server(Some(answer_text)).await;
-        let failure = answer(&url, BOUNDS).await.unwrap_err();
+        let failure = answer(&url, BOUNDS).await.expect_err("no answer");
         assert!(matches!(failure, Failure::TooLong(16)), "{failure}");
     }
 }
@@ -61,17 +61,18 @@ async fn an_answer_is_bounded_in_bytes_whatever_its_length_says() {
 async fn a_server_that_holds_its_answer_is_given_up() {
     let url = server(None).await;
     let bounds = Bounds { patience: Duration::from_millis(100), ..BOUNDS };
-    let failure = answer(&url, bounds).await.unwrap_err();
+    let failure = answer(&url, bounds).await.expect_err("no answer");
     assert!(matches!(failure, Failure::Late(_)), "{failure}");
 }
 
 #[tokio::test]
 async fn what_was_not_sent_is_told_apart_from_what_has_no_answer() {
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let failure = answer(&format!("http://{free}/"), BOUNDS).await.unwrap_err();
+    let free =
+        TcpListener::bind("127.0.0.1:0").await.expect("it works").local_addr().expect("it works");
+    let failure = answer(&format!("http://{free}/"), BOUNDS).await.expect_err("no answer");
     assert!(matches!(failure, Failure::NotSent(_)), "{failure}");
 
     let url = server(Some("nonsense\r\n\r\n")).await;
-    let failure = answer(&url, BOUNDS).await.unwrap_err();
+    let failure = answer(&url, BOUNDS).await.expect_err("no answer");
     assert!(matches!(failure, Failure::Broken(_)), "{failure}");
 }

@@ -59,7 +59,9 @@ mod tests {
         }
         let plain = "http://login.example/keys";
         assert!(
-            parse_url(plain, Plain::Loopback).unwrap_err().starts_with("must begin with https://")
+            parse_url(plain, Plain::Loopback)
+                .expect_err("no URL")
+                .starts_with("must begin with https://")
         );
         parse_url(plain, Plain::Anywhere).expect("insecure");
         let long = format!("https://login.example/{}", "k".repeat(URL_BYTES_MAX));

@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Client of one endpoint. Cheap to clone.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few, and each is beside a connection")]
 pub(crate) enum Client {
     /// Over gRPC.
     Grpc(ParticipantServiceClient<Channel>),

@@ -228,10 +228,10 @@ impl Sender {
         let seen = self.seen;
         for row in part.events.iter().filter(|row| row.revision > seen) {
             let event = Event::read(&row.body);
-            if let Some(event) = event.filter(|event| self.live.webhook.takes(event)) {
-                if !self.deliver(row, &event).await? {
-                    return Ok(());
-                }
+            if let Some(event) = event.filter(|event| self.live.webhook.takes(event))
+                && !self.deliver(row, &event).await?
+            {
+                return Ok(());
             }
             self.seen = row.revision;
             if self.unsaved > 0 && self.saved.elapsed() >= SAVE_INTERVAL && !self.save().await? {
@@ -290,7 +290,7 @@ impl Sender {
     /// Sends an event once, and counts it; nothing if there is nothing to be sent of it.
     async fn attempt(&mut self, row: &FeedRow, event: &Event) -> Option<Taken> {
         let data = (self.parts.render)(row);
-        let body = data.and_then(|data| message::of(&self.source, row, event, data));
+        let body = data.and_then(|data| message::of(&self.source, row, event, &data));
         let Some(body) = body else {
             let (webhook, revision) = (self.name(), row.revision);
             tracing::error!(

@@ -37,8 +37,8 @@ pub(super) fn source(cluster_id: &str) -> String {
 }
 
 /// Makes the message of an event, whose JSON is given; nothing if that is none.
-pub(super) fn of(source: &str, row: &FeedRow, event: &Event, data: Vec<u8>) -> Option<Vec<u8>> {
-    let data: Box<RawValue> = serde_json::from_slice(&data).ok()?;
+pub(super) fn of(source: &str, row: &FeedRow, event: &Event, data: &[u8]) -> Option<Vec<u8>> {
+    let data: Box<RawValue> = serde_json::from_slice(data).ok()?;
     let id = row.revision.to_string();
     let kind = format!("org.unanimo.transaction.{}", event.kind.name());
     written(source, (&id, &kind, &event.gid), Timestamp(event.at_ms), &data)
@@ -100,7 +100,7 @@ mod tests {
         let mut event =
             Event { gid: "order \"7\"".into(), at_ms: 1_700_000_000_123, ..Event::default() };
         let data = br#"{"revision":"4711"}"#.to_vec();
-        let text = of("urn:unanimo:x", &row, &event, data.clone()).expect("a message");
+        let text = of("urn:unanimo:x", &row, &event, &data).expect("a message");
         assert_eq!(
             String::from_utf8(text).expect("UTF-8"),
             "{\"specversion\":\"1.0\",\"id\":\"4711\",\"source\":\"urn:unanimo:x\",\
@@ -109,7 +109,7 @@ mod tests {
              \"data\":{\"revision\":\"4711\"}}"
         );
         event.gid.clear();
-        let text = of("urn:unanimo:x", &row, &event, data).expect("a message");
+        let text = of("urn:unanimo:x", &row, &event, &data).expect("a message");
         assert!(
             !String::from_utf8(text).expect("UTF-8").contains("subject"),
             "it may not be empty"

@@ -67,6 +67,14 @@ impl TryFrom<Vec<String>> for HostNames {
     }
 }
 
+/// Returns the name of a participant and its endpoint, which are set as `NAME=URL`.
+pub(in crate::config) fn named_endpoint(text: &str) -> Result<(ParticipantName, String), String> {
+    let (name, url) = text.split_once('=').ok_or("must be NAME=http://HOST:PORT")?;
+    let name = ParticipantName::new(name).map_err(|rule| format!("NAME {rule}"))?;
+    allow::parse_endpoint(url).map_err(|violation| violation.to_string())?;
+    Ok((name, url.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,12 +89,4 @@ mod tests {
             names(bad).expect_err(bad);
         }
     }
-}
-
-/// Returns the name of a participant and its endpoint, which are set as `NAME=URL`.
-pub(in crate::config) fn named_endpoint(text: &str) -> Result<(ParticipantName, String), String> {
-    let (name, url) = text.split_once('=').ok_or("must be NAME=http://HOST:PORT")?;
-    let name = ParticipantName::new(name).map_err(|rule| format!("NAME {rule}"))?;
-    allow::parse_endpoint(url).map_err(|violation| violation.to_string())?;
-    Ok((name, url.to_owned()))
 }

@@ -67,6 +67,7 @@ pub(super) struct Dialled {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few, and each is beside a connection")]
 enum Lines {
     /// HTTP/2 bounds the calls on a connection, so Prepares have their own.
     Grpc {

@@ -20,6 +20,7 @@ pub(super) const INSTANCES_MAX: usize = 64;
 
 /// A way to call a participant.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are few, and each is beside a connection")]
 pub(crate) enum Route {
     /// Over the network, on connections that are counted for as long as this is kept.
     Remote(Client, Arc<Open>),
