@@ -366,16 +366,15 @@ impl Directory {
             self.close_idle(Duration::ZERO);
             route()
         };
-        let max = self.connections.max();
         if let Some(route) = route() {
             return Ok(route);
         }
         // A call over HTTP/1.1 has a place of its own, and there are many: it waits for others' rather than close them.
         let is_single = over_http::base(taken.url()).is_some();
         if is_single && !self.connections.may_close(Instant::now()) {
-            return Err(no_room(max));
+            return Err(self.connections.no_room());
         }
-        left().or_else(given_back).ok_or_else(|| no_room(max))
+        left().or_else(given_back).ok_or_else(|| self.connections.no_room())
     }
 
     /// Waits until participants have come back, and says which.
@@ -389,12 +388,6 @@ impl Directory {
             self.returning.notified().await;
         }
     }
-}
-
-fn no_room(max: usize) -> String {
-    format!(
-        "of the {max} connections to participants that there may be, none is free for this call"
-    )
 }
 
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {

@@ -175,8 +175,10 @@ impl Connections {
         Client::Grpc(client)
     }
 
-    pub(super) fn max(&self) -> usize {
-        self.max
+    /// Says that there is no room.
+    pub(super) fn no_room(&self) -> String {
+        let max = self.max;
+        format!("of the {max} connections to participants, none is free for this call")
     }
 }
 
