@@ -33,6 +33,7 @@ use crate::env::{Env, SystemEnv};
 use crate::metrics::Metrics;
 use crate::participants::ParticipantService;
 use crate::store::{self, Relocation, Store, journal};
+use crate::webhook::Handle as Webhooks;
 
 /// Time that requests may still take once no transaction is in flight and the streams of
 /// WatchTransaction have ended.
@@ -202,9 +203,6 @@ impl Builder {
         let purging = maintenance::Purge::new(&config, me, &store, &env, &metrics, &audit);
         let feed = maintenance::start(&mut tasks.helpers, (&engine, &journal), &directory, purging);
         tasks.vital.spawn(ends::journal_end(journaling, Arc::clone(&store)));
-        let parts =
-            webhooks::Parts { me, store: &store, env: &env, metrics: &metrics, feed: &feed };
-        let webhooks = webhooks::start(&mut tasks.helpers, tls.webhooks.as_ref(), parts);
         let about = api::About::new((&config, settings), leased_at, &lease, &journal);
         let api = Api {
             engine: engine.clone(),
@@ -216,10 +214,11 @@ impl Builder {
             known: tls.known.clone(),
             audit: audit.clone(),
             feed: feed.follower(),
-            webhooks,
+            webhooks: Webhooks::new(tls.webhooks.as_ref(), store.cluster_id()),
             options: Arc::new(config.api()),
             about: Arc::new(about),
         };
+        webhooks::start(&mut tasks.helpers, tls.webhooks.as_ref(), &api, &lease);
         let serve = |sockets| {
             ends::serve_grpc(&mut tasks.vital, sockets, (&config, &tls), api, &http, &stop)
         };

@@ -11,11 +11,12 @@ mod service;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ring::hmac;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use unanimo_core::Timestamp;
 use unanimo_tls::{Client, Error, File, Reload};
 
@@ -157,12 +158,14 @@ pub(crate) struct Live {
     wake: Arc<Notify>,
     /// A test event was taken: a receiver that was gone is back.
     is_back: Arc<std::sync::atomic::AtomicBool>,
+    /// When it was told to end.
+    ends: Arc<OnceLock<Instant>>,
 }
 
 impl Live {
     fn new(webhook: Arc<Webhook>) -> Self {
-        let (standing, wake, is_back) = Default::default();
-        Self { webhook, standing, wake, is_back }
+        let (standing, wake, is_back, ends) = Default::default();
+        Self { webhook, standing, wake, is_back, ends }
     }
 
     fn lock(&self) -> MutexGuard<'_, Standing> {
@@ -173,6 +176,17 @@ impl Live {
     /// Returns its state.
     pub(crate) fn standing(&self) -> Standing {
         self.lock().clone()
+    }
+
+    /// Tells it to end, and returns how long ago it was told so first.
+    fn end(&self) -> Duration {
+        let told = *self.ends.get_or_init(Instant::now);
+        self.wake();
+        told.elapsed()
+    }
+
+    fn is_to_end(&self) -> bool {
+        self.ends.get().is_some()
     }
 
     /// Has it look for dead letters that are due, and ends its pause.
@@ -227,7 +241,7 @@ impl Handle {
         let body = message::test_event(&self.source, id, now);
         let id = format!("test-{id}");
         let taken = attempt::send(outbound, &live.webhook, (&id, now), body).await;
-        if matches!(taken, Taken::Yes(_)) {
+        if matches!(taken, Taken::Yes(_)) && live.standing().is_stopped {
             live.is_back.store(true, std::sync::atomic::Ordering::SeqCst);
             live.wake();
         }

@@ -106,7 +106,7 @@ impl Shares {
             });
         }
         // Those for whom there is no room have one share together.
-        let has_own = shares.contains_key(name) || shares.len() < SHARES_MAX;
+        let has_own = shares.contains_key(name) || shares.len() + 1 < SHARES_MAX;
         let name = if has_own { name } else { OTHERS };
         let new = Share { left: per_second, at: now, under_way: 0 };
         let share = shares.entry(name.to_owned()).or_insert(new);

@@ -29,7 +29,9 @@ pub(crate) fn parse_url(text: &str, plain: Plain) -> Result<Uri, &'static str> {
     if authority.as_str().contains('@') {
         return Err("must have no name and no password before its host");
     }
-    if !is_server_name(authority.host()) {
+    // A port that is none would be taken for the usual one.
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    if !is_server_name(authority.host()) || (!port.is_empty() && authority.port_u16().is_none()) {
         return Err(RULE);
     }
     match uri.scheme_str() {
@@ -73,6 +75,8 @@ mod tests {
             "https:///keys",
             "https://me:secret@login.example/",
             "https://a b/",
+            "https://login.example:99999/",
+            "https://login.example:/",
             &long,
         ] {
             let rule = parse_url(bad, Plain::Anywhere).expect_err(bad);

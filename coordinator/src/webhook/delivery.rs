@@ -25,11 +25,20 @@ const ATTEMPTS_MIN: u32 = 3;
 /// Interval at which a place is written while events are taken one after the other.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Most events that are taken before it is written.
+const UNSAVED_MAX: u32 = 32;
+
 /// The same where nothing is sent, because no event was asked for.
 const PASSED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Dead letters that are sent again before the next new event: each may take the time of an answer.
 const AGAIN_MAX: u32 = 8;
+
+/// Cause of an event that a later version has written: that one can send it again.
+const UNREADABLE: &str = "the event cannot be read by this version";
+
+/// Between two looks for the right to send.
+const LEASE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Pause where the database cannot tell yet, and longest pause after its failures.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -79,10 +88,15 @@ impl Sender {
         }
     }
 
-    /// Runs for ever.
+    /// Runs until it is told to end.
     pub(super) async fn run(mut self) {
         let mut pause = STORE_PAUSE;
         loop {
+            if self.live.is_to_end() {
+                // What cannot be written is sent again.
+                drop(self.save_unsaved().await);
+                return;
+            }
             match self.step().await {
                 Ok(()) => pause = STORE_PAUSE,
                 // The successor goes on.
@@ -124,18 +138,26 @@ impl Sender {
             Told::UpTo(ends) => ends.last > seen,
             Told::Over => true,
         };
-        let wait = if self.may_be_due { Duration::ZERO } else { PASSED_INTERVAL };
+        let wait = match self.unsaved {
+            _ if self.may_be_due => Duration::ZERO,
+            0 => PASSED_INTERVAL,
+            _ => SAVE_INTERVAL.saturating_sub(self.saved.elapsed()),
+        };
         tokio::select! {
             biased;
             told = follower.wait_for(is_news) => match told {
                 Some(Told::UpTo(ends)) => self.take(ends.last).await,
-                _ => std::future::pending().await,
+                // It stops in good order: its successor repeats nothing.
+                _ => {
+                    self.save_unsaved().await?;
+                    std::future::pending().await
+                }
             },
             () = self.live.wake.notified() => {
                 self.may_be_due = true;
                 Ok(())
             }
-            () = tokio::time::sleep(wait) => self.save_passed().await,
+            () = tokio::time::sleep(wait) => self.save_if_due().await.map(drop),
         }
     }
 
@@ -206,13 +228,23 @@ impl Sender {
         self.put(WebhookPlace { after, failing_since, ..place.clone() }, None).await
     }
 
-    /// Does so where nothing was sent, now and then: what was passed is not missed when it is purged.
-    async fn save_passed(&mut self) -> Result<(), Error> {
-        let is_moved = self.place.as_ref().is_some_and(|place| place.after != self.seen);
-        if is_moved && self.saved.elapsed() >= PASSED_INTERVAL {
+    /// Does so if something was taken since.
+    async fn save_unsaved(&mut self) -> Result<(), Error> {
+        if self.unsaved > 0 {
             self.save().await?;
         }
         Ok(())
+    }
+
+    /// Does so now and then, and no later than after some events that were taken: these are sent again after a crash.
+    /// Where nothing was sent it is less urgent: what was passed is not to be missed when it is purged.
+    async fn save_if_due(&mut self) -> Result<bool, Error> {
+        let is_moved = self.place.as_ref().is_some_and(|place| place.after != self.seen);
+        let pause = if self.unsaved > 0 { SAVE_INTERVAL } else { PASSED_INTERVAL };
+        if is_moved && (self.unsaved >= UNSAVED_MAX || self.saved.elapsed() >= pause) {
+            return self.save().await;
+        }
+        Ok(true)
     }
 
     /// Sends what comes next of the feed, of which events up to `last` are durable.
@@ -227,23 +259,24 @@ impl Sender {
         }
         let seen = self.seen;
         for row in part.events.iter().filter(|row| row.revision > seen) {
-            let event = Event::read(&row.body);
-            if let Some(event) = event.filter(|event| self.live.webhook.takes(event))
-                && !self.deliver(row, &event).await?
-            {
+            let goes_on = match Event::read(&row.body) {
+                Some(event) if self.live.webhook.takes(&event) => self.deliver(row, &event).await?,
+                Some(_) => true,
+                // A mark of the feed, which is no event.
+                None if row.tx_id.0.is_nil() && row.body.is_empty() => true,
+                None => self.give_up(row, 0, UNREADABLE.to_owned()).await?,
+            };
+            if !goes_on {
                 return Ok(());
             }
             self.seen = row.revision;
-            if self.unsaved > 0 && self.saved.elapsed() >= SAVE_INTERVAL && !self.save().await? {
+            if !self.save_if_due().await? {
                 return Ok(());
             }
         }
         self.seen = self.seen.max(part.reached);
         self.live.lock().next_at = None;
-        if self.unsaved > 0 {
-            self.save().await?;
-        }
-        self.save_passed().await
+        self.save_if_due().await.map(drop)
     }
 
     /// Sends an event until it is taken or given up. `false` if the place is not known any more, or the receiver is gone.
@@ -252,7 +285,9 @@ impl Sender {
         let mut attempts = 0;
         loop {
             crash_point!("webhook-before-send");
-            let Some(taken) = self.attempt(row, event).await else { return Ok(true) };
+            let Some(taken) = self.attempt(row, event).await else {
+                return self.give_up(row, attempts, UNREADABLE.to_owned()).await;
+            };
             crash_point!("webhook-after-send");
             let (cause, asked) = match taken {
                 Taken::Yes(_) => {
@@ -278,6 +313,9 @@ impl Sender {
             let pause = pause_after(attempts, self.live.webhook.backoff_max, asked, chance);
             let pause = tokio::time::timeout(pause, self.live.wake.notified());
             self.may_be_due |= pause.await.is_ok();
+            if self.live.is_to_end() {
+                return Ok(false);
+            }
             if self.may_be_due {
                 self.send_again().await?;
                 if self.place.as_ref().is_none_or(|place| !place.gone.is_empty()) {
@@ -293,13 +331,13 @@ impl Sender {
         let body = data.and_then(|data| message::of(&self.source, row, event, &data));
         let Some(body) = body else {
             let (webhook, revision) = (self.name(), row.revision);
-            tracing::error!(
-                webhook,
-                revision,
-                "an event cannot be written as JSON, and is not sent"
-            );
+            tracing::error!(webhook, revision, "an event cannot be written as JSON");
             return None;
         };
+        // Whoever follows this process may have sent it by now, and what comes behind it.
+        while !self.parts.lease.is_held() {
+            tokio::time::sleep(LEASE_PAUSE).await;
+        }
         let id = row.revision.to_string();
         let now = self.parts.env.now();
         let taken = send(&self.outbound, &self.live.webhook, (&id, now), body).await;
@@ -330,6 +368,8 @@ impl Sender {
         let name = self.name().to_owned();
         let due = store.webhooks().due(&name, AGAIN_MAX).await?;
         self.may_be_due = due.len() == AGAIN_MAX as usize;
+        // That of the event at the head, which another one does not set back.
+        let failing_since = self.failing_since;
         for letter in due {
             let DeadLetter { revision, tx_id, body, .. } = letter;
             let row = FeedRow { revision, tx_id, body };
@@ -350,9 +390,10 @@ impl Sender {
                     self.stop().await?;
                     return Ok(());
                 }
-                None => Some("the event cannot be read by this version".to_owned()),
+                None => Some(UNREADABLE.to_owned()),
             };
             store.webhooks().sent_again(me, &name, revision, cause).await?;
+            self.failing_since = failing_since;
         }
         Ok(())
     }

@@ -11,14 +11,12 @@ use ring::hmac;
 use serde::Deserialize;
 use toml::Spanned;
 use unanimo_core::ParticipantName;
-use unanimo_tls::{Error, File, is_loopback};
+use unanimo_tls::{Error, File};
 
 use super::{Begin, WEBHOOKS_MAX, Webhook, Webhooks};
 use crate::feed::Kind;
 use crate::identity::Told;
-
-/// Most bytes of a URL.
-const URL_BYTES_MAX: usize = 2_048;
+use crate::outbound::{Plain, parse_url};
 
 /// Most secrets of a webhook: the one in use, and those that are about to go or to come.
 const SECRETS_MAX: usize = 4;
@@ -193,28 +191,8 @@ pub(super) fn shown(url: &Uri) -> String {
 }
 
 fn url(text: &str, insecure: bool) -> Result<Uri, String> {
-    if text.len() > URL_BYTES_MAX {
-        return Err(format!("url must have at most {URL_BYTES_MAX} bytes"));
-    }
-    let rule =
-        || "url must be http://HOST or https://HOST, with a port and a path if need be".to_owned();
-    let url: Uri = text.parse().map_err(|_| rule())?;
-    let authority = url.authority().ok_or_else(rule)?;
-    let scheme = url.scheme_str().unwrap_or_default();
-    if !["http", "https"].contains(&scheme) || authority.host().is_empty() {
-        return Err(rule());
-    }
-    if authority.as_str().contains('@') {
-        return Err("url must have no user and no password: use headers".to_owned());
-    }
-    if scheme == "http" && !is_loopback(authority.host()) && !insecure {
-        return Err(
-            "url is of another machine and without TLS: it must begin with https://, unless the setting insecure \
-             allows it"
-                .to_owned(),
-        );
-    }
-    Ok(url)
+    let plain = if insecure { Plain::Anywhere } else { Plain::Loopback };
+    parse_url(text, plain).map_err(|rule| format!("url {rule}"))
 }
 
 fn period(
@@ -320,10 +298,13 @@ mod tests {
             (entry.replace("name = \"a\"\n", ""), "missing field `name`"),
             (entry.repeat(2), "webhook 2 (line 6): another one has this name"),
             (entry.replace("\"a\"", "\"a b\""), "webhook 1 (line 2): name "),
-            (url("ftp://a.example"), "url must be http://HOST or https://HOST"),
-            (url("/s3cr3t"), "url must be http://HOST or https://HOST"),
-            (url("https://ann:s3cr3t@a.example"), "url must have no user and no password"),
-            (url("http://a.example"), "url is of another machine and without TLS"),
+            (url("ftp://a.example"), "url must be https://HOST/PATH, or http://HOST/PATH"),
+            (url("/s3cr3t"), "url must be https://HOST/PATH, or http://HOST/PATH"),
+            (url("https://ann:s3cr3t@a.example"), "url must have no name and no password"),
+            (
+                url("http://a.example"),
+                "url must begin with https://, because it is on another machine",
+            ),
             (entry.replace(SECRET, "s3cr3t"), "secrets[0] must be whsec_ and 24 to 64 bytes"),
             (
                 entry.replace(SECRET, "whsec_czNjcjN0"),

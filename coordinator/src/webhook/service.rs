@@ -10,6 +10,7 @@ use unanimo_core::Incarnation;
 
 use super::delivery::Sender;
 use super::{Files, Handle, Live, Render};
+use crate::cluster::lease::Lease;
 use crate::env::Env;
 use crate::feed::Follower;
 use crate::metrics::Metrics;
@@ -18,12 +19,16 @@ use crate::store::{Store, in_full};
 /// Interval at which changes of the file take effect, and the gauges are set.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time that a webhook which has changed may take to write how far it is.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Interval at which dead letters are counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Parts that webhooks work with.
 pub(crate) struct Parts {
     pub(crate) me: Incarnation,
+    pub(crate) lease: Lease,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) metrics: Arc<Metrics>,
@@ -69,10 +74,11 @@ impl Service {
         let current = self.files.webhooks.current();
         self.running.retain(|name, (live, task)| {
             let is_same = current.all.get(name).is_some_and(|now| now.told == live.webhook.told);
-            if !is_same {
+            // It writes how far it is, and ends. An answer that does not come is not waited for.
+            if !is_same && live.end() >= END_PATIENCE {
                 task.abort();
             }
-            is_same && !task.is_finished()
+            !task.is_finished()
         });
         for (name, webhook) in &current.all {
             if self.running.contains_key(name) {

@@ -155,7 +155,7 @@ fn a_status_means_what_grpc_says() {
         (401, "", Code::Unauthenticated, "HTTP 401 Unauthorized"),
         (404, "", Code::Unimplemented, "there must be prepare, commit and cancel"),
         (405, "", Code::Unimplemented, "must take POST"),
-        (413, "", Code::ResourceExhausted, "bodies of 5 MiB"),
+        (413, "", Code::ResourceExhausted, "bodies of 8 MiB"),
         (302, "", Code::Unimplemented, "a redirect is not followed"),
         (204, "", Code::Unknown, "an answer has the status 200"),
         (

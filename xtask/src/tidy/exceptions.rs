@@ -19,7 +19,7 @@ pub(super) struct Exception {
 const TOO_LONG: &str = "is to be split";
 
 pub(super) const EXCEPTIONS: &[Exception] = &[
-    exception("length", "coordinator/src/coordinator.rs", "start", 74, TOO_LONG),
+    exception("length", "coordinator/src/coordinator.rs", "start", 72, TOO_LONG),
     exception(
         "layers",
         "coordinator/src/engine/service/went_back/tests.rs",

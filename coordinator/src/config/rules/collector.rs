@@ -52,12 +52,11 @@ impl Config {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "otlp"))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(feature = "otlp")]
     fn a_collector_is_reached_as_participants_are() {
         let check = |url: &str, with_tls: bool, expected: &str| {
             let file = |path: &str| path.parse().expect("any text");
@@ -86,7 +85,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "otlp")]
     fn a_collector_over_http_may_have_a_path_and_gets_no_key_in_the_open() {
         let check = |url: &str, protocol, with_headers: bool, expected: &str| {
             let mut config = Config {

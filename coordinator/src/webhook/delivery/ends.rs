@@ -68,6 +68,8 @@ impl Sender {
         let to = WebhookPlace { after: self.seen, failing_since: None, gone, ..place };
         if self.put(to, None).await? {
             self.failing_since = None;
+            // A test from before says nothing of it.
+            self.live.is_back.store(false, Ordering::SeqCst);
             tracing::error!(
                 alarm = WEBHOOK_STOPPED,
                 webhook = self.name(),
@@ -81,6 +83,9 @@ impl Sender {
     pub(super) async fn wait_for_return(&mut self) -> Result<(), Error> {
         while !self.live.is_back.swap(false, Ordering::SeqCst) {
             self.live.wake.notified().await;
+            if self.live.is_to_end() {
+                return Ok(());
+            }
         }
         if let Some(place) = self.place.clone() {
             self.put(WebhookPlace { gone: Vec::new(), ..place }, None).await?;

@@ -17,7 +17,7 @@ use unanimo_tests::scripted::{Mood, Scripted};
 use unanimo_tests::wait::until;
 
 use super::super::clocks::Clock;
-use super::super::http::http_get;
+use super::super::http::http_call;
 use super::super::operators::resolve;
 use super::super::participants::register;
 use super::super::sagas::{saga, step};
@@ -53,10 +53,14 @@ async fn l2_l5_what_is_parked_outlives_its_coordinator() {
     let config = lasting(&Server::shared().database().await);
     let (world, sick) = with_sick(config).await;
     let heir = Config { node: "two".parse().unwrap(), ..world.config.clone() };
-    let heir = World::start_with(heir, world.p.clone()).await;
-    owe(&world, &sick, owed()).await;
-    parked(&world, KEPT).await;
-    drop(world);
+    let p = world.p.clone();
+    let goes = async {
+        owe(&world, &sick, owed()).await;
+        parked(&world, KEPT).await;
+        drop(world);
+    };
+    // It waits as a standby until the other one has gone.
+    let (heir, ()) = tokio::join!(World::start_with(heir, p), goes);
     let engine = heir.running.engine();
     until("those in memory to be adopted", async || (engine.in_flight().0 > 0).then_some(())).await;
     let started = Instant::now();
@@ -68,9 +72,14 @@ async fn l2_l5_what_is_parked_outlives_its_coordinator() {
     parked(&heir, KEPT).await;
     let out = OWED - KEPT - PROBED;
     until("them to be listed", async || (listed(&heir, "sick").await >= out).then_some(())).await;
-    let (_, page) = http_get(&heir, "/participants").await;
-    let number = listed(&heir, "sick").await.to_string();
-    assert!(page.contains(">parked<") && page.contains(&format!("<td>{number}</td>")), "{page}");
+    let admin = heir.running.admin_address().unwrap();
+    // The number changes while they are counted anew.
+    until("the page to show them", async || {
+        let number = listed(&heir, "sick").await;
+        let page = http_call(admin, "GET", "/participants", &[], b"").await.body;
+        (page.contains(">parked<") && page.contains(&format!("<td>{number}</td>"))).then_some(())
+    })
+    .await;
     sick.set_mood(Mood::Well);
     assert_all_committed(&heir, &sick).await;
     until("none to be listed", async || (listed(&heir, "sick").await == 0).then_some(())).await;

@@ -78,6 +78,7 @@ impl Ends {
         while self.whole_bytes > WHOLE_BYTES_MAX && self.whole > 0 {
             self.strip_the_first();
         }
+        self.let_go(Instant::now());
         while self.bytes > BYTES_MAX || self.order.len() > ENDS_MAX {
             let Some(&first) = self.order.front() else { return };
             self.forget(first);
@@ -109,6 +110,17 @@ impl Ends {
         if let Some(end) = self.ends.get_mut(&tx_id) {
             end.record.version = end.record.version.max(version);
             end.generation = generation;
+        }
+    }
+
+    /// Forgets those that no server lacks which is promoted from now on. A server that was promoted may be looked through
+    /// for as long again.
+    fn let_go(&mut self, now: Instant) {
+        while let Some(&first) = self.order.front()
+            && let Some(end) = self.ends.get(&first)
+            && now.saturating_duration_since(end.left_at) >= 2 * self.may_miss
+        {
+            self.forget(first);
         }
     }
 
@@ -162,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_earliest_are_forgotten_by_number() {
-        let mut ends = Ends::default();
+        let mut ends = Ends::kept_for(MAY_MISS);
         let count = ENDS_MAX as u128 + 10;
         for n in 0..count {
             ends.insert(&tombstone(n, ""), Some(0));
@@ -177,8 +189,21 @@ mod tests {
     }
 
     #[test]
+    fn what_no_server_lacks_any_more_is_forgotten() {
+        let mut ends = Ends::kept_for(MAY_MISS);
+        for n in 0..3 {
+            ends.insert(&tombstone(n, ""), Some(0));
+        }
+        let begun = Instant::now();
+        ends.let_go(begun + MAY_MISS);
+        assert_eq!(ends.order.len(), 3, "a server that was promoted is still looked through");
+        ends.let_go(begun + 2 * MAY_MISS);
+        assert_eq!((ends.order.len(), ends.ends.len(), ends.bytes, ends.whole_bytes), (0, 0, 0, 0));
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded_in_bytes() {
-        let (mut ends, long) = (Ends::default(), "x".repeat(1 << 20));
+        let (mut ends, long) = (Ends::kept_for(MAY_MISS), "x".repeat(1 << 20));
         for n in 0..100 {
             ends.insert(&tombstone(n, &long), Some(0));
         }
@@ -202,7 +227,7 @@ mod tests {
 
     #[test]
     fn an_end_that_was_written_again_is_remembered_as_it_stands() {
-        let (mut ends, mut tx) = (Ends::default(), tombstone(1, ""));
+        let (mut ends, mut tx) = (Ends::kept_for(MAY_MISS), tombstone(1, ""));
         ends.insert(&tx, Some(0));
         tx.next_version();
         ends.rewritten(tx.tx_id(), tx.version(), Some(1));
