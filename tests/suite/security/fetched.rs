@@ -272,6 +272,7 @@ async fn bad_answers_change_nothing_and_raise_an_alarm() {
         Says::Text("<html>".to_owned()),
         Says::Text(format!("{}{}", key_set(&[]), " ".repeat(1 << 20))),
         Says::keys(&[weak]),
+        Says::keys(&[]),
         Says::Nothing,
     ] {
         provider.say(bad);
