@@ -2,7 +2,8 @@
 // what the participant does: `work(view)` is its business. The rules in words: docs/participant-guide.md.
 //
 // Each operation runs from its first look at the row to its durable record without a pause, so that no other one comes
-// between. In a database with several writers a lock on the row does that.
+// between. In a database with several writers a lock on the row does that. So `work` must not be async: its record is
+// written when it returns.
 
 import crypto from "node:crypto";
 
@@ -14,6 +15,13 @@ export class Refused extends Error {
     super(message);
     this.reason = reason;
   }
+}
+
+// Returns what work returned. An async function has done nothing yet: that is no vote and no end, and the call comes again.
+function done(result) {
+  if (typeof result?.then !== "function") return result;
+  result.then(undefined, () => {});
+  throw new TypeError("the work of a branch must not be async: its record is written when it returns");
 }
 
 const LOST = "Commit found no trace of a branch that voted yes";
@@ -51,7 +59,7 @@ export class Barrier {
       if (until !== null && Date.now() > until) {
         throw new Refused("TOO_LATE", "Prepare came after the transaction's deadline");
       }
-      row.output = work(view);
+      row.output = done(work(view));
       row.state = "prepared";
     } catch (error) {
       // Anything else is no vote: nothing is kept, and the call comes again.
@@ -72,7 +80,7 @@ export class Barrier {
     switch (row?.state) {
       case "prepared": {
         const view = new View(this.values);
-        work(view, row);
+        done(work(view, row));
         this.#store({ ...row, state: "committed" }, view.changes());
         return { done: {} };
       }
@@ -95,7 +103,7 @@ export class Barrier {
     switch (row?.state) {
       case "prepared": {
         const view = new View(this.values);
-        work(view, row);
+        done(work(view, row));
         this.#store({ ...row, state: "cancelled" }, view.changes());
         return { done: {} };
       }

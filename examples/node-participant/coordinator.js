@@ -11,13 +11,15 @@ const RETRY_MS = 1_000;
 const KEEP_ALIVE_MS = 10_000;
 const KEEP_ALIVE_MS_MIN = 100;
 const KEEP_ALIVE_MS_MAX = 3_600_000;
-// Age from which a prepared branch is asked about, and the most that one question may hold.
-const GRACE_MS = 60_000;
+// The most that one question may hold.
 const INQUIRE_MAX = 256;
+// Graces after which a branch that nobody tells of needs a person.
+const GRACES_UNTIL_ALARM = 5;
 
 export class Coordinator {
-  constructor({ url, name, endpoint, token, barrier, sweepMs }) {
-    Object.assign(this, { url, name, token, barrier, sweepMs });
+  // A prepared branch is asked about from the age `graceMs`, each `sweepMs`.
+  constructor({ url, name, endpoint, token, barrier, sweepMs, graceMs }) {
+    Object.assign(this, { url, name, token, barrier, sweepMs, graceMs });
     // New for each start: calls that wait for this participant are then sent.
     this.of = { endpoint, instanceId: crypto.randomUUID() };
     this.timers = new Set();
@@ -72,15 +74,30 @@ export class Coordinator {
   // to have ended, a person has to take care: the row stays.
   async #sweep() {
     const groups = new Map();
-    for (const row of this.barrier.inDoubt(Date.now() - GRACE_MS)) {
+    for (const row of this.barrier.inDoubt(Date.now() - this.graceMs)) {
       groups.set(row.clusterId, [...(groups.get(row.clusterId) ?? []), row]);
     }
     for (const [clusterId, rows] of groups) {
       for (let at = 0; at < rows.length; at += INQUIRE_MAX) {
-        await this.#inquire(clusterId, rows.slice(at, at + INQUIRE_MAX));
+        const asked = rows.slice(at, at + INQUIRE_MAX);
+        // The others are asked about all the same.
+        await this.#inquire(clusterId, asked).catch((error) => this.#untold(clusterId, asked, error));
       }
     }
     return this.sweepMs;
+  }
+
+  // Tells of branches that could not be asked about. They stay, and are asked about in the next sweep.
+  #untold(clusterId, rows, error) {
+    const why = error.cause?.message ?? error.message;
+    const oldest = Math.min(...rows.map((row) => row.changedAt));
+    if (error.reason === "OTHER_CLUSTER") {
+      console.error(`alarm=in_doubt_other_cluster ${rows.length} branches are of the coordinator group ${clusterId}: ${why}`);
+    } else if (Date.now() - oldest > GRACES_UNTIL_ALARM * this.graceMs) {
+      console.error(`alarm=in_doubt nobody tells of ${rows.length} branches since ${new Date(oldest).toISOString()}: ${why}`);
+    } else {
+      console.error(`coordinator ${this.url}: ${why}`);
+    }
   }
 
   async #inquire(clusterId, rows) {
@@ -103,7 +120,10 @@ export class Coordinator {
     const signal = AbortSignal.timeout(CALL_TIMEOUT_MS);
     const response = await fetch(this.url + path, { method: "POST", headers, body: JSON.stringify(body), signal });
     const answer = await response.json();
-    if (!response.ok) throw new Error(`${path}: ${answer.detail ?? response.status}`);
+    if (!response.ok) {
+      const error = new Error(`${path}: ${answer.detail ?? response.status}`);
+      throw Object.assign(error, { reason: answer.reason });
+    }
     return answer;
   }
 }

@@ -70,13 +70,13 @@ export class Participant {
       return { heuristic: { kind: "HEURISTIC_KIND_HAZARD", note } };
     }
     return this.barrier.commit(request.context, (view, row) => {
-      this.#action(row.mode, request).commit?.(view, bytesOf(request.payload), inputsOf(request), row.output);
+      return this.#action(row.mode, request).commit?.(view, bytesOf(request.payload), inputsOf(request), row.output);
     });
   }
 
   #cancel(request) {
     return this.barrier.cancel(request.context, boundOf(request), (view, row) => {
-      this.#action(row.mode, request).cancel(view, bytesOf(request.payload), inputsOf(request), row.output);
+      return this.#action(row.mode, request).cancel(view, bytesOf(request.payload), inputsOf(request), row.output);
     });
   }
 

@@ -36,6 +36,7 @@ const { values: options } = parseArgs({
     // The authority of the coordinator's certificate, which it must show then.
     "tls-client-ca": { type: "string" },
     "sweep-interval": { type: "string", default: "30" },
+    "sweep-grace": { type: "string", default: "60" },
   },
 });
 
@@ -50,11 +51,12 @@ const items = options.item.map((item) => {
   if (!Number.isSafeInteger(pieces)) wrong(`--item ${item}: must be NAME=PIECES, and PIECES a whole number from 0`);
   return [name, pieces];
 });
-const sweepMs = Number(options["sweep-interval"]) * 1000;
-// Not a number is neither.
-if (!(sweepMs >= 100 && sweepMs <= 86_400_000)) {
-  wrong(`--sweep-interval ${options["sweep-interval"]}: must be a number of seconds from 0.1 to 86400`);
-}
+const [sweepMs, graceMs] = ["sweep-interval", "sweep-grace"].map((name) => {
+  const ms = Number(options[name]) * 1000;
+  // Not a number is neither.
+  if (!(ms >= 100 && ms <= 86_400_000)) wrong(`--${name} ${options[name]}: must be a number of seconds from 0.1 to 86400`);
+  return ms;
+});
 
 const barrier = new Barrier(options.file);
 for (const [name, pieces] of items) addItem(barrier, name, pieces);
@@ -170,6 +172,7 @@ server.listen(Number(port), host, () => {
     token: tokenFile && fs.readFileSync(tokenFile, "utf8").trim(),
     barrier,
     sweepMs,
+    graceMs,
   });
   coordinator.start();
   console.log(`${options.name} serves at ${endpoint}`);

@@ -63,13 +63,13 @@ class Initiator:
     def rollback(self, gid, patience_s):
         """Asks for ABORT. Afterwards nothing of this gid will ever run, unless it was committed before:
         look at the outcome."""
-        request = wire.RollbackTransactionRequest(gid=gid)
+        request = wire.RollbackTransactionRequest(gid=gid, wait_for=transaction_pb2.WAIT_FOR_ENDED)
         return self._until_decided(self.stub.RollbackTransaction, request, patience_s)
 
     def outcome(self, gid, patience_s):
         """The transaction as it stands, or None if the coordinator knows no such gid."""
         request = wire.GetTransactionRequest(
-            gid=gid, wait_for=transaction_pb2.WAIT_FOR_DECIDED, include_outputs=True
+            gid=gid, wait_for=transaction_pb2.WAIT_FOR_ENDED, include_outputs=True
         )
         try:
             return self._answer(self.stub.GetTransaction, request, patience_s, changes=False).transaction

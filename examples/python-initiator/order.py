@@ -31,8 +31,18 @@ def order(args):
     )
     # A list of any number of branches, at as many participants: all of them, or none.
     return wire.SubmitTransactionRequest(
-        gid=args.gid, mode=transaction_pb2.MODE_TCC, branches=[branch], include_outputs=True
+        gid=args.gid,
+        mode=transaction_pb2.MODE_TCC,
+        branches=[branch],
+        include_outputs=True,
+        # Only then it is known whether each participant has done as was decided.
+        wait_for=transaction_pb2.WAIT_FOR_ENDED,
     )
+
+
+def is_ended(result):
+    """Whether every branch has done as was decided, or is known not to do so."""
+    return result.ended if isinstance(result, wire.TransactionResult) else result.HasField("ended_at")
 
 
 def tell(result):
@@ -58,6 +68,8 @@ def tell(result):
     if not is_followed:
         print("and a branch has ended otherwise, or cannot tell: a person must look", file=sys.stderr)
         return EXIT_HEURISTIC
+    if not is_ended(result):
+        print("and a branch has not done its part yet: it will", file=sys.stderr)
     return exit_code
 
 

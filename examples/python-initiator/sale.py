@@ -49,6 +49,8 @@ def sale(args):
         branches=[customer, sold],
         requires=["saga"],
         include_outputs=True,
+        # Only then it is known whether each participant has done as was decided.
+        wait_for=transaction_pb2.WAIT_FOR_ENDED,
     )
 
 

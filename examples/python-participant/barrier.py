@@ -6,6 +6,7 @@ docs/participant-guide.md.
 """
 
 import contextlib
+import inspect
 import logging
 import secrets
 import sqlite3
@@ -113,6 +114,15 @@ def no(reason, message):
         raise Refused(reason, message)
 
     return work
+
+
+def done(result):
+    """What work returned. An async function has done nothing yet: that is no vote and no end."""
+    if not inspect.isawaitable(result):
+        return result
+    if inspect.iscoroutine(result):
+        result.close()
+    raise TypeError("the work of a branch must not be async: its transaction ends when it returns")
 
 
 # What the database says of the work itself, and would say again: a broken constraint, what a trigger raises, a value
@@ -269,7 +279,7 @@ class Barrier:
                     raise Refused("TOO_LATE", "Prepare came after the transaction's deadline")
                 db.set_trace_callback(lambda _: db.in_transaction or went_on.append(True))
                 try:
-                    row = Row("prepared", *work(db))
+                    row = Row("prepared", *done(work(db)))
                 finally:
                     db.set_trace_callback(None)
             # Of whatever kind: work may also end its thread.
@@ -288,7 +298,7 @@ class Barrier:
                 if refused is None:
                     raise
                 if take_back is not None:
-                    take_back(db)
+                    done(take_back(db))
                 row = Row("refused", reason=refused.reason, message=refused.message)
             self._if_not_lost(db, f"RELEASE {savepoint}")
             self._mark(db, context, row)
@@ -344,7 +354,7 @@ class Barrier:
         """Cancels a branch of whose work nothing is known but what may be outside of the database."""
         if take_back is not None:
             savepoint = self._savepoint(db)
-            take_back(db)
+            done(take_back(db))
             self._if_not_lost(db, f"RELEASE {savepoint}")
         self._mark(db, context, Row("cancelled"))
 
@@ -355,7 +365,7 @@ class Barrier:
             (context.tx_id, context.branch_id),
         )
         savepoint = self._savepoint(db)
-        work(db, row.mode, row.output)
+        done(work(db, row.mode, row.output))
         self._if_not_lost(db, f"RELEASE {savepoint}")
 
     @staticmethod

@@ -127,7 +127,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             abort(call, grpc.StatusCode.UNIMPLEMENTED, text)
 
         def work(db, mode, output):
-            self._end(request, method, db, mode, output)
+            return self._end(request, method, db, mode, output)
 
         try:
             end, note = self._run(request, call, lambda: operation(request.context, work))
@@ -158,9 +158,10 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         """By the row's mode and output: the request's mode may be of a later version, and its output may have
         been lost by the coordinator."""
         name = METHODS[mode][method]
-        if name is not None:
-            action = self.actions[mode][request.action]
-            getattr(action, name)(db, request.payload.data, inputs(request), output)
+        if name is None:
+            return None
+        action = self.actions[mode][request.action]
+        return getattr(action, name)(db, request.payload.data, inputs(request), output)
 
     def _take_back(self, request):
         """Of an action that says `outside = True`: takes back what any attempt may have left outside of the
@@ -173,11 +174,12 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
 
         def take_back(db):
             try:
-                getattr(action, METHODS[mode][2])(db, request.payload.data, inputs(request), None)
+                return getattr(action, METHODS[mode][2])(db, request.payload.data, inputs(request), None)
             except Refused as no:
                 # No attempt can have worked on what cannot be read. Phase two has no other no.
                 if no.reason != "PAYLOAD_UNREADABLE":
                     raise RuntimeError(no.message) from no
+                return None
 
         return take_back
 

@@ -173,8 +173,11 @@ async fn the_initiator_in_python_tells_each_outcome_apart() {
     check(order(&at, &["rollback", "yes"]).await, 0, "committed");
     check(order(&at, &["rollback", "never"]).await, 4, "aborted ABORT_CAUSE_ROLLBACK");
     check(submit("never", "ok").await, 4, "aborted ABORT_CAUSE_ROLLBACK");
+    // Told at once, and not only to whoever asks later.
+    check(submit("otherwise", "commit-heuristic").await, 6, "a person must look");
+    check(order(&at, &["outcome", "otherwise"]).await, 6, "a person must look");
     let prepares = world.p.seen().iter().filter(|seen| seen.operation == "prepare").count();
-    assert_eq!(prepares, 3, "yes, no and hangs: {:?}", world.p.seen());
+    assert_eq!(prepares, 4, "yes, no, hangs and otherwise: {:?}", world.p.seen());
 }
 
 #[tokio::test]

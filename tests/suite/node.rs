@@ -392,3 +392,18 @@ async fn a_shop_in_node_hears_its_coordinator_alone() {
         assert_eq!(outcome.is_committed(), expected, "{has_certificate}: {outcome:?}");
     }
 }
+
+/// What a handler does once it has returned belongs to no record, and branches that the coordinator cannot tell of are in
+/// the way of no others.
+#[test]
+fn s2_work_in_node_that_is_async_is_no_vote_and_each_group_is_asked_about() {
+    let folder = run_folder().join(Uuid::new_v4().to_string());
+    fs::create_dir(&folder).unwrap();
+    let mut node = Command::new("node");
+    node.arg(root().join("tests/suite/node/rules.mjs"));
+    let ran = node.arg(root().join("examples/node-participant")).arg(&folder).output().unwrap();
+    let (said, errors) =
+        (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{said}{errors}");
+    assert_eq!(said, "async\ngroups\n");
+}

@@ -67,6 +67,8 @@ func main() {
 			},
 		}},
 		IncludeOutputs: true,
+		// Only then it is known whether each participant has done as was decided.
+		WaitFor: unanimov1.WaitFor_WAIT_FOR_ENDED,
 	}
 	open := false
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {

@@ -87,6 +87,8 @@ async function main(): Promise<number> {
       },
     ],
     include_outputs: true,
+    // Only then it is known whether each participant has done as was decided.
+    wait_for: "WAIT_FOR_ENDED",
   };
   for (let pause = 100; ; pause = Math.min(2 * pause, 5000)) {
     try {

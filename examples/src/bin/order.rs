@@ -10,12 +10,17 @@ async fn main() -> anyhow::Result<()> {
         .tcc("order-2")
         .branch("lamps", "shop", "reserve", Json(json!({"item": "lamp", "pieces": 1})))
         .branch("tables", "shop", "reserve", Json(json!({"item": "table", "pieces": 1})))
+        // Only then it is known whether each participant has done as was decided.
+        .wait_until_ended()
         .submit()
         .await?;
     match outcome {
         // A participant that has ended otherwise, or cannot tell, needs a person.
         Outcome::Committed(order) if order.heuristic != Heuristic::None => {
             println!("ordered, as {}, and not as it should be: {:?}", order.tx_id, order.heuristic);
+        }
+        Outcome::Committed(order) if !order.ended => {
+            println!("ordered, as {}: the shop has not done its part yet, and will", order.tx_id);
         }
         Outcome::Committed(order) => println!("ordered, as {}", order.tx_id),
         Outcome::Aborted(order) => println!("not ordered: {order}"),

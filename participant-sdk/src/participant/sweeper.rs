@@ -13,6 +13,7 @@ mod promoted;
 mod retention;
 mod steps;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ use crate::resource::Resource;
 /// A sweep that left something to do is followed by the next one after this pause, or after the
 /// interval if that is shorter.
 const MORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Time beyond the interval after which a sweep that has not ended makes the figures of the last one unknown.
+const LATE_AFTER: Duration = Duration::from_secs(30);
 
 /// Shortest interval: each sweep asks the database a few questions.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -137,8 +141,8 @@ pub struct InDoubt {
     /// Age of the oldest prepared transaction of the whole database server, whoever made it; zero if there
     /// is none, or the server has no such thing.
     pub oldest_prepared: Duration,
-    /// The last sweep could tell all of this. If it could not, the figures are those of the last sweep that
-    /// could: not known now.
+    /// The last sweep could tell all of this. If it could not, or the one since takes far longer than the interval, the
+    /// figures are those of the last sweep that could: not known now.
     pub known: bool,
     /// Sweeps so far. Before the first one nothing is known, and all else is zero.
     pub sweeps: u64,
@@ -224,7 +228,10 @@ async fn run<R: Resource>(
             let swept = pass.run(&mut alarms).await;
             (pass, alarms, swept)
         });
-        let Ok((back, book, swept)) = once.await else { return };
+        let late = || tell(InDoubt { known: false, ..last });
+        let Ok((back, book, swept)) = told_late(once, interval + LATE_AFTER, late).await else {
+            return;
+        };
         (pass, alarms) = (back, book);
         sweeps += 1;
         let known = swept.in_doubt.is_some();
@@ -236,5 +243,32 @@ async fn run<R: Resource>(
             // An error says that the handle is gone.
             _ = stopped.wait_for(|stop| *stop) => return,
         }
+    }
+}
+
+/// Waits for a sweep, and tells once if it takes too long.
+async fn told_late<T>(sweep: impl Future<Output = T>, after: Duration, late: impl FnOnce()) -> T {
+    let mut sweep = pin!(sweep);
+    match tokio::time::timeout(after, &mut sweep).await {
+        Ok(swept) => swept,
+        Err(_) => {
+            late();
+            sweep.await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn figures_are_not_known_while_a_sweep_takes_too_long() {
+        let hour = Duration::from_secs(3_600);
+        told_late(async {}, hour, || panic!("it has ended at once")).await;
+        // It ends once that is told.
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let late = || tell.send(()).expect("the sweep goes on");
+        told_late(told, Duration::from_millis(1), late).await.expect("it was told");
     }
 }

@@ -33,9 +33,21 @@ pub struct Context {
     cluster_id: String,
 }
 
+/// Bytes of a header's name in a text: its caller chose it, and a reply has room for so much.
+const SHOWN_BYTES_MAX: usize = 128;
+
+/// Returns a header's name, cut off where it is long.
+fn shown(header: &HeaderName) -> String {
+    let name = header.as_str();
+    match name.get(..SHOWN_BYTES_MAX) {
+        Some(begin) if name.len() > SHOWN_BYTES_MAX => format!("{begin}…"),
+        _ => name.to_owned(),
+    }
+}
+
 /// A header that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("header {header} {rule}")]
+#[error("header {} {rule}", shown(.header))]
 pub struct Malformed {
     /// The header.
     pub header: HeaderName,

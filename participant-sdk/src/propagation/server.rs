@@ -8,6 +8,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::task::futures::TaskLocalFuture;
+use tonic::Code;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -15,6 +16,7 @@ use super::client::is_grpc;
 use super::context::{self, Malformed};
 use super::scope::{Ambient, Propagation};
 use super::trace::Trace;
+use crate::wire;
 
 /// A tower layer for servers of HTTP, gRPC included (axum, tonic): makes the transaction that a
 /// request belongs to the [current](Propagation::current) one of its handler, and puts the branches
@@ -121,8 +123,8 @@ where
                 let unsupported = error.as_ref().is_some_and(Malformed::is_unsupported);
                 let text = error.map(|error| error.to_string()).unwrap_or_default();
                 Ok(match (*grpc, unsupported) {
-                    (true, true) => status(tonic::Status::unimplemented(text)),
-                    (true, false) => status(tonic::Status::invalid_argument(text)),
+                    (true, true) => status(wire::status(Code::Unimplemented, &text)),
+                    (true, false) => status(wire::status(Code::InvalidArgument, &text)),
                     // Not of the 5xx, which many clients send again.
                     (false, _) => bad_request(text),
                 })
@@ -314,5 +316,22 @@ mod tests {
         let status = tonic::Status::from_header_map(response.headers()).expect("a status");
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
         assert!(status.message().starts_with("header unanimo-tx-id"), "{status}");
+    }
+
+    /// A peer ends the whole connection, with every other call on it, where a reply's headers are too long.
+    #[test]
+    fn a_reply_is_short_however_long_the_name_of_a_header_is() {
+        let mut request = Request::new(());
+        let name = format!("unanimo-{}", "%".repeat(6 << 10));
+        let name = http::HeaderName::from_bytes(name.as_bytes()).expect("a name");
+        request.headers_mut().insert(name, HeaderValue::from_static("1"));
+        let content = HeaderValue::from_static("application/grpc");
+        request.headers_mut().insert("content-type", content);
+        let response = serve(request);
+        let bytes =
+            response.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+        assert!(bytes.sum::<usize>() < 2 << 10, "{response:?}");
+        let status = tonic::Status::from_header_map(response.headers()).expect("a status");
+        assert!(status.message().contains("FEATURE_UNSUPPORTED"), "{status}");
     }
 }

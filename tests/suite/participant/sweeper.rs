@@ -26,6 +26,7 @@ use unanimo_tests::postgres::Server;
 use unanimo_tests::relay::Relay;
 use unanimo_tests::wait::until;
 
+use super::affirmed::wait_for_a_standby;
 use super::deaf::{Deaf, Ears};
 use super::over::{self, Database};
 use crate::coordinator::{channel, config, sqlite_url, tcc};
@@ -524,6 +525,26 @@ async fn l4_what_the_database_does_not_end_raises_an_alarm() {
     let _able = service.sweep([world.url()], eager()).unwrap();
     assert_eq!(alarmed(&sweeper, 0).await.count, 0);
     assert!(prepared(&pool).await.is_empty());
+}
+
+/// Each attempt takes as long as a call may. The other branches, the figures and the purge do not wait for that again.
+#[tokio::test]
+async fn l4_a_database_that_ends_nothing_holds_up_a_sweep_once() {
+    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
+    let url = server.database().await;
+    let (_, service) = bank_of(&url).await;
+    let world = World::start(service, Ears::Deaf).await;
+    world.submit(two_phase("g", &["write"; 4]), Outcome::Committed).await;
+    let service = participant(&url).await.overtime(Duration::from_millis(100)).service().unwrap();
+    wait_for_a_standby(&url, true).await;
+    let sweeper = service.sweep([world.url()], eager()).unwrap();
+    let mut figures = sweeper.watch();
+    let first = figures.wait_for(|told| told.sweeps == 1);
+    let first = tokio::time::timeout(Duration::from_secs(60), first).await;
+    let told = *first.expect("it waits for each of them").unwrap();
+    assert!(told.known && told.count >= 3, "{told:?}");
+    wait_for_a_standby(&url, false).await;
+    nothing_in_doubt(&sweeper).await;
 }
 
 #[tokio::test]

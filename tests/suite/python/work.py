@@ -391,6 +391,27 @@ def payloads_and_inputs_of_wrong_types_are_refused():
         expect(reason(sell), "INPUT_UNREADABLE")
 
 
+def work_that_is_async_is_no_vote_and_no_end():
+    async def work(*_):
+        return b"", ""
+
+    def asynchronously(call):
+        try:
+            call()
+        except TypeError as error:
+            expect("must not be async" in str(error), True)
+        else:
+            raise AssertionError("it was taken for done")
+
+    of = branch()
+    asynchronously(lambda: prepare(of, work))
+    expect(prepare(of, lambda db: (b"", ""))[0], "prepared")
+    asynchronously(lambda: barrier.commit(of, work))
+    asynchronously(lambda: barrier.cancel(of, None, work))
+    expect(barrier.commit(of, lambda *_: None)[0], "done")
+    asynchronously(lambda: barrier.cancel(branch(), None, work, work))
+
+
 for case in (
     what_a_constraint_refuses_is_a_no_and_is_stored,
     an_error_that_is_raised_from_one_of_these_is_a_no,
@@ -405,6 +426,7 @@ for case in (
     a_customer_is_taken_back_and_nobody_elses,
     nothing_of_the_stock_is_done_where_its_row_is_gone,
     payloads_and_inputs_of_wrong_types_are_refused,
+    work_that_is_async_is_no_vote_and_no_end,
 ):
     case()
     print(case.__name__)

@@ -207,7 +207,7 @@ impl Service {
         }
         tracing::debug!(%tx_id, gid = %record.identity.gid, "a remembered end is written again");
         self.went_back.ends.written_at(tx_id, generation);
-        self.insert(record);
+        self.insert(*record);
         let live = self.live.get_mut(&tx_id)?;
         live.stripped_at = (!is_whole).then(|| live.clock.now());
         live.tx.next_version();
@@ -237,7 +237,7 @@ impl Service {
             // Never with an earlier version than the row has.
             true => {
                 let version = known.record.version.max(found);
-                self.insert(Record { version, ..known.record });
+                self.insert(Record { version, ..*known.record });
             }
             false => self.insert(record),
         }

@@ -26,6 +26,12 @@ const ROWS_MAX: usize = 10_000;
 /// Longest time of a question to the database: each looks at a batch. Beyond it the connection is closed.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Time after which a failure to end a branch says that its database ends none.
+const MUTE_AFTER: Duration = Duration::from_secs(5);
+
+/// Slow branches that are remembered.
+const SLOW_MAX: usize = 1_000;
+
 /// Age of a branch that nobody answers for at which it raises an alarm, at least.
 pub(super) const UNANSWERED_MIN: Duration = Duration::from_secs(5);
 
@@ -65,6 +71,10 @@ pub(super) struct Pass<R: Resource> {
     pub(super) seen: Seen,
     /// Branches whose transactions run.
     pauses: Pauses,
+    /// The database has ended no prepared transaction within its time: none is tried again in this sweep.
+    is_mute: bool,
+    /// Those at which that was seen: they come last, so that one of them keeps no other one waiting.
+    slow: HashSet<(Uuid, BranchName)>,
 }
 
 /// Result of a sweep.
@@ -104,12 +114,15 @@ impl<R: Resource> Pass<R> {
             unread: Unread::default(),
             seen: Seen::default(),
             pauses: Pauses::default(),
+            is_mute: false,
+            slow: HashSet::new(),
         }
     }
 
     pub(super) async fn run(&mut self, alarms: &mut Alarms) -> Swept {
         self.inquirer.begin();
         self.pauses.begin(Instant::now());
+        self.is_mute = false;
         let is_ready = self.served.is_ready();
         let from_start = self.after.is_none();
         let mut listed = Listed::new();
@@ -161,6 +174,7 @@ impl<R: Resource> Pass<R> {
         for name in self.names.clone() {
             let mut prepared = service.queried(resource.prepared_transactions(&name)).await?;
             prepared.retain(|doubt| doubt.age >= waits || doubt.is_ahead);
+            prepared.sort_by_key(|doubt| self.slow.contains(&(doubt.tx_id, doubt.branch.clone())));
             for batch in prepared.chunks(BATCH) {
                 self.ask_about(&name, batch, alarms, listed).await?;
             }
@@ -274,7 +288,7 @@ impl<R: Resource> Pass<R> {
     }
 
     /// Does with a branch as the coordinator says. `Some` says what is wrong with it.
-    async fn act(&self, doubt: &Doubt, result: BranchVerdict) -> Option<Why> {
+    async fn act(&mut self, doubt: &Doubt, result: BranchVerdict) -> Option<Why> {
         let operation = match result.verdict() {
             Verdict::Commit => PhaseTwoOperation::Commit,
             Verdict::Cancel => PhaseTwoOperation::Cancel,
@@ -319,7 +333,17 @@ impl<R: Resource> Pass<R> {
     }
 
     /// Ends a prepared transaction in the way of the operation that never came.
-    async fn end(&self, doubt: &Doubt, operation: PhaseTwoOperation, call: RawCall) -> Option<Why> {
+    async fn end(
+        &mut self,
+        doubt: &Doubt,
+        operation: PhaseTwoOperation,
+        call: RawCall,
+    ) -> Option<Why> {
+        // Each would take as long again, and the figures and the purge would wait for all of them.
+        if self.is_mute {
+            return self.not_ended(doubt);
+        }
+        let begun = Instant::now();
         let branch = call.branch().clone();
         let (tx_id, gid, branch_id) = (branch.tx_id, branch.gid, branch.branch_id);
         let slot = slot(&self.service.phase_two_slots).await?;
@@ -330,7 +354,16 @@ impl<R: Resource> Pass<R> {
             // Another session is at it.
             Ok(PhaseTwoAnswer::Working(_)) => return self.not_ended(doubt),
             // The task has told why. The next sweep tries again.
-            Err(_) => return Some(Why::Refused),
+            Err(_) => {
+                self.is_mute = begun.elapsed() >= MUTE_AFTER;
+                if self.is_mute {
+                    if self.slow.len() >= SLOW_MAX {
+                        self.slow.clear();
+                    }
+                    self.slow.insert((tx_id, doubt.branch.clone()));
+                }
+                return Some(Why::Refused);
+            }
             Ok(PhaseTwoAnswer::Heuristic(kind, note)) => tracing::error!(
                 alarm = "in_doubt_ended",
                 %tx_id, gid, branch_id, ?operation, ?kind, note,

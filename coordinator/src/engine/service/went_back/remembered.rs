@@ -26,8 +26,8 @@ const BRANCH: usize = 768;
 /// An end that is remembered.
 #[derive(Clone, Debug)]
 pub(super) struct Remembered {
-    /// As it was written last.
-    pub(super) record: Record,
+    /// As it was written last. The table of all of them grows by its size.
+    pub(super) record: Box<Record>,
     /// Its branches are remembered, too.
     pub(super) is_whole: bool,
     /// Promoted servers that were known when it was written.
@@ -64,7 +64,7 @@ impl Ends {
 
     /// Remembers an end. It stands in the database, as far as `generation` knows that.
     pub(super) fn insert(&mut self, tx: &Transaction, generation: Option<u64>) {
-        let (tx_id, record) = (tx.tx_id(), tx.record());
+        let (tx_id, record) = (tx.tx_id(), Box::new(tx.record()));
         self.forget(tx_id);
         let bytes = END + BRANCH * record.branches.len() + tx.held_bytes();
         self.by_gid.insert(record.identity.gid.clone(), tx_id);
@@ -136,7 +136,7 @@ impl Ends {
         end.record.branches = Vec::new();
         end.record.outputs = Vec::new();
         end.record.state.branches = Vec::new();
-        end.bytes = END + Transaction::restore(end.record.clone()).held_bytes();
+        end.bytes = END + Transaction::restore((*end.record).clone()).held_bytes();
         self.bytes += end.bytes;
     }
 

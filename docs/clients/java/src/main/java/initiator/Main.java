@@ -10,6 +10,7 @@ import dev.unanimo.v1.Mode;
 import dev.unanimo.v1.Payload;
 import dev.unanimo.v1.SubmitTransactionRequest;
 import dev.unanimo.v1.TransactionResult;
+import dev.unanimo.v1.WaitFor;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.Status;
@@ -62,7 +63,9 @@ public final class Main {
         var branch = BranchSpec.newBuilder().setBranchId("lamps").setParticipant("py-shop")
                 .setAction("reserve").setPayload(payload);
         var request = SubmitTransactionRequest.newBuilder().setGid(arguments[1])
-                .setMode(Mode.MODE_TCC).addBranches(branch).setIncludeOutputs(true).build();
+                .setMode(Mode.MODE_TCC).addBranches(branch).setIncludeOutputs(true)
+                // Only then it is known whether each participant has done as was decided.
+                .setWaitFor(WaitFor.WAIT_FOR_ENDED).build();
         for (long pause = 100;; pause = Math.min(2 * pause, 5000)) {
             try {
                 TransactionResult result = coordinator.withDeadlineAfter(10, TimeUnit.SECONDS)
