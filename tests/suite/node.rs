@@ -393,8 +393,8 @@ async fn a_shop_in_node_hears_its_coordinator_alone() {
     }
 }
 
-/// What a handler does once it has returned belongs to no record, and branches that the coordinator cannot tell of are in
-/// the way of no others.
+/// Async work is no vote: its effects after its return belong to no record. And branches that the coordinator cannot tell
+/// of are in the way of no others.
 #[test]
 fn s2_work_in_node_that_is_async_is_no_vote_and_each_group_is_asked_about() {
     let folder = run_folder().join(Uuid::new_v4().to_string());

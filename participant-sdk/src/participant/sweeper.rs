@@ -3,6 +3,7 @@
 
 mod alarms;
 mod clock;
+mod ending;
 mod inquiry;
 mod names;
 mod open;

@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use unanimo_proto::v1::{BranchVerdict, Mode, Verdict};
+use unanimo_proto::v1::{BranchVerdict, Verdict};
 use uuid::Uuid;
 
-use super::super::service::{Caller, Service, slot};
+use super::super::service::Service;
 use super::alarms::{Alarms, Why};
+use super::ending::{Slow, named};
 use super::inquiry::{About, Asked, BATCH, Inquirer};
 use super::pauses::Pauses;
 use super::payloads::Unread;
@@ -17,20 +18,13 @@ use super::promoted::Seen;
 use super::steps::Steps;
 use super::{InDoubt, Sweep};
 use crate::doubt::{BranchName, Committed, Count, Doubt, RowKey};
-use crate::resource::{Fault, PhaseTwoAnswer, PhaseTwoOperation, RawCall, Resource};
-use crate::wire::{self, Parts};
+use crate::resource::{Fault, PhaseTwoOperation, Resource};
 
 /// Rows of a sweep. The next one goes on behind them.
 const ROWS_MAX: usize = 10_000;
 
 /// Longest time of a question to the database: each looks at a batch. Beyond it the connection is closed.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Time after which a failure to end a branch says that its database ends none.
-const MUTE_AFTER: Duration = Duration::from_secs(5);
-
-/// Slow branches that are remembered.
-const SLOW_MAX: usize = 1_000;
 
 /// Age of a branch that nobody answers for at which it raises an alarm, at least.
 pub(super) const UNANSWERED_MIN: Duration = Duration::from_secs(5);
@@ -71,10 +65,8 @@ pub(super) struct Pass<R: Resource> {
     pub(super) seen: Seen,
     /// Branches whose transactions run.
     pauses: Pauses,
-    /// The database has ended no prepared transaction within its time: none is tried again in this sweep.
-    is_mute: bool,
-    /// Those at which that was seen: they come last, so that one of them keeps no other one waiting.
-    slow: HashSet<(Uuid, BranchName)>,
+    /// Prepared transactions that the database did not end in time.
+    pub(super) slow: Slow,
 }
 
 /// Result of a sweep.
@@ -114,15 +106,14 @@ impl<R: Resource> Pass<R> {
             unread: Unread::default(),
             seen: Seen::default(),
             pauses: Pauses::default(),
-            is_mute: false,
-            slow: HashSet::new(),
+            slow: Slow::default(),
         }
     }
 
     pub(super) async fn run(&mut self, alarms: &mut Alarms) -> Swept {
         self.inquirer.begin();
         self.pauses.begin(Instant::now());
-        self.is_mute = false;
+        self.slow.begin();
         let is_ready = self.served.is_ready();
         let from_start = self.after.is_none();
         let mut listed = Listed::new();
@@ -174,7 +165,7 @@ impl<R: Resource> Pass<R> {
         for name in self.names.clone() {
             let mut prepared = service.queried(resource.prepared_transactions(&name)).await?;
             prepared.retain(|doubt| doubt.age >= waits || doubt.is_ahead);
-            prepared.sort_by_key(|doubt| self.slow.contains(&(doubt.tx_id, doubt.branch.clone())));
+            self.slow.put_last(&mut prepared);
             for batch in prepared.chunks(BATCH) {
                 self.ask_about(&name, batch, alarms, listed).await?;
             }
@@ -312,7 +303,7 @@ impl<R: Resource> Pass<R> {
     }
 
     /// Tells what is wrong with a branch that is decided and not ended.
-    fn not_ended(&self, doubt: &Doubt) -> Option<Why> {
+    pub(super) fn not_ended(&self, doubt: &Doubt) -> Option<Why> {
         (doubt.known_age() >= self.sweep.alarm_age(NOT_ENDED_MIN)).then_some(Why::NotEnded)
     }
 
@@ -330,47 +321,6 @@ impl<R: Resource> Pass<R> {
             _ => doubt.known_age(),
         };
         (waited >= self.sweep.alarm_age(NOT_DECIDED_MIN)).then_some(Why::NotDecided)
-    }
-
-    /// Ends a prepared transaction in the way of the operation that never came.
-    async fn end(
-        &mut self,
-        doubt: &Doubt,
-        operation: PhaseTwoOperation,
-        call: RawCall,
-    ) -> Option<Why> {
-        // Each would take as long again, and the figures and the purge would wait for all of them.
-        if self.is_mute {
-            return self.not_ended(doubt);
-        }
-        let begun = Instant::now();
-        let branch = call.branch().clone();
-        let (tx_id, gid, branch_id) = (branch.tx_id, branch.gid, branch.branch_id);
-        let slot = slot(&self.service.phase_two_slots).await?;
-        match self.service.phase_two_call(slot, operation, call, Caller::default()).await {
-            Ok(PhaseTwoAnswer::Done) => {
-                tracing::info!(%tx_id, gid, branch_id, ?operation, "ended a branch in doubt");
-            }
-            // Another session is at it.
-            Ok(PhaseTwoAnswer::Working(_)) => return self.not_ended(doubt),
-            // The task has told why. The next sweep tries again.
-            Err(_) => {
-                self.is_mute = begun.elapsed() >= MUTE_AFTER;
-                if self.is_mute {
-                    if self.slow.len() >= SLOW_MAX {
-                        self.slow.clear();
-                    }
-                    self.slow.insert((tx_id, doubt.branch.clone()));
-                }
-                return Some(Why::Refused);
-            }
-            Ok(PhaseTwoAnswer::Heuristic(kind, note)) => tracing::error!(
-                alarm = "in_doubt_ended",
-                %tx_id, gid, branch_id, ?operation, ?kind, note,
-                "a branch in doubt had ended against the decision"
-            ),
-        }
-        None
     }
 
     /// Counts what is left in doubt.
@@ -399,26 +349,6 @@ impl<R: Resource> Pass<R> {
         }
         Ok(counted)
     }
-}
-
-/// The prepared transaction's branch in full; `None` if the coordinator speaks of another one.
-fn named(doubt: &Doubt, result: BranchVerdict) -> Option<RawCall> {
-    let parts = Parts {
-        context: result.context,
-        action: result.action,
-        payload: None,
-        inputs: HashMap::new(),
-        metadata: HashMap::new(),
-        attempt: 1,
-        prepare_until: result.prepare_until,
-    };
-    let call = wire::call(parts).ok()?;
-    let branch = call.branch();
-    let same = call.mode == Mode::TwoPhaseCommit
-        && branch.tx_id == doubt.tx_id
-        && branch.cluster_id == doubt.cluster_id
-        && doubt.branch == BranchName::Number(u16::try_from(branch.number).ok()?);
-    same.then_some(call)
 }
 
 impl<R: Resource> Service<R> {
