@@ -151,6 +151,7 @@ pub mod env;
 pub mod feed;
 #[doc(hidden)]
 pub mod identity;
+mod lines;
 #[doc(hidden)]
 pub mod metrics;
 mod outbound;

@@ -49,7 +49,8 @@ fn of_branch(branch: &Branch) -> usize {
 
 /// Bytes of the texts that a branch's progress holds, each counted by `len`.
 pub(crate) fn of_progress(progress: &Progress, len: fn(&str) -> usize) -> usize {
-    let Progress { refusal, phase_two, prepare_attempts, phase_two_attempts, .. } = progress;
+    let Progress { refusal, phase_two, prepare_attempts, phase_two_attempts, database_id, .. } =
+        progress;
     let text = |text: &Option<String>| text.as_deref().map_or(0, len);
     let refusal =
         refusal.as_ref().map_or(0, |Refusal { reason, message }| len(reason) + len(message));
@@ -58,7 +59,8 @@ pub(crate) fn of_progress(progress: &Progress, len: fn(&str) -> usize) -> usize 
         _ => 0,
     };
     let errors = |attempts: &Attempts| text(&attempts.first_error) + text(&attempts.last_error);
-    refusal + note + errors(prepare_attempts) + errors(phase_two_attempts)
+    let errors = errors(prepare_attempts) + errors(phase_two_attempts);
+    refusal + note + errors + len(database_id)
 }
 
 /// Bytes that a text takes inside JSON.

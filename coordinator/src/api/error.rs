@@ -23,6 +23,7 @@ pub(super) use self::reasons::{
 pub(super) use self::shares::one_too_many;
 use super::convert;
 use crate::audit::Unwritten;
+use crate::lines::Lines;
 use crate::participants::allow;
 use crate::participants::databases::Other;
 use crate::participants::directory::{
@@ -138,11 +139,23 @@ pub(super) fn other_database(other: &Other) -> Status {
     Reason::OtherDatabase.status_with(other, &[], &[("database_id", other.known.clone())])
 }
 
+/// The branch of an Enlist was stored, and meanwhile a process with another database has registered.
+pub(super) fn enlisted_elsewhere(other: &Other, id: &BranchId) -> Status {
+    let message = format!(
+        "branch {id} is enlisted and counts, and its participant must not be called: {other}"
+    );
+    let metadata = [("database_id", other.known.clone())];
+    Reason::OtherDatabase.status_of_change(message, &metadata)
+}
+
 /// A coordinator knows nothing of another one's branches.
 pub(super) fn other_cluster(asked: &str, own: &str) -> Status {
     let message = format!("this coordinator's database is {own}, the branches belong to {asked}");
     Reason::OtherCluster.status_with(message, &[], &[("cluster_id", own.to_owned())])
 }
+
+/// Lines about requests that the store did not answer: in an outage there is one for each request.
+static UNANSWERED: Lines = Lines::new();
 
 /// The engine's errors. Everything that is `UNAVAILABLE` or `RESOURCE_EXHAUSTED` may be sent again
 /// as it was; nothing else gets better by it.
@@ -174,11 +187,22 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
         Error::UnknownGid => Reason::GidUnknown.status(error),
         Error::Stripped => Reason::Stripped.status(error),
         Error::Store(ref source) => {
-            tracing::warn!(error = store::in_full(&**source), "the store did not answer a request");
+            if let Some(left_out) = UNANSWERED.take() {
+                tracing::warn!(
+                    error = store::in_full(&**source),
+                    left_out,
+                    "the store did not answer a request"
+                );
+            }
             Reason::StoreUnavailable.status(error)
         }
         Error::StoreSilent => {
-            tracing::warn!("the coordinator's database did not answer a request in time");
+            if let Some(left_out) = UNANSWERED.take() {
+                tracing::warn!(
+                    left_out,
+                    "the coordinator's database did not answer a request in time"
+                );
+            }
             Reason::StoreUnavailable.status(error)
         }
         Error::Unreadable(_) => Reason::Unreadable.status(error),

@@ -11,7 +11,9 @@ use unanimo_proto::v1::{self, rollback_transaction_request};
 use super::access::Access;
 use super::audit::Act;
 use super::directory::INSTANCE_BYTES_MAX;
-use super::error::{enlisted_and_decided, from_engine, invalid, other_database, waits_for_locks};
+use super::error::{
+    enlisted_and_decided, enlisted_elsewhere, from_engine, invalid, other_database, waits_for_locks,
+};
 use super::parse::{self, Definable, Read};
 use super::query::{durable_view, no_key};
 use super::{Api, convert};
@@ -204,7 +206,9 @@ impl Api {
             return Err(from_engine(crate::engine::Error::Moving));
         };
         // Only a request that is served tells of a database. Whoever was sooner is the one that is known.
-        databases.votes(&participant, &database_id).map_err(|other| other_database(&other))?;
+        databases
+            .votes(&participant, &database_id)
+            .map_err(|other| enlisted_elsewhere(&other, &id))?;
         let cluster_id = self.engine.cluster_id();
         let context = wire::context(tx.identity(), &branch.spec, branch.number, cluster_id);
         let database_id = match database_id.as_str() {

@@ -161,6 +161,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         unread: AllUnread::default(),
         writes: 0,
         ends: Default::default(),
+        dropped: Default::default(),
         went_back: Known::new(store.generation(), gid_retention),
         told_timeouts: Default::default(),
         traces: Traces::new(parts.spans),

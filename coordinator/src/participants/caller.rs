@@ -18,6 +18,7 @@ use super::breaker::Past;
 use super::directory::{CallKind, Directory, Entry, Route};
 use super::wire;
 use crate::cluster::lease::Lease;
+use crate::lines::Lines;
 use crate::metrics::Metrics;
 use crate::spans::{self, Spans, Traced};
 
@@ -97,6 +98,9 @@ pub enum End<T> {
     Deferred,
 }
 
+/// Longest id of a participant's database, in bytes.
+const DATABASE_ID_BYTES_MAX: usize = unanimo_core::ids::NAME_BYTES_MAX;
+
 /// Calls participants.
 ///
 /// Everything that a call over the network needs is boxed: every call's task would be as large, and
@@ -107,6 +111,7 @@ pub struct Caller {
     lease: Lease,
     metrics: Arc<Metrics>,
     spans: Spans,
+    failures: Arc<Lines>,
 }
 
 impl Caller {
@@ -118,7 +123,12 @@ impl Caller {
         metrics: Arc<Metrics>,
         spans: Spans,
     ) -> Self {
-        Self { directory, lease, metrics, spans }
+        Self { directory, lease, metrics, spans, failures: Arc::default() }
+    }
+
+    /// Lines about calls that failed.
+    pub(crate) fn failures(&self) -> &Lines {
+        &self.failures
     }
 
     /// Sends Prepare and waits for its end: the answer, and the id of the database that holds it.
@@ -141,6 +151,12 @@ impl Caller {
                 Route::Own(own) => return Ok((own.prepare(call).await, String::new())),
             };
             let v1::PrepareResponse { answer, database_id } = response?.into_inner();
+            // It is stored with the branch, and goes out with each of its calls.
+            if database_id.len() > DATABASE_ID_BYTES_MAX {
+                let (bytes, most) = (database_id.len(), DATABASE_ID_BYTES_MAX);
+                let error = format!("database_id has {bytes} bytes, and must have at most {most}");
+                return Err(Status::internal(error));
+            }
             match databases.votes(participant, &database_id) {
                 Ok(()) => Ok((wire::prepare_answer(answer), database_id)),
                 // No answer of the participant: it is asked for at another endpoint.

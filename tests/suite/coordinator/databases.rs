@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use tonic::Status;
+use tonic::{Request, Response, Status};
 use unanimo_coordinator::config::Period;
+use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_proto::v1::{
-    DeregisterEndpointRequest, EnlistBranchRequest, ListParticipantsRequest, Mode, Outcome,
-    RegisterEndpointRequest,
+    CancelRequest, CancelResponse, CommitRequest, CommitResponse, DeregisterEndpointRequest,
+    EnlistBranchRequest, ListParticipantsRequest, Mode, Outcome, PrepareRequest, PrepareResponse,
+    Prepared, RegisterEndpointRequest, cancel_response, prepare_response,
 };
 use unanimo_tests::postgres::Server;
 use unanimo_tests::scripted::Scripted;
@@ -125,4 +127,49 @@ async fn s2_a_process_that_comes_back_keeps_its_database() {
     register(&world, "http://127.0.0.1:9", "life", "one").await.unwrap();
     let world = world.crash_and_restart().await;
     is_other_database(register(&world, "http://127.0.0.1:10", "other", "two").await);
+}
+
+/// Votes yes, with an id of a mebibyte.
+struct Talkative;
+
+#[tonic::async_trait]
+impl ParticipantService for Talkative {
+    async fn prepare(
+        &self,
+        _: Request<PrepareRequest>,
+    ) -> Result<Response<PrepareResponse>, Status> {
+        let answer = Some(prepare_response::Answer::Prepared(Prepared::default()));
+        Ok(Response::new(PrepareResponse { answer, database_id: "d".repeat(1 << 20) }))
+    }
+
+    async fn commit(&self, _: Request<CommitRequest>) -> Result<Response<CommitResponse>, Status> {
+        panic!("S2: there was no vote")
+    }
+
+    async fn cancel(&self, _: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
+        let answer = Some(cancel_response::Answer::Done(Default::default()));
+        Ok(Response::new(CancelResponse { answer, ..Default::default() }))
+    }
+}
+
+/// An id is stored with the branch, and goes out with each of its calls. So one that is too long is no vote.
+#[tokio::test]
+async fn l5_an_id_of_a_mebibyte_is_no_vote() {
+    let bank = unanimo_core::ParticipantName::new("bank").unwrap();
+    let running = unanimo_coordinator::Builder::new(config(&sqlite_url()))
+        .participant(bank, std::sync::Arc::new(Talkative))
+        .start()
+        .await
+        .unwrap();
+    let channel = super::channel(&running);
+    let mut client =
+        unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient::new(channel);
+    let mut request = tcc("g", &["ok"]);
+    request.branches[0].participant = "bank".into();
+    request.timeout = Some(Duration::from_secs(1).try_into().unwrap());
+    let response = client.submit_transaction(request).await.unwrap().into_inner();
+    let result = response.result.unwrap();
+    assert_eq!(result.outcome(), Outcome::Aborted);
+    let error = &result.branches[0].last_error;
+    assert!(error.contains("database_id has 1048576 bytes"), "{error}");
 }

@@ -407,3 +407,35 @@ async fn an_enlist_at_the_moment_of_commit_is_told_what_happened() {
         assert_eq!(describe(&enlisted.unwrap_err()).1, "TRANSACTION_CLOSED");
     }
 }
+
+/// Two processes of a participant that have a database each join at the same moment. The later one is told that its branch
+/// counts: "nothing was stored" would be wrong.
+#[tokio::test]
+async fn s2_an_enlist_that_another_database_overtakes_is_told_that_it_counts() {
+    for world in both().await {
+        let enlist = async |gid: &str, database: &str| {
+            let tx_id = world.begin(gid, Mode::Tcc).await.unwrap().tx_id;
+            EnlistBranchRequest {
+                tx_id,
+                branch: Some(branch("a", "ok")),
+                database_id: database.to_owned(),
+                ..Default::default()
+            }
+        };
+        let requests = [enlist("g", "one").await, enlist("h", "two").await];
+        let gids = ["g", "h"];
+        let [mut first, mut second] = [(); 2].map(|()| world.client());
+        let [one, two] = requests;
+        let asking = async { tokio::join!(first.enlist_branch(one), second.enlist_branch(two)) };
+        let (one, two) = held(&world, asking).await;
+        let told = [one.map(drop), two.map(drop)];
+        let refused: Vec<_> =
+            gids.into_iter().zip(told).filter(|(_, told)| told.is_err()).collect();
+        let [(gid, told)] = &refused[..] else { panic!("S2: {refused:?}") };
+        let told = told.as_ref().unwrap_err();
+        assert_eq!(describe(told).1, "OTHER_DATABASE");
+        assert_eq!(metadata(told)["effect"], "unknown");
+        assert!(told.message().contains("branch a is enlisted and counts"), "{}", told.message());
+        assert_eq!(world.get(gid).await.branches.len(), 1);
+    }
+}

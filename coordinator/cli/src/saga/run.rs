@@ -67,16 +67,26 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         ));
     }
     args.server.block_on(async {
-        let mut client = Client::connect(&args.server).await?;
-        let result = submit::submit(&args.server, &mut client, request, args.wait).await?;
+        // Under a gid that nobody has had before, nothing can have begun.
+        let mut client = match &args.gid {
+            None => Some(Client::connect(&args.server).await?),
+            Some(_) => submit::connect(&args.server).await?,
+        };
+        let result = match &mut client {
+            Some(client) => submit::submit(&args.server, client, request, args.wait).await?,
+            None => submit::not_known(),
+        };
         let code = submit::exit_code(&result, args.wait);
         let printed = if args.server.json {
             output::print_json(&json::Submitted::new(gid.clone(), result))
         } else {
             output::print(&(submit::shown(&gid, &result, args.wait) + &outputs(&result)))
         };
-        if args.graph && printed.is_ok() {
-            draw(&mut client, &gid).await;
+        if args.graph
+            && printed.is_ok()
+            && let Some(client) = &mut client
+        {
+            draw(client, &gid).await;
         }
         submit::end(printed, code)
     })

@@ -64,8 +64,9 @@ JSON (--json): an object with tx_id, gid, outcome (committed, aborted, not_decid
 
 Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a branch ended otherwise, or nobody
   can tell how (see heuristic): an operator has to look at it, and `unanimo tx show` tells more;
-  5 not decided before --timeout, or with --wait ended not ended, or nobody knows: run the same command
-  again; 1 the command failed, and began no transaction; 2 an argument or a field of FILE is wrong, and no transaction was begun."#;
+  5 not decided before --timeout, or with --wait ended not ended, or nobody knows, as where no
+  coordinator is reached: run the same command again; 1 the coordinator refused the transaction, and
+  no run of this command began it; 2 an argument or a field of FILE is wrong, and no transaction was begun."#;
 
 /// Exit code for a branch that has ended against the decision, or of which nobody can tell how it has ended.
 pub(crate) const DEVIATES: u8 = 6;
@@ -100,8 +101,10 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
         require_existing(&mut request);
     }
     let gid = request.gid.clone();
-    let mut client = Client::connect(server).await?;
-    let result = submit(server, &mut client, request, args.wait).await?;
+    let result = match connect(server).await? {
+        Some(mut client) => submit(server, &mut client, request, args.wait).await?,
+        None => not_known(),
+    };
     let code = exit_code(&result, args.wait);
     let printed = if server.json {
         output::print_json(&json::Submitted::new(gid, result))
@@ -109,6 +112,23 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
         output::print(&shown(&gid, &result, args.wait))
     };
     end(printed, code)
+}
+
+/// Connects, or tells why nobody is reached. This run has sent nothing then; an earlier run of the same request may have,
+/// and what that began may yet be committed: its outcome is not known.
+pub(crate) async fn connect(server: &Server) -> Result<Option<Client>, client::Error> {
+    match Client::connect(server).await {
+        Ok(client) => Ok(Some(client)),
+        Err(error @ client::Error::Unreachable { .. }) => {
+            output::note(&format!("{CAUTION}no answer:{CAUTION:#} {error}"));
+            if let Some(hint) = error.hint() {
+                output::note(&format!("{HINT}hint:{HINT:#} {hint}"));
+            }
+            output::note("this run has sent nothing; an earlier one with the same gid may have");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Submits a transaction, and waits for this event.

@@ -134,7 +134,7 @@ reasons! {
     OtherCluster = "OTHER_CLUSTER", FailedPrecondition, final, None,
         "The branches of InquireBranches belong to another coordinator group; `cluster_id` in the metadata names the one that was asked. Nothing can be told of them.";
     OtherDatabase = "OTHER_DATABASE", FailedPrecondition, final, None,
-        "A process of a participant has another database than those that are alive, by the id beside its barrier; `database_id` in the metadata is theirs. All processes of one name must share one database.";
+        "A process of a participant has another database than those that are alive, by the id beside its barrier; `database_id` in the metadata is theirs. If that was seen while an EnlistBranch was being stored, `effect` in the metadata is `unknown`, and the message says that the branch counts. All processes of one name must share one database.";
     EndpointNotAllowed = "ENDPOINT_NOT_ALLOWED", PermissionDenied, final, None,
         "No pattern of the coordinator's `endpoint-allow` list matches the endpoint.";
     ParticipantNotYet = "PARTICIPANT_NOT_REGISTERED_YET", Unavailable, retry, None,
@@ -182,6 +182,15 @@ impl Reason {
         self.status_after(message, violations, metadata, RETRY_DELAY)
     }
 
+    /// The same, where something was changed before: the reason alone would say that nothing was.
+    pub(super) fn status_of_change(
+        self,
+        message: impl std::fmt::Display,
+        metadata: &[(&str, String)],
+    ) -> Status {
+        self.status_that(Effect::Unknown, message, &[], metadata, RETRY_DELAY)
+    }
+
     /// The same; a call that may be sent again comes back after this delay.
     pub(super) fn status_after(
         self,
@@ -190,7 +199,18 @@ impl Reason {
         metadata: &[(&str, String)],
         delay: Duration,
     ) -> Status {
-        let Described { name, code, retryable, effect, .. } = *self.described();
+        self.status_that(self.described().effect, message, violations, metadata, delay)
+    }
+
+    fn status_that(
+        self,
+        effect: Effect,
+        message: impl std::fmt::Display,
+        violations: &[Violation],
+        metadata: &[(&str, String)],
+        delay: Duration,
+    ) -> Status {
+        let Described { name, code, retryable, .. } = *self.described();
         let mut info: HashMap<String, String> = metadata
             .iter()
             .map(|(key, value)| ((*key).to_owned(), bounded(value, METADATA_BYTES_MAX)))

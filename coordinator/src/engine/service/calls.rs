@@ -362,10 +362,11 @@ async fn make_call(caller: Caller, about: caller::BranchCall, mut report: Report
         Err(Failed { error, endpoint, url }) => {
             // Where a participant fails, that is told once, and not for each transaction.
             let failing = caller.find(participant).is_some_and(|entry| entry.is_failing());
-            if attempt.is_power_of_two() && !failing {
+            let told = attempt.is_power_of_two() && !failing;
+            if told && let Some(left_out) = caller.failures().take() {
                 tracing::warn!(
                     %tx_id, %gid, trace_id = trace(), %branch_id, %participant, endpoint = url, operation, attempt,
-                    error,
+                    error, left_out,
                     "a call to a participant failed; it is sent again if it is still owed"
                 );
             } else {

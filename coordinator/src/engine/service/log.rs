@@ -51,9 +51,12 @@ impl Service {
                     }
                 }
                 EventKind::OutputDropped => {
-                    tracing::warn!(
-                        %tx_id, %gid, trace_id = trace(), branch_id, detail, "the output of a Prepare was dropped"
-                    );
+                    if let Some(left_out) = self.dropped.take() {
+                        tracing::warn!(
+                            %tx_id, %gid, trace_id = trace(), branch_id, detail, left_out,
+                            "the output of a Prepare was dropped"
+                        );
+                    }
                 }
                 EventKind::Resolved => tracing::error!(
                     alarm = alarm::HEURISTIC_OUTCOME, %tx_id, %gid, trace_id = trace(), branch_id, detail,

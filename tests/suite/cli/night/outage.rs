@@ -54,8 +54,10 @@ async fn a_submission_without_any_answer_is_not_decided() {
         "hint: run the same command again: it is the same transaction\n",
     ]);
     ran.complains(&["no answer: failed to get an answer from http://127.0.0.1:"]);
-    // One that reaches nobody has sent nothing.
-    served.tx(&["submit", &path]).await.check(1).complains(&["failed to reach a coordinator at"]);
+    // One that reaches nobody knows as little: that of before may be committed.
+    let again = served.tx(&["submit", &path]).await;
+    again.check(5).says(&["not decided yet\ngid    g\n"]);
+    again.complains(&["failed to reach a coordinator at", "hint: ", "this run has sent nothing"]);
 }
 
 /// D1: the reason why the last attempt found no outcome is told: without it the command would be repeated for ever.
