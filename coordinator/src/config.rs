@@ -301,6 +301,10 @@ settings! {
     address_rate: u32 = 0, "UNANIMO_ADDRESS_RATE";
     /// Most of their calls from one address under way at a time. 0 is no bound.
     address_calls: usize = 0, "UNANIMO_ADDRESS_CALLS";
+    /// Most transactions that each identity may have open, where its entry says no other number. 0 is no bound.
+    open_transactions_per_identity: usize = 0, "UNANIMO_OPEN_TRANSACTIONS_PER_IDENTITY";
+    /// Most bytes of payloads, outputs, metadata and texts of these. 0 is no bound.
+    open_bytes_per_identity: usize = 0, "UNANIMO_OPEN_BYTES_PER_IDENTITY";
     /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
     /// for others, however slow that participant is: once a participant's branches of a transaction have ended, or
     /// while the transaction waits for nothing but others' calls that move nothing, it counts there no more.
