@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Error, Handle};
@@ -27,7 +27,7 @@ use crate::store::{self, AsleepOf};
 /// Between two counts of what sleeps.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The same while nothing new is let in.
+/// The same while nothing new is let in, or what woke counts twice.
 const FIRST_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Part of the time that the counts may take: with a million that sleep one takes a while.
@@ -141,6 +141,8 @@ pub(super) struct Counts {
     state: Mutex<State>,
     /// What is open is known.
     known: watch::Sender<bool>,
+    /// Something woke: it counts twice until its row is counted anew.
+    woke: Notify,
 }
 
 /// What one transaction counts for its identity; given back when it is dropped.
@@ -153,7 +155,8 @@ pub(super) struct Holding {
 
 impl Counts {
     pub(super) fn new(quotas: Quotas) -> Arc<Self> {
-        Arc::new(Self { quotas, state: Mutex::default(), known: watch::Sender::new(false) })
+        let (known, woke) = (watch::Sender::new(false), Notify::new());
+        Arc::new(Self { quotas, state: Mutex::default(), known, woke })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -183,6 +186,12 @@ impl Counts {
     /// Counts a transaction that must not be refused.
     pub(super) fn admit_always(self: &Arc<Self>, identity: &str, bytes: usize) -> Holding {
         self.add(&mut self.lock(), identity, bytes)
+    }
+
+    /// Counts one that has come to memory, or is awake there again: what sleeps is to be counted anew.
+    pub(super) fn awake(self: &Arc<Self>, identity: &str, bytes: usize) -> Holding {
+        self.woke.notify_one();
+        self.admit_always(identity, bytes)
     }
 
     fn add(self: &Arc<Self>, state: &mut State, identity: &str, bytes: usize) -> Holding {
@@ -235,14 +244,14 @@ fn of_row(row: AsleepOf) -> (String, Held) {
 
 /// Checks whether an identity that has so much open may have so much more.
 fn check(identity: &str, open: Held, quota: Quota, more: Held) -> Result<(), OverQuota> {
-    let (identity, with) = (identity.to_owned(), open.and(more));
+    let (named, with) = (|| identity.to_owned(), open.and(more));
     let Quota { transactions, bytes } = quota;
     if more.transactions > 0 && transactions > 0 && with.transactions > transactions {
-        let (open, max) = (open.transactions, transactions);
+        let (identity, open, max) = (named(), open.transactions, transactions);
         return Err(OverQuota::Transactions { identity, open, max });
     }
     if more.bytes > 0 && bytes > 0 && with.bytes > bytes {
-        let (open, more, max) = (open.bytes, more.bytes, bytes);
+        let (identity, open, more, max) = (named(), open.bytes, more.bytes, bytes);
         return Err(OverQuota::Bytes { identity, open, more, max });
     }
     Ok(())
@@ -319,8 +328,12 @@ impl Service {
                 }
             }
             let waits = is_any && !*counts.known.borrow();
-            let interval = if waits { FIRST_INTERVAL } else { COUNT_INTERVAL };
-            tokio::time::sleep(interval.max(begun.elapsed() * COUNT_PART)).await;
+            let (pause, interval) = (begun.elapsed() * COUNT_PART, COUNT_INTERVAL);
+            tokio::time::sleep(pause.max(FIRST_INTERVAL)).await;
+            if !waits {
+                let rest = interval.saturating_sub(begun.elapsed());
+                let _ = tokio::time::timeout(rest, counts.woke.notified()).await;
+            }
         }
     }
 }

@@ -51,7 +51,7 @@ impl Live {
     pub(in crate::engine) fn counts(&mut self, counts: &Arc<Counts>) {
         if !self.has_ended() && self.permit.held().is_none() {
             let (identity, bytes) = (&self.tx.identity().initiator, self.tx.held_bytes());
-            *self.permit.held() = Some(counts.admit_always(identity, bytes));
+            *self.permit.held() = Some(counts.awake(identity, bytes));
         }
     }
 
