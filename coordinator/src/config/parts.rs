@@ -215,6 +215,7 @@ impl Config {
                 true => api::http::Hosts::Any,
                 false => api::http::Hosts::Own(self.http_hosts.0.clone()),
             },
+            origins: self.http_origins.0.clone().into(),
         }
     }
 
