@@ -304,11 +304,13 @@ async fn a_role_is_asked_for_over_grpc_web() {
     let file = File::new();
     let world = file.world().await;
     let bearer = |column: usize| format!("Bearer {}", file.token(column));
+    // A browser would send it by itself.
+    let cookie = format!("authorization={}; session={}", bearer(4), file.token(4));
     let statistics = v1::GetStatisticsRequest::default();
     for (header, expected) in
         [(bearer(4), "0"), (bearer(0), "7"), ("Bearer bad".to_owned(), "16"), (String::new(), "16")]
     {
-        let mut headers = vec![MEDIA_TYPE, ("cookie", header.as_str())];
+        let mut headers = vec![MEDIA_TYPE, ("cookie", cookie.as_str())];
         if !header.is_empty() {
             headers.push(("authorization", &header));
         }
