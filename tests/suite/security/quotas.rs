@@ -247,11 +247,19 @@ async fn l5_what_waits_out_of_memory_for_a_participant_counts() {
         unanimo_coordinator::engine::Handle::park_after(Duration::ZERO);
         config.stalled_after = Period::secs(1);
         config.transactions_max = 40;
+        // A held call does not fail meanwhile.
+        config.call_timeout = Period::secs(20);
         config.open_transactions_per_identity = OWED + 2;
         let world = World::start(config).await;
         world.p.hold(true);
+        let mut owed = JoinSet::new();
         for n in 0..OWED {
-            let result = world.submit(tcc(&format!("g{n}"), &["ok"])).await.unwrap();
+            let mut client = world.client();
+            let request = tcc(&format!("g{n}"), &["ok"]);
+            owed.spawn(async move { client.submit_transaction(request).await });
+        }
+        for submitted in owed.join_all().await {
+            let result = submitted.unwrap().into_inner().result.unwrap();
             assert_eq!(result.outcome(), Outcome::Committed);
         }
         world.p.set_mood(Mood::FailingInPhaseTwo);
