@@ -106,7 +106,7 @@ impl State {
 /// A transaction that sleeps, for whoever counts what each caller has open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sleeper {
-    /// Who began it; empty without an identity.
+    /// Name of the identity that began it; empty without one.
     pub initiator: String,
     /// Bytes that it holds.
     pub bytes: usize,
@@ -135,7 +135,7 @@ pub struct Transition {
     pub releases_locks: bool,
     /// The time from which on its details are gone, if they are: what is written has none.
     pub stripped_at: Option<Timestamp>,
-    /// Whose it is, if its row says that it sleeps.
+    /// Initiator and bytes, if its row says that it sleeps.
     pub sleeper: Option<Sleeper>,
     /// Something waits until it is durable. If not, it may be written whenever it suits.
     pub awaited: bool,

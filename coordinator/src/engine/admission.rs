@@ -79,7 +79,7 @@ pub(super) struct Admission {
     aside: AtomicUsize,
     /// These, and those that hold their places because too many are set aside.
     lasting: AtomicUsize,
-    /// What each identity has open.
+    /// Counts of what each identity has open.
     opened: Arc<Counts>,
 }
 
@@ -95,7 +95,7 @@ pub(super) struct Permit {
     shares: Vec<Share>,
     /// New work that it is for tries participants that fail.
     invitation: Invitation,
-    /// What it counts for its identity, unless its row says that it sleeps or it has ended.
+    /// Its part in the count of its identity, unless its row says that it sleeps or has ended.
     holding: Option<Holding>,
 }
 

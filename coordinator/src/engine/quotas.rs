@@ -99,7 +99,7 @@ pub(super) fn named(identity: &str) -> String {
     }
 }
 
-/// What one identity has open.
+/// Amounts that one identity has open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Held {
     transactions: usize,
@@ -121,7 +121,7 @@ struct State {
     here: HashMap<Arc<str>, Held>,
     /// Asleep, by the last count.
     asleep: HashMap<String, Held>,
-    /// What has fallen asleep since that began.
+    /// Holdings of those that have fallen asleep since that began.
     falling: Vec<Holding>,
     /// Counts are made: somebody has a quota.
     counts: bool,
@@ -139,13 +139,13 @@ impl State {
 pub(super) struct Counts {
     quotas: Quotas,
     state: Mutex<State>,
-    /// What is open is known.
+    /// Tells whether it is known what is open.
     known: watch::Sender<bool>,
     /// Something woke: it counts twice until its row is counted anew.
     woke: Notify,
 }
 
-/// What one transaction counts for its identity; given back when it is dropped.
+/// Part of one transaction in the count of its identity; given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Holding {
     counts: Arc<Counts>,

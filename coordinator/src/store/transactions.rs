@@ -219,10 +219,10 @@ pub struct AttentionCount {
     pub damaged_ranges: i64,
 }
 
-/// What one caller has begun that sleeps.
+/// Number of transactions that sleep, of one initiator.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct AsleepOf {
-    /// Who began it; empty without an identity.
+    /// Name of the identity that began them; empty without one.
     pub initiator: String,
     /// Number of transactions.
     pub transactions: i64,

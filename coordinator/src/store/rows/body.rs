@@ -53,7 +53,7 @@ pub(in crate::store) struct Encoded {
     pub(in crate::store) ended_ms: Option<i64>,
     pub(in crate::store) stripped_ms: Option<i64>,
     pub(in crate::store) wake_ms: Option<i64>,
-    /// Who began it and its bytes, if it sleeps and that is known.
+    /// Initiator and bytes, if it sleeps and they are known.
     pub(in crate::store) sleeper: Option<(String, i64)>,
     pub(in crate::store) reasons: i16,
     /// Key of its gid, if it begins a transaction.
