@@ -51,7 +51,7 @@ pub struct Options {
     pub call_timeout: Duration,
     /// Time after its end at which a transaction is deleted.
     pub gid_retention: Duration,
-    /// How much each identity may have open.
+    /// Quotas of identities.
     pub(crate) quotas: Quotas,
 }
 

@@ -180,10 +180,10 @@ async fn l5_many_at_once_share_the_quota() {
     Client::of(file.link(&world, 1)).begin("other").await.expect("each has its own");
 }
 
-/// What was open before the process was killed is counted from the first request on, and a standby that takes over
-/// counts it as well.
+/// Transactions that were open before the process was killed count from the first request on, and also in a standby whose turn
+/// it is then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn l5_what_is_open_is_counted_after_a_kill_and_a_takeover() {
+async fn l5_what_is_open_is_counted_after_a_kill_and_by_a_standby() {
     for url in [sqlite_url(), Server::shared().database().await] {
         let file = File::new();
         file.write_initiators("open-transactions = 20");
