@@ -21,7 +21,7 @@ use unanimo_tls::Peer;
 use self::bounded::{Bounded, Calls, OPEN_MAX, Places, Turns};
 use self::held::Held;
 use self::tls::TlsListener;
-use crate::api::http::{Slot, not_yet, too_many};
+use crate::api::http::{SERVICES, Slot, not_yet, too_many};
 use crate::coordinator::Status;
 use crate::dashboard;
 
@@ -124,6 +124,10 @@ fn api_router(api: Slot, open_max: usize) -> Router {
     let turns = Turns::new(open_max);
     let router = Router::new().route("/v1/{*rest}", any(call));
     let router = router.route("/v1", any(call)).route("/v1/", any(call));
+    // A page asks a path of gRPC by grpc-web.
+    let router = SERVICES
+        .iter()
+        .fold(router, |router, service| router.route(&format!("/{service}/{{rpc}}"), any(call)));
     let router = router.with_state(api).merge(pages);
     router.layer(middleware::from_fn_with_state(turns, in_turn))
 }

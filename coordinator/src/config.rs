@@ -6,6 +6,7 @@
 //! docs/reference/config.md.
 
 mod answers;
+mod error;
 mod load;
 mod parts;
 mod rules;
@@ -14,49 +15,20 @@ mod variables;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use unanimo_core::{ParticipantName, Violation};
+use unanimo_core::ParticipantName;
 
 pub use self::answers::CLIENT_BYTES_DEFAULT;
+pub use self::error::Error;
 pub use self::load::{Loaded, Setting};
 pub use self::values::{
     DatabaseSchema, DatabaseUrl, FilePath, History, HostNames, KeysPlace, LogFormat, NodeName,
-    OptionalAddress, OtlpProtocol, Period, Ratio, ServerName,
+    OptionalAddress, Origins, OtlpProtocol, Period, Ratio, ServerName,
 };
 use self::values::{Given, Named, named_endpoint};
 pub use self::variables::unknown_variables;
 use crate::participants::allow::Pattern;
-
-/// Failure to load a configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file cannot be read.
-    #[error("read the configuration file {path}")]
-    File {
-        /// Path of the file.
-        path: PathBuf,
-        /// Error of the system.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is not a configuration.
-    #[error("understand the configuration file {path}")]
-    Syntax {
-        /// Path of the file.
-        path: PathBuf,
-        /// Error of the parser, with the line.
-        source: Box<toml::de::Error>,
-    },
-    /// Settings break rules.
-    #[error("accept the configuration:{}", lines(.0))]
-    Invalid(Vec<Violation>),
-}
-
-fn lines(violations: &[Violation]) -> String {
-    violations.iter().map(|violation| format!("\n  {violation}")).collect()
-}
 
 /// Documentation of a setting.
 #[derive(Clone, Debug)]
@@ -192,6 +164,10 @@ settings! {
     /// container: as long as callers have no identities, another name than these and `localhost` is refused, because a page
     /// may have turned its own to this address. Addresses of IP need not be here.
     http_hosts: HostNames = HostNames::default(), "UNANIMO_HTTP_HOSTS";
+    /// Origins of pages of other sites that may use the [API over HTTP](../http.md#from-a-browser) and grpc-web (CORS), separated by
+    /// commas, such as `https://shop.example`: none, unless they are here. A page acts by the token that it sends, and by nothing
+    /// that a browser adds; as long as callers have no identities it may do all that the API can.
+    http_origins: Origins = Origins::default(), "UNANIMO_HTTP_ORIGINS";
     /// Certificate of the coordinator for TLS: a PEM file, with the certificates of the authorities between
     /// it and the root after it. It serves gRPC, health and metrics. All such files are read again when they
     /// change. See [security](../security.md).
@@ -301,6 +277,10 @@ settings! {
     address_rate: u32 = 0, "UNANIMO_ADDRESS_RATE";
     /// Most of their calls from one address under way at a time. 0 is no bound.
     address_calls: usize = 0, "UNANIMO_ADDRESS_CALLS";
+    /// Most transactions that each identity may have open, where its entry says no other number. 0 is no bound.
+    open_transactions_per_identity: usize = 0, "UNANIMO_OPEN_TRANSACTIONS_PER_IDENTITY";
+    /// Most bytes of payloads, outputs, metadata and texts of these. 0 is no bound.
+    open_bytes_per_identity: usize = 0, "UNANIMO_OPEN_BYTES_PER_IDENTITY";
     /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
     /// for others, however slow that participant is: once a participant's branches of a transaction have ended, or
     /// while the transaction waits for nothing but others' calls that move nothing, it counts there no more.

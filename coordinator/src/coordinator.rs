@@ -185,7 +185,7 @@ impl Builder {
         let adoption_wanted = Arc::new(Notify::new());
         let (engine, driving) = engine::engine(engine::Parts {
             me,
-            options: config.engine(),
+            options: tls.engine(&config),
             clock: opening::clock(&*store, &env, &status).await?,
             store: Arc::clone(&store),
             directory: Arc::clone(&directory),

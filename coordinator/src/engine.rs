@@ -13,6 +13,7 @@ mod failing;
 mod handle;
 mod live;
 mod message;
+pub(crate) mod quotas;
 mod service;
 pub(crate) mod sleepers;
 mod timers;
@@ -32,8 +33,10 @@ pub use self::admission::{Bounds, Overloaded};
 pub(crate) use self::clock::Clock;
 pub use self::handle::{BranchKey, Handle, Inquired, Verdict, Watched, Word};
 pub(crate) use self::handle::{PEEK_MAX, Parts, WeakHandle, engine};
+pub use self::quotas::OverQuota;
 pub use self::service::Service;
 pub(crate) use self::service::survey::Survey;
+use crate::identity::Quotas;
 use crate::participants::directory;
 use crate::store;
 
@@ -48,6 +51,8 @@ pub struct Options {
     pub call_timeout: Duration,
     /// Time after its end at which a transaction is deleted.
     pub gid_retention: Duration,
+    /// Quotas of identities.
+    pub(crate) quotas: Quotas,
 }
 
 /// State that a caller waits for.
@@ -147,6 +152,12 @@ pub enum Error {
     /// Too much is in flight.
     #[error(transparent)]
     Overloaded(#[from] Overloaded),
+    /// Its initiator has as much open as it may have.
+    #[error(transparent)]
+    OverQuota(Box<OverQuota>),
+    /// Nobody knows yet how much its initiator has open.
+    #[error("it is not counted yet what is open of {}: send the request again", quotas::named(.0))]
+    NotCounted(String),
     /// The coordinator is about to stop.
     #[error(
         "the coordinator is stopping: send the request again, to another node or after the restart"

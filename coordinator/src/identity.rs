@@ -7,6 +7,7 @@ mod caller;
 mod denials;
 mod file;
 mod jwt;
+mod quotas;
 mod shares;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,6 +24,8 @@ pub(crate) use self::file::read;
 pub(crate) use self::jwt::{
     Issuer, Options as IssuerOptions, Source as KeySource, Web as KeysOnWeb,
 };
+pub use self::quotas::Quota;
+pub(crate) use self::quotas::Quotas;
 pub(crate) use self::shares::{Bounds as ShareBounds, Place, Shares, TooMany, network_of};
 
 /// Tells whether the coordinator can use a file of identities with this text.
@@ -102,6 +105,8 @@ pub(crate) struct Identities {
     claims: HashMap<String, Arc<Identity>>,
     /// By a token.
     tokens: TokenHashes<Arc<Identity>>,
+    /// The quotas of those that have their own, by name.
+    quotas: BTreeMap<String, quotas::Own>,
     /// Each by its name, in words that tell no token.
     told: BTreeMap<String, Told>,
 }

@@ -36,6 +36,7 @@ mod durability;
 mod events;
 mod failover;
 mod features;
+pub(crate) mod grpc_web;
 mod held;
 mod histories;
 mod hostile_json;

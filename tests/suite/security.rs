@@ -28,6 +28,7 @@ mod hostile;
 pub(crate) mod issued;
 mod over_http;
 mod own;
+mod quotas;
 mod replaced;
 mod roles;
 mod standing;

@@ -103,6 +103,15 @@ impl State {
     }
 }
 
+/// A transaction that sleeps, for whoever counts what each caller has open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sleeper {
+    /// Name of the identity that began it; empty without one.
+    pub initiator: String,
+    /// Bytes that it holds.
+    pub bytes: usize,
+}
+
 /// A durable step of one transaction. Several that follow one another can be folded into one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
@@ -126,6 +135,8 @@ pub struct Transition {
     pub releases_locks: bool,
     /// The time from which on its details are gone, if they are: what is written has none.
     pub stripped_at: Option<Timestamp>,
+    /// Initiator and bytes, if its row says that it sleeps.
+    pub sleeper: Option<Sleeper>,
     /// Something waits until it is durable. If not, it may be written whenever it suits.
     pub awaited: bool,
 }
@@ -143,6 +154,7 @@ impl Transition {
         self.history.extend(later.history);
         self.releases_locks |= later.releases_locks;
         self.stripped_at = self.stripped_at.or(later.stripped_at);
+        self.sleeper = later.sleeper;
         self.awaited |= later.awaited;
     }
 

@@ -87,7 +87,7 @@ pub use definition::{
     too_large,
 };
 pub use digest::{DIGEST_VERSION, Digest, Digests};
-pub use effects::{Call, Effects, Event, EventKind, LockRequest, State, Transition};
+pub use effects::{Call, Effects, Event, EventKind, LockRequest, Sleeper, State, Transition};
 pub use ids::{
     ActionName, BranchId, BranchNumber, FeatureName, Gid, Incarnation, InputName, LockName,
     ParticipantName, TxId, Version,

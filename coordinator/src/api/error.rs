@@ -21,6 +21,7 @@ pub(super) use self::reasons::{
     issuer_unavailable, no_webhook, revision_unknown, too_many_streams, too_many_tests,
 };
 pub(super) use self::shares::one_too_many;
+use self::shares::over_quota;
 use super::convert;
 use crate::audit::Unwritten;
 use crate::lines::Lines;
@@ -181,6 +182,8 @@ pub(super) fn from_engine(error: engine::Error) -> Status {
             Reason::ParticipantFailing.status(error)
         }
         Error::Overloaded(_) => Reason::Overloaded.status(error),
+        Error::OverQuota(over) => over_quota(&over),
+        Error::NotCounted(_) => Reason::QuotaNotCounted.status(error),
         Error::Draining => Reason::Draining.status(error),
         Error::NeverSeen => Reason::NeverSeen.status(error),
         Error::Purged => Reason::Purged.status(error),

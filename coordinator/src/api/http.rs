@@ -5,8 +5,10 @@
 //! other sites, other media types, unknown addresses.
 
 mod answer;
+mod cors;
 mod descriptors;
 mod events;
+mod grpc_web;
 mod guard;
 mod mapping;
 pub mod openapi;
@@ -21,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use prost_reflect::MethodDescriptor;
 use tonic::codegen::Service;
 use unanimo_tls::Peer;
@@ -32,10 +34,18 @@ use self::request::{Json, framed, unreadable};
 use self::table::Found;
 use super::admit::Admitting;
 use super::deadline;
+use super::rpc::Rpc;
 use super::stack::Stack;
 
 /// Headers that mean the same as in gRPC.
 const HEADERS: [&str; 4] = ["authorization", "grpc-timeout", "traceparent", "tracestate"];
+
+/// Services that are served over grpc-web, too.
+pub(crate) const SERVICES: [&str; 3] = [
+    "unanimo.v1.CoordinatorService",
+    "unanimo.v1.OperatorService",
+    "unanimo.v1.ParticipantDirectoryService",
+];
 
 /// Path of the description.
 const OPENAPI: &str = "/v1/openapi.json";
@@ -47,6 +57,8 @@ pub(crate) struct Callers {
     pub(crate) demand_certificates: bool,
     /// Names that the host in a request may have.
     pub(crate) hosts: Hosts,
+    /// Origins of pages of other sites that may use the API.
+    pub(crate) origins: Arc<[String]>,
 }
 
 /// The API, once the coordinator serves.
@@ -57,6 +69,7 @@ pub(crate) type Slot = Arc<OnceLock<Http>>;
 pub(crate) struct Http {
     stack: Stack,
     service: Admitting<tonic::service::Routes>,
+    web: grpc_web::Web,
     callers: Callers,
 }
 
@@ -71,7 +84,8 @@ type Answered = Result<Response<Body>, Response<Body>>;
 impl Http {
     pub(crate) fn new(stack: Stack, callers: Callers) -> Self {
         let service = stack.admitting();
-        Self { stack, service, callers }
+        let web = grpc_web::web(service.clone());
+        Self { stack, service, web, callers }
     }
 
     /// Answers a request of this peer, of which without TLS the address alone is known.
@@ -80,23 +94,47 @@ impl Http {
         request: Request<Body>,
         peer: Option<Peer>,
     ) -> Response<Body> {
-        self.answered(request, peer).await.unwrap_or_else(|refusal| refusal)
+        let origin = cors::allowed(request.headers(), &self.callers.origins);
+        let answered = self.answered(request, peer, origin.is_some()).await;
+        let mut response = answered.unwrap_or_else(|refusal| refusal);
+        if let Some(origin) = origin {
+            cors::open(response.headers_mut(), origin);
+        }
+        response
     }
 
-    async fn answered(&self, request: Request<Body>, peer: Option<Peer>) -> Answered {
+    async fn answered(
+        &self,
+        request: Request<Body>,
+        peer: Option<Peer>,
+        is_allowed_page: bool,
+    ) -> Answered {
         let refused = |(status, why): (StatusCode, &str)| problem::refusal(status, why);
         let has_certificate = peer.as_ref().is_some_and(|peer| peer.names.is_some());
         if self.callers.demand_certificates && !has_certificate {
-            let found = table::find(request.method(), request.uri().path());
-            let rpc = found.ok().map(|(route, _)| route.rpc);
+            let path = request.uri().path();
+            let found = table::find(request.method(), path).ok().map(|(route, _)| route.rpc);
+            let rpc = found.or_else(|| Rpc::of_path(path));
             return Err(problem::response(&self.stack.api().uncertified(rpc, peer.as_ref())));
         }
-        guard::check(request.headers(), &self.callers.hosts).map_err(refused)?;
+        guard::check_host(request.headers(), &self.callers.hosts).map_err(refused)?;
+        if !is_allowed_page {
+            guard::check_site(request.headers()).map_err(refused)?;
+        } else if cors::is_question(request.method(), request.headers()) {
+            return Ok(cors::answer());
+        }
         guard::check_timeout(request.headers())
             .map_err(|bad| problem::response::<Body>(&unreadable(bad)))?;
         let (method, path) = (request.method(), request.uri().path());
         if path == OPENAPI && method == Method::GET {
             return Ok(answer::response(Bytes::from_static(openapi::text().as_bytes())));
+        }
+        if is_grpc(path) {
+            if method != Method::POST {
+                return Err(not_found(path, &[Method::POST]));
+            }
+            let media_types = grpc_web::media_types(request.headers()).map_err(refused)?;
+            return Ok(self.over_grpc_web(request, peer, media_types).await);
         }
         let found = table::find(method, path).map_err(|others| not_found(path, &others))?;
         if !found.0.by_query {
@@ -130,7 +168,8 @@ impl Http {
             let why = "the fields of this call are in its body, and not in the query";
             return Err(problem::refusal(StatusCode::BAD_REQUEST, why));
         };
-        let call = call_of(&method, &head.headers, peer, body);
+        let body = tonic::body::Body::new(body);
+        let call = call_of(&descriptors::path(&method), &head.headers, peer, body);
         let answered = self.service.clone().call(call).await;
         let answered = answered.unwrap_or_else(|never| match never {});
         let failed = |status| problem::response(&status);
@@ -145,6 +184,29 @@ impl Http {
         let counted = self.stack.answers.counted(json.into()).map_err(failed)?;
         Ok(answer::response(counted))
     }
+
+    /// Answers a call that has the frames of gRPC already.
+    async fn over_grpc_web(
+        &self,
+        request: Request<Body>,
+        peer: Option<Peer>,
+        [given, answer]: [HeaderValue; 2],
+    ) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let body = self.stack.uploads.counted(tonic::body::Body::new(body));
+        let mut call = call_of(head.uri.path(), &head.headers, peer, body);
+        call.headers_mut().insert(header::CONTENT_TYPE, given);
+        call.headers_mut().insert(header::ACCEPT, answer);
+        let answered = self.web.clone().call(call).await;
+        let answered = answered.unwrap_or_else(|never| match never {});
+        grpc_web::response(answered, self.stack.answers.clone()).map(Body::new)
+    }
+}
+
+/// Tells whether a path is one of gRPC: a service of the contract, and a name.
+fn is_grpc(path: &str) -> bool {
+    let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    service.is_some_and(|(service, _)| SERVICES.contains(&service))
 }
 
 /// Encodes a text for an address.
@@ -154,16 +216,16 @@ pub(crate) fn encoded(text: &str) -> String {
 
 /// Makes the call of gRPC that a request is.
 fn call_of(
-    method: &MethodDescriptor,
+    path: &str,
     headers: &HeaderMap,
     peer: Option<Peer>,
-    body: request::Request,
+    body: tonic::body::Body,
 ) -> Request<tonic::body::Body> {
-    let mut call = Request::new(tonic::body::Body::new(body));
+    let mut call = Request::new(body);
     *call.method_mut() = Method::POST;
     *call.version_mut() = http::Version::HTTP_2;
-    *call.uri_mut() = descriptors::path(method).parse().expect("a path");
-    let media_type = header::HeaderValue::from_static("application/grpc");
+    *call.uri_mut() = path.parse().expect("a path");
+    let media_type = HeaderValue::from_static("application/grpc");
     call.headers_mut().insert(header::CONTENT_TYPE, media_type);
     for name in HEADERS {
         for value in headers.get_all(name) {

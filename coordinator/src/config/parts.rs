@@ -5,7 +5,7 @@ use unanimo_tls::{ClientFiles, ServerFiles};
 
 use super::Config;
 use super::values::KeysAt;
-use crate::identity::{IssuerOptions, KeySource, KeysOnWeb, ShareBounds};
+use crate::identity::{IssuerOptions, KeySource, KeysOnWeb, Quota, Quotas, ShareBounds};
 use crate::outbound::Plain;
 use crate::participants::allow;
 use crate::participants::breaker::Pauses;
@@ -52,7 +52,14 @@ impl Config {
             bounds,
             call_timeout: self.call_timeout.0,
             gid_retention: self.gid_retention.0,
+            quotas: Quotas::new(self.quota(), None),
         }
+    }
+
+    /// Returns how much each identity may have open that says nothing else.
+    pub(crate) fn quota(&self) -> Quota {
+        let transactions = self.open_transactions_per_identity;
+        Quota { transactions, bytes: self.open_bytes_per_identity }
     }
 
     pub(crate) fn directory(&self) -> directory::Options {
@@ -208,6 +215,7 @@ impl Config {
                 true => api::http::Hosts::Any,
                 false => api::http::Hosts::Own(self.http_hosts.0.clone()),
             },
+            origins: self.http_origins.0.clone().into(),
         }
     }
 

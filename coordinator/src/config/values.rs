@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use unanimo_core::{ParticipantName, RecordPolicy};
 
 pub(super) use self::address::named_endpoint;
-pub use self::address::{HostNames, OptionalAddress};
+pub use self::address::{HostNames, OptionalAddress, Origins};
 pub use self::database::{DatabaseSchema, DatabaseUrl};
 pub(super) use self::files::KeysAt;
 pub use self::files::{FilePath, KeysPlace, ServerName};
@@ -96,6 +96,7 @@ named! {
     bool = "BOOL" ["true", "false"];
     Patterns = "PATTERNS";
     HostNames = "NAMES";
+    Origins = "ORIGINS";
     LogFormat = "FORMAT" ["human", "json"];
     History = "WHICH" ["sagas", "all", "none"];
     FilePath = "FILE";

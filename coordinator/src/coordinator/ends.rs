@@ -15,7 +15,7 @@ use crate::api::{self, Api};
 use crate::cluster::birth::Patience;
 use crate::cluster::lease;
 use crate::config::Config;
-use crate::engine::{self, Handle, adoption, sleepers};
+use crate::engine::{self, Handle, adoption, quotas, sleepers};
 use crate::store::{self, Store, journal};
 
 /// Waits until the servers are told to stop.
@@ -139,4 +139,5 @@ pub(super) fn drive(
     helpers.spawn(driving.run());
     helpers.spawn(adoption::Service::new(engine.clone(), adoption_wanted).run());
     helpers.spawn(sleepers::Service::new(engine.clone()).run());
+    helpers.spawn(quotas::Service::new(engine.clone()).run());
 }

@@ -9,8 +9,9 @@ use unanimo_tls::{Client, Error, File, RELOAD_INTERVAL, Reload, Server};
 use crate::admin;
 use crate::audit::{self, Fingerprint, Trail};
 use crate::config::Config;
+use crate::engine;
 use crate::env::Env;
-use crate::identity::{self, AllTold, Identities, Issuer, Known, Shares};
+use crate::identity::{self, AllTold, Identities, Issuer, Known, Quotas, Shares};
 use crate::metrics::Metrics;
 use crate::participants::directory::Directory;
 use crate::participants::tokens::Tokens;
@@ -61,6 +62,12 @@ impl Tls {
             },
             webhooks: config.webhooks.path().map(|path| webhooks(path, config)).transpose()?,
         })
+    }
+
+    /// Returns the settings of the engine, with the quotas of identities.
+    pub(super) fn engine(&self, config: &Config) -> engine::Options {
+        let quotas = Quotas::new(config.quota(), self.known.identities.clone());
+        engine::Options { quotas, ..config.engine() }
     }
 
     /// Makes the directory of participants, which are called with this TLS.

@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use unanimo_core::{BranchSpec, ParticipantName};
 
+use super::quotas::{Counts, Holding};
+use crate::identity::Quotas;
 use crate::participants::directory::{Directory, Invitation};
 use crate::participants::load::Load;
 
@@ -77,6 +79,8 @@ pub(super) struct Admission {
     aside: AtomicUsize,
     /// These, and those that hold their places because too many are set aside.
     lasting: AtomicUsize,
+    /// Counts of what each identity has open.
+    opened: Arc<Counts>,
 }
 
 /// A place; given back when it is dropped.
@@ -91,6 +95,8 @@ pub(super) struct Permit {
     shares: Vec<Share>,
     /// New work that it is for tries participants that fail.
     invitation: Invitation,
+    /// Its part in the count of its identity, unless its row says that it sleeps or has ended.
+    holding: Option<Holding>,
 }
 
 /// Part of a participant's share that a transaction has.
@@ -149,9 +155,10 @@ pub(super) fn held_at(branch: &BranchSpec) -> (&ParticipantName, usize) {
 }
 
 impl Admission {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: Bounds, quotas: Quotas) -> Self {
         Self {
             bounds,
+            opened: Counts::new(quotas),
             transactions: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             aside: AtomicUsize::new(0),
@@ -210,7 +217,13 @@ impl Admission {
         shares.iter().for_each(|share| share.load.add(share.transactions, share.bytes));
         let (admission, invitation) = (Arc::clone(self), Invitation::default());
         let (aside, lasting) = (false, false);
-        Permit { admission, transactions, bytes, aside, lasting, shares, invitation }
+        let holding = None;
+        Permit { admission, transactions, bytes, aside, lasting, shares, invitation, holding }
+    }
+
+    /// Counts of what each identity has open.
+    pub(super) fn opened(&self) -> &Arc<Counts> {
+        &self.opened
     }
 
     /// Transactions in memory that are set aside, or are to be.
@@ -240,6 +253,17 @@ impl Permit {
         self
     }
 
+    /// Adds what it counts for its identity.
+    pub(super) fn holding(mut self, holding: Holding) -> Self {
+        self.holding = Some(holding);
+        self
+    }
+
+    /// Returns what it counts for its identity, to be changed.
+    pub(super) fn held(&mut self) -> &mut Option<Holding> {
+        &mut self.holding
+    }
+
     /// The work is stored. If it tries nothing now, other work may be let in instead.
     pub(super) fn stored(&mut self, tries: bool) {
         let invitation = std::mem::take(&mut self.invitation);
@@ -250,7 +274,10 @@ impl Permit {
 
     /// Counts as many bytes as are held by now.
     pub(super) fn resize(&mut self, bytes: usize) {
-        let Self { admission, bytes: counted, .. } = self;
+        let Self { admission, bytes: counted, holding, .. } = self;
+        if let Some(holding) = holding {
+            holding.resize(bytes);
+        }
         // Added first: a count that is too low would let others in.
         admission.bytes.fetch_add(bytes, Ordering::Relaxed);
         admission.bytes.fetch_sub(std::mem::replace(counted, bytes), Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! Handle of the engine: finds transactions wherever they are, hands inputs over, and waits.
 
+mod begin;
 mod children;
 mod counts;
 mod operator;
@@ -121,7 +122,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         me, options, clock, store, directory, metrics, lease, journal, completions, ..
     } = parts;
     let (sender, inbox) = mpsc::unbounded_channel();
-    let admission = Arc::new(Admission::new(options.bounds));
+    let admission = Arc::new(Admission::new(options.bounds, options.quotas.clone()));
     let gid_retention = options.gid_retention;
     let options = Arc::new(options);
     let clock = Arc::new(clock);

@@ -173,6 +173,7 @@ impl Live {
             self.permit.stored(self.tx.phase() != Phase::Scheduled);
         }
         self.durable = self.durable.max(version);
+        self.count_as_it_is_stored();
     }
 
     /// Its row is as it was at this version. What is told and sent from now on waits until it is written again,

@@ -8,6 +8,7 @@ use toml::Spanned;
 use unanimo_core::ParticipantName;
 use unanimo_tls::{Error, File};
 
+use super::quotas::Own;
 use super::{Identities, Identity, Role, Told};
 
 #[derive(Deserialize)]
@@ -30,6 +31,10 @@ struct Entry {
     tokens: Vec<String>,
     #[serde(default)]
     claims: Vec<String>,
+    #[serde(default, rename = "open-transactions")]
+    open_transactions: Option<usize>,
+    #[serde(default, rename = "open-bytes")]
+    open_bytes: Option<usize>,
 }
 
 /// Reads the file.
@@ -68,13 +73,15 @@ fn of_key(words: &str) -> &str {
         true => words,
         false => {
             "a value is none that its key may have: name is a text, roles are some of \"initiator\", \
-                  \"participant\", \"operator\" and \"viewer\", the others are lists of texts"
+                  \"participant\", \"operator\" and \"viewer\", open-transactions and open-bytes are whole numbers, \
+                  the others are lists of texts"
         }
     }
 }
 
 fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
-    let Entry { name, roles, participants, subjects, tokens, claims } = entry;
+    let Entry { name, roles, participants, subjects, tokens, claims, .. } = entry;
+    let own = Own { transactions: entry.open_transactions, bytes: entry.open_bytes };
     let name = name.into_inner();
     ParticipantName::new(&name).map_err(|rule| format!("name {rule}"))?;
     let participants = participants.iter().enumerate().map(|(index, name)| {
@@ -94,7 +101,16 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
     if subjects.is_empty() && tokens.is_empty() && claims.is_empty() {
         return Err("must have subjects, tokens or claims".to_owned());
     }
-    identities.told.insert(name.clone(), told(&roles, &participants, &subjects, &tokens, &claims));
+    if own.is_any() && !roles.contains(&Role::Initiator) {
+        let rule = "open-transactions and open-bytes must be absent without the role initiator: only one that has it \
+                    begins transactions";
+        return Err(rule.to_owned());
+    }
+    let about = told(&roles, &participants, &subjects, &tokens, &claims, own);
+    identities.told.insert(name.clone(), about);
+    if own.is_any() {
+        identities.quotas.insert(name.clone(), own);
+    }
     let identity = Arc::new(Identity { name, roles, participants });
     for (index, subject) in subjects.into_iter().enumerate() {
         if identities.subjects.insert(subject, Arc::clone(&identity)).is_some() {
@@ -120,6 +136,7 @@ fn told(
     subjects: &[String],
     tokens: &[String],
     claims: &[String],
+    own: Own,
 ) -> Told {
     let roles: Vec<_> = roles.iter().map(|role| role.name()).collect();
     let participants: Vec<_> = participants.iter().map(ParticipantName::as_str).collect();
@@ -128,10 +145,13 @@ fn told(
     let counts = [("subjects", subjects), ("tokens", tokens), ("claims", claims)];
     let counts = counts.iter().filter(|(_, all)| !all.is_empty());
     let counts: String = counts.map(|(what, all)| format!(", {what}: {}", all.len())).collect();
-    let shown = format!("{roles}{of}{participants}{counts}");
+    let quota = own.shown();
+    let shown = format!("{roles}{of}{participants}{counts}{quota}");
     let [subjects, tokens, claims] = [subjects, tokens, claims].map(|list| list.join("\n"));
-    let parts = [&roles, &participants, &subjects, &tokens, &claims];
-    Told::new(shown, &parts.map(String::as_bytes))
+    let mut parts = vec![&roles, &participants, &subjects, &tokens, &claims];
+    // One without a quota is as it was before there were any.
+    parts.extend(own.is_any().then_some(&quota));
+    Told::new(shown, &parts.into_iter().map(String::as_bytes).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -193,6 +213,11 @@ mod tests {
             (entry.replace("\"viewer\"", ""), "roles must not be empty"),
             (entry.replace("viewer", "participant"), "participants must be there with the role"),
             (format!("{entry}participants = [\"p\"]"), "participants must be there with the role"),
+            (
+                format!("{entry}open-transactions = 5"),
+                "open-transactions and open-bytes must be absent",
+            ),
+            (format!("{entry}open-bytes = -1"), "line 5: a value is none that its key may have"),
             (entry.replace("subjects = [\"s\"]", ""), "must have subjects, tokens or claims"),
             (format!("{entry}tokens = [\"{}\"]", token.text()), "tokens[0] must be ID:HASH"),
         ] {

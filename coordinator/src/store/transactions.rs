@@ -219,6 +219,22 @@ pub struct AttentionCount {
     pub damaged_ranges: i64,
 }
 
+/// Number of transactions that sleep, of one initiator.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct AsleepOf {
+    /// Name of the identity that began them; empty without one.
+    pub initiator: String,
+    /// Number of transactions.
+    pub transactions: i64,
+    /// Bytes that they hold.
+    pub bytes: i64,
+}
+
+/// Counts what sleeps.
+pub(super) const ASLEEP: &str = "
+SELECT initiator, count(*) AS transactions, CAST(sum(coalesce(bytes, 0)) AS bigint) AS bytes
+FROM parked WHERE wake_ms IS NOT NULL AND initiator IS NOT NULL GROUP BY initiator";
+
 /// Most transactions that are counted, of those that are awake, that sleep, and that have ended, each.
 /// Counting so many takes a second, and a person needs no larger number exactly.
 pub const COUNT_MAX: i64 = 1_000_000;
@@ -303,6 +319,10 @@ pub trait Transactions: Send + Sync {
 
     /// Counts transactions by phase; of the ended ones those that ended at this time or later.
     async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error>;
+
+    /// Counts the transactions that sleep by who began them, but for those that were left asleep by a version that did not
+    /// note it.
+    async fn asleep(&self) -> Result<Vec<AsleepOf>, Error>;
 
     /// Counts the transactions that need a person.
     async fn attention(&self) -> Result<AttentionCount, Error>;

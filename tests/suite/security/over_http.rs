@@ -13,6 +13,7 @@ use super::roles::{Begun, COLUMNS, File, begin, table};
 use super::{Authority, guarded};
 use crate::coordinator::World;
 use crate::coordinator::describe;
+use crate::coordinator::grpc_web::{MEDIA_TYPE, call_with};
 use crate::coordinator::http::{first_event, http_call, reply};
 
 /// Method, address and body of a call.
@@ -295,4 +296,26 @@ async fn an_address_has_its_share_over_http() {
     assert!(limited.head.contains("retry-after: 1"), "{limited:?}");
     let healthy = http_call(address, "GET", "/healthz", &[], b"").await;
     assert_eq!(healthy.code, 200, "{healthy:?}");
+}
+
+/// Roles are those of gRPC, and nothing but the token says who calls.
+#[tokio::test]
+async fn a_role_is_asked_for_over_grpc_web() {
+    let file = File::new();
+    let world = file.world().await;
+    let bearer = |column: usize| format!("Bearer {}", file.token(column));
+    // A browser would send it by itself.
+    let cookie = format!("authorization={}; session={}", bearer(4), file.token(4));
+    let statistics = v1::GetStatisticsRequest::default();
+    for (header, expected) in
+        [(bearer(4), "0"), (bearer(0), "7"), ("Bearer bad".to_owned(), "16"), (String::new(), "16")]
+    {
+        let mut headers = vec![MEDIA_TYPE, ("cookie", cookie.as_str())];
+        if !header.is_empty() {
+            headers.push(("authorization", &header));
+        }
+        let rpc = "unanimo.v1.OperatorService/GetStatistics";
+        let (_, trailers) = call_with(&world, rpc, &headers, &statistics).await;
+        assert!(trailers.starts_with(&format!("grpc-status:{expected}\r\n")), "{trailers}");
+    }
 }

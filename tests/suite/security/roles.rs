@@ -94,6 +94,13 @@ impl File {
         fs::write(&self.path, text.collect::<String>()).unwrap();
     }
 
+    /// Writes the initiators, the first one with these lines in its entry.
+    pub(super) fn write_initiators(&self, more: &str) {
+        let token = |column: usize| format!("tokens = [\"{}\"]", self.tokens[column].hashed());
+        let web = entry("web", "initiator", &format!("{}\n{more}", token(0)));
+        fs::write(&self.path, format!("{web}{}", entry("batch", "initiator", &token(1)))).unwrap();
+    }
+
     /// Writes those of these columns.
     pub(super) fn write(&self, columns: &[usize]) {
         let of = [
@@ -128,8 +135,17 @@ impl File {
         self.tokens[column].text()
     }
 
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
     pub(super) fn link(&self, world: &World, column: usize) -> Link {
-        signed(world, &format!("Bearer {}", self.tokens[column].text()))
+        self.link_to(&world.channel, column)
+    }
+
+    pub(super) fn link_to(&self, channel: &Channel, column: usize) -> Link {
+        let signing = Signing::bearer(self.tokens[column].text());
+        InterceptedService::new(channel.clone(), signing)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use unanimo_coordinator::store::{Claim, Error, Key, Written};
-use unanimo_core::{Phase, Start, State, Timestamp, TxId, Version};
+use unanimo_coordinator::store::{AsleepOf, Claim, Error, Key, Written};
+use unanimo_core::{Phase, Sleeper, Start, State, Timestamp, TxId, Version};
 
 use super::{Fixture, a_write, create, on_both_stores};
 use crate::fixtures::{Live, definition, new_gid, now};
@@ -13,6 +13,7 @@ on_both_stores!(
     adoption_leaves_those_that_sleep_alone,
     one_that_sleeps_is_claimed_by_its_name,
     s5_a_fenced_incarnation_claims_none_that_sleeps,
+    what_sleeps_is_counted_by_whose_it_is,
 );
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -114,4 +115,33 @@ async fn s5_a_fenced_incarnation_claims_none_that_sleeps(fixture: Fixture) {
     let mut late = Live::resume(live.tx.clone());
     let written = writer.write(&[a_write(late.rollback())]).await.unwrap();
     assert_eq!(written, [Written::Lost], "the claim has a version of its own");
+}
+
+/// Only while it sleeps, whoever owns it by then; one whose row says nothing is left out.
+async fn what_sleeps_is_counted_by_whose_it_is(fixture: Fixture) {
+    let mut ids = Vec::new();
+    for (initiator, bytes) in [("web", 7), ("", 1), ("web", 30), ("batch", 0)] {
+        let mut definition = definition(&new_gid());
+        definition.start = Start::At(now().after(MINUTE * 90));
+        let (live, mut begin) = Live::begin_with(definition, now());
+        begin.sleeper = Some(Sleeper { initiator: initiator.to_owned(), bytes });
+        fixture.write([begin]).await;
+        ids.push(live.id());
+    }
+    sleeper(&fixture, now(), 90).await;
+    let count = async || {
+        let mut counted = fixture.store.transactions().asleep().await.unwrap();
+        counted.sort_by(|a, b| a.initiator.cmp(&b.initiator));
+        counted
+    };
+    let of = |initiator: &str, transactions, bytes| AsleepOf {
+        initiator: initiator.to_owned(),
+        transactions,
+        bytes,
+    };
+    assert_eq!(count().await, [of("", 1, 1), of("batch", 1, 0), of("web", 2, 37)]);
+    let one = Claim::One(ids[0], fixture.me, Version(1));
+    fixture.store.transactions().claim(fixture.me, one).await.unwrap();
+    fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
+    assert_eq!(count().await, [of("", 1, 1), of("batch", 1, 0), of("web", 1, 30)]);
 }

@@ -78,6 +78,7 @@ impl Transaction {
             history: Vec::new(),
             releases_locks: self.takes_locks() && matches!(self.phase, Phase::Ended { .. }),
             stripped_at: None,
+            sleeper: None,
             awaited: true,
         }
     }
@@ -124,6 +125,7 @@ impl Step<'_> {
             history: history.into_iter().collect(),
             releases_locks,
             stripped_at: None,
+            sleeper: None,
             awaited,
         };
         Effects { transition: Some(transition), calls, locks }

@@ -5,10 +5,14 @@ use std::time::Duration;
 use tonic::Status;
 
 use super::Reason;
+use crate::engine::OverQuota;
 use crate::identity::TooMany;
 
 /// When to come back where a call's end is waited for.
 const CALLS_DELAY: Duration = Duration::from_millis(100);
+
+/// When to come back where a transaction's end is waited for.
+const QUOTA_DELAY: Duration = Duration::from_secs(1);
 
 /// Makes the error of a call that is one too many of its identity, or from its address.
 pub(in crate::api) fn one_too_many(reason: Reason, name: &str, too_many: TooMany) -> Status {
@@ -21,4 +25,12 @@ pub(in crate::api) fn one_too_many(reason: Reason, name: &str, too_many: TooMany
     };
     // A delay of nothing would be no delay.
     reason.status_after(message, &[], &[], delay.max(Duration::from_millis(1)))
+}
+
+/// Makes the error of a request for which its identity has too much open.
+pub(in crate::api) fn over_quota(over: &OverQuota) -> Status {
+    let (open, max) = over.numbers();
+    let metadata =
+        [("quota", over.quota().to_owned()), ("open", open.to_string()), ("max", max.to_string())];
+    Reason::QuotaReached.status_after(over, &[], &metadata, QUOTA_DELAY)
 }

@@ -34,14 +34,33 @@ impl Hosts {
 
 /// Checks that no page of another site is behind a request.
 pub(super) fn check(headers: &HeaderMap, hosts: &Hosts) -> Result<(), (StatusCode, &'static str)> {
-    let text =
-        |name| headers.get(name).map(|value: &http::HeaderValue| value.to_str().unwrap_or("?"));
-    let host = text(header::HOST).unwrap_or("");
-    if !hosts.has(host) {
-        let why = "the host must be an IP address, localhost or one of http-hosts, as long as callers have no \
-                   identities";
-        return Err((StatusCode::MISDIRECTED_REQUEST, why));
+    check_host(headers, hosts)?;
+    check_site(headers)
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or("?"))
+}
+
+/// Checks that the host is not a page's own name for this address.
+pub(super) fn check_host(
+    headers: &HeaderMap,
+    hosts: &Hosts,
+) -> Result<(), (StatusCode, &'static str)> {
+    match hosts.has(text(headers, header::HOST).unwrap_or("")) {
+        true => Ok(()),
+        false => Err((
+            StatusCode::MISDIRECTED_REQUEST,
+            "the host must be an IP address, localhost or one of http-hosts, as long as callers have no \
+             identities",
+        )),
     }
+}
+
+/// Checks that a page, if there is one behind a request, is of this address.
+pub(super) fn check_site(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    let text = |name| text(headers, name);
+    let host = text(header::HOST).unwrap_or("");
     let site = text(header::HeaderName::from_static("sec-fetch-site"));
     let is_other_site = site.is_some_and(|site| !["same-origin", "none"].contains(&site));
     let origin = text(header::ORIGIN);

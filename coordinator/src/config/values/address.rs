@@ -1,4 +1,4 @@
-//! Address that may be left out, and names of hosts.
+//! Address that may be left out, names of hosts, and origins of pages.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -67,6 +67,45 @@ impl TryFrom<Vec<String>> for HostNames {
     }
 }
 
+/// Origins of pages: in the file a list, in a flag or a variable separated by commas. None is an empty text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub struct Origins(pub Vec<String>);
+
+impl FromStr for Origins {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let origins = text.split(',').map(|origin| origin.trim().to_owned());
+        match text.trim() {
+            "" => Ok(Self::default()),
+            _ => origins.collect::<Vec<_>>().try_into(),
+        }
+    }
+}
+
+impl TryFrom<Vec<String>> for Origins {
+    type Error = String;
+
+    fn try_from(origins: Vec<String>) -> Result<Self, String> {
+        match origins.iter().find(|origin| !is_origin(origin)) {
+            None => Ok(Self(origins)),
+            Some(bad) => Err(format!(
+                "{bad:?} is no origin: write a scheme and a host as a browser does, such as https://shop.example or \
+                 http://localhost:3000"
+            )),
+        }
+    }
+}
+
+/// Tells whether a browser may send it: a scheme, a host and maybe a port, and nothing behind them.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_good =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+    host.is_some_and(|host| !host.is_empty() && host.chars().all(is_good))
+}
+
 /// Returns the name of a participant and its endpoint, which are set as `NAME=URL`.
 pub(in crate::config) fn named_endpoint(text: &str) -> Result<(ParticipantName, String), String> {
     let (name, url) = text.split_once('=').ok_or("must be NAME=http://HOST:PORT")?;
@@ -78,6 +117,18 @@ pub(in crate::config) fn named_endpoint(text: &str) -> Result<(ParticipantName, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn origins_are_those_of_browsers() {
+        let origins = |text: &str| text.parse::<Origins>().map(|Origins(origins)| origins);
+        assert_eq!(origins(""), Ok(Vec::new()));
+        let both = ["https://shop.example", "http://[::1]:3000"].map(str::to_owned).to_vec();
+        assert_eq!(origins("https://shop.example, http://[::1]:3000"), Ok(both));
+        for bad in ["*", "null", "shop.example", "https://", "https://a/", "https://a,,", "ftp://a"]
+        {
+            origins(bad).expect_err(bad);
+        }
+    }
 
     #[test]
     fn names_of_hosts_are_separated_by_commas() {

@@ -1,7 +1,8 @@
 use super::*;
 
 fn admission(transactions_max: usize, bytes_max: usize) -> Arc<Admission> {
-    Arc::new(Admission::new(Bounds { transactions_max, bytes_max, share_percent: 70 }))
+    let bounds = Bounds { transactions_max, bytes_max, share_percent: 70 };
+    Arc::new(Admission::new(bounds, Quotas::default()))
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::store::Key;
 
 impl Handle {
     /// Begins a child, or finds it, and waits until it has voted or ended. It belongs to a transaction
-    /// that has begun: it is counted, and never refused.
+    /// that has begun: it is counted, for that one's identity, too, and never refused.
     ///
     /// # Errors
     /// Its gid belongs to another request, or the store does not answer.
@@ -22,7 +22,9 @@ impl Handle {
     ) -> Result<Answer, Error> {
         let shares = shares(&self.shared.directory, definition.branches.iter().map(held_at));
         let admission = &self.shared.admission;
-        let permit = admission.admit_always(1, definition.held_bytes(), shares);
+        let bytes = definition.held_bytes();
+        let holding = admission.opened().admit_always(&definition.initiator, bytes);
+        let permit = admission.admit_always(1, bytes, shares).holding(holding);
         self.begin_admitted(definition, Ok(permit), Until::ChildVoted, deadline).await
     }
 

@@ -18,35 +18,6 @@ use crate::participants::directory::Invitation;
 use crate::store::{GidHolder, Key};
 
 impl Handle {
-    /// Begins a transaction, or finds the one that the same request began before.
-    ///
-    /// # Errors
-    /// The definition breaks rules, or new work is refused; a gid that is known is answered before
-    /// any of that is looked at.
-    pub async fn begin(
-        &self,
-        definition: Definition,
-        until: Until,
-        deadline: Instant,
-    ) -> Result<Answer, Error> {
-        let admitted = self.admit(&definition);
-        self.begin_admitted(definition, admitted, until, deadline).await
-    }
-
-    /// Finds the transaction that the same request began before, and begins none.
-    ///
-    /// # Errors
-    /// The gid is not known, or names another request's transaction.
-    pub async fn find_begun(
-        &self,
-        definition: Definition,
-        until: Until,
-        deadline: Instant,
-    ) -> Result<Answer, Error> {
-        let not_known = Err(Error::UnknownGid);
-        self.begin_admitted(definition, not_known, until, deadline).await
-    }
-
     pub(super) async fn begin_admitted(
         &self,
         definition: Definition,
@@ -146,7 +117,7 @@ impl Handle {
     }
 
     /// Counts new work, or says why it is refused.
-    fn admit(&self, definition: &Definition) -> Result<Permit, Error> {
+    pub(super) fn admit(&self, definition: &Definition) -> Result<Permit, Error> {
         let shared = &self.shared;
         let limits = &shared.options.policy.limits;
         let mut violations = definition.violations(limits);
@@ -159,9 +130,11 @@ impl Handle {
             return Err(Error::UnknownParticipants(unknown));
         }
         self.refuse_if(shared.draining.load(Ordering::Relaxed), "draining", || Error::Draining)?;
+        let holding = self.hold(definition)?;
         let invitation = self.invite_all(definition)?;
         let shares = shares(&shared.directory, definition.branches.iter().map(held_at));
-        Ok(self.place(1, definition.held_bytes(), shares)?.with(invitation))
+        let permit = self.place(1, definition.held_bytes(), shares)?;
+        Ok(permit.with(invitation).holding(holding))
     }
 
     /// Checks that all participants take new work, those of children included. Each is asked once.

@@ -1,7 +1,11 @@
 //! Conditions under which a transaction leaves memory, and its return.
 
-use tokio::time::Instant;
+use std::sync::Arc;
 
+use tokio::time::Instant;
+use unanimo_core::Sleeper;
+
+use super::super::quotas::{Counts, OverQuota};
 use super::super::service::sleep::UNTIL_DECIDED;
 use super::super::waiting::next_kind;
 use super::Live;
@@ -27,6 +31,38 @@ impl Live {
             false => self.parked_until.or_else(|| self.tx.sleeps_until()),
         };
         self.asleep_until.is_some() && self.asleep_until == until && self.is_left_alone()
+    }
+
+    /// Lets go of what it counts for its identity, once its row says that it has ended, or that it sleeps.
+    pub(super) fn count_as_it_is_stored(&mut self) {
+        if self.durable != self.tx.version() {
+            return;
+        }
+        if self.has_ended() {
+            *self.permit.held() = None;
+        } else if self.asleep_until.is_some()
+            && let Some(holding) = self.permit.held().take()
+        {
+            holding.sleeps();
+        }
+    }
+
+    /// Counts it for its identity, unless it is counted or has ended: its row will not say that it sleeps.
+    pub(in crate::engine) fn counts(&mut self, counts: &Arc<Counts>) {
+        if !self.has_ended() && self.permit.held().is_none() {
+            let (identity, bytes) = (&self.tx.identity().initiator, self.tx.held_bytes());
+            *self.permit.held() = Some(counts.awake(identity, bytes));
+        }
+    }
+
+    /// Describes it for its row, which says that it sleeps.
+    pub(in crate::engine) fn as_sleeper(&self) -> Sleeper {
+        Sleeper { initiator: self.tx.identity().initiator.clone(), bytes: self.tx.held_bytes() }
+    }
+
+    /// Tells whether its identity may hold so many bytes more.
+    pub(in crate::engine) fn may_grow(&mut self, bytes: usize) -> Result<(), OverQuota> {
+        self.permit.held().as_ref().map_or(Ok(()), |holding| holding.may_grow(bytes))
     }
 
     /// Tells whether it is not to be looked at, and nothing of it waits for a write.

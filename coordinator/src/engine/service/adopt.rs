@@ -21,6 +21,7 @@ impl Service {
         let permit = self.admission.admit_always(1, tx.held_bytes(), shares);
         self.by_gid.insert(tx.identity().gid.clone(), tx_id);
         let mut live = Live::new(tx, clock, permit, version);
+        live.counts(self.admission.opened());
         live.is_adopted = true;
         self.traces.begin(live.tx.identity(), true);
         self.live.insert(tx_id, live);

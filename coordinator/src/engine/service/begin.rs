@@ -98,6 +98,13 @@ impl Service {
         let (id, enlistment) = (branch.branch_id.clone(), *enlistment);
         let known = |live: &Live| live.tx.branch_by_id(&id).map(|branch| branch.number);
         let is_new = self.live.get(&tx_id).and_then(known).is_none();
+        let bytes = branch.payload.held_bytes();
+        if is_new
+            && let Some(Err(over)) = self.live.get_mut(&tx_id).map(|live| live.may_grow(bytes))
+        {
+            self.metrics.refused(over.label());
+            return self.refuse(tx_id, Failure::Error(over.into()), reply);
+        }
         if let Err(failure) = self.apply(tx_id, input) {
             return self.refuse(tx_id, failure, reply);
         }

@@ -57,6 +57,10 @@ impl Service {
                 .or_else(|| transition.state.wake_at.filter(|until| now.until(*until) > SLEEP_MIN)),
         };
         transition.state.wake_at = until;
+        transition.sleeper = until.map(|_| live.as_sleeper());
+        if until.is_none() {
+            live.counts(self.admission.opened());
+        }
         self.asleep.set(tx_id, &mut live.asleep_until, until);
         let doubted = (in_doubt && until.is_none()).then(|| Instant::now() + DOUBT);
         self.doubts.set(tx_id, &mut live.doubted_until, doubted);

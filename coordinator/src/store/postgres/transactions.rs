@@ -25,9 +25,10 @@ use super::super::rows::{
     self, COUNT_ATTENTION, HISTORY_BYTES_MAX, Read, SELECT_EVENTS, SELECT_HISTORY, ms_to_column,
     select_log,
 };
+use super::super::transactions::ASLEEP;
 use super::super::{
-    AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored,
-    Transactions, in_full,
+    AsleepOf, AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount,
+    Stored, Transactions, in_full,
 };
 use super::Postgres;
 
@@ -304,6 +305,10 @@ impl Transactions for Postgres {
         let query = sqlx::query_as(COUNT_PHASES).bind(COUNT_MAX).bind(ms_to_column(ended_from));
         let rows: Vec<(String, i32, i64)> = self.rows("count transactions", query).await?;
         Ok(PhaseCount::of_kinds(rows))
+    }
+
+    async fn asleep(&self) -> Result<Vec<AsleepOf>, Error> {
+        self.rows("count what sleeps", sqlx::query_as(ASLEEP)).await
     }
 
     async fn attention(&self) -> Result<AttentionCount, Error> {

@@ -6,7 +6,7 @@
 mod state;
 
 use sha2::{Digest as _, Sha256};
-use unanimo_core::{Mode, Transition};
+use unanimo_core::{Mode, Sleeper, Transition};
 
 pub(super) use self::state::put_state;
 use self::state::{STATE, STATE_WITH_JSON};
@@ -53,6 +53,8 @@ pub(in crate::store) struct Encoded {
     pub(in crate::store) ended_ms: Option<i64>,
     pub(in crate::store) stripped_ms: Option<i64>,
     pub(in crate::store) wake_ms: Option<i64>,
+    /// Initiator and bytes, if it sleeps and they are known.
+    pub(in crate::store) sleeper: Option<(String, i64)>,
     pub(in crate::store) reasons: i16,
     /// Key of its gid, if it begins a transaction.
     pub(in crate::store) gid_key: Option<Vec<u8>>,
@@ -108,6 +110,9 @@ impl Encoded {
             ended_ms: state.ended_ms,
             stripped_ms: transition.stripped_at.map(ms_to_column),
             wake_ms: state.wake_ms.filter(|_| state.ended_ms.is_none()),
+            sleeper: transition.sleeper.as_ref().map(|Sleeper { initiator, bytes }| {
+                (initiator.clone(), i64::try_from(*bytes).unwrap_or(i64::MAX))
+            }),
             reasons: state.reasons(),
             gid_key: identity.map(|identity| gid_key(identity.gid)),
             body: body.finish(),
@@ -154,6 +159,7 @@ impl Encoded {
             // Their writers have it.
             stripped_ms: None,
             wake_ms: row.wake_ms.filter(|_| row.ended_ms.is_none()),
+            sleeper: None,
             reasons: state.reasons(),
             gid_key: Some(gid_key(&row.gid)),
             body: body.finish(),

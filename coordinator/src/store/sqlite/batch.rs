@@ -42,9 +42,10 @@ SELECT $1, $2 FROM fences WHERE incarnation = $2 AND (parks_before > $1 OR parks
 ON CONFLICT DO NOTHING";
 
 const PARK: &str = "
-INSERT INTO parked (tx_id, owner, wake_ms, reasons) VALUES ($1, $2, $3, $4)
+INSERT INTO parked (tx_id, owner, wake_ms, reasons, initiator, bytes) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (tx_id) DO UPDATE
-SET owner = excluded.owner, wake_ms = excluded.wake_ms, reasons = excluded.reasons";
+SET owner = excluded.owner, wake_ms = excluded.wake_ms, reasons = excluded.reasons,
+    initiator = excluded.initiator, bytes = excluded.bytes";
 
 const PLAIN: &str = "
 UPDATE parked SET wake_ms = NULL, reasons = 0
@@ -210,7 +211,9 @@ impl Writer {
     async fn park(&mut self, tx_id: Uuid, row: &Encoded, parks: bool) -> Result<(), sqlx::Error> {
         let me = self.right.me.0;
         let query = if parks || row.reasons != 0 || row.wake_ms.is_some() {
-            sqlx::query(PARK).bind(tx_id).bind(me).bind(row.wake_ms).bind(row.reasons)
+            let (initiator, bytes) = row.sleeper.as_ref().map(|(of, n)| (of.as_str(), *n)).unzip();
+            let park = sqlx::query(PARK).bind(tx_id).bind(me).bind(row.wake_ms).bind(row.reasons);
+            park.bind(initiator).bind(bytes)
         } else if row.ended_ms.is_some() {
             sqlx::query(UNPARK).bind(tx_id)
         } else if row.gid_key.is_some() {

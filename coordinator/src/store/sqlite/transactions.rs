@@ -23,9 +23,10 @@ use super::super::rows::{
     self, COUNT_ATTENTION, HISTORY_BYTES_MAX, Read, SELECT_EVENTS, SELECT_HISTORY, ms_to_column,
     select_log,
 };
+use super::super::transactions::ASLEEP;
 use super::super::{
-    AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored,
-    Transactions, in_full,
+    AsleepOf, AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount,
+    Stored, Transactions, in_full,
 };
 use super::Sqlite;
 use super::damage::sound;
@@ -296,6 +297,10 @@ impl Transactions for Sqlite {
 
     async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error> {
         self.spared(None, || Box::pin(self.count_once(ended_from))).await
+    }
+
+    async fn asleep(&self) -> Result<Vec<AsleepOf>, Error> {
+        self.rows("count what sleeps", sqlx::query_as(ASLEEP)).await
     }
 
     async fn attention(&self) -> Result<AttentionCount, Error> {

@@ -63,17 +63,19 @@ WITH fence AS MATERIALIZED (
 ), applied AS MATERIALIZED (
     SELECT tx_id FROM begun UNION ALL SELECT tx_id FROM moved
 ), parks AS (
-    INSERT INTO parked (tx_id, owner, wake_ms, reasons)
-    SELECT new.tx_id, $1, wake_ms, reasons
-    FROM (SELECT unnest($19::uuid[]) AS tx_id, unnest($20::int8[]) AS wake_ms, unnest($21::int2[]) AS reasons) AS new
+    INSERT INTO parked (tx_id, owner, wake_ms, reasons, initiator, bytes)
+    SELECT new.tx_id, $1, wake_ms, reasons, initiator, bytes
+    FROM (SELECT unnest($19::uuid[]) AS tx_id, unnest($20::int8[]) AS wake_ms, unnest($21::int2[]) AS reasons,
+        unnest($41::text[]) AS initiator, unnest($42::int8[]) AS bytes) AS new
     JOIN applied ON applied.tx_id = new.tx_id
     UNION ALL
-    SELECT new.tx_id, $1, NULL, 0 FROM (SELECT unnest($22::uuid[]) AS tx_id) AS new
+    SELECT new.tx_id, $1, NULL, 0, NULL, NULL FROM (SELECT unnest($22::uuid[]) AS tx_id) AS new
     JOIN begun ON begun.tx_id = new.tx_id
     JOIN fence ON true
     WHERE new.tx_id < fence.parks_before OR new.tx_id >= fence.parks_from
     ON CONFLICT (tx_id) DO UPDATE
-    SET owner = excluded.owner, wake_ms = excluded.wake_ms, reasons = excluded.reasons
+    SET owner = excluded.owner, wake_ms = excluded.wake_ms, reasons = excluded.reasons,
+        initiator = excluded.initiator, bytes = excluded.bytes
 ), unparks AS (
     DELETE FROM parked
     WHERE parked.tx_id = ANY($23) AND (parked.tx_id IN (SELECT tx_id FROM applied)) IS TRUE
@@ -143,13 +145,16 @@ struct New {
     row: Encoded,
 }
 
+/// A row of `parked`: its name, its time, why a person has to look at it, and whose it is if it sleeps.
+type Parks = (Uuid, Option<i64>, i16, Option<(String, i64)>);
+
 /// The batch, column by column, as the statement takes it.
 #[derive(Default)]
 pub(super) struct Columns<'a> {
     begun: Vec<New>,
     moved: Vec<New>,
     /// Those that sleep, need a person, or follow a row that their owner may not have parked.
-    parks: Vec<(Uuid, Option<i64>, i16)>,
+    parks: Vec<Parks>,
     /// Those that begin and stay open, and are not among them.
     opened: Vec<Uuid>,
     /// Those that have ended and need nobody.
@@ -165,12 +170,12 @@ impl<'a> Columns<'a> {
         let mut columns = Self::default();
         for Write { write_id, base, former, transition, .. } in batch {
             let (tx_id, version) = (transition.tx_id.0, transition.version.0);
-            let row = Encoded::of(transition);
+            let mut row = Encoded::of(transition);
             let begins = row.gid_key.is_some();
             let is_open = row.ended_ms.is_none();
             // The owner of one that is not its writer's, or was lost, may not have parked it.
             if row.reasons != 0 || row.wake_ms.is_some() || (is_open && former.is_some()) {
-                columns.parks.push((tx_id, row.wake_ms, row.reasons));
+                columns.parks.push((tx_id, row.wake_ms, row.reasons, row.sleeper.take()));
             } else if !is_open {
                 columns.unparks.push(tx_id);
             } else if begins {
@@ -254,6 +259,8 @@ impl<'a> Columns<'a> {
             .bind(seldom(begun, |new| new.row.stripped_ms))
             .bind(seldom(moved, |new| new.row.stripped_ms))
             .bind(i64::try_from(begun.len() + moved.len()).unwrap_or(i64::MAX))
+            .bind(seldom(parks, |row| row.3.as_ref().map(|(initiator, _)| initiator.as_str())))
+            .bind(seldom(parks, |row| row.3.as_ref().map(|(_, bytes)| *bytes)))
     }
 }
 

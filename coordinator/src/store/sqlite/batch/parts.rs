@@ -104,7 +104,13 @@ impl Writer {
         let me = self.right.me.0;
         for probe in [
             sqlx::query(PROBE).bind(tx_id).bind(me),
-            sqlx::query(PARK).bind(tx_id).bind(me).bind(None::<i64>).bind(0),
+            sqlx::query(PARK)
+                .bind(tx_id)
+                .bind(me)
+                .bind(None::<i64>)
+                .bind(0)
+                .bind(None::<String>)
+                .bind(None::<i64>),
             sqlx::query(PROBE_END).bind(tx_id).bind(me),
             sqlx::query(PLAIN).bind(tx_id),
             sqlx::query(UNPARK).bind(tx_id),

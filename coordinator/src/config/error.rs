@@ -1,0 +1,34 @@
+//! Failure to load a configuration.
+
+use std::path::PathBuf;
+
+use unanimo_core::Violation;
+
+/// Failure to load a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("read the configuration file {path}")]
+    File {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error of the system.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not a configuration.
+    #[error("understand the configuration file {path}")]
+    Syntax {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error of the parser, with the line.
+        source: Box<toml::de::Error>,
+    },
+    /// Settings break rules.
+    #[error("accept the configuration:{}", lines(.0))]
+    Invalid(Vec<Violation>),
+}
+
+fn lines(violations: &[Violation]) -> String {
+    violations.iter().map(|violation| format!("\n  {violation}")).collect()
+}
