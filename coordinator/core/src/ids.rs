@@ -13,6 +13,13 @@ pub const ID_BYTES_MAX: usize = 128;
 /// name of a prepared transaction stays below PostgreSQL's 200 bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 
+/// Most bytes of a namespace.
+pub const NAMESPACE_BYTES_MAX: usize = 32;
+
+/// Character between a namespace and a name in it. It is in the alphabet of no identifier, so nobody can write a name that
+/// is taken for one of a namespace.
+pub const NAMESPACE_END: char = '/';
+
 /// A text that is not an identifier, and the rule that it breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -72,6 +79,77 @@ fn check(text: &str, max: usize) -> Result<(), Error> {
 
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
+        text_id!(@common $(#[$doc])* $name, $max);
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+            fn try_from(text: String) -> Result<Self, Error> {
+                Self::new(&text)
+            }
+        }
+    };
+    // One that may be in a namespace.
+    (in a namespace: $(#[$doc:meta])* $name:ident, $max:expr) => {
+        text_id!(@common $(#[$doc])* $name, $max);
+
+        impl $name {
+            /// Takes the full name of something that is there: `NAMESPACE/NAME`, or NAME alone for what is in no
+            /// namespace.
+            ///
+            /// # Errors
+            /// A part breaks the rule for its length or alphabet.
+            pub fn full(text: &str) -> Result<Self, Error> {
+                let (namespace, local) = parted(text);
+                if let Some(namespace) = namespace {
+                    Namespace::new(namespace)?;
+                }
+                check_alphabet(local, $max)?;
+                Ok(Self(text.into()))
+            }
+
+            /// Returns the same name in a namespace, or in none.
+            #[must_use]
+            pub fn within(&self, namespace: Option<&Namespace>) -> Self {
+                match namespace {
+                    None => Self(self.local().into()),
+                    Some(namespace) => {
+                        Self(format!("{namespace}{NAMESPACE_END}{}", self.local()).into())
+                    }
+                }
+            }
+
+            /// Returns its namespace, if it is in one.
+            #[must_use]
+            pub fn namespace(&self) -> Option<Namespace> {
+                parted(&self.0).0.map(|namespace| Namespace(namespace.into()))
+            }
+
+            /// Returns the name as those know it who are in its namespace.
+            #[must_use]
+            pub fn local(&self) -> &str {
+                parted(&self.0).1
+            }
+
+            /// Tells whether the other name is in the same namespace, or both are in none.
+            #[must_use]
+            pub fn is_beside(&self, other: &Gid) -> bool {
+                parted(&self.0).0 == parted(&other.0).0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+            fn try_from(text: String) -> Result<Self, Error> {
+                let (namespace, local) = parted(&text);
+                if let Some(namespace) = namespace {
+                    Namespace::new(namespace)?;
+                }
+                check(local, $max)?;
+                Ok(Self(text.into()))
+            }
+        }
+    };
+    (@common $(#[$doc:meta])* $name:ident, $max:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -104,13 +182,6 @@ macro_rules! text_id {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = Error;
-            fn try_from(text: String) -> Result<Self, Error> {
-                Self::new(&text)
-            }
-        }
-
         impl From<$name> for String {
             fn from(id: $name) -> String {
                 id.as_str().to_owned()
@@ -131,7 +202,21 @@ macro_rules! text_id {
     };
 }
 
+/// Parts the full name of something into its namespace and the name in it.
+fn parted(text: &str) -> (Option<&str>, &str) {
+    match text.split_once(NAMESPACE_END) {
+        Some((namespace, local)) => (Some(namespace), local),
+        None => (None, text),
+    }
+}
+
 text_id!(
+    /// Name of a namespace: it keeps the names of a tenant apart from those of others.
+    Namespace,
+    NAMESPACE_BYTES_MAX
+);
+text_id!(
+    in a namespace:
     /// The client's own name for a transaction: its idempotency key.
     Gid,
     ID_BYTES_MAX
@@ -142,6 +227,7 @@ text_id!(
     ID_BYTES_MAX
 );
 text_id!(
+    in a namespace:
     /// A participant's name. Never an address.
     ParticipantName,
     NAME_BYTES_MAX
@@ -159,6 +245,7 @@ text_id!(
 );
 
 text_id!(
+    in a namespace:
     /// Name of a lock.
     LockName,
     ID_BYTES_MAX
@@ -285,6 +372,36 @@ impl Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_in_one_namespace_or_in_none_and_no_client_can_write_one() {
+        let tenant = Namespace::new("tenant-a").expect("a namespace");
+        let plain = Gid::new("g-1").expect("a gid");
+        let inside = plain.within(Some(&tenant));
+        assert_eq!((inside.as_str(), inside.local()), ("tenant-a/g-1", "g-1"));
+        assert_eq!((inside.namespace(), plain.namespace()), (Some(tenant.clone()), None));
+        assert!(!inside.is_beside(&plain) && inside.is_beside(&inside) && plain.is_beside(&plain));
+        assert_eq!(inside.within(None), plain);
+        assert_eq!(inside.within(Some(&tenant)), inside, "it is in one alone");
+        for text in ["tenant-a/g-1", "/g-1", "g-1/"] {
+            assert!(Gid::new(text).is_err() && Gid::known(text).is_err(), "{text}");
+        }
+        assert_eq!(Gid::full("tenant-a/g-1"), Ok(inside.clone()));
+        assert_eq!(Gid::full("g-1"), Ok(plain));
+        assert_eq!(Gid::try_from("tenant-a/g-1".to_owned()), Ok(inside));
+        for text in ["", "/", "/g", "a/", "a/b/c", "a b/g", "-a/g"] {
+            assert!(Gid::full(text).is_err(), "{text}");
+            assert!(ParticipantName::try_from(text.to_owned()).is_err(), "{text}");
+        }
+        let longest = LockName::new(&"l".repeat(ID_BYTES_MAX)).expect("a name");
+        let most = Namespace::new(&"n".repeat(NAMESPACE_BYTES_MAX)).expect("a namespace");
+        let full = longest.within(Some(&most));
+        assert_eq!(LockName::full(full.as_str()), Ok(full.clone()));
+        assert_eq!(full.as_str().len(), NAMESPACE_BYTES_MAX + 1 + ID_BYTES_MAX);
+        assert!(Namespace::new(&"n".repeat(NAMESPACE_BYTES_MAX + 1)).is_err());
+        let json = serde_json::to_string(&full).expect("JSON");
+        assert_eq!(serde_json::from_str::<LockName>(&json).expect("a name"), full);
+    }
 
     #[test]
     fn an_identifier_begins_with_a_letter_a_digit_or_an_underscore() {
