@@ -69,6 +69,17 @@ pub fn check_alphabet(text: &str, max: usize) -> Result<(), Error> {
     }
 }
 
+/// Checks the beginning of a full gid, which may be a namespace and `/` alone.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_prefix(text: &str) -> Result<(), Error> {
+    match parted(text) {
+        (Some(namespace), "") => Namespace::new(namespace).map(drop),
+        _ => Gid::full(text).map(drop),
+    }
+}
+
 fn check(text: &str, max: usize) -> Result<(), Error> {
     check_alphabet(text, max)?;
     match text.chars().next() {

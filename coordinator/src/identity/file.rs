@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use toml::Spanned;
-use unanimo_core::ParticipantName;
+use unanimo_core::{Namespace, ParticipantName};
 use unanimo_tls::{Error, File};
 
 use super::{Identities, Identity, Role, Told};
@@ -22,6 +22,7 @@ struct Document {
 struct Entry {
     name: Spanned<String>,
     roles: Vec<Role>,
+    namespace: Option<String>,
     #[serde(default)]
     participants: Vec<String>,
     #[serde(default)]
@@ -67,18 +68,22 @@ fn of_key(words: &str) -> &str {
     match words.starts_with("unknown field ") || words.starts_with("missing field ") {
         true => words,
         false => {
-            "a value is none that its key may have: name is a text, roles are some of \"initiator\", \
+            "a value is none that its key may have: name and namespace are texts, roles are some of \"initiator\", \
                   \"participant\", \"operator\" and \"viewer\", the others are lists of texts"
         }
     }
 }
 
 fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
-    let Entry { name, roles, participants, subjects, tokens, claims } = entry;
+    let Entry { name, roles, namespace, participants, subjects, tokens, claims } = entry;
     let name = name.into_inner();
     ParticipantName::new(&name).map_err(|rule| format!("name {rule}"))?;
+    let namespace = namespace.map(|name| Namespace::new(&name)).transpose();
+    let namespace = namespace.map_err(|rule| format!("namespace {rule}"))?;
     let participants = participants.iter().enumerate().map(|(index, name)| {
-        ParticipantName::new(name).map_err(|rule| format!("participants[{index}] {rule}"))
+        let name = ParticipantName::new(name);
+        let name = name.map(|name| name.within(namespace.as_ref()));
+        name.map_err(|rule| format!("participants[{index}] {rule}"))
     });
     let participants = participants.collect::<Result<Vec<_>, _>>()?;
     if roles.is_empty() {
@@ -94,8 +99,9 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
     if subjects.is_empty() && tokens.is_empty() && claims.is_empty() {
         return Err("must have subjects, tokens or claims".to_owned());
     }
-    identities.told.insert(name.clone(), told(&roles, &participants, &subjects, &tokens, &claims));
-    let identity = Arc::new(Identity { name, roles, participants });
+    let lists = [subjects.as_slice(), &tokens, &claims];
+    identities.told.insert(name.clone(), told(namespace.as_ref(), &roles, &participants, lists));
+    let identity = Arc::new(Identity { name, namespace, roles, participants });
     for (index, subject) in subjects.into_iter().enumerate() {
         if identities.subjects.insert(subject, Arc::clone(&identity)).is_some() {
             return Err(format!("subjects[{index}]: another one has it"));
@@ -115,11 +121,10 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
 
 /// Describes an identity; of its tokens and names their numbers.
 fn told(
+    namespace: Option<&Namespace>,
     roles: &[Role],
     participants: &[ParticipantName],
-    subjects: &[String],
-    tokens: &[String],
-    claims: &[String],
+    [subjects, tokens, claims]: [&[String]; 3],
 ) -> Told {
     let roles: Vec<_> = roles.iter().map(|role| role.name()).collect();
     let participants: Vec<_> = participants.iter().map(ParticipantName::as_str).collect();
@@ -128,9 +133,10 @@ fn told(
     let counts = [("subjects", subjects), ("tokens", tokens), ("claims", claims)];
     let counts = counts.iter().filter(|(_, all)| !all.is_empty());
     let counts: String = counts.map(|(what, all)| format!(", {what}: {}", all.len())).collect();
-    let shown = format!("{roles}{of}{participants}{counts}");
+    let inside = namespace.map(|name| format!(", namespace {name}")).unwrap_or_default();
+    let shown = format!("{roles}{of}{participants}{inside}{counts}");
     let [subjects, tokens, claims] = [subjects, tokens, claims].map(|list| list.join("\n"));
-    let parts = [&roles, &participants, &subjects, &tokens, &claims];
+    let parts = [&roles, &participants, &subjects, &tokens, &claims, &inside];
     Told::new(shown, &parts.map(String::as_bytes))
 }
 
@@ -163,6 +169,30 @@ mod tests {
             assert!(identities.of_token(guess).is_none(), "{guess}");
         }
         assert!(parse("").expect("nobody").subjects.is_empty());
+    }
+
+    #[test]
+    fn an_identity_of_a_namespace_speaks_for_names_of_it() {
+        let entry = "[[identity]]\nname = \"bank\"\nnamespace = \"tenant-a\"\n\
+                     roles = [\"participant\", \"initiator\"]\nparticipants = [\"bank\"]\nsubjects = [\"s\"]\n";
+        let identities = parse(entry).expect("identities");
+        let bank = identities.of_certificate(&["s".to_owned()]).expect("by certificate");
+        assert_eq!(bank.full_name(), "tenant-a/bank");
+        let own = ParticipantName::full("tenant-a/bank").expect("a name");
+        assert_eq!(bank.participants, [own]);
+        let plain = parse(&entry.replace("namespace = \"tenant-a\"\n", "")).expect("identities");
+        assert_ne!(identities.told(), plain.told(), "a change of it is told");
+        for (bad, rule) in [
+            ("\"tenant a\"", "namespace must consist of"),
+            ("\"a/b\"", "namespace must consist of"),
+            ("\"\"", "namespace must not be empty"),
+            (&format!("{:?}", "n".repeat(33)), "namespace must be at most 32 bytes, has 33"),
+        ] {
+            let error = parse(&entry.replace("\"tenant-a\"", bad)).expect_err(rule);
+            assert!(error.contains(rule), "{rule} in: {error}");
+        }
+        let other = entry.replace("\"bank\"", "\"tenant-b/bank\"");
+        assert!(parse(&other).is_err(), "nobody names another namespace");
     }
 
     #[test]

@@ -219,14 +219,14 @@ impl Caller {
         let failed =
             |error: String| End::Failed(Failed { error, endpoint: None, url: String::new() });
         let Some(entry) = self.directory.find(name) else {
-            return failed(format!("participant {name} is not known here"));
+            return failed(format!("participant {} is not known here", name.local()));
         };
         let mut avoid = call.avoid.clone();
         let mut attempt = Attempt::new(&entry, kind, call);
         let (began, endpoints) = (Instant::now(), self.directory.count_endpoints(&entry));
         loop {
             let Some(taken) = self.directory.take(&entry, kind, &avoid).await else {
-                let verdict = Verdict::Connect(format!("participant {name} has no endpoint"));
+                let verdict = Verdict::Connect(format!("participant {} has no endpoint", name.local()));
                 attempt.failed(&verdict);
                 return failed(self.noted(name, verdict));
             };
