@@ -13,8 +13,8 @@ use tonic::{Request, Status};
 use unanimo_core::{Namespace, ParticipantName, Timestamp};
 use unanimo_tls::Peer;
 
-use super::Api;
 pub(super) use self::standing::{Sight, Standing};
+use super::Api;
 use super::error::{Reason, denied, issuer_unavailable, one_too_many, unauthenticated};
 use super::namespace::Names;
 use super::rpc::Rpc;

@@ -107,7 +107,11 @@ mod tests {
         assert_eq!(gid(none.gid("g")), is("g"));
         assert_eq!((gid(all.gid("g")), gid(all.known_gid("b/g"))), (is("g"), is("b/g")));
         for text in ["tenant-a/g", "b/g", "/g"] {
-            assert_eq!((gid(inside.gid(text)), gid(inside.known_gid(text))), (None, None), "{text}");
+            assert_eq!(
+                (gid(inside.gid(text)), gid(inside.known_gid(text))),
+                (None, None),
+                "{text}"
+            );
             assert_eq!((gid(none.gid(text)), gid(none.known_gid(text))), (None, None), "{text}");
             assert!(inside.participant(text).is_err() && all.participant(text).is_err(), "{text}");
             assert!(inside.known_participant(text).is_err() && inside.lock(text).is_err());

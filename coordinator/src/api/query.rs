@@ -7,8 +7,8 @@ use unanimo_proto::v1::{self, get_transaction_request};
 
 use super::access::Access;
 use super::convert::{self, Content};
-use super::namespace::Names;
 use super::error::{denied, from_engine, invalid, no_history, other_cluster, other_database};
+use super::namespace::Names;
 use super::{Api, history, page, parse};
 use crate::engine::{Answer, Until, View};
 use crate::store::{Filter, Key};
@@ -37,7 +37,9 @@ impl Api {
             Content { outputs: request.include_outputs, payloads: request.include_payloads };
         let key = match request.key {
             Some(get_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
-            Some(get_transaction_request::Key::Gid(text)) => Key::Gid(parse::known_gid(&text, access.names())?),
+            Some(get_transaction_request::Key::Gid(text)) => {
+                Key::Gid(parse::known_gid(&text, access.names())?)
+            }
             None => return Err(no_key()),
         };
         self.check_own(&access, &key, by).await?;
@@ -202,10 +204,7 @@ pub(super) fn durable_view(answer: Answer) -> Result<Box<View>, Status> {
     }
 }
 
-fn filter(
-    request: &v1::ListTransactionsRequest,
-    names: Names<'_>,
-) -> Result<Filter, Status> {
+fn filter(request: &v1::ListTransactionsRequest, names: Names<'_>) -> Result<Filter, Status> {
     let count = request.states.len();
     if count > STATES_MAX {
         let rule = format!("must have at most {STATES_MAX} states, has {count}");

@@ -52,7 +52,9 @@ impl Api {
             request.into_inner();
         let key = match key {
             Some(watch_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
-            Some(watch_transaction_request::Key::Gid(text)) => Key::Gid(parse::known_gid(&text, access.names())?),
+            Some(watch_transaction_request::Key::Gid(text)) => {
+                Key::Gid(parse::known_gid(&text, access.names())?)
+            }
             None => return Err(no_key()),
         };
         self.check_own(&access, &key, by).await?;

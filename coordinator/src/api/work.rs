@@ -154,7 +154,8 @@ impl Api {
     ) -> Result<v1::ExecuteBranchResponse, Status> {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
         let v1::ExecuteBranchRequest { tx_id, branch, .. } = request.into_inner();
-        let (tx_id, read) = (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading(&access))?);
+        let (tx_id, read) =
+            (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading(&access))?);
         self.check_own(&access, &Key::Tx(tx_id), by).await?;
         let id = read.branch.branch_id.clone();
         match self.enlist_branch(tx_id, read, Enlistment::Coordinator, by).await? {
@@ -176,7 +177,8 @@ impl Api {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
         let v1::EnlistBranchRequest { tx_id, branch, database_id, .. } = request.into_inner();
         parse::text("database_id", &database_id, INSTANCE_BYTES_MAX, true)?;
-        let (tx_id, read) = (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading(&access))?);
+        let (tx_id, read) =
+            (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading(&access))?);
         if read.child.is_some() {
             let rule = "must be absent: the initiator cannot call a child, ExecuteBranch can";
             return Err(invalid(Violation::new("branch.child", rule)));
@@ -260,7 +262,9 @@ impl Api {
         let until = parse::wait_for(request.wait_for)?;
         let key = match request.key {
             Some(rollback_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
-            Some(rollback_transaction_request::Key::Gid(text)) => Key::Gid(parse::gid(&text, access.names())?),
+            Some(rollback_transaction_request::Key::Gid(text)) => {
+                Key::Gid(parse::gid(&text, access.names())?)
+            }
             None => return Err(no_key()),
         };
         let act = match &key {

@@ -280,8 +280,8 @@ async fn send_one_of(pages: &Pages, (tx_id, name): OfOne, request: Request) -> P
     }
     let back = format!("/tx/{}", encoded(&tx_id));
     let named = looking.ask::<Found>(&format!("/v1/tx/{}", encoded(&tx_id))).await?.transaction;
-    let run = Run::new(sent.form, words::title(act, named.name()), back, 1)
-        .within(looking.namespace());
+    let run =
+        Run::new(sent.form, words::title(act, named.name()), back, 1).within(looking.namespace());
     let order = Order::of(act, looking, &sent);
     let work = |run: Arc<Run>| async move { order.one(&run, &named.tx_id, named.name()).await };
     Ok(pages.begin(run, work).await)

@@ -96,7 +96,8 @@ mod tests {
         let all = ByNamespace::<u32>::default();
         let get = |namespace: Option<&str>, made| {
             let shared = all.of(namespace.map(str::to_owned));
-            block_on(shared.get(Instant::now, ready(Ok::<_, ()>(made)))).map(|made| made.map(|n| *n))
+            block_on(shared.get(Instant::now, ready(Ok::<_, ()>(made))))
+                .map(|made| made.map(|n| *n))
         };
         assert_eq!(get(None, 7), Ok(Some(7)));
         assert_eq!(get(Some("a"), 1), Ok(Some(1)));

@@ -2,10 +2,9 @@
 
 use tokio::sync::{oneshot, watch};
 use unanimo_core::{
-    Namespace,
     BranchNumber, BranchRequest, Call, Definition, Digests, Enlistment, Gid, Input, LockAnswer,
-    LockRequest, ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId,
-    Version,
+    LockRequest, Namespace, ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer,
+    Record, TxId, Version,
 };
 
 use super::admission::Permit;

@@ -226,7 +226,8 @@ impl Caller {
         let (began, endpoints) = (Instant::now(), self.directory.count_endpoints(&entry));
         loop {
             let Some(taken) = self.directory.take(&entry, kind, &avoid).await else {
-                let verdict = Verdict::Connect(format!("participant {} has no endpoint", name.local()));
+                let verdict =
+                    Verdict::Connect(format!("participant {} has no endpoint", name.local()));
                 attempt.failed(&verdict);
                 return failed(self.noted(name, verdict));
             };

@@ -91,7 +91,12 @@ impl Api {
 
     /// Tells whether a call is an operator's act, and not an initiator's own. Without identities nobody can tell. What
     /// nobody has begun yet another initiator may begin before the call is carried out.
-    pub(in crate::api) async fn is_operators(&self, access: &Access, key: &Key, by: Instant) -> bool {
+    pub(in crate::api) async fn is_operators(
+        &self,
+        access: &Access,
+        key: &Key,
+        by: Instant,
+    ) -> bool {
         let Caller::Known(_) = &access.caller else { return false };
         if !access.caller.has_any(&[Role::Operator]) {
             return false;
@@ -140,7 +145,11 @@ impl Api {
 
     /// Confines a list to what the caller may see, and tells whether it is one of its branches: with its own name as
     /// the filter. Otherwise it is one of what it began.
-    pub(in crate::api) fn check_list(&self, access: &Access, filter: &mut Filter) -> Result<bool, Status> {
+    pub(in crate::api) fn check_list(
+        &self,
+        access: &Access,
+        filter: &mut Filter,
+    ) -> Result<bool, Status> {
         let of_own = filter.participant.as_ref().is_some_and(|name| access.is(name));
         filter.confined = !access.sees_whole();
         if access.all || of_own {
@@ -174,7 +183,9 @@ impl Api {
         let Some(namespace) = access.namespace() else { return Ok(()) };
         self.note_denied(access, "it is of a namespace", None);
         let (name, rpc) = (access.name(), access.rpc_name());
-        Err(denied(format!("{name} may not call {rpc}: it is of the namespace {namespace}, and this is about all")))
+        Err(denied(format!(
+            "{name} may not call {rpc}: it is of the namespace {namespace}, and this is about all"
+        )))
     }
 }
 

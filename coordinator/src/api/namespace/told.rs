@@ -102,11 +102,8 @@ mod tests {
             ..Default::default()
         };
         let coordinator = v1::Branch { participant: "unanimo".to_owned(), ..Default::default() };
-        let lock = v1::HeldLock {
-            name: inside("stock"),
-            holder_gid: inside("h"),
-            ..Default::default()
-        };
+        let lock =
+            v1::HeldLock { name: inside("stock"), holder_gid: inside("h"), ..Default::default() };
         let mut told = v1::GetTransactionResponse {
             transaction: Some(v1::Transaction {
                 gid: inside("g"),
