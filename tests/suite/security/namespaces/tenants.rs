@@ -26,16 +26,11 @@ impl World {
     async fn start(url: String) -> Self {
         let (tenants, p) = (Tenants::new(), [Scripted::default(), Scripted::default()]);
         let endpoints = [p[0].serve().await, p[1].serve().await];
-        let process = Process::start(&url, &arguments(&tenants)).await;
+        let process = Process::start(&url, &arguments(&tenants, &endpoints)).await;
         let world = Self { tenants, url, process, p, endpoints };
-        world.register().await;
+        // Once: it is found again after a kill.
+        register(world.tenants.link(&world.channel(), 0), &world.endpoints[0]).await;
         world
-    }
-
-    async fn register(&self) {
-        for (column, endpoint) in self.endpoints.iter().enumerate() {
-            register(self.tenants.link(&self.channel(), column), endpoint).await;
-        }
     }
 
     fn channel(&self) -> Channel {
@@ -44,8 +39,7 @@ impl World {
 
     async fn kill_and_restart(&mut self) {
         self.process.kill();
-        self.process = Process::start(&self.url, &arguments(&self.tenants)).await;
-        self.register().await;
+        self.process = Process::start(&self.url, &arguments(&self.tenants, &self.endpoints)).await;
     }
 
     async fn get(&self, column: usize, gid: &str) -> Option<v1::Transaction> {
@@ -66,9 +60,13 @@ impl World {
     }
 }
 
-fn arguments(tenants: &Tenants) -> Vec<String> {
-    let file = tenants.path.to_str().unwrap().to_owned();
-    ["--identities", &file, "--phase-two-backoff", "50ms"].map(str::to_owned).to_vec()
+/// The participant of the first tenant registers, and that of the second one is configured.
+fn arguments(tenants: &Tenants, endpoints: &[String; 2]) -> Vec<String> {
+    let file = tenants.path.to_str().unwrap();
+    let participant = format!("tenant-b/p={}", endpoints[1]);
+    let pause = ["--phase-two-backoff", "50ms", "--keep-alive-interval", "5m"];
+    let all = [["--identities", file], ["--participant", &participant]].concat();
+    all.into_iter().chain(pause).map(str::to_owned).collect()
 }
 
 /// A transaction that holds the lock `stock`.
@@ -126,7 +124,10 @@ async fn tenants_do_not_meet(url: String) {
         let (own, other) = (&world.p[column], &ids[1 - column]);
         assert!(own.calls(tx_id, "a").contains(&"commit") && own.calls(other, "a").is_empty());
         let seen = own.seen();
-        assert!(seen.iter().all(|seen| seen.participant == "p" && !seen.gid.contains('/')), "{seen:?}");
+        assert!(
+            seen.iter().all(|seen| seen.participant == "p" && !seen.gid.contains('/')),
+            "{seen:?}"
+        );
     }
 
     // The same over HTTP, with a participant that was registered over gRPC.
