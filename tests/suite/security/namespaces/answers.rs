@@ -1,4 +1,4 @@
-//! What callers of namespaces, and those of none, are told.
+//! Answers to callers of namespaces, and to those of none.
 
 use std::time::Duration;
 
