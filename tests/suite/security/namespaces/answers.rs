@@ -314,12 +314,30 @@ async fn events_are_of_the_callers_namespace() {
     // The first identity comes into the second namespace: what it began stays behind, and its stream tells nothing of it.
     let first = get(link(0), "same").await.unwrap().tx_id;
     let text = std::fs::read_to_string(&tenants.path).unwrap();
+    let root = "name = \"root\"\n";
+    let text = text.replace(root, &format!("{root}namespace = \"tenant-b\"\n"));
     std::fs::write(&tenants.path, text.replace("tenant-a", "tenant-b")).unwrap();
     let moved = async || get(link(0), "same").await.ok().filter(|tx| tx.tx_id != first);
     until("the file to be read", moved).await;
     let mine = list(link(0), v1::ListTransactionsRequest::default()).await;
     assert_eq!(gids(&mine), ["same"], "it sees the second namespace alone");
-    client(link(1)).submit_transaction(tcc("later", &["ok"])).await.unwrap();
+    for (column, gid) in [(2, "unseen"), (1, "later")] {
+        client(link(column)).submit_transaction(to_its_end(gid)).await.unwrap();
+    }
+    let next = async {
+        loop {
+            let next = streams[3].message().await.unwrap().unwrap();
+            if let Some(event) = next.event {
+                return event.gid;
+            }
+        }
+    };
+    let next = tokio::time::timeout(Duration::from_secs(60), next).await;
+    assert_eq!(
+        next.expect("it is silent"),
+        "later",
+        "a viewer of all has become one of a namespace"
+    );
     let next = async {
         loop {
             let next = streams[0].message().await.unwrap().unwrap();
