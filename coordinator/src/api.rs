@@ -18,6 +18,7 @@ mod feed;
 mod history;
 pub mod http;
 mod info;
+mod namespace;
 mod operator;
 mod page;
 mod parse;
@@ -63,6 +64,7 @@ use unanimo_proto::v1::coordinator_service_server::CoordinatorServiceServer;
 use unanimo_proto::v1::operator_service_server::OperatorServiceServer;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryServiceServer;
 
+use self::access::Access;
 use self::connections::Connections;
 use self::deadline::{Deadline, Late};
 pub(crate) use self::feed::event_json;
@@ -143,9 +145,10 @@ impl Api {
         result
     }
 
-    /// Returns the circumstances under which a request is read.
-    fn reading(&self) -> Reading<'_> {
-        Reading { now: self.engine.now(), limits: &self.engine.policy().limits, depth: 0 }
+    /// Returns the circumstances under which a request of this caller is read.
+    fn reading<'a>(&'a self, access: &'a Access) -> Reading<'a> {
+        let limits = &self.engine.policy().limits;
+        Reading { now: self.engine.now(), limits, depth: 0, names: access.names() }
     }
 
     /// Returns when a call has to be answered.

@@ -38,7 +38,7 @@ use self::filter::Filter;
 use self::pulse::Statistics;
 pub use self::recorded::Recorded;
 use self::response::{assets, made, nothing, problem};
-use self::shared::Shared;
+use self::shared::ByNamespace;
 use crate::api::http::{Act, Asker, Http, Slot, encoded};
 
 /// Addresses and names of the pages.
@@ -60,8 +60,8 @@ pub(crate) type PeerOf = fn(&Request) -> Option<Peer>;
 struct Pages {
     api: Slot,
     peer_of: PeerOf,
-    /// Numbers of all transactions, which are the same for all who may see them.
-    counts: Arc<Shared<Counts>>,
+    /// Numbers of all transactions, which are the same for all of a namespace who may see them.
+    counts: Arc<ByNamespace<Counts>>,
     acts: Arc<Acts>,
 }
 
@@ -192,6 +192,11 @@ impl Looking {
         self.api()?.actor(act, &self.asker, is_form)
     }
 
+    /// Returns the namespace of whoever looks, if it is of one.
+    fn namespace(&self) -> Option<String> {
+        self.api().map_or_else(|_| Some(String::new()), |api| api.namespace(&self.asker))
+    }
+
     /// Tells whether whoever looks may see the numbers of the process.
     fn may_see_statistics(&self) -> bool {
         self.api().is_ok_and(|api| api.may_see_statistics(&self.asker))
@@ -261,7 +266,7 @@ async fn counts(pages: &Pages, looking: &Looking) -> Result<Option<Arc<Counts>>,
         list.counts.counted_at = words::ago(0);
         Ok(list.counts)
     };
-    pages.counts.get(Instant::now, count).await
+    pages.counts.of(looking.namespace()).get(Instant::now, count).await
 }
 
 async fn attention(State(pages): State<Pages>, request: Request) -> Response {

@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use unanimo_core::ParticipantName;
+use unanimo_core::ids::NAMESPACE_END;
+use unanimo_core::{Namespace, ParticipantName};
 pub use unanimo_tls::Token;
 use unanimo_tls::{Reload, TokenHashes};
 
@@ -69,14 +70,25 @@ impl Role {
 /// One who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// Its name: in log lines, and with the transactions that it begins.
+    /// Its name: in log lines. No other one has it, whatever its namespace.
     pub(crate) name: String,
+    /// The namespace outside of which there is nothing for it.
+    pub(crate) namespace: Option<Namespace>,
     roles: Vec<Role>,
-    /// Names of participants that it speaks for.
+    /// Full names of participants that it speaks for.
     participants: Vec<ParticipantName>,
 }
 
 impl Identity {
+    /// Returns its name with its namespace. It is stored with what it begins, so that one that comes into another namespace
+    /// has left its transactions behind.
+    pub(crate) fn full_name(&self) -> String {
+        match &self.namespace {
+            None => self.name.clone(),
+            Some(namespace) => format!("{namespace}{NAMESPACE_END}{}", self.name),
+        }
+    }
+
     fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }

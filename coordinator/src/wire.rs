@@ -68,7 +68,7 @@ pub(crate) fn time_in_words(at: Timestamp) -> String {
     time.map_or_else(|| format!("{} ms after 1970", at.0), |time| format!("{time:.0}"))
 }
 
-/// Makes the context that identifies a branch to its participant.
+/// Makes the context that identifies a branch to its participant, which knows nothing of namespaces.
 pub(crate) fn context(
     identity: &Identity,
     spec: &BranchSpec,
@@ -77,11 +77,11 @@ pub(crate) fn context(
 ) -> v1::BranchContext {
     v1::BranchContext {
         tx_id: identity.tx_id.to_string(),
-        gid: identity.gid.to_string(),
+        gid: identity.gid.local().to_owned(),
         branch_id: spec.branch_id.to_string(),
         branch_number: number.get().into(),
         cluster_id: cluster_id.to_owned(),
-        participant: spec.participant.to_string(),
+        participant: spec.participant.local().to_owned(),
         mode: mode_to_wire(spec.mode).into(),
         database_id: String::new(),
     }

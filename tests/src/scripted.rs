@@ -35,6 +35,10 @@ pub struct Seen {
     pub tx_id: String,
     /// Id of the branch.
     pub branch_id: String,
+    /// Gid of the transaction.
+    pub gid: String,
+    /// Name of the participant, as the call has it.
+    pub participant: String,
     /// Payload of the branch.
     pub payload: Bytes,
     /// Output that came with the call.
@@ -192,6 +196,8 @@ impl Scripted {
             operation,
             tx_id: context.tx_id.clone(),
             branch_id: context.branch_id.clone(),
+            gid: context.gid.clone(),
+            participant: context.participant.clone(),
             payload: bytes_of(payload),
             output: bytes_of(output),
             media_types: [media_type(payload), media_type(output)],

@@ -26,6 +26,7 @@ mod greedy;
 mod handshakes;
 mod hostile;
 pub(crate) mod issued;
+mod namespaces;
 mod over_http;
 mod own;
 mod quotas;

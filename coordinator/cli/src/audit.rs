@@ -68,6 +68,12 @@ pub(super) enum Error {
         /// The system's error.
         source: std::io::Error,
     },
+    /// The caller's identity is told a part of it.
+    #[error(
+        "the coordinator tells an identity of a namespace the entries of that alone (unanimo audit list), and not the whole \
+         chain: export and verify the audit as one without a namespace"
+    )]
+    PartOnly,
     /// Entries were purged while the audit was read.
     #[error("entries were purged while the audit was read: run the command again")]
     Purged,

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use unanimo_coordinator::identity::{self, Role, Token};
 use unanimo_coordinator::participants::tokens;
-use unanimo_core::ParticipantName;
+use unanimo_core::{Namespace, ParticipantName, ids};
 
 use crate::error::Error;
 use crate::output;
@@ -42,6 +42,9 @@ struct NewArgs {
     /// Participant that its owner speaks for; may be given again
     #[arg(long = "participant", value_name = "NAME", value_parser = ParticipantName::new)]
     participants: Vec<ParticipantName>,
+    /// Namespace of its owner: for it there is nothing outside, and its names are in it
+    #[arg(long, value_name = "NAMESPACE", value_parser = Namespace::new)]
+    namespace: Option<Namespace>,
     /// File of identities to which the entry is appended
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -54,12 +57,16 @@ struct NewArgs {
 /// knows the coordinator. To replace a token give the participant the new hash beside the old one first.
 #[derive(Debug, clap::Args)]
 struct CoordinatorArgs {
-    /// Participant that the token is for. Each has its own
-    #[arg(long, value_name = "NAME", value_parser = ParticipantName::new)]
+    /// Participant that the token is for: NAME, or NAMESPACE/NAME. Each has its own
+    #[arg(long, value_name = "NAME", value_parser = full_name)]
     participant: ParticipantName,
     /// File of tokens to which it is appended
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+}
+
+fn full_name(text: &str) -> Result<ParticipantName, ids::Error> {
+    ParticipantName::try_from(text.to_owned())
 }
 
 fn role(text: &str) -> Result<Role, String> {
@@ -135,7 +142,7 @@ fn coordinator(args: CoordinatorArgs) -> Result<ExitCode, Error> {
 }
 
 fn new(args: NewArgs) -> Result<ExitCode, Error> {
-    let NewArgs { name, roles, participants, file } = args;
+    let NewArgs { name, roles, participants, namespace, file } = args;
     if roles.contains(&Role::Participant) == participants.is_empty() {
         let rule = "use --role participant and --participant NAME alone: give both";
         return Err(Error::Identities(rule.to_owned()));
@@ -146,6 +153,9 @@ fn new(args: NewArgs) -> Result<ExitCode, Error> {
     };
     let roles = list(roles.iter().map(|role| role.name().to_owned()).collect());
     let mut entry = format!("\n[[identity]]\nname = \"{name}\"\nroles = [{roles}]\n");
+    if let Some(namespace) = namespace {
+        entry.push_str(&format!("namespace = \"{namespace}\"\n"));
+    }
     if !participants.is_empty() {
         let names = list(participants.iter().map(ToString::to_string).collect());
         entry.push_str(&format!("participants = [{names}]\n"));

@@ -13,6 +13,13 @@ pub const ID_BYTES_MAX: usize = 128;
 /// name of a prepared transaction stays below PostgreSQL's 200 bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 
+/// Most bytes of a namespace.
+pub const NAMESPACE_BYTES_MAX: usize = 32;
+
+/// Character between a namespace and a name in it. It is in the alphabet of no identifier, so nobody can write a name that
+/// is taken for one of a namespace.
+pub const NAMESPACE_END: char = '/';
+
 /// A text that is not an identifier, and the rule that it breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -62,6 +69,17 @@ pub fn check_alphabet(text: &str, max: usize) -> Result<(), Error> {
     }
 }
 
+/// Checks the beginning of a full gid, which may be a namespace and `/` alone.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_prefix(text: &str) -> Result<(), Error> {
+    match parted(text) {
+        (Some(namespace), "") => Namespace::new(namespace).map(drop),
+        _ => Gid::full(text).map(drop),
+    }
+}
+
 fn check(text: &str, max: usize) -> Result<(), Error> {
     check_alphabet(text, max)?;
     match text.chars().next() {
@@ -72,6 +90,77 @@ fn check(text: &str, max: usize) -> Result<(), Error> {
 
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
+        text_id!(@common $(#[$doc])* $name, $max);
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+            fn try_from(text: String) -> Result<Self, Error> {
+                Self::new(&text)
+            }
+        }
+    };
+    // One that may be in a namespace.
+    (in a namespace: $(#[$doc:meta])* $name:ident, $max:expr) => {
+        text_id!(@common $(#[$doc])* $name, $max);
+
+        impl $name {
+            /// Takes the full name of something that is there: `NAMESPACE/NAME`, or NAME alone for what is in no
+            /// namespace.
+            ///
+            /// # Errors
+            /// A part breaks the rule for its length or alphabet.
+            pub fn full(text: &str) -> Result<Self, Error> {
+                let (namespace, local) = parted(text);
+                if let Some(namespace) = namespace {
+                    Namespace::new(namespace)?;
+                }
+                check_alphabet(local, $max)?;
+                Ok(Self(text.into()))
+            }
+
+            /// Returns the same name in a namespace, or in none.
+            #[must_use]
+            pub fn within(&self, namespace: Option<&Namespace>) -> Self {
+                match namespace {
+                    None => Self(self.local().into()),
+                    Some(namespace) => {
+                        Self(format!("{namespace}{NAMESPACE_END}{}", self.local()).into())
+                    }
+                }
+            }
+
+            /// Returns its namespace, if it is in one.
+            #[must_use]
+            pub fn namespace(&self) -> Option<Namespace> {
+                parted(&self.0).0.map(|namespace| Namespace(namespace.into()))
+            }
+
+            /// Returns the name as those know it who are in its namespace.
+            #[must_use]
+            pub fn local(&self) -> &str {
+                parted(&self.0).1
+            }
+
+            /// Tells whether the other name is in the same namespace, or both are in none.
+            #[must_use]
+            pub fn is_beside(&self, other: &Gid) -> bool {
+                parted(&self.0).0 == parted(&other.0).0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+            fn try_from(text: String) -> Result<Self, Error> {
+                let (namespace, local) = parted(&text);
+                if let Some(namespace) = namespace {
+                    Namespace::new(namespace)?;
+                }
+                check(local, $max)?;
+                Ok(Self(text.into()))
+            }
+        }
+    };
+    (@common $(#[$doc:meta])* $name:ident, $max:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -104,13 +193,6 @@ macro_rules! text_id {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = Error;
-            fn try_from(text: String) -> Result<Self, Error> {
-                Self::new(&text)
-            }
-        }
-
         impl From<$name> for String {
             fn from(id: $name) -> String {
                 id.as_str().to_owned()
@@ -131,7 +213,21 @@ macro_rules! text_id {
     };
 }
 
+/// Parts the full name of something into its namespace and the name in it.
+fn parted(text: &str) -> (Option<&str>, &str) {
+    match text.split_once(NAMESPACE_END) {
+        Some((namespace, local)) => (Some(namespace), local),
+        None => (None, text),
+    }
+}
+
 text_id!(
+    /// Name of a namespace: it keeps the names of a tenant apart from those of others.
+    Namespace,
+    NAMESPACE_BYTES_MAX
+);
+text_id!(
+    in a namespace:
     /// The client's own name for a transaction: its idempotency key.
     Gid,
     ID_BYTES_MAX
@@ -142,6 +238,7 @@ text_id!(
     ID_BYTES_MAX
 );
 text_id!(
+    in a namespace:
     /// A participant's name. Never an address.
     ParticipantName,
     NAME_BYTES_MAX
@@ -159,6 +256,7 @@ text_id!(
 );
 
 text_id!(
+    in a namespace:
     /// Name of a lock.
     LockName,
     ID_BYTES_MAX
@@ -283,26 +381,4 @@ impl Version {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_identifier_begins_with_a_letter_a_digit_or_an_underscore() {
-        for text in ["a", "Z-", "9.x", "_:"] {
-            assert!(Gid::new(text).is_ok() && ActionName::new(text).is_ok(), "{text}");
-        }
-        for text in ["-a", ".a", ":a"] {
-            let error = BranchId::new(text).expect_err(text);
-            assert_eq!(error, Error::Start(text.as_bytes()[0].into()));
-            let rule =
-                format!("must begin with a letter, a digit or _, begins with {:?}", &text[..1]);
-            assert_eq!(error.to_string().replace('\'', "\""), rule);
-            // A stored one is read all the same.
-            assert_eq!(BranchId::known(text).expect("of the alphabet").as_str(), text);
-        }
-        for text in ["", "a b", "ä"] {
-            assert_eq!(Gid::known(text), Gid::new(text), "{text:?}");
-            assert!(Gid::known(text).is_err(), "{text:?}");
-        }
-    }
-}
+mod tests;

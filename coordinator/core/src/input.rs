@@ -112,7 +112,8 @@ pub struct Obstacle {
 
 impl std::fmt::Display for Obstacle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { lock, holder, waits } = self;
+        // Both are in the namespace of the one who waits, and its people read this.
+        let (lock, holder, waits) = (self.lock.local(), self.holder.local(), self.waits);
         match waits {
             false => write!(f, "lock {lock} is held by transaction {holder}"),
             true => write!(

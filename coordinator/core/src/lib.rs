@@ -90,7 +90,7 @@ pub use digest::{DIGEST_VERSION, Digest, Digests};
 pub use effects::{Call, Effects, Event, EventKind, LockRequest, Sleeper, State, Transition};
 pub use ids::{
     ActionName, BranchId, BranchNumber, FeatureName, Gid, Incarnation, InputName, LockName,
-    ParticipantName, TxId, Version,
+    Namespace, ParticipantName, TxId, Version,
 };
 pub use input::{Input, LockAnswer, Obstacle, PhaseTwoAnswer, PrepareAnswer, Rejection};
 pub use payload::{MEDIA_TYPE_BYTES_MAX, Payload};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::definition;
 use unanimo_core::{
     BranchId, Compensation, Definition, Drive, Enlistment, InputName, Limits, Lock, LockMode,
-    LockName, Mode, Parent, Policy, Rejection, RetryPolicy, Start, StepInput, Timestamp,
+    LockName, Mode, Namespace, Parent, Policy, Rejection, RetryPolicy, Start, StepInput, Timestamp,
     Transaction, TxId, Violation,
 };
 
@@ -328,6 +328,49 @@ fn an_enlisted_step_obeys_the_same_rules() {
 }
 
 /// Names are told with their transaction: there is a bound on all of them together.
+/// A second wall behind the edge that puts names into namespaces.
+#[test]
+fn all_names_of_a_transaction_are_in_one_namespace() {
+    let tenant = Namespace::new("tenant-a").unwrap();
+    let inside = |saga: &mut Definition| {
+        saga.gid = saga.gid.within(Some(&tenant));
+        for branch in &mut saga.branches {
+            branch.participant = branch.participant.within(Some(&tenant));
+        }
+    };
+    assert_eq!(found(inside), [""; 0]);
+    let rule = "must be in the namespace of the transaction";
+    let strangers = found(|saga| {
+        inside(saga);
+        saga.branches[1].participant = saga.branches[1].participant.within(None);
+        saga.branches[2].step.locks = vec![lock("stock")];
+        saga.locks = vec![lock("account:1")];
+    });
+    let fields = ["branches[1].participant", "branches[2].locks[0].name", "locks[0].name"];
+    assert_eq!(strangers, fields.map(|field| format!("{field} {rule}")));
+    let other = Namespace::new("tenant-b").unwrap();
+    let of_another = found(|saga| {
+        inside(saga);
+        saga.branches[0].participant = saga.branches[0].participant.within(Some(&other));
+    });
+    assert_eq!(of_another, [format!("branches[0].participant {rule}")]);
+
+    let (policy, now) = (Policy::default(), Timestamp(1));
+    let mut begun = definition(Mode::Tcc, Drive::Interactive, &[]);
+    begun.gid = begun.gid.within(Some(&tenant));
+    let (mut tx, _) = Transaction::begin(TxId(uuid::Uuid::nil()), begun, now, &policy);
+    let branch = common::request("a");
+    let own = unanimo_core::BranchRequest {
+        participant: branch.participant.within(Some(&tenant)),
+        ..branch.clone()
+    };
+    let enlistment = Enlistment::Coordinator;
+    let refused = tx.apply(unanimo_core::Input::Enlist { branch, enlistment }, now, &policy);
+    let violation = Violation::new("branch.participant", rule);
+    assert_eq!(refused.unwrap_err(), Rejection::Invalid(violation));
+    tx.apply(unanimo_core::Input::Enlist { branch: own, enlistment }, now, &policy).unwrap();
+}
+
 #[test]
 fn names_of_a_transaction_have_a_bound_together() {
     let rule =

@@ -1,5 +1,8 @@
 //! Access: who calls, whether it may make this call, and whether what it asks for is its own.
 
+mod own;
+mod standing;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -7,18 +10,16 @@ use tokio::time::Instant;
 use tonic::codegen::http::{Extensions, HeaderMap};
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
-use unanimo_core::{ParticipantName, Timestamp};
+use unanimo_core::{Namespace, ParticipantName, Timestamp};
 use unanimo_tls::Peer;
 
+pub(super) use self::standing::{Sight, Standing};
 use super::Api;
-use super::error::{
-    Reason, denied, from_engine, gid_of_another, issuer_unavailable, one_too_many, unauthenticated,
-};
+use super::error::{Reason, denied, issuer_unavailable, one_too_many, unauthenticated};
+use super::namespace::Names;
 use super::rpc::Rpc;
-use crate::engine::{self, Answer, View};
-use crate::env::Env;
+use crate::engine::View;
 use crate::identity::{Caller, Known, Place, Role, Unknown, network_of};
-use crate::store::{Filter, Key};
 
 /// Roles that see every transaction.
 const OF_ALL: [Role; 2] = [Role::Operator, Role::Viewer];
@@ -32,35 +33,6 @@ pub(super) struct Access {
     rpc: Rpc,
     /// Address from which the call came.
     from: Option<SocketAddr>,
-}
-
-/// Caller of a stream: whether it may still read is looked at again, for a token that was revoked or has expired and a role
-/// that was taken away end it.
-pub(super) struct Standing {
-    known: Known,
-    env: Arc<dyn Env>,
-    rpc: Rpc,
-    header: Option<Vec<u8>>,
-    names: Option<Vec<String>>,
-}
-
-impl Standing {
-    /// Returns the initiator of the transactions that may be seen, or nothing if all may.
-    ///
-    /// # Errors
-    /// The same as those of a call that begins now.
-    pub(super) fn look(&self) -> Result<Option<String>, Status> {
-        let found =
-            find(&self.known, self.env.now(), self.header.as_deref(), self.names.as_deref());
-        let caller = found.map_err(refused)?;
-        if !caller.has_any(self.rpc.roles()) {
-            self.known.denials.note(caller.name(), self.rpc.name(), "its role was taken away");
-            let words = format!("{} may not read on: it has no role for it", caller.name());
-            return Err(denied(words));
-        }
-        let all = sees_all(&caller, self.rpc);
-        Ok((!all).then(|| caller.name().to_owned()))
-    }
 }
 
 /// Finds out who calls.
@@ -129,6 +101,15 @@ impl Api {
         }
     }
 
+    /// Returns the namespace of whoever calls. Nothing is there for one who is not known.
+    pub(super) fn namespace_of(
+        &self,
+        headers: &HeaderMap,
+        of: &Extensions,
+    ) -> Result<Option<Namespace>, Unknown> {
+        Ok(self.caller(headers, of)?.namespace().cloned())
+    }
+
     /// Tells whether a call would be admitted, and notes nothing of it.
     pub(super) fn would_admit(&self, rpc: Rpc, headers: &HeaderMap, of: &Extensions) -> bool {
         self.caller(headers, of).is_ok_and(|caller| caller.has_any(rpc.roles()))
@@ -164,125 +145,6 @@ impl Api {
                 Caller::Anybody => one_too_many(Reason::AddressLimited, &name, too_many),
             }
         })
-    }
-
-    /// Answers as if there were no such transaction, if it is another one's.
-    pub(super) async fn check_own(
-        &self,
-        access: &Access,
-        key: &Key,
-        by: Instant,
-    ) -> Result<(), Status> {
-        if access.all {
-            return Ok(());
-        }
-        match self.engine.look(key.clone(), by).await.map_err(from_engine)? {
-            Answer::View(view) if access.sees(&view) => Ok(()),
-            Answer::View(_) => {
-                self.note_denied(access, "of another one", Some(key));
-                Err(from_engine(match key {
-                    Key::Tx(_) => engine::Error::NeverSeen,
-                    Key::Gid(_) => engine::Error::UnknownGid,
-                }))
-            }
-            Answer::NotYet(_) => Err(from_engine(engine::Error::StoreSilent)),
-        }
-    }
-
-    /// The same for a gid that may be new.
-    pub(super) async fn check_own_or_new(
-        &self,
-        access: &Access,
-        key: &Key,
-        by: Instant,
-    ) -> Result<(), Status> {
-        if access.all {
-            return Ok(());
-        }
-        match self.engine.look(key.clone(), by).await {
-            Err(engine::Error::UnknownGid) => Ok(()),
-            _ => self.check_own(access, key, by).await,
-        }
-    }
-
-    /// Tells whether a call is an operator's act, and not an initiator's own. Without identities nobody can tell. What
-    /// nobody has begun yet another initiator may begin before the call is carried out.
-    pub(super) async fn is_operators(&self, access: &Access, key: &Key, by: Instant) -> bool {
-        let Caller::Known(_) = &access.caller else { return false };
-        if !access.caller.has_any(&[Role::Operator]) {
-            return false;
-        }
-        if !access.caller.has_any(&[Role::Initiator]) {
-            return true;
-        }
-        match self.engine.look(key.clone(), by).await {
-            Ok(Answer::View(view)) => !access.caller.began(initiator(&view)),
-            _ => true,
-        }
-    }
-
-    /// Refuses the answer to Submit or Begin if the gid is of a transaction that another one has begun, and tells
-    /// nothing of that.
-    pub(super) async fn began(
-        &self,
-        access: &Access,
-        answer: Result<Answer, engine::Error>,
-        by: Instant,
-    ) -> Result<Answer, Status> {
-        if access.caller == Caller::Anybody {
-            return answer.map_err(from_engine);
-        }
-        let began = |view: &View| access.caller.began(initiator(view));
-        match answer {
-            Ok(Answer::View(view)) if began(&view) => return Ok(Answer::View(view)),
-            Ok(Answer::View(_)) => {}
-            // Nobody knows yet whose it is.
-            Ok(Answer::NotYet(_)) => return Ok(Answer::NotYet(None)),
-            Err(engine::Error::GidReused { tx_id, outcome }) => {
-                let known = self.engine.look(Key::Tx(tx_id), by).await;
-                match known.map_err(from_engine)? {
-                    Answer::View(view) if began(&view) => {
-                        return Err(from_engine(engine::Error::GidReused { tx_id, outcome }));
-                    }
-                    Answer::View(_) => {}
-                    Answer::NotYet(_) => return Err(from_engine(engine::Error::StoreSilent)),
-                }
-            }
-            Err(error) => return Err(from_engine(error)),
-        }
-        self.note_denied(access, "the gid is of another one", None);
-        Err(gid_of_another())
-    }
-
-    /// Confines a list to what the caller may see, and tells whether it is one of its branches: with its own name as
-    /// the filter. Otherwise it is one of what it began.
-    pub(super) fn check_list(&self, access: &Access, filter: &mut Filter) -> Result<bool, Status> {
-        let of_own = filter.participant.as_ref().is_some_and(|name| access.is(name));
-        filter.confined = !access.all;
-        if access.all || of_own {
-            return Ok(of_own);
-        }
-        let name = access.caller.name();
-        if !access.caller.has_any(&[Role::Initiator]) {
-            self.note_denied(access, "without its own name as the filter", None);
-            return Err(denied(format!("{name} may list by its own names as a participant alone")));
-        }
-        filter.initiator = Some(name.to_owned());
-        Ok(false)
-    }
-
-    /// Refuses a participant's call under a name that is not its own.
-    pub(super) fn check_speaks_for(
-        &self,
-        access: &Access,
-        participant: &ParticipantName,
-    ) -> Result<(), Status> {
-        if access.caller.is(participant) {
-            return Ok(());
-        }
-        self.note_denied(access, "in another one's name", None);
-        let name = access.caller.name();
-        Err(denied(format!("{name} may not speak for the participant {participant}")))
     }
 }
 
@@ -328,7 +190,40 @@ impl Access {
 
     /// Returns the name that is stored with what this call begins.
     pub(super) fn initiator(&self) -> String {
-        self.caller.name().to_owned()
+        self.caller.full_name()
+    }
+
+    /// Returns its namespace.
+    pub(super) fn namespace(&self) -> Option<&Namespace> {
+        self.caller.namespace()
+    }
+
+    /// Returns the names that it may write.
+    pub(super) fn names(&self) -> Names<'_> {
+        let is_of_all = OF_ALL.iter().any(|role| self.rpc.roles().contains(role));
+        match is_of_all && self.sees_whole() {
+            true => Names::full(),
+            false => Names::of(self.namespace()),
+        }
+    }
+
+    /// Returns what it sees of all transactions.
+    pub(super) fn sight(&self) -> Sight {
+        Sight::of(&self.caller, self.rpc)
+    }
+
+    /// Tells whether it sees every namespace, and all of it.
+    fn sees_whole(&self) -> bool {
+        self.all && self.namespace().is_none()
+    }
+
+    /// Tells whether there may be anything for it in this namespace, or in none.
+    pub(super) fn reaches(&self, namespace: Option<&Namespace>) -> bool {
+        self.sees_whole() || self.namespace() == namespace
+    }
+
+    fn has(&self, view: &View) -> bool {
+        self.reaches(view.tx.identity().gid.namespace().as_ref())
     }
 
     /// Tells whether it is for any transaction.
@@ -360,12 +255,13 @@ impl Access {
             let mut branches = view.tx.branches().iter();
             branches.any(|branch| self.caller.is(&branch.spec.participant))
         };
-        self.began(initiator(view)) || (self.rpc == Rpc::GetTransaction && has_branch())
+        self.has(view)
+            && (self.began(initiator(view)) || (self.rpc == Rpc::GetTransaction && has_branch()))
     }
 
     /// Tells whether all of this transaction may be seen.
     pub(super) fn sees_all(&self, view: &View) -> bool {
-        self.began(initiator(view))
+        self.has(view) && self.began(initiator(view))
     }
 }
 

@@ -1,20 +1,25 @@
 //! The audit: an operator's act is entered before it is carried out, and its outcome before it is answered; a call that
 //! is denied is entered behind its answer.
 
+use prost::Message;
 use prost_types::Timestamp;
 use tokio::time::Instant;
 use tonic::{Request, Status};
 use tonic_types::StatusExt;
-use unanimo_core::TxId;
+use unanimo_core::{Namespace, TxId};
 use unanimo_proto::v1;
 
 use super::access::Access;
 use super::error::{code_name, from_engine, from_store, not_audited, too_many_acts};
+use super::namespace::is_inside;
 use super::{Api, page, parse};
 use crate::audit::{self, ACTS_MAX, Entry, Kind, Link, Unwritten};
 use crate::engine;
-use crate::store::{AuditRange, AuditRow, Key};
+use crate::store::{self, AuditRange, AuditRow, Key};
 use crate::wire::time_to_wire;
+
+/// Pages of the whole audit that are looked through for a page of a namespace's.
+const AUDIT_PAGES_MAX: usize = 10;
 
 /// Act of an operator.
 #[derive(Debug, Default)]
@@ -111,13 +116,20 @@ impl Api {
     /// Counts a denied call for the log and for the audit.
     pub(super) fn note_denied(&self, access: &Access, why: &'static str, about: Option<&Key>) {
         self.known.denials.note(access.name(), access.rpc_name(), why);
-        let (tx_id, gid) = match about {
-            Some(Key::Tx(tx_id)) => (tx_id.to_string(), String::new()),
-            Some(Key::Gid(gid)) => (String::new(), gid.to_string()),
-            None => Default::default(),
-        };
+        let (tx_id, gid) = about.map(named).unwrap_or_default();
         let note = why.to_owned();
         self.audit.denied(access.entry(Kind::Denied, Act { tx_id, gid, note, ..Act::default() }));
+    }
+
+    /// Counts a call for what is in another namespace. Its entry has the name of the identity alone, so that it is none of
+    /// the caller's namespace: by an entry those who list it there would learn that something was there.
+    pub(super) fn note_stranger(&self, access: &Access, key: &Key) {
+        let why = "of another namespace";
+        self.known.denials.note(access.name(), access.rpc_name(), why);
+        let (tx_id, gid) = named(key);
+        let act = Act { tx_id, gid, note: why.to_owned(), ..Act::default() };
+        let entry = access.entry(Kind::Denied, act);
+        self.audit.denied(Entry { identity: access.name().to_owned(), ..entry });
     }
 
     /// Lists the audit.
@@ -125,6 +137,7 @@ impl Api {
         &self,
         request: Request<v1::ListAuditRequest>,
     ) -> Result<v1::ListAuditResponse, Status> {
+        let access = Access::of(&request);
         let v1::ListAuditRequest { page_size, page_token, newest_first, .. } = request.into_inner();
         let from = u64::try_from(parse::version_token(&page_token)?.0).unwrap_or(0);
         let range = match (newest_first, from) {
@@ -133,6 +146,9 @@ impl Api {
             (true, from) => AuditRange::Before(from),
         };
         let limit = page::size(page_size);
+        if let Some(namespace) = access.namespace() {
+            return self.audit_inside(namespace, range, limit as usize).await.map_err(from_store);
+        }
         let read = audit::page(self.store.audit(), range, limit.saturating_add(1)).await;
         let (ends, rows) = read.map_err(from_store)?;
         let more = rows.len() > limit as usize;
@@ -149,12 +165,63 @@ impl Api {
     }
 }
 
+impl Api {
+    /// Lists what callers of a namespace have done. The ends of the chain are of all, and not told: it cannot be verified
+    /// without the entries between.
+    async fn audit_inside(
+        &self,
+        namespace: &Namespace,
+        mut range: AuditRange,
+        limit: usize,
+    ) -> Result<v1::ListAuditResponse, store::Error> {
+        let (mut entries, mut bytes): (Vec<v1::AuditEntry>, usize) = (Vec::new(), 0);
+        for _ in 0..AUDIT_PAGES_MAX {
+            let rows = self.store.audit().page(range, page::PAGE_MAX).await?;
+            let is_last = rows.len() < page::PAGE_MAX as usize;
+            for row in rows {
+                let number = row.link.number;
+                let entry = entry(row);
+                if is_inside(namespace, &entry.identity) {
+                    bytes += entry.encoded_len();
+                    let is_full = entries.len() == limit || bytes > page::PAGE_BYTES_MAX;
+                    if is_full && !entries.is_empty() {
+                        return Ok(v1::ListAuditResponse {
+                            next_page_token: number_of(range),
+                            entries,
+                            ..Default::default()
+                        });
+                    }
+                    entries.push(entry);
+                }
+                range = match range {
+                    AuditRange::After(_) => AuditRange::After(number),
+                    AuditRange::Before(_) => AuditRange::Before(number),
+                };
+            }
+            if is_last {
+                return Ok(v1::ListAuditResponse { entries, ..Default::default() });
+            }
+        }
+        Ok(v1::ListAuditResponse {
+            next_page_token: number_of(range),
+            entries,
+            ..Default::default()
+        })
+    }
+}
+
+/// Returns the number from which a list goes on.
+fn number_of(range: AuditRange) -> String {
+    let (AuditRange::After(number) | AuditRange::Before(number)) = range;
+    number.to_string()
+}
+
 impl Access {
     /// Makes an entry about this call.
     fn entry(&self, kind: Kind, act: Act) -> Entry {
         let Act { tx_id, gid, branch_id, operator, note } = act;
         Entry {
-            identity: self.name().to_owned(),
+            identity: self.initiator(),
             roles: self.roles(),
             operator,
             address: self.address(),
@@ -165,6 +232,13 @@ impl Access {
             reason: note,
             ..Entry::new(kind)
         }
+    }
+}
+
+fn named(key: &Key) -> (String, String) {
+    match key {
+        Key::Tx(tx_id) => (tx_id.to_string(), String::new()),
+        Key::Gid(gid) => (String::new(), gid.to_string()),
     }
 }
 

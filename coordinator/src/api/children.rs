@@ -14,6 +14,7 @@ use unanimo_core::{
     PrepareAnswer, Refusal, Transaction, timeline,
 };
 
+use super::namespace::Names;
 use super::parse::{self, Reading};
 use crate::engine::children::{ChildEnd, gid_of_child, is_child_of, parent_of_child};
 use crate::engine::{Answer, Error, Handle, Until, WeakHandle};
@@ -60,7 +61,7 @@ impl Own for Children {
             Ok(definition) => definition,
             Err(why) => return refused(CHILD_INVALID, why),
         };
-        let gid = definition.gid.clone();
+        let gid = definition.gid.local().to_owned();
         let answer = match engine.begin_child(definition, answer_by(call)).await {
             Ok(Answer::View(view)) => {
                 let own = is_child_of(&view.tx, parent_of_child(&call.identity, call.number));
@@ -84,9 +85,9 @@ impl Own for Children {
         let Some(engine) = self.engine.upgrade() else {
             return PhaseTwoAnswer::Failed(STOPPED.to_owned());
         };
-        let gid = gid_of_child(&call.identity, &call.spec.branch_id, call.number);
-        let parent = parent_of_child(&call.identity, call.number);
-        let answer = match engine.end_child(&gid, parent, operation, answer_by(call)).await {
+        let of_child = gid_of_child(&call.identity, &call.spec.branch_id, call.number);
+        let (parent, gid) = (parent_of_child(&call.identity, call.number), of_child.local());
+        let answer = match engine.end_child(&of_child, parent, operation, answer_by(call)).await {
             Ok(ChildEnd::Ended(child)) => end(&child, operation),
             Ok(ChildEnd::None) => PhaseTwoAnswer::Done,
             Ok(ChildEnd::Working) => PhaseTwoAnswer::Working { retry_after: PAUSE },
@@ -109,7 +110,9 @@ fn answer_by(call: &BranchCall) -> Instant {
 fn definition(engine: &Handle, call: &BranchCall) -> Result<Definition, String> {
     let parent = &call.identity;
     // Its times were checked when its parent began.
-    let reading = Reading { now: parent.created_at, limits: &engine.policy().limits, depth: 0 };
+    let (limits, namespace) = (&engine.policy().limits, parent.gid.namespace());
+    let names = Names::of(namespace.as_ref());
+    let reading = Reading { now: parent.created_at, limits, depth: 0, names };
     let child = parse::stored_child(&call.spec.payload, call.number, reading)?;
     Ok(Definition {
         gid: gid_of_child(parent, &call.spec.branch_id, call.number),
@@ -136,7 +139,7 @@ fn refused(reason: &str, message: String) -> PrepareAnswer {
 /// Returns the vote of a child, once it has voted or ended: the wait for that may have run out. A
 /// transaction under its gid that is no child of this parent is either a tombstone, or somebody else's.
 fn vote(child: &Transaction, own: bool) -> PrepareAnswer {
-    let gid = &child.identity().gid;
+    let gid = child.identity().gid.local();
     if own && !Until::ChildVoted.is_reached(child) {
         return PrepareAnswer::Working { retry_after: PAUSE };
     }
@@ -155,7 +158,7 @@ fn vote(child: &Transaction, own: bool) -> PrepareAnswer {
 
 /// Tells the cause of a child's ABORT in one sentence.
 fn why_aborted(child: &Transaction) -> String {
-    let gid = &child.identity().gid;
+    let gid = child.identity().gid.local();
     let Some(Decision::Abort(cause)) = child.phase().decision() else { return String::new() };
     let branch = cause.number().and_then(|number| child.branch(number));
     let branch_id = branch.map_or("", |branch| branch.spec.branch_id.as_str());
@@ -171,7 +174,7 @@ fn why_aborted(child: &Transaction) -> String {
 
 /// Returns the answer of a child that has ended.
 fn end(child: &Transaction, told: PhaseTwoOperation) -> PhaseTwoAnswer {
-    let gid = &child.identity().gid;
+    let gid = child.identity().gid.local();
     let heuristic = |kind, note| PhaseTwoAnswer::Heuristic { kind, note };
     match child.phase().decision().map(Decision::operation) {
         Some(done) if done == told => match child.heuristic() {

@@ -43,7 +43,7 @@ impl Api {
             database_id,
             ..
         } = request.into_inner();
-        let name = parse::participant(&participant)?;
+        let name = parse::participant(&participant, access.names())?;
         self.check_speaks_for(&access, &name)?;
         allow::check_endpoint(&endpoint, &self.options.endpoint_allow).map_err(from_endpoint)?;
         self.options.plaintext.check(&endpoint).map_err(from_endpoint)?;
@@ -68,7 +68,7 @@ impl Api {
         let access = Access::of(&request);
         let v1::DeregisterEndpointRequest { participant, endpoint, instance_id, .. } =
             request.into_inner();
-        let name = parse::known_participant(&participant)?;
+        let name = parse::known_participant(&participant, access.names())?;
         self.check_speaks_for(&access, &name)?;
         allow::parse_endpoint(&endpoint).map_err(invalid)?;
         let instance = parse::instance(&instance_id)?;
@@ -186,15 +186,20 @@ impl Api {
         &self,
         request: Request<v1::ListParticipantsRequest>,
     ) -> Result<v1::ListParticipantsResponse, Status> {
+        let access = Access::of(&request);
         let v1::ListParticipantsRequest { page_size, page_token, .. } = request.into_inner();
         let limit = page::size(page_size) as usize;
         let after = match page_token.as_str() {
             "" => None,
-            token => Some(ParticipantName::known(token).map_err(|_| parse::bad_page_token())?),
+            token => {
+                let after = access.names().known_participant(token);
+                Some(after.map_err(|_| parse::bad_page_token())?)
+            }
         };
         let now = self.env.now();
         let parked: HashMap<_, _> = self.directory.parked().into_iter().collect();
         let names = self.directory.names().into_iter();
+        let names = names.filter(|name| access.reaches(name.namespace().as_ref()));
         let mut rest = names.filter(|name| after.as_ref().is_none_or(|after| name > after));
         // One after the other, up to what fits: all of them together may be large.
         let shown = rest.by_ref().take(limit).map(|name| {

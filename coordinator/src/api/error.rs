@@ -272,7 +272,8 @@ pub(super) fn too_many_acts(max: u32) -> Status {
 /// The participant has as many endpoints as it may have, and all of them are alive.
 pub(super) fn too_many_endpoints(name: &ParticipantName) -> Status {
     let message = format!(
-        "participant {name} has {ENDPOINTS_MAX} endpoints that are alive, and may have no more"
+        "participant {} has {ENDPOINTS_MAX} endpoints that are alive, and may have no more",
+        name.local()
     );
     Reason::Overloaded.status(message)
 }

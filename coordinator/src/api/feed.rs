@@ -7,13 +7,14 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
-use unanimo_core::{ParticipantName, Timestamp, Violation};
+use unanimo_core::{Namespace, ParticipantName, Timestamp, Violation};
 use unanimo_proto::v1;
 
 use self::reader::Reader;
-use super::access::Access;
+use super::access::{Access, Sight};
 use super::deadline::Deadline;
 use super::error::{from_engine, from_store, invalid, revision_unknown, too_many_streams};
+use super::namespace;
 use super::rpc::Rpc;
 use super::{Api, parse};
 use crate::engine::Error;
@@ -27,14 +28,19 @@ const KINDS_MAX: usize = 2 * Kind::ALL.len();
 /// Stream of events.
 pub(crate) type Following = ReceiverStream<Result<v1::WatchTransactionsResponse, Status>>;
 
+impl namespace::Told for Following {
+    /// Does nothing: the reader takes it off each event, by the namespace that the caller has by then.
+    fn take_off(&mut self, _: &Namespace) {}
+}
+
 /// Choice of events.
 #[derive(Debug, Default)]
 struct Choice {
     kinds: Vec<Kind>,
     gid_prefix: String,
     participant: Option<ParticipantName>,
-    /// Only transactions that this one began.
-    initiator: Option<String>,
+    /// Only transactions that the caller sees.
+    sight: Sight,
 }
 
 impl Choice {
@@ -50,19 +56,16 @@ impl Choice {
                 invalid(Violation::new(format!("kinds[{index}]"), rule))
             })
         });
+        let names = access.names();
         let participant = match request.participant.as_str() {
             "" => None,
-            name => Some(parse::known_participant(name)?),
+            name => Some(parse::known_participant(name, names)?),
         };
-        if !request.gid_prefix.is_empty() {
-            unanimo_core::Gid::known(&request.gid_prefix)
-                .map_err(|rule| invalid(Violation::new("gid_prefix", rule.to_string())))?;
-        }
         Ok(Self {
             kinds: kinds.collect::<Result<_, _>>()?,
-            gid_prefix: request.gid_prefix.clone(),
+            gid_prefix: parse::gid_prefix(&request.gid_prefix, names)?,
             participant,
-            initiator: (!access.is_of_all()).then(|| access.name().to_owned()),
+            sight: access.sight(),
         })
     }
 
@@ -71,7 +74,7 @@ impl Choice {
         (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             && event.gid.starts_with(&self.gid_prefix)
             && self.participant.as_ref().is_none_or(is_of)
-            && self.initiator.as_ref().is_none_or(|name| event.initiator == *name)
+            && self.sight.has(&event.gid, &event.initiator)
     }
 }
 

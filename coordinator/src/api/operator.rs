@@ -36,9 +36,10 @@ impl Api {
             nobody if nobody.is_empty() => "an operator without a name".to_owned(),
             operator => operator,
         };
-        let engine = self.engine.clone();
+        let (this, of) = (self.clone(), access.clone());
         let work = async move {
-            let answer = engine.retry(tx_id, branch.as_ref(), operator, by).await;
+            this.check_own(&of, &Key::Tx(tx_id), by).await?;
+            let answer = this.engine.retry(tx_id, branch.as_ref(), operator, by).await;
             Ok(v1::RetryTransactionResponse { transaction: shown(answer)? })
         };
         self.audited(&access, act, by, work).await
@@ -72,9 +73,10 @@ impl Api {
         let act = Act { branch_id: branch_id.to_string(), ..Act::on(tx_id, &operator, &reason) };
         let operator = access.operator(operator);
         let word = Word { kind, output, operator, note };
-        let engine = self.engine.clone();
+        let (this, of) = (self.clone(), access.clone());
         let work = async move {
-            let answer = engine.resolve(tx_id, &branch_id, word, by).await;
+            this.check_own(&of, &Key::Tx(tx_id), by).await?;
+            let answer = this.engine.resolve(tx_id, &branch_id, word, by).await;
             Ok(v1::ResolveBranchResponse { transaction: shown(answer)? })
         };
         self.audited(&access, act, by, work).await
@@ -91,12 +93,14 @@ impl Api {
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, false)?;
         parse::text("note", &note, NOTE_BYTES_MAX, false)?;
         let act = Act::on(tx_id, &operator, &note);
-        let (engine, operator) = (self.engine.clone(), access.operator(operator));
+        let (this, of) = (self.clone(), access.clone());
+        let operator = access.operator(operator);
         let work = async move {
+            this.check_own(&of, &Key::Tx(tx_id), by).await?;
             if released == Some(false) {
-                check_released(&engine, tx_id, by).await?;
+                check_released(&this.engine, tx_id, by).await?;
             }
-            let answer = engine.forget(tx_id, operator, note, by).await;
+            let answer = this.engine.forget(tx_id, operator, note, by).await;
             Ok(v1::ForgetTransactionResponse { transaction: shown(answer)? })
         };
         self.audited(&access, act, by, work).await

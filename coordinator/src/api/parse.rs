@@ -17,6 +17,7 @@ use unanimo_proto::v1;
 pub(super) use self::branch::{Read, Reading, stored_child};
 pub use self::step::LOCK_WAIT_DEFAULT;
 use super::error::invalid;
+use super::namespace::Names;
 use crate::engine::{BranchKey, Until};
 use crate::participants::own;
 use crate::store::PhaseName;
@@ -39,13 +40,18 @@ pub(super) fn tx_id(text: &str) -> Result<TxId, Status> {
     named("tx_id", TxId::parse(text)).map_err(invalid)
 }
 
-pub(super) fn gid(text: &str) -> Result<Gid, Status> {
-    named("gid", Gid::new(text)).map_err(invalid)
+pub(super) fn gid(text: &str, names: Names<'_>) -> Result<Gid, Status> {
+    named("gid", names.gid(text)).map_err(invalid)
 }
 
 /// The gid of a transaction that is asked for.
-pub(super) fn known_gid(text: &str) -> Result<Gid, Status> {
-    named("gid", Gid::known(text)).map_err(invalid)
+pub(super) fn known_gid(text: &str, names: Names<'_>) -> Result<Gid, Status> {
+    named("gid", names.known_gid(text)).map_err(invalid)
+}
+
+/// The beginning of the gids that are asked for.
+pub(super) fn gid_prefix(text: &str, names: Names<'_>) -> Result<String, Status> {
+    named("gid_prefix", names.gid_prefix(text)).map_err(invalid)
 }
 
 /// The id of a branch that is asked for.
@@ -79,16 +85,16 @@ pub(super) fn inquired(
 }
 
 /// The name under which a participant registers.
-pub(super) fn participant(text: &str) -> Result<ParticipantName, Status> {
+pub(super) fn participant(text: &str, names: Names<'_>) -> Result<ParticipantName, Status> {
     if text == own::NAME {
         return Err(invalid(Violation::new("participant", own::RESERVED)));
     }
-    named("participant", ParticipantName::new(text)).map_err(invalid)
+    named("participant", names.participant(text)).map_err(invalid)
 }
 
 /// The name of a participant that asks, or is asked for.
-pub(super) fn known_participant(text: &str) -> Result<ParticipantName, Status> {
-    named("participant", ParticipantName::known(text)).map_err(invalid)
+pub(super) fn known_participant(text: &str, names: Names<'_>) -> Result<ParticipantName, Status> {
+    named("participant", names.known_participant(text)).map_err(invalid)
 }
 
 /// A life of a participant's process.
@@ -169,7 +175,7 @@ pub(super) fn definition(
     reading: Reading<'_>,
 ) -> Result<Definition, Status> {
     let Definable { gid, mode, drive, branches, timeout, metadata, .. } = request;
-    let gid = self::gid(&gid)?;
+    let gid = self::gid(&gid, reading.names)?;
     let mode = self::mode("mode", mode)?.ok_or_else(|| bad_mode("mode"))?;
     let (branches, children) = branch::all("branches", branches, mode, reading)?;
     Ok(Definition {
@@ -179,7 +185,7 @@ pub(super) fn definition(
         branches,
         timeout: duration("timeout", timeout)?,
         start: start(request.start_at, request.start_delay, reading)?,
-        locks: step::locks("locks", &request.locks)?,
+        locks: step::locks("locks", &request.locks, reading.names)?,
         parent: None,
         children,
         metadata: metadata.into_iter().collect(),

@@ -8,6 +8,7 @@ use unanimo_proto::v1::{self, get_transaction_request};
 use super::access::Access;
 use super::convert::{self, Content};
 use super::error::{denied, from_engine, invalid, no_history, other_cluster, other_database};
+use super::namespace::Names;
 use super::{Api, history, page, parse};
 use crate::engine::{Answer, Until, View};
 use crate::store::{Filter, Key};
@@ -36,7 +37,9 @@ impl Api {
             Content { outputs: request.include_outputs, payloads: request.include_payloads };
         let key = match request.key {
             Some(get_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
-            Some(get_transaction_request::Key::Gid(text)) => Key::Gid(parse::known_gid(&text)?),
+            Some(get_transaction_request::Key::Gid(text)) => {
+                Key::Gid(parse::known_gid(&text, access.names())?)
+            }
             None => return Err(no_key()),
         };
         self.check_own(&access, &key, by).await?;
@@ -78,7 +81,7 @@ impl Api {
         let v1::ExportTransactionRequest { key, page_size, page_token, .. } = request.into_inner();
         let key = match key {
             Some(Named::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
-            Some(Named::Gid(text)) => Key::Gid(parse::known_gid(&text)?),
+            Some(Named::Gid(text)) => Key::Gid(parse::known_gid(&text, access.names())?),
             None => return Err(no_key()),
         };
         let page = history::Page::new(parse::version_token(&page_token)?, page_size);
@@ -101,7 +104,7 @@ impl Api {
         request: Request<v1::ListTransactionsRequest>,
     ) -> Result<v1::ListTransactionsResponse, Status> {
         let access = Access::of(&request);
-        let mut filter = filter(request.get_ref())?;
+        let mut filter = filter(request.get_ref(), access.names())?;
         if !access.is_of_all() && request.get_ref().include_counts {
             self.note_denied(&access, "counts are of all transactions", None);
             return Err(denied(
@@ -124,7 +127,7 @@ impl Api {
         let next_page_token = last.or_else(next).unwrap_or_default();
         let ended_from = parse::time("counts_ended_from", request.get_ref().counts_ended_from)?;
         let counts = match request.get_ref().include_counts {
-            true => Some(self.engine.count(ended_from).await.map_err(from_engine)?),
+            true => Some(self.count_for(&access, ended_from).await.map_err(from_engine)?),
             false => None,
         };
         let counts = counts.as_ref().map(convert::counts);
@@ -138,7 +141,7 @@ impl Api {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
         let v1::InquireBranchesRequest { participant, branches, cluster_id, database_id, .. } =
             request.into_inner();
-        let participant = parse::known_participant(&participant)?;
+        let participant = parse::known_participant(&participant, access.names())?;
         self.check_speaks_for(&access, &participant)?;
         let found = branches.len();
         if found == 0 || found > INQUIRE_MAX {
@@ -168,7 +171,7 @@ impl Api {
 /// Leaves of a transaction what a participant of it may know: the branches of its names.
 fn keep_own_branches(access: &Access, transaction: &mut v1::Transaction) {
     let own = |branch: &v1::Branch| {
-        ParticipantName::new(&branch.participant).is_ok_and(|name| access.is(&name))
+        ParticipantName::full(&branch.participant).is_ok_and(|name| access.is(&name))
     };
     transaction.branches.retain(own);
     let is_shown = |id: &str| transaction.branches.iter().any(|branch| branch.branch_id == id);
@@ -201,7 +204,7 @@ pub(super) fn durable_view(answer: Answer) -> Result<Box<View>, Status> {
     }
 }
 
-fn filter(request: &v1::ListTransactionsRequest) -> Result<Filter, Status> {
+fn filter(request: &v1::ListTransactionsRequest, names: Names<'_>) -> Result<Filter, Status> {
     let count = request.states.len();
     if count > STATES_MAX {
         let rule = format!("must have at most {STATES_MAX} states, has {count}");
@@ -223,12 +226,8 @@ fn filter(request: &v1::ListTransactionsRequest) -> Result<Filter, Status> {
     let modes = modes.map(|(index, mode)| parse::known_mode(&format!("modes[{index}]"), *mode));
     let participant = match request.participant.as_str() {
         "" => None,
-        name => Some(parse::known_participant(name)?),
+        name => Some(parse::known_participant(name, names)?),
     };
-    if !request.gid_prefix.is_empty() {
-        unanimo_core::Gid::known(&request.gid_prefix)
-            .map_err(|rule| invalid(Violation::new("gid_prefix", rule.to_string())))?;
-    }
     let before = match request.page_token.as_str() {
         "" => None,
         token => Some(TxId::parse(token).map_err(|_| parse::bad_page_token())?),
@@ -238,7 +237,7 @@ fn filter(request: &v1::ListTransactionsRequest) -> Result<Filter, Status> {
         attention: request.attention,
         modes: modes.collect::<Result<_, _>>()?,
         metadata: request.metadata.clone().into_iter().collect(),
-        gid_prefix: request.gid_prefix.clone(),
+        gid_prefix: parse::gid_prefix(&request.gid_prefix, names)?,
         participant,
         initiator: None,
         created_from: parse::time("created_from", request.created_from)?,

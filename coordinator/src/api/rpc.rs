@@ -99,7 +99,12 @@ macro_rules! serve {
                 let work = async {
                     $crate::api::access::Access::check(rpc, &request)?;
                     $crate::api::features::check(&request)?;
-                    Self::$work(self, request).await
+                    let namespace = $crate::api::access::Access::of(&request).namespace().cloned();
+                    let mut told = Self::$work(self, request).await?;
+                    if let Some(namespace) = namespace {
+                        $crate::api::namespace::Told::take_off(&mut told, &namespace);
+                    }
+                    Ok(told)
                 };
                 self.served(rpc, deadline, work).await.map(tonic::Response::new)
             })*

@@ -1,11 +1,12 @@
 //! Numbers of what the coordinator does.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tonic::{Request, Status};
-use unanimo_core::{ParticipantName, Timestamp};
+use unanimo_core::{Namespace, ParticipantName, Timestamp};
 use unanimo_proto::v1;
 
 use super::Api;
@@ -23,6 +24,9 @@ const SURVEY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time for which a survey is told to all who ask.
 const SURVEY_KEPT: Duration = Duration::from_secs(1);
 
+/// Time after which a survey that nobody has asked for is forgotten.
+const SURVEY_FORGOTTEN: Duration = Duration::from_secs(60);
+
 /// Parts and facts of the process that its numbers are made of.
 #[derive(Debug)]
 pub(crate) struct About {
@@ -33,7 +37,8 @@ pub(crate) struct About {
     is_sqlite: bool,
     purge_interval: Duration,
     settings: Vec<Setting>,
-    survey: Mutex<Option<(Instant, Survey)>>,
+    /// The last look at what is in memory, of all and of each namespace.
+    surveys: Mutex<HashMap<Option<Namespace>, (Instant, Survey)>>,
 }
 
 impl About {
@@ -51,20 +56,24 @@ impl About {
             is_sqlite: config.database_url.file().is_some(),
             purge_interval: config.purge_interval.0,
             settings,
-            survey: Mutex::default(),
+            surveys: Mutex::default(),
         }
     }
 
-    /// Looks at what is in memory, at most once a second. The last look stays where the engine does not answer.
-    async fn survey(&self, engine: &Handle) -> Survey {
-        let mut last = self.survey.lock().await;
-        match &*last {
+    /// Looks at what is in memory, of one namespace or of all, at most once a second. The last look stays where the engine
+    /// does not answer.
+    async fn survey(&self, engine: &Handle, of: Option<&Namespace>) -> Survey {
+        let mut last = self.surveys.lock().await;
+        let of = of.cloned();
+        match last.get(&of) {
             Some((at, survey)) if at.elapsed() < SURVEY_KEPT => survey.clone(),
             before => {
-                let found = tokio::time::timeout(SURVEY_TIMEOUT, engine.survey()).await;
-                let before = before.as_ref().map(|(_, survey)| survey.clone());
+                let before = before.map(|(_, survey)| survey.clone());
+                let found = tokio::time::timeout(SURVEY_TIMEOUT, engine.survey(of.clone())).await;
                 let survey = found.ok().flatten().or(before).unwrap_or_default();
-                *last = Some((Instant::now(), survey.clone()));
+                // A namespace of which nobody has asked for a while takes no memory.
+                last.retain(|_, (at, _)| at.elapsed() < SURVEY_FORGOTTEN);
+                last.insert(of, (Instant::now(), survey.clone()));
                 survey
             }
         }
@@ -77,12 +86,14 @@ impl Api {
         request: Request<v1::GetStatisticsRequest>,
     ) -> Result<v1::GetStatisticsResponse, Status> {
         let about = &self.about;
-        let may_see_settings = Access::of(&request).is_operator();
+        let access = Access::of(&request);
+        let namespace = access.namespace();
+        let may_see_settings = access.is_operator() && namespace.is_none();
         let settings = match request.get_ref().include_settings && may_see_settings {
             true => about.settings.iter().map(setting).collect(),
             false => Vec::new(),
         };
-        let survey = about.survey(&self.engine).await;
+        let survey = about.survey(&self.engine, namespace).await;
         let count = |phases: &[PhaseName]| {
             let found = survey.open.iter().filter(|((_, phase), _)| phases.contains(phase));
             found.map(|(_, count)| *count as u64).sum::<u64>()
@@ -96,6 +107,20 @@ impl Api {
             count(&[PhaseName::Committing, PhaseName::Aborting]),
         ];
         let age = |count: u64, age: Duration| (count > 0).then(|| period(age)).flatten();
+        if namespace.is_some() {
+            // The process and its times are everybody's, and so would tell of others.
+            return Ok(v1::GetStatisticsResponse {
+                answered_at: Some(time_to_wire(now)),
+                in_flight_count: survey.open.values().map(|count| *count as u64).sum(),
+                undecided_count,
+                undecided_for: age(undecided_count, survey.undecided_for),
+                in_doubt_count,
+                in_doubt_for: age(in_doubt_count, survey.in_doubt_for),
+                owed_count,
+                owed_for: age(owed_count, survey.owed_for),
+                ..Default::default()
+            });
+        }
         Ok(v1::GetStatisticsResponse {
             answered_at: Some(time_to_wire(now)),
             server: Some(self.server(now, &minutes.window)),

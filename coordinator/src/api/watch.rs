@@ -7,12 +7,14 @@ use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Status};
+use unanimo_core::Namespace;
 use unanimo_proto::v1::{self, watch_transaction_request};
 
 use super::access::Access;
 use super::convert::{self, Content};
 use super::deadline::Deadline;
 use super::error::from_engine;
+use super::namespace::Told;
 use super::query::no_key;
 use super::{Api, parse};
 use crate::engine::{Error, View};
@@ -28,6 +30,15 @@ pub(crate) struct Watching {
     content: Content,
     /// The end of the call's time, if it has one.
     over: Option<Pin<Box<Sleep>>>,
+    /// The caller's.
+    namespace: Option<Namespace>,
+}
+
+impl Told for Watching {
+    /// Has it taken off each state that comes.
+    fn take_off(&mut self, namespace: &Namespace) {
+        self.namespace = Some(namespace.clone());
+    }
 }
 
 impl Api {
@@ -41,7 +52,9 @@ impl Api {
             request.into_inner();
         let key = match key {
             Some(watch_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
-            Some(watch_transaction_request::Key::Gid(text)) => Key::Gid(parse::known_gid(&text)?),
+            Some(watch_transaction_request::Key::Gid(text)) => {
+                Key::Gid(parse::known_gid(&text, access.names())?)
+            }
             None => return Err(no_key()),
         };
         self.check_own(&access, &key, by).await?;
@@ -52,6 +65,7 @@ impl Api {
             seen: after_revision,
             content: Content { outputs: include_outputs, payloads: false },
             over: asked.map(|_| Box::pin(tokio::time::sleep_until(last))),
+            namespace: None,
         })
     }
 }
@@ -68,7 +82,9 @@ impl Watching {
         }
         self.seen = revision;
         let transaction = Some(convert::transaction(view, self.content, None));
-        Some(v1::WatchTransactionResponse { transaction })
+        let mut response = v1::WatchTransactionResponse { transaction };
+        self.namespace.iter().for_each(|namespace| response.take_off(namespace));
+        Some(response)
     }
 }
 

@@ -31,8 +31,9 @@ impl Answered for v1::TestWebhookResponse {
 impl Api {
     pub(super) async fn webhooks(
         &self,
-        _: Request<v1::ListWebhooksRequest>,
+        request: Request<v1::ListWebhooksRequest>,
     ) -> Result<v1::ListWebhooksResponse, Status> {
+        self.check_whole(&Access::of(&request))?;
         let counts = self.store.webhooks().count_dead().await.map_err(from_store)?;
         let dead = |name: &str| counts.iter().find(|(of, _)| of == name).map_or(0, |(_, n)| *n);
         let webhooks = self.webhooks.all().into_iter().map(|live| {
@@ -46,6 +47,7 @@ impl Api {
         &self,
         request: Request<v1::ListDeadLettersRequest>,
     ) -> Result<v1::ListDeadLettersResponse, Status> {
+        self.check_whole(&Access::of(&request))?;
         let v1::ListDeadLettersRequest { webhook, page_size, page_token, .. } =
             request.into_inner();
         let of = Some(webhook.as_str()).filter(|name| !name.is_empty());
@@ -79,6 +81,7 @@ impl Api {
         request: Request<v1::RedeliverEventsRequest>,
     ) -> Result<v1::RedeliverEventsResponse, Status> {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
+        self.check_whole(&access)?;
         let v1::RedeliverEventsRequest { webhook, revision, operator, .. } = request.into_inner();
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, true)?;
         let live = self.configured(&webhook)?;
@@ -101,6 +104,7 @@ impl Api {
         request: Request<v1::TestWebhookRequest>,
     ) -> Result<v1::TestWebhookResponse, Status> {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
+        self.check_whole(&access)?;
         let v1::TestWebhookRequest { webhook, operator, .. } = request.into_inner();
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, true)?;
         let live = self.configured(&webhook)?;

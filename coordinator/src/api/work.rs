@@ -14,7 +14,8 @@ use super::directory::INSTANCE_BYTES_MAX;
 use super::error::{
     enlisted_and_decided, enlisted_elsewhere, from_engine, invalid, other_database, waits_for_locks,
 };
-use super::parse::{self, Definable, Read};
+use super::namespace::Names;
+use super::parse::{self, Definable, Read, Reading};
 use super::query::{durable_view, no_key};
 use super::{Api, convert};
 use crate::engine::{self, Answer, Until, View};
@@ -43,7 +44,7 @@ impl Api {
             locks: request.locks,
             initiator: access.initiator(),
         };
-        let definition = parse::definition(definable, &headers, self.reading())?;
+        let definition = parse::definition(definable, &headers, self.reading(&access))?;
         let answer = self.begin_or_find(definition, must_exist, until, by).await;
         let answer = self.began(&access, answer, by).await?;
         Ok(v1::SubmitTransactionResponse { result: Some(convert::result(answer, outputs)) })
@@ -68,7 +69,7 @@ impl Api {
             locks: request.locks,
             initiator: access.initiator(),
         };
-        let definition = parse::definition(definable, &headers, self.reading())?;
+        let definition = parse::definition(definable, &headers, self.reading(&access))?;
         let answer = self.begin_or_find(definition, must_exist, Until::Durable, by).await;
         let answer = self.began(&access, answer, by).await?;
         let View { tx, .. } = *durable_view(answer)?;
@@ -141,7 +142,11 @@ impl Api {
         let Ok(Answer::View(view)) = known else { return None };
         let branch = view.tx.branch_by_id(id).filter(|branch| branch.spec.is_child())?;
         let payload = branch.spec.payload.clone();
-        let child = parse::stored_child(&payload, branch.number, self.reading()).ok()?;
+        let (limits, namespace) =
+            (&self.engine.policy().limits, view.tx.identity().gid.namespace());
+        let names = Names::of(namespace.as_ref());
+        let reading = Reading { now: self.engine.now(), limits, depth: 0, names };
+        let child = parse::stored_child(&payload, branch.number, reading).ok()?;
         (child.digest() == digest).then_some(payload)
     }
 
@@ -151,7 +156,8 @@ impl Api {
     ) -> Result<v1::ExecuteBranchResponse, Status> {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
         let v1::ExecuteBranchRequest { tx_id, branch, .. } = request.into_inner();
-        let (tx_id, read) = (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading())?);
+        let (tx_id, read) =
+            (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading(&access))?);
         self.check_own(&access, &Key::Tx(tx_id), by).await?;
         let id = read.branch.branch_id.clone();
         match self.enlist_branch(tx_id, read, Enlistment::Coordinator, by).await? {
@@ -173,13 +179,16 @@ impl Api {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
         let v1::EnlistBranchRequest { tx_id, branch, database_id, .. } = request.into_inner();
         parse::text("database_id", &database_id, INSTANCE_BYTES_MAX, true)?;
-        let (tx_id, read) = (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading())?);
+        let (tx_id, read) =
+            (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading(&access))?);
         if read.child.is_some() {
             let rule = "must be absent: the initiator cannot call a child, ExecuteBranch can";
             return Err(invalid(Violation::new("branch.child", rule)));
         }
         // A participant may join with a branch of its own.
-        if !access.is(&read.branch.participant) {
+        if access.is(&read.branch.participant) {
+            self.check_reach(&access, &Key::Tx(tx_id), by).await?;
+        } else {
             if !database_id.is_empty() {
                 let rule =
                     "must be empty: only the branch's participant itself may name its database";
@@ -257,7 +266,9 @@ impl Api {
         let until = parse::wait_for(request.wait_for)?;
         let key = match request.key {
             Some(rollback_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
-            Some(rollback_transaction_request::Key::Gid(text)) => Key::Gid(parse::gid(&text)?),
+            Some(rollback_transaction_request::Key::Gid(text)) => {
+                Key::Gid(parse::gid(&text, access.names())?)
+            }
             None => return Err(no_key()),
         };
         let act = match &key {

@@ -79,7 +79,7 @@ impl Config {
         );
         self.check_files(rules);
         for (name, urls) in &self.participants {
-            rules.check(name.as_str() != own::NAME, &format!("participants.{name}"), || {
+            rules.check(name.local() != own::NAME, &format!("participants.{name}"), || {
                 own::RESERVED.to_owned()
             });
             let bad = urls.iter().filter_map(|url| self.plaintext().check(url).err());

@@ -109,7 +109,9 @@ impl Status {
             self.metrics.participants(engine.without_place(), engine.troubled());
             self.metrics.parked(engine.parked());
             // Without its lease the engine rests, and the last numbers stay.
-            if let Ok(Some(survey)) = tokio::time::timeout(SURVEY_TIMEOUT, engine.survey()).await {
+            if let Ok(Some(survey)) =
+                tokio::time::timeout(SURVEY_TIMEOUT, engine.survey(None)).await
+            {
                 self.metrics.open(&survey);
             }
         }

@@ -280,15 +280,18 @@ async fn send_one_of(pages: &Pages, (tx_id, name): OfOne, request: Request) -> P
     }
     let back = format!("/tx/{}", encoded(&tx_id));
     let named = looking.ask::<Found>(&format!("/v1/tx/{}", encoded(&tx_id))).await?.transaction;
-    let run = Run::new(sent.form, words::title(act, named.name()), back, 1);
+    let run =
+        Run::new(sent.form, words::title(act, named.name()), back, 1).within(looking.namespace());
     let order = Order::of(act, looking, &sent);
     let work = |run: Arc<Run>| async move { order.one(&run, &named.tx_id, named.name()).await };
     Ok(pages.begin(run, work).await)
 }
 
 impl Pages {
-    fn run(&self, id: &str) -> Option<Arc<Run>> {
-        self.acts.runs.find(Uuid::parse_str(id).ok()?)
+    /// Finds a run that whoever looks may see.
+    fn run(&self, id: &str, looking: &Looking) -> Option<Arc<Run>> {
+        let run = self.acts.runs.find(Uuid::parse_str(id).ok()?)?;
+        run.is_for(looking.namespace().as_deref()).then_some(run)
     }
 }
 
@@ -306,7 +309,7 @@ async fn shown_run(
     let looking = pages.looking(&request);
     let shown = async {
         let who = looking.actor(Act::Retry, false).map_err(|bad| problem(&bad))?;
-        let run = pages.run(&id).ok_or_else(no_run)?;
+        let run = pages.run(&id, &looking).ok_or_else(no_run)?;
         let mark =
             pages.acts.forms.mark(&who, &format!("/acts/{}/stop", run.form.id), shown::now());
         let shown = Shown { here: "/attention", progress: run.progress(), run, mark };
@@ -322,7 +325,7 @@ async fn stop(State(pages): State<Pages>, Path(id): Path<String>, request: Reque
 async fn stop_of(pages: &Pages, id: &str, request: Request) -> Page {
     let looking = pages.looking(&request);
     pages.sent(&looking, Act::Retry, request).await?;
-    let run = pages.run(id).ok_or_else(no_run)?;
+    let run = pages.run(id, &looking).ok_or_else(no_run)?;
     run.stop();
     run.wait_for_end().await;
     Ok(led_to(&run))

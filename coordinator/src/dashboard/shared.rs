@@ -1,6 +1,7 @@
 //! Result that is made for one, and shown to all who look within some seconds, because it costs much.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -22,6 +23,30 @@ struct Last<T> {
     made: Option<Arc<T>>,
     /// Earliest time at which it is made anew.
     next: Option<Instant>,
+}
+
+/// Results, one for all who see every namespace, and one for those of each.
+#[derive(Debug)]
+pub(super) struct ByNamespace<T>(std::sync::Mutex<HashMap<Option<String>, Arc<Shared<T>>>>);
+
+/// Most namespaces whose results are kept.
+const NAMESPACES_MAX: usize = 1_000;
+
+impl<T> Default for ByNamespace<T> {
+    fn default() -> Self {
+        Self(std::sync::Mutex::default())
+    }
+}
+
+impl<T> ByNamespace<T> {
+    /// Returns the result for this namespace, or for all.
+    pub(super) fn of(&self, namespace: Option<String>) -> Arc<Shared<T>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= NAMESPACES_MAX && !all.contains_key(&namespace) {
+            all.clear();
+        }
+        Arc::clone(all.entry(namespace).or_default())
+    }
 }
 
 impl<T> Default for Shared<T> {
@@ -64,6 +89,20 @@ mod tests {
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+    }
+
+    #[test]
+    fn those_of_a_namespace_share_nothing_with_others() {
+        let all = ByNamespace::<u32>::default();
+        let get = |namespace: Option<&str>, made| {
+            let shared = all.of(namespace.map(str::to_owned));
+            block_on(shared.get(Instant::now, ready(Ok::<_, ()>(made))))
+                .map(|made| made.map(|n| *n))
+        };
+        assert_eq!(get(None, 7), Ok(Some(7)));
+        assert_eq!(get(Some("a"), 1), Ok(Some(1)));
+        assert_eq!(get(Some("b"), 2), Ok(Some(2)));
+        assert_eq!((get(None, 9), get(Some("a"), 9)), (Ok(Some(7)), Ok(Some(1))));
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub struct Overloaded {
 }
 
 fn of(participant: Option<&ParticipantName>) -> String {
-    participant.map(|name| format!(" of participant {name}")).unwrap_or_default()
+    participant.map(|name| format!(" of participant {}", name.local())).unwrap_or_default()
 }
 
 /// Counts what is in flight.

@@ -20,13 +20,14 @@ pub(crate) enum ChildEnd {
 /// child by it.
 #[must_use]
 pub(crate) fn gid_of_child(parent: &Identity, id: &BranchId, number: BranchNumber) -> Gid {
-    let long = format!("{}.{id}", parent.gid);
+    let long = format!("{}.{id}", parent.gid.local());
     // A tx_id and a number always fit.
     let short = || Gid::known(&format!("{}.{number}", parent.tx_id)).expect("it fits");
-    match long.len() <= ids::ID_BYTES_MAX {
+    let local = match long.len() <= ids::ID_BYTES_MAX {
         true => Gid::known(&long).unwrap_or_else(|_| short()),
         false => short(),
-    }
+    };
+    local.within(parent.gid.namespace().as_ref())
 }
 
 /// Returns the branch that a child is, and the transaction at the top.
@@ -45,7 +46,7 @@ pub(crate) fn is_child_of(tx: &Transaction, parent: Parent) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use unanimo_core::{Digest, Origin, TxId};
+    use unanimo_core::{Digest, Namespace, Origin, TxId};
     use uuid::Uuid;
 
     use super::*;
@@ -64,6 +65,22 @@ mod tests {
             metadata: Default::default(),
             trace: Default::default(),
             initiator: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_child_is_in_the_namespace_of_its_parent() {
+        let tenant = Namespace::new("tenant-a").expect("a namespace");
+        let (id, number) = (BranchId::new("ship").expect("an id"), BranchNumber::from_index(2));
+        for (gid, expected) in [
+            ("order-1", "tenant-a/order-1.ship".to_owned()),
+            // Its length is that of the name in the namespace.
+            (&"g".repeat(123), format!("tenant-a/{}.ship", "g".repeat(123))),
+            (&"g".repeat(124), "tenant-a/00000000-0000-0000-0000-000000000007.3".to_owned()),
+        ] {
+            let plain = identity(gid);
+            let parent = Identity { gid: plain.gid.within(Some(&tenant)), ..plain };
+            assert_eq!(gid_of_child(&parent, &id, number).as_str(), expected);
         }
     }
 

@@ -383,8 +383,9 @@ impl Handle {
         Ok(None)
     }
 
-    /// Tells *never seen* from *purged*, by the time that the identifier carries.
-    async fn missing(&self, key: &Key) -> Result<Error, Error> {
+    /// Tells *never seen* from *purged*, by the time that the identifier carries: the answer to who asks for what is not
+    /// there, or must not learn that it is.
+    pub(crate) async fn missing(&self, key: &Key) -> Result<Error, Error> {
         let Key::Tx(tx_id) = key else { return Ok(Error::UnknownGid) };
         let watermark = self.shared.store.purge().watermark().await?;
         Ok(if tx_id.created_ms() < watermark.0 { Error::Purged } else { Error::NeverSeen })

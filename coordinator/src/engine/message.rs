@@ -3,8 +3,8 @@
 use tokio::sync::{oneshot, watch};
 use unanimo_core::{
     BranchNumber, BranchRequest, Call, Definition, Digests, Enlistment, Gid, Input, LockAnswer,
-    LockRequest, ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer, Record, TxId,
-    Version,
+    LockRequest, Namespace, ParticipantName, PhaseTwoAnswer, PhaseTwoOperation, PrepareAnswer,
+    Record, TxId, Version,
 };
 
 use super::admission::Permit;
@@ -103,8 +103,8 @@ pub(super) enum Message {
     Watch { key: Key, reply: oneshot::Sender<Option<watch::Receiver<Watching>>> },
     /// Counts the transactions that wait for something other than time.
     AtWork { reply: oneshot::Sender<usize> },
-    /// Asks for numbers and ages of what is in memory.
-    Survey { reply: oneshot::Sender<Survey> },
+    /// Asks for numbers and ages of what is in memory, of one namespace or of all.
+    Survey { of: Option<Namespace>, reply: oneshot::Sender<Survey> },
     /// The coordinator stops: whoever follows a transaction is told so.
     EndWatches,
     /// Participants came back: what waits for them goes out.
@@ -135,7 +135,7 @@ impl Message {
             Self::Sleeps { reply, .. } => !reply.is_closed(),
             Self::Watch { reply, .. } => !reply.is_closed(),
             Self::AtWork { reply } => !reply.is_closed(),
-            Self::Survey { reply } => !reply.is_closed(),
+            Self::Survey { reply, .. } => !reply.is_closed(),
             Self::Input { adopt: Some(_), .. }
             | Self::CallEnded { .. }
             | Self::LocksTaken { .. }

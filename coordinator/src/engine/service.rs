@@ -211,8 +211,8 @@ impl Service {
                 let _ = reply.send(receiver);
             }
             Message::AtWork { reply } => drop(reply.send(self.count_at_work())),
-            Message::Survey { reply } => {
-                let _ = reply.send(self.survey());
+            Message::Survey { of, reply } => {
+                let _ = reply.send(self.survey(of.as_ref()));
             }
             Message::EndWatches => {
                 self.live.values_mut().for_each(|live| live.end_watches(Error::Stopped));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use unanimo_core::{ParticipantName, Timestamp};
+use unanimo_core::{Namespace, ParticipantName, Timestamp};
 use unanimo_tls::bearer;
 
 use super::jwt::Bad;
@@ -83,7 +83,23 @@ impl Caller {
         }
     }
 
-    /// Returns its name, which is stored with what it begins; empty for anybody.
+    /// Returns the namespace outside of which there is nothing for it.
+    pub(crate) fn namespace(&self) -> Option<&Namespace> {
+        match self {
+            Self::Anybody => None,
+            Self::Known(identity) => identity.namespace.as_ref(),
+        }
+    }
+
+    /// Returns its name with its namespace, which is stored with what it begins; empty for anybody.
+    pub(crate) fn full_name(&self) -> String {
+        match self {
+            Self::Anybody => String::new(),
+            Self::Known(identity) => identity.full_name(),
+        }
+    }
+
+    /// Returns its name; empty for anybody.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Anybody => "",
@@ -95,7 +111,9 @@ impl Caller {
     pub(crate) fn began(&self, initiator: &str) -> bool {
         match self {
             Self::Anybody => true,
-            Self::Known(identity) => identity.has(Role::Initiator) && identity.name == initiator,
+            Self::Known(identity) => {
+                identity.has(Role::Initiator) && identity.full_name() == initiator
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use toml::Spanned;
-use unanimo_core::ParticipantName;
+use unanimo_core::{Namespace, ParticipantName};
 use unanimo_tls::{Error, File};
 
 use super::quotas::Own;
@@ -23,6 +23,7 @@ struct Document {
 struct Entry {
     name: Spanned<String>,
     roles: Vec<Role>,
+    namespace: Option<String>,
     #[serde(default)]
     participants: Vec<String>,
     #[serde(default)]
@@ -72,7 +73,7 @@ fn of_key(words: &str) -> &str {
     match words.starts_with("unknown field ") || words.starts_with("missing field ") {
         true => words,
         false => {
-            "a value is none that its key may have: name is a text, roles are some of \"initiator\", \
+            "a value is none that its key may have: name and namespace are texts, roles are some of \"initiator\", \
                   \"participant\", \"operator\" and \"viewer\", open-transactions and open-bytes are whole numbers, \
                   the others are lists of texts"
         }
@@ -80,12 +81,16 @@ fn of_key(words: &str) -> &str {
 }
 
 fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
-    let Entry { name, roles, participants, subjects, tokens, claims, .. } = entry;
+    let Entry { name, roles, namespace, participants, subjects, tokens, claims, .. } = entry;
     let own = Own { transactions: entry.open_transactions, bytes: entry.open_bytes };
     let name = name.into_inner();
     ParticipantName::new(&name).map_err(|rule| format!("name {rule}"))?;
+    let namespace = namespace.map(|name| Namespace::new(&name)).transpose();
+    let namespace = namespace.map_err(|rule| format!("namespace {rule}"))?;
     let participants = participants.iter().enumerate().map(|(index, name)| {
-        ParticipantName::new(name).map_err(|rule| format!("participants[{index}] {rule}"))
+        let name = ParticipantName::new(name);
+        let name = name.map(|name| name.within(namespace.as_ref()));
+        name.map_err(|rule| format!("participants[{index}] {rule}"))
     });
     let participants = participants.collect::<Result<Vec<_>, _>>()?;
     if roles.is_empty() {
@@ -106,12 +111,14 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
                     begins transactions";
         return Err(rule.to_owned());
     }
-    let about = told(&roles, &participants, &subjects, &tokens, &claims, own);
+    let lists = [subjects.as_slice(), &tokens, &claims];
+    let about = told(namespace.as_ref(), &roles, &participants, lists, own);
     identities.told.insert(name.clone(), about);
+    let identity = Arc::new(Identity { name, namespace, roles, participants });
     if own.is_any() {
-        identities.quotas.insert(name.clone(), own);
+        // As the initiator of its transactions is stored.
+        identities.quotas.insert(identity.full_name(), own);
     }
-    let identity = Arc::new(Identity { name, roles, participants });
     for (index, subject) in subjects.into_iter().enumerate() {
         if identities.subjects.insert(subject, Arc::clone(&identity)).is_some() {
             return Err(format!("subjects[{index}]: another one has it"));
@@ -131,11 +138,10 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
 
 /// Describes an identity; of its tokens and names their numbers.
 fn told(
+    namespace: Option<&Namespace>,
     roles: &[Role],
     participants: &[ParticipantName],
-    subjects: &[String],
-    tokens: &[String],
-    claims: &[String],
+    [subjects, tokens, claims]: [&[String]; 3],
     own: Own,
 ) -> Told {
     let roles: Vec<_> = roles.iter().map(|role| role.name()).collect();
@@ -145,11 +151,13 @@ fn told(
     let counts = [("subjects", subjects), ("tokens", tokens), ("claims", claims)];
     let counts = counts.iter().filter(|(_, all)| !all.is_empty());
     let counts: String = counts.map(|(what, all)| format!(", {what}: {}", all.len())).collect();
+    let inside = namespace.map(|name| format!(", namespace {name}")).unwrap_or_default();
     let quota = own.shown();
-    let shown = format!("{roles}{of}{participants}{counts}{quota}");
+    let shown = format!("{roles}{of}{participants}{inside}{counts}{quota}");
     let [subjects, tokens, claims] = [subjects, tokens, claims].map(|list| list.join("\n"));
     let mut parts = vec![&roles, &participants, &subjects, &tokens, &claims];
-    // One without a quota is as it was before there were any.
+    // One without them is as it was before there were any.
+    parts.extend(namespace.is_some().then_some(&inside));
     parts.extend(own.is_any().then_some(&quota));
     Told::new(shown, &parts.into_iter().map(String::as_bytes).collect::<Vec<_>>())
 }
@@ -183,6 +191,30 @@ mod tests {
             assert!(identities.of_token(guess).is_none(), "{guess}");
         }
         assert!(parse("").expect("nobody").subjects.is_empty());
+    }
+
+    #[test]
+    fn an_identity_of_a_namespace_speaks_for_names_of_it() {
+        let entry = "[[identity]]\nname = \"bank\"\nnamespace = \"tenant-a\"\n\
+                     roles = [\"participant\", \"initiator\"]\nparticipants = [\"bank\"]\nsubjects = [\"s\"]\n";
+        let identities = parse(entry).expect("identities");
+        let bank = identities.of_certificate(&["s".to_owned()]).expect("by certificate");
+        assert_eq!(bank.full_name(), "tenant-a/bank");
+        let own = ParticipantName::full("tenant-a/bank").expect("a name");
+        assert_eq!(bank.participants, [own]);
+        let plain = parse(&entry.replace("namespace = \"tenant-a\"\n", "")).expect("identities");
+        assert_ne!(identities.told(), plain.told(), "a change of it is told");
+        for (bad, rule) in [
+            ("\"tenant a\"", "namespace must consist of"),
+            ("\"a/b\"", "namespace must consist of"),
+            ("\"\"", "namespace must not be empty"),
+            (&format!("{:?}", "n".repeat(33)), "namespace must be at most 32 bytes, has 33"),
+        ] {
+            let error = parse(&entry.replace("\"tenant-a\"", bad)).expect_err(rule);
+            assert!(error.contains(rule), "{rule} in: {error}");
+        }
+        let other = entry.replace("\"bank\"", "\"tenant-b/bank\"");
+        assert!(parse(&other).is_err(), "nobody names another namespace");
     }
 
     #[test]

@@ -231,18 +231,18 @@ impl Caller {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let name = &call.spec.participant;
+        let (name, local) = (&call.spec.participant, call.spec.participant.local());
         let failed =
             |error: String| End::Failed(Failed { error, endpoint: None, url: String::new() });
         let Some(entry) = self.directory.find(name) else {
-            return failed(format!("participant {name} is not known here"));
+            return failed(format!("participant {local} is not known here"));
         };
         let mut avoid = call.avoid.clone();
         let mut attempt = Attempt::new(&entry, kind, call);
         let (began, endpoints) = (Instant::now(), self.directory.count_endpoints(&entry));
         loop {
             let Some(taken) = self.directory.take(&entry, kind, &avoid).await else {
-                let verdict = Verdict::Connect(format!("participant {name} has no endpoint"));
+                let verdict = Verdict::Connect(format!("participant {local} has no endpoint"));
                 attempt.failed(&verdict);
                 return failed(self.noted(name, verdict));
             };

@@ -30,8 +30,9 @@ const TELL_INTERVAL: Duration = Duration::from_secs(60);
 /// Failure to use a participant's database.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "participant {participant} works on the database {known}, and this is {found}: all processes of a \
-     participant must share one database"
+    "participant {} works on the database {known}, and this is {found}: all processes of a \
+     participant must share one database",
+    .participant.local()
 )]
 pub struct Other {
     /// Its name.

@@ -72,17 +72,18 @@ pub struct Options {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Nobody ever registered or configured this name.
-    #[error("participant {0} is not known: it never registered, and is not configured")]
+    #[error("participant {} is not known: it never registered, and is not configured", .0.local())]
     Unknown(ParticipantName),
     /// The coordinator started a moment ago, and nobody has registered this name yet.
-    #[error("participant {0} has not registered yet: the coordinator started a moment ago")]
+    #[error("participant {} has not registered yet: the coordinator started a moment ago", .0.local())]
     NotYet(ParticipantName),
     /// It was registered, and is not alive.
-    #[error("participant {0} is gone: none of its endpoints has registered lately")]
+    #[error("participant {} is gone: none of its endpoints has registered lately", .0.local())]
     Gone(ParticipantName),
     /// Its last calls have failed.
     #[error(
-        "participant {name} fails, and takes no new work until it answers again; last: {error}"
+        "participant {} fails, and takes no new work until it answers again; last: {error}",
+        .name.local()
     )]
     Failing {
         /// The participant.

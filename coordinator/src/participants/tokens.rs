@@ -94,7 +94,8 @@ fn read(file: &File, content: &[u8]) -> Result<ByName, Error> {
     let mut tokens = ByName::new();
     for (index, (name, token)) in table.iter().enumerate() {
         let bad = |rule: &str| file.breaks(format!("entry {} by name: {rule}", index + 1));
-        let name = ParticipantName::new(name).map_err(|rule| bad(&format!("its name {rule}")))?;
+        let name = ParticipantName::try_from(name.clone())
+            .map_err(|rule| bad(&format!("its name {rule}")))?;
         let token = token.as_str().and_then(header);
         let rule = "its token must be a text: one word of printable ASCII";
         tokens.insert(name, token.ok_or_else(|| bad(rule))?);

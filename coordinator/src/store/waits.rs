@@ -66,5 +66,5 @@ pub trait Waits: Send + Sync {
 
 /// Makes the list of participants from its rows. A name that makes no sense is nobody's.
 pub(super) fn named(rows: Vec<(String,)>) -> Vec<ParticipantName> {
-    rows.into_iter().filter_map(|(name,)| ParticipantName::known(&name).ok()).collect()
+    rows.into_iter().filter_map(|(name,)| ParticipantName::full(&name).ok()).collect()
 }

@@ -133,10 +133,11 @@ fn webhook(entry: Entry, insecure: bool) -> Result<Webhook, String> {
     ParticipantName::new(&name).map_err(|rule| format!("name {rule}"))?;
     let url = url(&entry.url, insecure)?;
     if let Some(participant) = &entry.participant {
-        ParticipantName::new(participant).map_err(|rule| format!("participant {rule}"))?;
+        ParticipantName::full(participant).map_err(|rule| format!("participant {rule}"))?;
     }
     if !entry.gid_prefix.is_empty() {
-        unanimo_core::Gid::known(&entry.gid_prefix).map_err(|rule| format!("gid-prefix {rule}"))?;
+        unanimo_core::ids::check_prefix(&entry.gid_prefix)
+            .map_err(|rule| format!("gid-prefix {rule}"))?;
     }
     let day = Duration::from_secs(24 * 60 * 60);
     let timeout = period("timeout", entry.timeout, TIMEOUT, Duration::from_secs(10))?;

@@ -55,6 +55,11 @@ impl Process {
         Self { owned, endpoint, channel, p, admin }
     }
 
+    /// Kills it as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.owned.kill();
+    }
+
     /// The address of gRPC.
     pub(crate) fn address(&self) -> String {
         self.endpoint.uri().authority().unwrap().to_string()

@@ -17,7 +17,7 @@ use crate::coordinator::grpc_web::{MEDIA_TYPE, call_with};
 use crate::coordinator::http::{first_event, http_call, reply};
 
 /// Method, address and body of a call.
-fn request(rpc: &str, of: &Begun) -> (&'static str, String, Value) {
+pub(super) fn request(rpc: &str, of: &Begun) -> (&'static str, String, Value) {
     let (tx, gid) = (format!("/v1/tx/{}", of.tx_id), format!("/v1/transactions/{}", of.gid));
     let new = Uuid::new_v4();
     let branch = |id: &str| json!({"branchId": id, "participant": "p", "action": "ok"});

@@ -55,8 +55,7 @@ impl Pages {
         while let Some(token) = self.token.take() {
             let is_first = token.is_empty();
             let page = self.page(u32::MAX, token, false).await?;
-            let nonsense = || client::Error::Nonsense("it has no ends of the audit");
-            let purged = page.purged.as_ref().ok_or_else(nonsense)?;
+            let purged = page.purged.as_ref().ok_or(Error::PartOnly)?;
             if is_first {
                 let head = self.head(Place::from(purged)).await?;
                 self.read = purged.number;
@@ -65,7 +64,7 @@ impl Pages {
                 return Err(Error::Purged.into());
             }
             // An entry that comes meanwhile is behind the end that was told first.
-            last.get_or_insert(Place::from(page.last.as_ref().ok_or_else(nonsense)?));
+            last.get_or_insert(Place::from(page.last.as_ref().ok_or(Error::PartOnly)?));
             for line in page.entries.into_iter().map(Line::from) {
                 self.read = line.number;
                 if last.as_ref().is_some_and(|last| line.number > last.number) {

@@ -11,7 +11,7 @@ use unanimo_coordinator::participants::allow::ENDPOINT_BYTES_MAX;
 use unanimo_coordinator::participants::directory::{
     ENDPOINTS_MAX, INSTANCES_TOTAL_MAX, REGISTRATIONS_BYTES_MAX,
 };
-use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX};
+use unanimo_core::ids::{ID_BYTES_MAX, NAME_BYTES_MAX, NAMESPACE_BYTES_MAX};
 use unanimo_core::{MEDIA_TYPE_BYTES_MAX, TEXT_BYTES_MAX};
 
 use super::markdown::{code, table};
@@ -87,13 +87,14 @@ const PAGED: &str = "the rest is on the next page; `cut` counts it";
 /// Result of a timeline over a limit.
 const CUT: &str = "the newest entries are shown, `timeline_dropped` counts the others";
 
-fn names() -> [[String; 2]; 6] {
+fn names() -> [[String; 2]; 7] {
     let text = |max: usize| {
         format!("1 to {max} bytes of `A-Z a-z 0-9 _ . : -`, the first one a letter, a digit or `_`")
     };
     [
         ["`gid`, `branch_id`".into(), text(ID_BYTES_MAX)],
         ["names of participants, actions, nodes and features".into(), text(NAME_BYTES_MAX)],
+        ["names of namespaces".into(), text(NAMESPACE_BYTES_MAX)],
         [
             "keys of metadata, `instance_id`, reasons of refusals".into(),
             format!("1 to {NAME_BYTES_MAX} bytes of `A-Z a-z 0-9 _ . : -`"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+pub(crate) mod namespace;
 pub(crate) mod step;
 
 use self::step::Around;
@@ -85,6 +86,9 @@ impl Definition {
             found.extend(step::too_long("start_delay".to_owned(), delay, limits.start_delay_max));
         }
         found.extend(step::lock_violations("locks", &self.locks, limits));
+        let branches: Vec<&BranchSpec> = self.branches.iter().collect();
+        found.extend(namespace::strangers(&self.gid, "", &branches));
+        found.extend(namespace::strange_locks(&self.gid, "locks", &self.locks));
         found.extend(self.bad_metadata(limits));
         let transactions = 1 + self.descendants();
         if depth == 0 && transactions > limits.family_max {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Change, Step};
 use crate::branch::{Branch, Enlistment, Progress};
 use crate::decision::Phase;
+use crate::definition::rules::namespace;
 use crate::definition::rules::step::{self as rules, Around};
 use crate::definition::rules::too_many_names;
 use crate::definition::{
@@ -58,6 +59,10 @@ impl Step<'_> {
         }
         if spec.mode != of_transaction && of_transaction != Mode::Saga {
             return Err(Rejection::OtherMode(of_transaction));
+        }
+        let strange = namespace::strangers(&self.tx.identity.gid, "branch", &[&spec]);
+        if let Some(violation) = strange.into_iter().next() {
+            return Err(violation.into());
         }
         let limits = &self.policy.limits;
         if self.tx.branches.len() >= limits.branches_max {

@@ -4,7 +4,7 @@ use unanimo_core::waiting::{Cause, Waiting};
 use unanimo_core::{Attempts, Branch, Operation, Timestamp, Transaction};
 use unanimo_proto::v1;
 
-use super::step::child_gid;
+use crate::engine::children::gid_of_child;
 use crate::wire::{time_in_words, time_to_wire};
 
 /// Returns what a transaction waits for; `None` if it has ended, or is about to go on.
@@ -72,8 +72,11 @@ fn call(tx: &Transaction, branch: &Branch, operation: Operation, waiting: &Waiti
     };
     let (id, since) = (&branch.spec.branch_id, time_in_words(waiting.since));
     let whom = match branch.spec.is_child() {
-        true => format!("the child {}", child_gid(tx, branch)),
-        false => format!("participant {}", branch.spec.participant),
+        true => {
+            let child = gid_of_child(tx.identity(), id, branch.number);
+            format!("the child {}", child.local())
+        }
+        false => format!("participant {}", branch.spec.participant.local()),
     };
     let Attempts { count, last_error, .. } = attempts;
     let (answer, advice) = alarmed(branch, operation);

@@ -1,6 +1,7 @@
 //! Refusal of what a participant may still hold something of.
 
 use tonic::Status;
+use unanimo_core::ParticipantName;
 use unanimo_proto::v1;
 
 use super::reasons::Reason;
@@ -12,7 +13,11 @@ const NAMED_MAX: usize = 5;
 /// nothing more.
 pub(in crate::api) fn still_held(tx: &v1::Transaction) -> Status {
     let resolved = tx.branches.iter().filter(|branch| !branch.resolved_by.is_empty());
-    let named = resolved.map(|of| format!("{} of {}", of.branch_id, of.participant));
+    let named = resolved.map(|of| {
+        let name = ParticipantName::full(&of.participant);
+        let participant = name.as_ref().map_or(of.participant.as_str(), ParticipantName::local);
+        format!("{} of {participant}", of.branch_id)
+    });
     let mut named: Vec<_> = named.take(NAMED_MAX + 1).collect();
     if named.len() > NAMED_MAX {
         named[NAMED_MAX] = "others".to_owned();

@@ -13,7 +13,8 @@ use tonic::Status;
 use unanimo_proto::v1;
 
 use super::super::error::{from_engine, revision_unknown};
-use super::{Choice, shown};
+use super::{Choice, Sight, shown};
+use crate::api::namespace::Told as _;
 use crate::engine::Error;
 use crate::feed::{Event, Follower, Told};
 use crate::store::{Feed, FeedRow, Store, in_full};
@@ -41,8 +42,8 @@ const TIMES: Times = Times {
     progress: Duration::from_secs(10 * 60),
 };
 
-/// Tells whose transactions the caller may see by now: nothing if it sees all.
-pub(super) type May = Box<dyn Fn() -> Result<Option<String>, Status> + Send + Sync>;
+/// Tells which transactions the caller may see by now.
+pub(super) type May = Box<dyn Fn() -> Result<Sight, Status> + Send + Sync>;
 
 type Sender = mpsc::Sender<Result<v1::WatchTransactionsResponse, Status>>;
 
@@ -118,7 +119,7 @@ impl<S: Source> Reader<S> {
 
     /// Looks whether the caller may still read, and what.
     fn look(&mut self) -> Result<(), End> {
-        self.choice.initiator = (self.may)().map_err(Some)?;
+        self.choice.sight = (self.may)().map_err(Some)?;
         Ok(())
     }
 
@@ -194,6 +195,8 @@ impl<S: Source> Reader<S> {
 
     fn chosen(&self, row: &FeedRow) -> Option<v1::TransactionEvent> {
         let event = Event::read(&row.body).filter(|event| self.choice.takes(event))?;
-        Some(shown(row, event))
+        let mut told = shown(row, event);
+        self.choice.sight.namespace.iter().for_each(|namespace| told.take_off(namespace));
+        Some(told)
     }
 }

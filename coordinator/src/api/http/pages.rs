@@ -182,6 +182,15 @@ impl Http {
         access.map(|access| access.name().to_owned()).map_err(|status| problem::of(&status))
     }
 
+    /// Returns the namespace of whoever looks, if it is of one. One who is not known is of a namespace in which nothing is.
+    pub(crate) fn namespace(&self, asker: &Asker) -> Option<String> {
+        let api = self.stack.api();
+        match api.namespace_of(&asker.headers, &asker.extensions()) {
+            Ok(namespace) => namespace.map(String::from),
+            Err(_) => Some(String::new()),
+        }
+    }
+
     /// Counts a response that is whole until it is read; another one takes its place if there is no room for it.
     pub(crate) async fn counted(&self, response: Response<Body>) -> Response<Body> {
         let (head, body) = response.into_parts();

@@ -3,13 +3,14 @@
 use prost::Message;
 use tonic::Status;
 use unanimo_core::{
-    ActionName, BranchId, BranchNumber, BranchRequest, BranchSpec, Definition, Drive, Gid, Limits,
-    Mode, Parent, ParticipantName, Payload, Timestamp, TraceContext, TxId, Violation,
+    ActionName, BranchId, BranchNumber, BranchRequest, BranchSpec, Definition, Drive, Limits, Mode,
+    Parent, Payload, Timestamp, TraceContext, TxId, Violation,
 };
 use unanimo_proto::v1;
 use uuid::Uuid;
 
 use super::super::error::{invalid, other_mode};
+use super::super::namespace::Names;
 use super::{bad_mode, duration, mode, named, step};
 use crate::participants::own;
 use crate::wire;
@@ -25,6 +26,8 @@ pub(in crate::api) struct Reading<'a> {
     pub(in crate::api) limits: &'a Limits,
     /// Number of transactions around this one.
     pub(in crate::api) depth: usize,
+    /// Names that the caller may write.
+    pub(in crate::api) names: Names<'a>,
 }
 
 /// A branch that was read, and the child that it is.
@@ -68,7 +71,7 @@ pub(super) fn one(
     number: BranchNumber,
     reading: Reading<'_>,
 ) -> Result<Read, Status> {
-    let step = step::spec(field, &spec, reading.now, reading.limits)?;
+    let step = step::spec(field, &spec, reading)?;
     let at = |name: &str| format!("{field}.{name}");
     let branch_id = named(&at("branch_id"), BranchId::new(&spec.branch_id)).map_err(invalid)?;
     let own_mode = mode(&at("mode"), spec.mode)?;
@@ -90,7 +93,7 @@ pub(super) fn one(
     let checked = || {
         Ok(BranchRequest {
             branch_id,
-            participant: named(&at("participant"), ParticipantName::new(&spec.participant))?,
+            participant: named(&at("participant"), reading.names.participant(&spec.participant))?,
             action: named(&at("action"), ActionName::new(&spec.action))?,
             payload: spec.payload.map(wire::payload_from_wire).unwrap_or_default(),
             mode: own_mode,
@@ -142,14 +145,14 @@ fn child(
     let (branches, children) = all(&at("branches"), branches, own, reading)?;
     let unknown = TxId(Uuid::nil());
     Ok(Definition {
-        gid: Gid::known("child")
+        gid: (reading.names.known_gid("child"))
             .map_err(|rule| invalid(Violation::new(field, rule.to_string())))?,
         mode: own,
         drive: Drive::Declarative,
         branches,
         timeout: duration(&at("timeout"), timeout)?,
         start: Default::default(),
-        locks: step::locks(&at("locks"), &locks)?,
+        locks: step::locks(&at("locks"), &locks, reading.names)?,
         parent: Some(Parent { tx_id: unknown, number, root: unknown }),
         children,
         metadata: Default::default(),

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use tonic::Status;
 use unanimo_core::{
-    BRANCHES_MAX, BranchId, Compensation, InputName, Limits, Lock, LockMode, LockName, RetryPolicy,
+    BRANCHES_MAX, BranchId, Compensation, InputName, Limits, Lock, LockMode, RetryPolicy,
     StepInput, StepSpec, Timestamp, Violation,
 };
 use unanimo_proto::v1;
 
 use super::super::error::invalid;
-use super::{duration, named, time};
+use super::super::namespace::Names;
+use super::{Reading, duration, named, time};
 
 /// Time for which a lock is waited for where its request names none.
 pub const LOCK_WAIT_DEFAULT: Duration = Duration::from_secs(10);
@@ -20,8 +21,7 @@ pub const LOCK_WAIT_DEFAULT: Duration = Duration::from_secs(10);
 pub(super) fn spec(
     field: &str,
     branch: &v1::BranchSpec,
-    now: Timestamp,
-    limits: &Limits,
+    reading: Reading<'_>,
 ) -> Result<StepSpec, Status> {
     if is_plain(branch) {
         return Ok(StepSpec::default());
@@ -35,8 +35,8 @@ pub(super) fn spec(
         retry: branch.retry.as_ref().map(|policy| retry(&at("retry"), policy)).transpose()?,
         attempt_timeout: duration(&at("attempt_timeout"), branch.attempt_timeout)?,
         delay: duration(&at("delay"), branch.delay)?,
-        start_at: start_at(&at("start_at"), branch.start_at, now, limits)?,
-        locks: locks(&at("locks"), &branch.locks)?,
+        start_at: start_at(&at("start_at"), branch.start_at, reading.now, reading.limits)?,
+        locks: locks(&at("locks"), &branch.locks, reading.names)?,
     })
 }
 
@@ -123,10 +123,14 @@ pub(super) fn start_at(
 }
 
 /// Reads locks.
-pub(super) fn locks(field: &str, locks: &[v1::Lock]) -> Result<Vec<Lock>, Status> {
+pub(super) fn locks(
+    field: &str,
+    locks: &[v1::Lock],
+    names: Names<'_>,
+) -> Result<Vec<Lock>, Status> {
     check_count(field, "locks", locks.len(), BRANCHES_MAX)?;
     let read = |(at, lock): (usize, &v1::Lock)| {
-        let name = LockName::new(&lock.name);
+        let name = names.lock(&lock.name);
         let wait_max = duration(&format!("{field}[{at}].wait_max"), lock.wait_max)?;
         Ok(Lock {
             name: named(&format!("{field}[{at}].name"), name).map_err(invalid)?,

@@ -109,7 +109,7 @@ fn is_origin(text: &str) -> bool {
 /// Returns the name of a participant and its endpoint, which are set as `NAME=URL`.
 pub(in crate::config) fn named_endpoint(text: &str) -> Result<(ParticipantName, String), String> {
     let (name, url) = text.split_once('=').ok_or("must be NAME=http://HOST:PORT")?;
-    let name = ParticipantName::new(name).map_err(|rule| format!("NAME {rule}"))?;
+    let name = ParticipantName::try_from(name.to_owned()).map_err(|rule| format!("NAME {rule}"))?;
     allow::parse_endpoint(url).map_err(|violation| violation.to_string())?;
     Ok((name, url.to_owned()))
 }

@@ -151,7 +151,8 @@ async fn send_of(pages: &Pages, name: &str, request: Request) -> Page {
         return Err(refused(StatusCode::BAD_REQUEST, "The form is not whole", why));
     };
     let title = words::title_of_many(act).to_owned();
-    let run = Run::new(sent.form, title, "/attention".to_owned(), total);
+    let run =
+        Run::new(sent.form, title, "/attention".to_owned(), total).within(looking.namespace());
     let only = text("only");
     let only = (!only.is_empty()).then(|| only.split(',').map(str::to_owned).collect());
     let counted = Counted { filter, made: sent.form.made, only };

@@ -41,6 +41,8 @@ pub(super) struct Run {
     pub(super) back: String,
     /// Transactions that it acts on at most.
     pub(super) total: u64,
+    /// Of whoever has begun it.
+    namespace: Option<String>,
     progress: watch::Sender<Progress>,
     is_stopped: AtomicBool,
 }
@@ -77,8 +79,18 @@ pub(super) enum Ended {
 
 impl Run {
     pub(super) fn new(form: Form, title: String, back: String, total: u64) -> Self {
-        let progress = watch::Sender::default();
-        Self { form, title, back, total, progress, is_stopped: AtomicBool::new(false) }
+        let (progress, is_stopped) = (watch::Sender::default(), AtomicBool::new(false));
+        Self { form, title, back, total, namespace: None, progress, is_stopped }
+    }
+
+    /// Returns the same of one who is of this namespace, or of none.
+    pub(super) fn within(self, namespace: Option<String>) -> Self {
+        Self { namespace, ..self }
+    }
+
+    /// Tells whether one of this namespace, or of all, may see it.
+    pub(super) fn is_for(&self, namespace: Option<&str>) -> bool {
+        namespace.is_none() || namespace == self.namespace.as_deref()
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -248,6 +260,18 @@ mod tests {
 
     fn refusal(status: u16) -> Result<String, Value> {
         Err(serde_json::json!({ "status": status, "detail": "no" }))
+    }
+
+    #[test]
+    fn a_run_is_shown_to_those_of_its_namespace_and_of_all() {
+        let form = Form { made: Timestamp::UNIX_EPOCH, id: Uuid::nil() };
+        let run = |namespace: Option<&str>| {
+            let run = Run::new(form, String::new(), String::new(), 1);
+            run.within(namespace.map(str::to_owned))
+        };
+        assert!(run(Some("a")).is_for(None) && run(Some("a")).is_for(Some("a")));
+        assert!(!run(Some("a")).is_for(Some("b")) && !run(None).is_for(Some("a")));
+        assert!(!run(Some("a")).is_for(Some("")), "one who is not known");
     }
 
     #[test]

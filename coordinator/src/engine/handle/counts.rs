@@ -1,7 +1,7 @@
 //! Counts of what is in memory.
 
 use tokio::sync::oneshot;
-use unanimo_core::ParticipantName;
+use unanimo_core::{Namespace, ParticipantName};
 
 use super::super::Bounds;
 use super::super::message::Message;
@@ -39,10 +39,10 @@ impl Handle {
     }
 
     /// Returns numbers and ages of the transactions in memory; `None` if the engine has ended. It answers
-    /// nothing while the lease is not held.
-    pub(crate) async fn survey(&self) -> Option<Survey> {
+    /// nothing while the lease is not held. Those of a namespace are of its transactions alone.
+    pub(crate) async fn survey(&self, of: Option<Namespace>) -> Option<Survey> {
         let (reply, survey) = oneshot::channel();
-        self.send(Message::Survey { reply }).ok()?;
+        self.send(Message::Survey { of, reply }).ok()?;
         survey.await.ok()
     }
 

@@ -91,7 +91,8 @@ impl Handle {
             if self.has_ended(&child, deadline).await? {
                 return Ok(branch.number);
             }
-            let rule = format!("must be no child: resolve the branches of transaction {child}");
+            let rule =
+                format!("must be no child: resolve the branches of transaction {}", child.local());
             return Err(Rejection::from(Violation::new("branch_id", rule)).into());
         }
         Ok(branch.number)

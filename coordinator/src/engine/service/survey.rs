@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use unanimo_core::{Mode, Phase};
+use unanimo_core::{Mode, Namespace, Phase};
 
 use super::Service;
 use crate::store::PhaseName;
@@ -22,11 +22,14 @@ pub(crate) struct Survey {
 }
 
 impl Service {
-    /// Looks at all transactions in memory: a few milliseconds for 100,000.
-    pub(super) fn survey(&self) -> Survey {
+    /// Looks at all transactions in memory, or at those of one namespace: a few milliseconds for 100,000.
+    pub(super) fn survey(&self, of: Option<&Namespace>) -> Survey {
         let mut survey = Survey::default();
         for live in self.live.values() {
             let (tx, now) = (&live.tx, live.clock.now());
+            if of.is_some() && tx.identity().gid.namespace().as_ref() != of {
+                continue;
+            }
             let since = |age: &mut Duration, time: unanimo_core::Timestamp| {
                 *age = (*age).max(time.until(now));
             };

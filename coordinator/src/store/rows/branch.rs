@@ -78,7 +78,7 @@ impl BranchRow {
         let spec = BranchSpec {
             branch_id: BranchId::known(&self.branch_id)
                 .map_err(|_| corrupt("branches.branch_id", &self.branch_id))?,
-            participant: ParticipantName::known(&self.participant)
+            participant: ParticipantName::full(&self.participant)
                 .map_err(|_| corrupt("branches.participant", &self.participant))?,
             action: ActionName::known(&self.action)
                 .map_err(|_| corrupt("branches.action", &self.action))?,

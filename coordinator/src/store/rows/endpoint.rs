@@ -46,7 +46,7 @@ where
 impl RegistrationRow {
     fn into_registration(self) -> Result<Registration, Error> {
         Ok(Registration {
-            name: ParticipantName::known(&self.name)
+            name: ParticipantName::full(&self.name)
                 .map_err(|_| corrupt("participants.name", &self.name))?,
             endpoint: self.endpoint,
             instance: self.instance_id,

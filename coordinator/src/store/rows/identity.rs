@@ -98,7 +98,7 @@ impl TransactionRow {
         let BegunWith { start_at, locks, parent } = BegunWith::from_column(&self.begun_with)?;
         Ok(Identity {
             tx_id: TxId(self.tx_id),
-            gid: Gid::known(&self.gid).map_err(|_| corrupt("transactions.gid", &self.gid))?,
+            gid: Gid::full(&self.gid).map_err(|_| corrupt("transactions.gid", &self.gid))?,
             origin: self.origin()?,
             digest: digest_from_columns(self.digest_version, &self.digest)?,
             created_at: ms_from_column(self.created_ms),

@@ -52,10 +52,10 @@ impl TakenRow {
             return Ok(LockTaken::Granted);
         };
         Ok(LockTaken::Held {
-            lock: LockName::known(&name).map_err(|_| corrupt("locks.name", &name))?,
+            lock: LockName::full(&name).map_err(|_| corrupt("locks.name", &name))?,
             // It is only told. A holder whose gid cannot be read stands in the way all the same.
-            holder: Gid::known(&gid.unwrap_or_default())
-                .or_else(|_| Gid::known("unreadable"))
+            holder: Gid::full(&gid.unwrap_or_default())
+                .or_else(|_| Gid::full("unreadable"))
                 .expect("it is a gid"),
             older,
             waits: self.waits.unwrap_or(false),

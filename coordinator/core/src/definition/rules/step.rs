@@ -120,7 +120,7 @@ pub(crate) fn lock_violations(field: &str, locks: &[Lock], limits: &Limits) -> V
     let mut seen = BTreeSet::new();
     for (at, Lock { name, wait_max, .. }) in locks.iter().enumerate() {
         if !seen.insert(name) {
-            let rule = format!("must be unique, {name} came before");
+            let rule = format!("must be unique, {} came before", name.local());
             found.push(Violation::new(format!("{field}[{at}].name"), rule));
         }
         found.extend(too_long(format!("{field}[{at}].wait_max"), *wait_max, limits.timeout_max));

@@ -56,7 +56,7 @@ fn reader(
 }
 
 fn all() -> May {
-    Box::new(|| Ok(None))
+    Box::new(|| Ok(Sight::default()))
 }
 
 async fn next(messages: &mut Messages) -> Result<v1::WatchTransactionsResponse, Status> {
@@ -100,7 +100,7 @@ async fn a_caller_that_may_read_no_more_is_told_so() {
             let revoked = Arc::clone(&revoked);
             move || match revoked.load(Ordering::SeqCst) {
                 true => Err(Status::unauthenticated("it was revoked")),
-                false => Ok(None),
+                false => Ok(Sight::default()),
             }
         };
         let mut messages = reader((&fake, &handle), FAST, Choice::default(), Box::new(may));
@@ -123,7 +123,10 @@ async fn a_caller_that_may_read_no_more_is_told_so() {
 #[tokio::test]
 async fn a_role_that_was_taken_away_is_looked_at_for_each_part() {
     let (fake, handle) = feed(5);
-    let may = || Ok(Some("somebody else".to_owned()));
+    let may = || {
+        let initiator = Some("somebody else".to_owned());
+        Ok(Sight { initiator, ..Sight::default() })
+    };
     let mut messages = reader((&fake, &handle), FAST, Choice::default(), Box::new(may));
     next(&mut messages).await.expect("it begins");
     let told = next(&mut messages).await.expect("it goes on");
