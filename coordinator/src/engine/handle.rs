@@ -15,9 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
-use unanimo_core::{
-    BranchId, BranchNumber, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote,
-};
+use unanimo_core::{BranchId, Incarnation, Input, ParticipantName, Phase, Transaction, TxId, Vote};
 
 pub use self::operator::Word;
 pub use self::query::{BranchKey, Inquired, Verdict, Watched};
@@ -162,7 +160,6 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         unread: AllUnread::default(),
         writes: 0,
         ends: Default::default(),
-        dropped: Default::default(),
         went_back: Known::new(store.generation(), gid_retention),
         told_timeouts: Default::default(),
         traces: Traces::new(parts.spans),
@@ -321,12 +318,6 @@ impl Handle {
             on_stripped(&input)?;
         }
         Ok(Answer::View(Box::new(View { tx, revision, stripped, is_asleep: false })))
-    }
-
-    /// Notes the database of a participant that was enlisted, and whose vote comes with Commit.
-    pub(crate) fn note_database(&self, tx_id: TxId, number: BranchNumber, database_id: String) {
-        // The engine may have ended.
-        let _ = self.send(Message::Database { tx_id, number, database_id });
     }
 
     /// Participants came back: what waits for them goes out.

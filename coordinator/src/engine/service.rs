@@ -103,8 +103,6 @@ pub struct Service {
     pub(super) unread: AllUnread,
     pub(super) writes: u64,
     pub(super) ends: Ends,
-    /// Lines about outputs that were dropped.
-    pub(super) dropped: crate::lines::Lines,
     pub(super) went_back: went_back::Known,
     pub(super) told_timeouts: patience::Told,
     pub(super) traces: Traces,

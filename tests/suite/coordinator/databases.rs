@@ -148,7 +148,7 @@ impl ParticipantService for Talkative {
 
     async fn cancel(&self, _: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
         let answer = Some(cancel_response::Answer::Done(Default::default()));
-        Ok(Response::new(CancelResponse { answer, ..Default::default() }))
+        Ok(Response::new(CancelResponse { answer }))
     }
 }
 

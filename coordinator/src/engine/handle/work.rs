@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 use unanimo_core::{
-    BranchRequest, Definition, Digests, Enlistment, Gid, Identity, Input, Mode, Outcome,
-    ParticipantName, TxId, Violation,
+    BranchNumber, BranchRequest, Definition, Digests, Enlistment, Gid, Identity, Input, Mode,
+    Outcome, ParticipantName, TxId, Violation,
 };
 
 use super::super::admission::{Permit, Share, held_at, shares};
@@ -18,6 +18,12 @@ use crate::participants::directory::Invitation;
 use crate::store::{GidHolder, Key};
 
 impl Handle {
+    /// Notes the database of a participant that was enlisted, and whose vote comes with Commit.
+    pub(crate) fn note_database(&self, tx_id: TxId, number: BranchNumber, database_id: String) {
+        // The engine may have ended.
+        let _ = self.send(Message::Database { tx_id, number, database_id });
+    }
+
     pub(super) async fn begin_admitted(
         &self,
         definition: Definition,

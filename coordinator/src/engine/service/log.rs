@@ -9,7 +9,11 @@ use unanimo_core::{
 use super::Service;
 use super::alarms::Repeated;
 use crate::alarm;
+use crate::lines::Lines;
 use crate::participants::caller::TOO_LATE;
+
+/// Lines about outputs that were dropped.
+static DROPPED: Lines = Lines::new();
 
 impl Service {
     /// Logs the events of a transition: alarms, operators' acts, and dropped outputs.
@@ -51,7 +55,7 @@ impl Service {
                     }
                 }
                 EventKind::OutputDropped => {
-                    if let Some(left_out) = self.dropped.take() {
+                    if let Some(left_out) = DROPPED.take() {
                         tracing::warn!(
                             %tx_id, %gid, trace_id = trace(), branch_id, detail, left_out,
                             "the output of a Prepare was dropped"
