@@ -276,6 +276,16 @@ fn mistakes_of_a_child_are_named_within_their_branch() {
         read.violations(&Limits::default())[0].to_string(),
         "branches[3].inputs[0].branch_id must name a branch with an output, c is a child and has none"
     );
+    // Its steps cannot read any: inputs would be lost.
+    let mut given = nest(diamond());
+    given.branches[2].step.inputs = vec![input("x", "a")];
+    assert_eq!(
+        given.violations(&Limits::default()),
+        [Violation::new(
+            "branches[2].inputs",
+            "must not be set together with child: the child's steps cannot read them"
+        )]
+    );
     let mut large = diamond();
     large.children = vec![(2, diamond()); 64];
     assert_eq!(

@@ -362,6 +362,18 @@ steps:
     );
 }
 
+/// They would reach nobody.
+#[test]
+fn inputs_of_a_child_are_refused() {
+    let text = "\
+saga: a
+steps:
+  s: {participant: p, action: x}
+  sub: {child: {steps: {a: {participant: p, action: x}}}, after: [s], inputs: {o: s}}
+";
+    check(text, &["f:4:79: steps.sub.inputs must not be given together with child"]);
+}
+
 /// The coordinator has a child as a branch in TCC, and refuses what that cannot be.
 #[test]
 fn a_child_is_no_pivot_and_is_undone() {

@@ -117,7 +117,16 @@ impl Definition {
         let children: Vec<usize> = self.children.iter().map(|(index, _)| *index).collect();
         let (branches, graph, cycles) = (&branches[..], &graph, &cycles);
         let children = &children[..];
-        let around = Around { branches, graph, cycles, children, no_pivot, timeout, limits };
+        let around = Around {
+            branches,
+            graph,
+            cycles,
+            children,
+            children_may_have_inputs: false,
+            no_pivot,
+            timeout,
+            limits,
+        };
         let of_cycle = |cycle| step::cycle(branches, cycle);
         let mut found: Vec<Violation> = cycles.found.iter().map(of_cycle).collect();
         let of = |index| step::violations(&format!("branches[{index}]"), index, around);

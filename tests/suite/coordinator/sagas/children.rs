@@ -451,6 +451,38 @@ async fn a_step_that_is_added_cannot_read_a_child() {
     }
 }
 
+/// Inputs of a child would be lost: they are refused, in a definition and one by one, and nobody is called.
+#[tokio::test]
+async fn inputs_of_a_child_are_refused() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let refused = |status: tonic::Status, field: &str| {
+            let (code, reason, fields) = describe(&status);
+            assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "FIELD_INVALID"));
+            assert_eq!(fields, [field]);
+            let rule = "must not be set together with child: the child's steps cannot read them";
+            assert!(status.message().contains(rule), "{}", status.message());
+        };
+        let inputs = vec![input("of_a", "a")];
+        let mut whole = around("whole", two_steps("ok", "ok"), "ok");
+        let at = whole.branches.iter().position(|branch| branch.child.is_some()).unwrap();
+        let before = whole.branches[at].depends_on[0].clone();
+        whole.branches[at].inputs = vec![input("of", &before)];
+        let status = world.submit(whole).await.unwrap_err();
+        refused(status, &format!("branches[{at}].inputs"));
+        assert_eq!(world.p.seen(), [], "nobody was called");
+
+        let tx = world.begin("g", Mode::Saga).await.unwrap();
+        world.execute(&tx.tx_id, step("a", "ok", &[])).await.unwrap();
+        let child = child_step("c", two_steps("ok", "ok"), &["a"]);
+        let reads = BranchSpec { inputs, ..child.clone() };
+        refused(world.execute(&tx.tx_id, reads).await.unwrap_err(), "branch.inputs");
+        world.execute(&tx.tx_id, child).await.unwrap();
+        let listed = [("a", Vote::Unspecified), ("c", Vote::Unspecified)];
+        let result = world.commit(&tx.tx_id, &listed).await.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
+    }
+}
+
 /// S1: the Cancel of a child finds a stranger under the child's gid, and leaves it alone.
 #[tokio::test]
 async fn s1_the_cancel_of_a_child_rolls_back_no_stranger() {

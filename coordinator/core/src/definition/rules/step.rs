@@ -23,6 +23,8 @@ pub(crate) struct Around<'a> {
     pub(crate) cycles: &'a Cycles,
     /// Those that are children, by index.
     pub(crate) children: &'a [usize],
+    /// Inputs of a child are passed over, as under the rules before the fourth.
+    pub(crate) children_may_have_inputs: bool,
     /// Reason for which there can be no pivot; `None` if there can.
     pub(crate) no_pivot: Option<&'static str>,
     /// Time until ABORT.
@@ -185,6 +187,11 @@ impl Rules<'_> {
 
     fn inputs(&self) -> Vec<Violation> {
         let mut found = Vec::new();
+        let is_refused = self.is_child() && !self.around.children_may_have_inputs;
+        if is_refused && !self.branch.step.inputs.is_empty() {
+            let rule = "must not be set together with child: the child's steps cannot read them";
+            return vec![self.violation("inputs", rule)];
+        }
         let (mut seen, mut sources) = (BTreeSet::new(), BTreeSet::new());
         for (at, StepInput { name, branch_id }) in self.branch.step.inputs.iter().enumerate() {
             if !sources.insert(branch_id) {
