@@ -212,19 +212,24 @@ fn add_violations(file: &str, read: &Read, problems: &mut Vec<Problem>) {
     violations.retain(|Violation { field, rule }| told.insert((field.clone(), rule.clone())));
     for violation in violations.into_iter().take(PROBLEMS_MAX) {
         // Steps that are missing, or are no object, were told already.
-        if violation.field.ends_with("branches") && !read.places.has(&violation.field) {
+        let is_of_steps = is_list_of_steps(&violation.field);
+        if is_of_steps && !read.places.has(&violation.field) {
             continue;
         }
         let (place, path) = read.places.find(&violation.field);
         // There are none because those that are written were told, and not read.
-        let is_empty =
-            violation.field.ends_with("branches") && violation.rule.ends_with("has none");
+        let is_empty = is_of_steps && violation.rule.ends_with("has none");
         if is_empty && is_told(problems, &path) {
             continue;
         }
         let (file, rule) = (file.to_owned(), in_words_of_a_file(violation.rule));
         problems.push(Problem { file, place, path, rule });
     }
+}
+
+/// Tells whether a violation is of the steps of the saga or of a child, all together.
+fn is_list_of_steps(field: &str) -> bool {
+    field == "branches" || field.ends_with(".branches")
 }
 
 /// Tells whether there is a problem at a path or under it.

@@ -576,6 +576,28 @@ fn too_many_steps_hide_no_other_mistake() {
     );
 }
 
+/// Names have a bound together, and no place of their own.
+#[test]
+fn names_that_are_too_long_together_are_told() {
+    let of = |locks: usize| {
+        let mut text = "saga: many\nsteps:\n".to_owned();
+        for step in 0..64 {
+            let lock = |at: usize| format!("{step:02}-{at:02}{}", "x".repeat(90));
+            let locks: Vec<_> = (0..locks).map(lock).collect();
+            let locks = locks.join(", ");
+            writeln!(text, "  s{step}: {{participant: p, action: a, locks: [{locks}]}}")
+                .expect("a text");
+        }
+        text
+    };
+    let told = SagaFile::parse("f", &of(16)).expect_err("too long").to_string();
+    let rule =
+        "names of dependencies, inputs and locks of all branches must be at most 98304 bytes, has ";
+    assert!(told.starts_with(&format!("f:1:1: {rule}")), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    check(&of(15), &[]);
+}
+
 /// Past the number of steps that are read, nothing else is told of them.
 #[test]
 fn far_too_many_steps_are_told_alone() {
