@@ -222,6 +222,25 @@ async fn s2_a_child_that_works_has_not_voted() {
     assert_eq!(world.p.calls(&tx_id, "c"), [""; 0]);
 }
 
+/// An operator who sends a child's calls again is told which branch of its parent it is.
+#[tokio::test]
+async fn an_operator_is_told_the_parents_branch() {
+    let world = World::sqlite().await;
+    world.p.hold(true);
+    let parent = accept(&world, around("g", two_steps("ok", "ok"), "gated")).await;
+    let tx_id = in_doubt(&world, "g.b").await;
+    let retry = unanimo_proto::v1::RetryTransactionRequest {
+        tx_id,
+        operator: "op".into(),
+        ..Default::default()
+    };
+    let told = world.operator().retry_transaction(retry).await.unwrap().into_inner();
+    let expected = ParentBranch { tx_id: parent, branch_id: "b".into() };
+    assert_eq!(told.transaction.unwrap().parent, Some(expected));
+    world.p.hold(false);
+    assert_eq!(ended(&world, "g.b").await.outcome(), Outcome::Committed);
+}
+
 /// S8: a gid that was rolled back before the child began is the child's ABORT; one that is another
 /// transaction's is left alone.
 #[tokio::test]
