@@ -62,7 +62,11 @@ pub fn check_alphabet(text: &str, max: usize) -> Result<(), Error> {
     }
 }
 
-fn check(text: &str, max: usize) -> Result<(), Error> {
+/// Checks length, alphabet and first character: the rule for names and ids.
+///
+/// # Errors
+/// The rule that the text breaks.
+pub fn check_name(text: &str, max: usize) -> Result<(), Error> {
     check_alphabet(text, max)?;
     match text.chars().next() {
         Some(first) if first.is_ascii_alphanumeric() || first == '_' => Ok(()),
@@ -83,7 +87,7 @@ macro_rules! text_id {
             /// # Errors
             /// The rule that the text breaks.
             pub fn new(text: &str) -> Result<Self, Error> {
-                check(text, $max)?;
+                check_name(text, $max)?;
                 Ok(Self(text.into()))
             }
 

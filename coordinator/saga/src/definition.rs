@@ -254,13 +254,14 @@ fn warnings(file: &str, read: &Read) -> Vec<Problem> {
         let (place, path) = read.places.find(path);
         Problem { file: file.to_owned(), place, path, rule }
     };
-    let mut found = locked_for_long(&read.definition, &warn);
+    let mut found = locked_for_long("", &read.definition, &warn);
     found.extend(longer_than_a_call("", &read.definition, &warn));
     found
 }
 
 /// Finds steps in two-phase commit that hold their rows locked while other steps work.
 fn locked_for_long(
+    prefix: &str,
     definition: &Definition,
     warn: &impl Fn(&str, String) -> Problem,
 ) -> Vec<Problem> {
@@ -276,9 +277,13 @@ fn locked_for_long(
             follower.branch_id
         );
         (branch.mode == Mode::TwoPhaseCommit)
-            .then(|| warn(&format!("branches[{index}].mode"), rule))
+            .then(|| warn(&format!("{prefix}branches[{index}].mode"), rule))
     };
-    branches.iter().enumerate().filter_map(of).collect()
+    let mut found: Vec<_> = branches.iter().enumerate().filter_map(of).collect();
+    for (index, child) in &definition.children {
+        found.extend(locked_for_long(&format!("{prefix}branches[{index}].child."), child, warn));
+    }
+    found
 }
 
 /// Finds attempts that are to last longer than the coordinator waits, as it does by default.

@@ -203,6 +203,8 @@ mod tests {
             "{steps: {s: {participant: p, action: a}}}".to_owned(),
             "{saga: a, steps: {}}".to_owned(),
             "{saga: a b, steps: {s: {participant: p, action: a}}}".to_owned(),
+            "{saga: -a, steps: {s: {participant: p, action: a}}}".to_owned(),
+            with(&format!("{good}, locks: [{{name: 1}}]")),
             format!("{{saga: a, steps: {{{many}}}}}"),
             format!("{{saga: a, steps: {{'s s': {{{good}}}}}}}"),
             format!("{{saga: a, steps: {{s: {{{good}}}}}, start_at: x, start_delay: y}}"),

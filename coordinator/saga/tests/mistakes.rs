@@ -170,6 +170,7 @@ fn a_lock_that_has_no_name_is_told() {
     ] {
         with(whole, written, &[&format!("f:4:9: {told}")]);
     }
+    with(whole, "{name: 42}", &[&format!("f:4:16: locks[0].name {rule}, is a number")]);
     with(whole, "{name: {a: b}}", &[&format!("f:4:16: locks[0].name {rule}, is an object")]);
     with(
         whole,
@@ -307,6 +308,11 @@ fn bad_names_are_told() {
         "saga: book-trip",
         "saga: book trip",
         &["f:1:7: saga must consist of A-Z a-z 0-9 _ . : - only, has ' ' at byte 4"],
+    );
+    with(
+        "saga: book-trip",
+        "saga: -trip",
+        &["f:1:7: saga must begin with a letter, a digit or _, begins with '-'"],
     );
     with(
         "  mail:",
@@ -707,6 +713,14 @@ steps:
             "f:3:40: steps.a.mode keeps rows locked while b works; let a step in two-phase commit come last \
          before the pivot, or make it tcc",
         ]
+    );
+    let child = "saga: s\nsteps:\n  sub:\n    child:\n      steps:\n        a: {participant: p, action: x, mode: 2pc}\n        \
+                 b: {participant: p, action: x, after: a}";
+    let within = SagaFile::parse("f", child).expect("it is allowed");
+    let told: Vec<_> = within.warnings().iter().map(ToString::to_string).collect();
+    assert!(
+        matches!(&told[..], [one] if one.starts_with("f:6:46: steps.sub.child.steps.a.mode keeps rows locked while b works")),
+        "{told:?}"
     );
     let file = SagaFile::parse("f", &text.replace("[a]", "[a], pivot: true")).expect("it is good");
     assert!(file.warnings().is_empty());
