@@ -180,15 +180,24 @@ fn each_mistake_of_the_pivot_is_refused_and_named() {
                 "branches[{index}].compensation must not be kept: no ABORT follows the pivot; say none"
             )]
         );
-        let retry = found(|saga| {
-            pivot_at(1)(saga);
-            saga.branches[index].step.retry = Some(RetryPolicy::default());
-        });
+        let retry = |retry| {
+            found(|saga| {
+                pivot_at(1)(saga);
+                saga.branches[index].step.retry = Some(retry);
+            })
+        };
+        let pauses = RetryPolicy {
+            backoff_min: Some(Duration::from_secs(1)),
+            backoff_max: Some(Duration::from_secs(2)),
+            ..RetryPolicy::default()
+        };
+        assert_eq!(retry(pauses), [""; 0], "its pauses are its own");
+        let (attempts_max, give_up_after) = (Some(3), Some(Duration::from_secs(9)));
         assert_eq!(
-            retry,
-            [format!(
-                "branches[{index}].retry must not be set in the pivot or after it: it is sent until it is answered"
-            )]
+            retry(RetryPolicy { attempts_max, give_up_after, ..pauses }),
+            ["attempts_max", "give_up_after"].map(|name| format!(
+                "branches[{index}].retry.{name} must not be set in the pivot or after it: it is sent until it is answered"
+            ))
         );
     }
     let locked = found(|saga| {

@@ -113,7 +113,7 @@ const STEP: &[Field] = &[
     field(
         "retry",
         Form::Object(Object::Retry),
-        "Bounds on the attempts; not for the pivot and what follows it",
+        "Pauses of the attempts, and bounds on them; no bounds for the pivot and what follows it",
     ),
     field(
         "attempt_timeout",

@@ -297,9 +297,15 @@ fn the_rules_of_the_pivot_are_told() {
         "    attempt_timeout: 3s",
         "    retry: {attempts: 2}",
         &[
-            "f:18:12: steps.pay.retry must not be set in the pivot or after it: it is sent until it is answered",
+            "f:18:23: steps.pay.retry.attempts must not be set in the pivot or after it: it is sent until it is answered",
         ],
     );
+}
+
+/// Pauses are those of any step.
+#[test]
+fn pauses_of_the_pivot_are_taken() {
+    with("    attempt_timeout: 3s", "    retry: {backoff: 1s, backoff_max: 2s}", &[]);
 }
 
 #[test]
@@ -465,7 +471,7 @@ start_delay: 1s
             "f:3:23: steps.a.acton is no field of a step; did you mean action?",
             "f:3:44: steps.a.after[1] must be the name of a step, \"z\" is none",
             "f:4:20: steps.b.participant must consist of A-Z a-z 0-9 _ . : - only, has ' ' at byte 1",
-            "f:4:58: steps.b.retry must not be set in the pivot or after it: it is sent until it is answered",
+            "f:4:69: steps.b.retry.attempts must not be set in the pivot or after it: it is sent until it is answered",
             "f:4:73: steps.b.metadata is no field of a step; the fields are participant, action, mode, payload, \
          payload_base64, media_type, after, inputs, pivot, compensation, retry, attempt_timeout, delay, \
          start_at, locks, child",

@@ -96,8 +96,8 @@ impl<'s, O, I: Inputs, K> Step<'s, O, I, K> {
         self.set(|spec| spec.compensation = compensation.into())
     }
 
-    /// Bounds its attempts. Without it they go on until the saga's deadline. Not for the pivot or the
-    /// steps after it.
+    /// Sets the pauses of its attempts, and bounds them. Without it they go on until the saga's deadline. The
+    /// pivot and the steps after it have pauses alone.
     pub fn retry(self, retry: Retry) -> Self {
         self.set(|spec| spec.retry = Some(retry.into()))
     }

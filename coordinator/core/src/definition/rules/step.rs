@@ -294,11 +294,16 @@ impl Rules<'_> {
     fn attempts(&self) -> Vec<Violation> {
         let Some(retry) = self.branch.step.retry else { return Vec::new() };
         let mut found = Vec::new();
+        let RetryPolicy { attempts_max, backoff_min, backoff_max, give_up_after } = retry;
         if self.is_placed() && !self.around.graph.may_be_undone(self.index) {
             let rule = "must not be set in the pivot or after it: it is sent until it is answered";
-            found.push(self.violation("retry", rule));
+            let set = [
+                ("retry.attempts_max", attempts_max.is_some()),
+                ("retry.give_up_after", give_up_after.is_some()),
+            ];
+            let set = set.into_iter().filter(|(_, is_set)| *is_set);
+            found.extend(set.map(|(name, _)| self.violation(name, rule)));
         }
-        let RetryPolicy { attempts_max, backoff_min, backoff_max, give_up_after } = retry;
         if attempts_max == Some(0) {
             found.push(self.violation("retry.attempts_max", "must be at least 1"));
         }
