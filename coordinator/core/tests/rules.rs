@@ -385,6 +385,38 @@ fn names_of_a_transaction_have_a_bound_together() {
     assert_eq!(tx.branches().len(), 24);
 }
 
+/// A saga that can only abort through its child is refused, too.
+#[test]
+fn delays_within_a_child_end_before_the_deadline() {
+    let secs = |secs| Some(Duration::from_secs(secs));
+    let child = |delays: [u64; 2]| {
+        let mut child = diamond();
+        (child.branches[0].step.delay, child.branches[3].step.delay) =
+            (secs(delays[0]), secs(delays[1]));
+        child.timeout = secs(1000);
+        child
+    };
+    let nested = |child: Definition, before: u64, after: u64| {
+        found(|saga| {
+            saga.branches[0].step.delay = secs(before);
+            saga.branches[3].step.delay = secs(after);
+            saga.children = vec![(1, child)];
+        })
+    };
+    assert_eq!(nested(child([20, 20]), 19, 0), [""; 0]);
+    let rule = "must have less delays: with the delays before it they are 60 s, and the timeout of the transaction is 60 s";
+    assert_eq!(nested(child([20, 20]), 20, 0), [format!("branches[1].child {rule}")]);
+    let mut deep = diamond();
+    (deep.timeout, deep.children) = (secs(1000), vec![(2, child([20, 20]))]);
+    assert_eq!(nested(deep, 20, 0), [format!("branches[1].child {rule}")]);
+    assert_eq!(
+        nested(child([20, 20]), 0, 20),
+        [
+            "branches[3].delay must be less: with the delays before it that is 60 s, and the timeout of the transaction is 60 s"
+        ]
+    );
+}
+
 /// A saga that can only abort is refused: delays in a row that last until the deadline.
 #[test]
 fn delays_in_a_row_end_before_the_deadline() {

@@ -75,31 +75,60 @@ pub(crate) fn only_in_sagas(field: &str, step: &StepSpec) -> Vec<Violation> {
     set.into_iter().filter(|(_, set)| *set).map(|(name, _)| of(name)).collect()
 }
 
-/// Steps that delays keep back until ABORT is decided: their own, and those of the steps before them. A delay that is too
-/// long by itself is told elsewhere.
-pub(super) fn late_by_delays(around: Around<'_>) -> Vec<Violation> {
+/// Steps that delays keep back until ABORT is decided: their own, those of the steps before them, and those within a child,
+/// of which `children` has the sum. A delay that is too long by itself is told elsewhere.
+pub(super) fn late_by_delays(around: Around<'_>, children: &[(usize, Duration)]) -> Vec<Violation> {
     let count = around.branches.len();
-    let mut sums = vec![Duration::ZERO; count];
+    let delay_of = |index: usize| around.branches[index].step.delay.unwrap_or_default();
+    let sums = sums_of_delays(count, around.graph, delay_of, children);
+    let timeout = around.timeout;
     let mut found = Vec::new();
     for index in around.graph.in_order(count) {
         let before = around.graph.before(index).iter().map(|at| sums[*at]).max();
-        let (before, delay) = (before.unwrap_or_default(), around.branches[index].step.delay);
-        let sum = before.saturating_add(delay.unwrap_or_default());
-        sums[index] = sum;
-        let timeout = around.timeout;
-        let is_first = before < timeout && delay.is_some_and(|delay| delay < timeout);
+        let (before, delay) = (before.unwrap_or_default(), delay_of(index));
+        let (begins, sum) = (before.saturating_add(delay), sums[index]);
         let before_commit =
             !around.graph.is_after_pivot(index) && around.cycles.leave_placed(index);
-        if is_first && sum >= timeout && before_commit {
-            let rule = format!(
-                "must be less: with the delays before it that is {} s, and the timeout of the transaction is {} s",
-                sum.as_secs(),
-                timeout.as_secs()
-            );
-            found.push(Violation::new(format!("branches[{index}].delay"), rule));
+        if before >= timeout || delay >= timeout || sum < timeout || !before_commit {
+            continue;
         }
+        let (sum, timeout_secs) = (sum.as_secs(), timeout.as_secs());
+        let (name, rule) = match begins >= timeout {
+            true => (
+                "delay",
+                format!(
+                    "must be less: with the delays before it that is {sum} s, and the timeout of the transaction is \
+                     {timeout_secs} s"
+                ),
+            ),
+            false => (
+                "child",
+                format!(
+                    "must have less delays: with the delays before it they are {sum} s, and the timeout of the \
+                     transaction is {timeout_secs} s"
+                ),
+            ),
+        };
+        found.push(Violation::new(format!("branches[{index}].{name}"), rule));
     }
     found
+}
+
+/// Returns for each branch the time that delays take until it has been sent, and for a child until its last step has.
+pub(super) fn sums_of_delays(
+    count: usize,
+    graph: &Graph,
+    delay_of: impl Fn(usize) -> Duration,
+    children: &[(usize, Duration)],
+) -> Vec<Duration> {
+    let mut sums = vec![Duration::ZERO; count];
+    for index in graph.in_order(count) {
+        let before = graph.before(index).iter().map(|at| sums[*at]).max().unwrap_or_default();
+        let within = children.iter().find(|(at, _)| *at == index).map(|(_, delays)| *delays);
+        let own = delay_of(index).saturating_add(within.unwrap_or_default());
+        sums[index] = before.saturating_add(own);
+    }
+    sums
 }
 
 /// The violation of branches that wait for each other in a circle.
