@@ -300,11 +300,6 @@ fn the_rules_of_the_pivot_are_told() {
             "f:18:23: steps.pay.retry.attempts must not be set in the pivot or after it: it is sent until it is answered",
         ],
     );
-}
-
-/// Pauses are those of any step.
-#[test]
-fn pauses_of_the_pivot_are_taken() {
     with("    attempt_timeout: 3s", "    retry: {backoff: 1s, backoff_max: 2s}", &[]);
 }
 
