@@ -57,6 +57,13 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let participants = host.settings();
     let coordinator = Coordinator::start(&database, example.name, &SETTINGS, &participants).await?;
 
+    if Initiator::new(coordinator.endpoint())?.find(gid).await?.is_some() {
+        // Its outcome would be told of participants that have done nothing.
+        bail!(
+            "run {gid}: the database of the coordinator knows this transaction; use --gid with another name"
+        );
+    }
+
     let started_ns = logbook::now_ns();
     let mut run = Run {
         example,

@@ -36,7 +36,7 @@ pub use self::outcome::{Aborted, BranchOutcome, Committed, NotDecided, Outcome};
 pub use self::output::{Output, OutputError, StepOutput};
 pub use self::retry::Retry;
 pub use self::server::ServerInfo;
-pub use self::step::{Step, StepRef};
+pub use self::step::{Action, Nested, Step, StepRef};
 pub use self::steps::{Child, Steps};
 use crate::channel::{Coordinator, Route};
 

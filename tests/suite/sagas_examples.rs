@@ -232,6 +232,28 @@ async fn a_step_that_is_not_reached_is_told() {
     assert!(text.ends_with(end), "{text}");
 }
 
+/// The coordinator would tell the old outcome, and the new participants have done nothing.
+#[tokio::test]
+async fn s9_a_second_run_on_one_database_needs_another_name() {
+    let folder = TempDir::new().unwrap();
+    let database = format!("sqlite:{}", folder.path().join("kept.db").display());
+    let run = async |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_saga-under-test"));
+        command.arg("trip").args(["--database-url", &database]).args(more);
+        output_of(command).await
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let first = run(&[]).await;
+    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stdout));
+    let again = run(&[]).await;
+    assert_eq!((again.status.code(), text(&again.stdout)), (Some(1), String::new()));
+    let rule = "error: failed to run trip: the database of the coordinator knows this transaction; use \
+                --gid with another name\n";
+    assert!(text(&again.stderr).ends_with(rule), "{}", text(&again.stderr));
+    let other = run(&["--gid", "trip-2"]).await;
+    assert_eq!(other.status.code(), Some(0), "{}", text(&other.stdout));
+}
+
 #[tokio::test]
 async fn a_child_is_named_for_its_first_step() {
     let folder = TempDir::new().unwrap();

@@ -80,7 +80,11 @@ pub fn check_prefix(text: &str) -> Result<(), Error> {
     }
 }
 
-fn check(text: &str, max: usize) -> Result<(), Error> {
+/// Checks length, alphabet and first character: the rule for names and ids.
+///
+/// # Errors
+/// The rule that the text breaks.
+pub fn check_name(text: &str, max: usize) -> Result<(), Error> {
     check_alphabet(text, max)?;
     match text.chars().next() {
         Some(first) if first.is_ascii_alphanumeric() || first == '_' => Ok(()),
@@ -155,7 +159,7 @@ macro_rules! text_id {
                 if let Some(namespace) = namespace {
                     Namespace::new(namespace)?;
                 }
-                check(local, $max)?;
+                check_name(local, $max)?;
                 Ok(Self(text.into()))
             }
         }
@@ -172,7 +176,7 @@ macro_rules! text_id {
             /// # Errors
             /// The rule that the text breaks.
             pub fn new(text: &str) -> Result<Self, Error> {
-                check(text, $max)?;
+                check_name(text, $max)?;
                 Ok(Self(text.into()))
             }
 

@@ -7,6 +7,7 @@ mod history;
 
 use common::{Durable, saga};
 use history::History;
+use unanimo_core::Refusal;
 use unanimo_core::history::{Input as Recorded, replay};
 use unanimo_core::{
     BranchNumber, Drive, HeuristicKind, Input, Payload, Phase, Policy, PrepareAnswer, RecordPolicy,
@@ -51,4 +52,28 @@ fn s4_a_recorded_word_without_an_output_is_taken() {
     }
     assert_eq!(taken, 1);
     replay(&document).unwrap();
+}
+
+/// Words of a decision are compared as they are written, not as they are shown.
+#[test]
+fn a_decision_in_an_unknown_word_is_a_difference() {
+    let policy = Policy { record: RecordPolicy::All, ..Policy::default() };
+    let (id, now) = (TxId(uuid::Uuid::from_u128(7)), Timestamp(1_000_000));
+    let definition = saga(Drive::Declarative, &["a"]);
+    let (mut tx, begun) = Transaction::begin(id, definition, now, &policy);
+    let (mut durable, mut history) = (Durable::begun(&begun), History::default());
+    history.write(&begun);
+    let refusal = Refusal { reason: "FULL".into(), message: "full".into() };
+    let answer = PrepareAnswer::Refused(refusal);
+    let number = BranchNumber::from_index(0);
+    let effects =
+        tx.apply(Input::PrepareAnswered { number, attempt: 1, answer }, now, &policy).unwrap();
+    durable.write(&effects);
+    history.write(&effects);
+    let document = history.export(&durable.0);
+    replay(&document).unwrap();
+    let mut odd = document.clone();
+    odd.entries.last_mut().unwrap().after.decision = Some("abortx".into());
+    let difference = replay(&odd).unwrap_err();
+    assert!(format!("{difference:?}").contains("abortx"), "{difference:?}");
 }

@@ -180,15 +180,24 @@ fn each_mistake_of_the_pivot_is_refused_and_named() {
                 "branches[{index}].compensation must not be kept: no ABORT follows the pivot; say none"
             )]
         );
-        let retry = found(|saga| {
-            pivot_at(1)(saga);
-            saga.branches[index].step.retry = Some(RetryPolicy::default());
-        });
+        let retry = |retry| {
+            found(|saga| {
+                pivot_at(1)(saga);
+                saga.branches[index].step.retry = Some(retry);
+            })
+        };
+        let pauses = RetryPolicy {
+            backoff_min: Some(Duration::from_secs(1)),
+            backoff_max: Some(Duration::from_secs(2)),
+            ..RetryPolicy::default()
+        };
+        assert_eq!(retry(pauses), [""; 0], "its pauses are its own");
+        let (attempts_max, give_up_after) = (Some(3), Some(Duration::from_secs(9)));
         assert_eq!(
-            retry,
-            [format!(
-                "branches[{index}].retry must not be set in the pivot or after it: it is sent until it is answered"
-            )]
+            retry(RetryPolicy { attempts_max, give_up_after, ..pauses }),
+            ["attempts_max", "give_up_after"].map(|name| format!(
+                "branches[{index}].retry.{name} must not be set in the pivot or after it: it is sent until it is answered"
+            ))
         );
     }
     let locked = found(|saga| {
@@ -275,6 +284,16 @@ fn mistakes_of_a_child_are_named_within_their_branch() {
     assert_eq!(
         read.violations(&Limits::default())[0].to_string(),
         "branches[3].inputs[0].branch_id must name a branch with an output, c is a child and has none"
+    );
+    // Its steps cannot read any: inputs would be lost.
+    let mut given = nest(diamond());
+    given.branches[2].step.inputs = vec![input("x", "a")];
+    assert_eq!(
+        given.violations(&Limits::default()),
+        [Violation::new(
+            "branches[2].inputs",
+            "must not be set together with child: the child's steps cannot read them"
+        )]
     );
     let mut large = diamond();
     large.children = vec![(2, diamond()); 64];
@@ -407,6 +426,38 @@ fn names_of_a_transaction_have_a_bound_together() {
     });
     assert_eq!(refused.unwrap().to_string(), format!("{rule}{}", 25 * 16 * 256));
     assert_eq!(tx.branches().len(), 24);
+}
+
+/// A saga that can only abort through its child is refused, too.
+#[test]
+fn delays_within_a_child_end_before_the_deadline() {
+    let secs = |secs| Some(Duration::from_secs(secs));
+    let child = |delays: [u64; 2]| {
+        let mut child = diamond();
+        (child.branches[0].step.delay, child.branches[3].step.delay) =
+            (secs(delays[0]), secs(delays[1]));
+        child.timeout = secs(1000);
+        child
+    };
+    let nested = |child: Definition, before: u64, after: u64| {
+        found(|saga| {
+            saga.branches[0].step.delay = secs(before);
+            saga.branches[3].step.delay = secs(after);
+            saga.children = vec![(1, child)];
+        })
+    };
+    assert_eq!(nested(child([20, 20]), 19, 0), [""; 0]);
+    let rule = "must have less delays: with the delays before it they are 60 s, and the timeout of the transaction is 60 s";
+    assert_eq!(nested(child([20, 20]), 20, 0), [format!("branches[1].child {rule}")]);
+    let mut deep = diamond();
+    (deep.timeout, deep.children) = (secs(1000), vec![(2, child([20, 20]))]);
+    assert_eq!(nested(deep, 20, 0), [format!("branches[1].child {rule}")]);
+    assert_eq!(
+        nested(child([20, 20]), 0, 20),
+        [
+            "branches[3].delay must be less: with the delays before it that is 60 s, and the timeout of the transaction is 60 s"
+        ]
+    );
 }
 
 /// A saga that can only abort is refused: delays in a row that last until the deadline.

@@ -114,3 +114,20 @@ fn a_step_that_is_added_cannot_read_a_child() {
         ),
     );
 }
+
+/// A child hands no inputs on: the rule of definitions holds for children that are added one by one.
+#[test]
+fn a_child_that_is_added_has_no_inputs() {
+    check(
+        "interactive saga",
+        "write
+         execute a => write; prepare a
+         a prepared =>
+         execute c:tcc<a+nested+reads => ! branch.inputs must not be set together with child: the child's steps \
+         cannot read them
+         execute c:tcc<a+nested => write; prepare c
+         c prepared =>
+         commit a c => COMMIT; commit c
+         c done => END",
+    );
+}

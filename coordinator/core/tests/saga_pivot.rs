@@ -322,3 +322,20 @@ fn a_kept_step_that_its_initiator_calls_is_kept() {
     );
     assert_eq!(state(&script, "k"), BranchState::Kept);
 }
+
+/// The pivot and the steps after it have pauses of their own, though no bounds.
+#[test]
+fn pauses_of_the_pivot_and_after_it_are_those_of_the_step() {
+    check(
+        "saga p!+backoff=3000 b<p+backoff=5000",
+        "write; prepare p
+         p failed => note
+         tick +2999 =>
+         tick +1 => prepare p#2
+         p prepared => COMMIT; prepare b
+         b failed => note
+         tick +4999 =>
+         tick +1 => prepare b#2
+         b prepared => END",
+    );
+}

@@ -212,19 +212,24 @@ fn add_violations(file: &str, read: &Read, problems: &mut Vec<Problem>) {
     violations.retain(|Violation { field, rule }| told.insert((field.clone(), rule.clone())));
     for violation in violations.into_iter().take(PROBLEMS_MAX) {
         // Steps that are missing, or are no object, were told already.
-        if violation.field.ends_with("branches") && !read.places.has(&violation.field) {
+        let is_of_steps = is_list_of_steps(&violation.field);
+        if is_of_steps && !read.places.has(&violation.field) {
             continue;
         }
         let (place, path) = read.places.find(&violation.field);
         // There are none because those that are written were told, and not read.
-        let is_empty =
-            violation.field.ends_with("branches") && violation.rule.ends_with("has none");
+        let is_empty = is_of_steps && violation.rule.ends_with("has none");
         if is_empty && is_told(problems, &path) {
             continue;
         }
         let (file, rule) = (file.to_owned(), in_words_of_a_file(violation.rule));
         problems.push(Problem { file, place, path, rule });
     }
+}
+
+/// Tells whether a violation is of the steps of the saga or of a child, all together.
+fn is_list_of_steps(field: &str) -> bool {
+    field == "branches" || field.ends_with(".branches")
 }
 
 /// Tells whether there is a problem at a path or under it.
@@ -249,13 +254,14 @@ fn warnings(file: &str, read: &Read) -> Vec<Problem> {
         let (place, path) = read.places.find(path);
         Problem { file: file.to_owned(), place, path, rule }
     };
-    let mut found = locked_for_long(&read.definition, &warn);
+    let mut found = locked_for_long("", &read.definition, &warn);
     found.extend(longer_than_a_call("", &read.definition, &warn));
     found
 }
 
 /// Finds steps in two-phase commit that hold their rows locked while other steps work.
 fn locked_for_long(
+    prefix: &str,
     definition: &Definition,
     warn: &impl Fn(&str, String) -> Problem,
 ) -> Vec<Problem> {
@@ -271,9 +277,13 @@ fn locked_for_long(
             follower.branch_id
         );
         (branch.mode == Mode::TwoPhaseCommit)
-            .then(|| warn(&format!("branches[{index}].mode"), rule))
+            .then(|| warn(&format!("{prefix}branches[{index}].mode"), rule))
     };
-    branches.iter().enumerate().filter_map(of).collect()
+    let mut found: Vec<_> = branches.iter().enumerate().filter_map(of).collect();
+    for (index, child) in &definition.children {
+        found.extend(locked_for_long(&format!("{prefix}branches[{index}].child."), child, warn));
+    }
+    found
 }
 
 /// Finds attempts that are to last longer than the coordinator waits, as it does by default.

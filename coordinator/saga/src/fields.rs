@@ -106,14 +106,14 @@ const STEP: &[Field] = &[
     field(
         "inputs",
         Form::Inputs,
-        "Outputs of earlier steps that this one reads: name of the input, and step",
+        "Outputs of earlier steps that this one reads: name of the input, and step; not with child",
     ),
     field("pivot", Form::Flag, "Its yes decides COMMIT: after it the saga only goes forward"),
     field("compensation", Form::Choice(COMPENSATIONS), "The way in which ABORT undoes the step"),
     field(
         "retry",
         Form::Object(Object::Retry),
-        "Bounds on the attempts; not for the pivot and what follows it",
+        "Pauses of the attempts, and bounds on them; no bounds for the pivot and what follows it",
     ),
     field(
         "attempt_timeout",

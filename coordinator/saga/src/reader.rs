@@ -152,7 +152,7 @@ impl Reader<'_> {
         }
         let name = fields.get("saga").and_then(|(at, node)| {
             let name = self.text(&at, node)?;
-            let broken = ids::check_alphabet(&name, ids::NAME_BYTES_MAX).err();
+            let broken = ids::check_name(&name, ids::NAME_BYTES_MAX).err();
             if let Some(rule) = broken {
                 self.problem(&at, node.place, rule.to_string());
             }

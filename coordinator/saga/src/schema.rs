@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::fields::{Field, Form, Object};
+use crate::wire;
 
 /// Address of the published schema.
 pub const SCHEMA_URL: &str =
@@ -62,7 +63,7 @@ fn of_object(object: Object) -> Value {
                 json!({ "not": { "anyOf": names.iter().map(none).collect::<Vec<_>>() } })
             };
             schema["dependentSchemas"] = json!({
-                "child": excluded(&["participant", "action", "mode", "payload", "payload_base64", "media_type"]),
+                "child": excluded(&wire::NOT_WITH_CHILD),
                 "payload": excluded(&["payload_base64"]),
             });
         }
@@ -202,6 +203,8 @@ mod tests {
             "{steps: {s: {participant: p, action: a}}}".to_owned(),
             "{saga: a, steps: {}}".to_owned(),
             "{saga: a b, steps: {s: {participant: p, action: a}}}".to_owned(),
+            "{saga: -a, steps: {s: {participant: p, action: a}}}".to_owned(),
+            with(&format!("{good}, locks: [{{name: 1}}]")),
             format!("{{saga: a, steps: {{{many}}}}}"),
             format!("{{saga: a, steps: {{'s s': {{{good}}}}}}}"),
             format!("{{saga: a, steps: {{s: {{{good}}}}}, start_at: x, start_delay: y}}"),
@@ -217,6 +220,9 @@ mod tests {
             with(&format!("{good}, payload: 1, payload_base64: YQ==")),
             with(&format!("{good}, child: {{steps: {{t: {{{good}}}}}}}")),
             with("child: {steps: {}}"),
+            format!(
+                "{{saga: a, steps: {{t: {{{good}}}, s: {{child: {{steps: {{t: {{{good}}}}}}}, after: [t], inputs: {{o: t}}}}}}}}"
+            ),
         ] {
             assert!(!validator.is_valid(&instance(&text)), "{text}");
             assert!(SagaFile::parse("f", &text).is_err(), "{text}");

@@ -13,6 +13,9 @@ use unanimo_proto::v1;
 pub(crate) const CHILD_PARTICIPANT: &str = COORDINATOR;
 /// Name of its action.
 pub(crate) const CHILD_ACTION: &str = "transaction";
+/// Fields of a step that a child has none of: they speak of a participant.
+pub(crate) const NOT_WITH_CHILD: [&str; 7] =
+    ["participant", "action", "mode", "payload", "payload_base64", "media_type", "inputs"];
 
 /// Returns the request for a definition, without a gid.
 pub(crate) fn request(definition: &Definition) -> v1::SubmitTransactionRequest {

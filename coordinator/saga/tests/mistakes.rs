@@ -170,6 +170,7 @@ fn a_lock_that_has_no_name_is_told() {
     ] {
         with(whole, written, &[&format!("f:4:9: {told}")]);
     }
+    with(whole, "{name: 42}", &[&format!("f:4:16: locks[0].name {rule}, is a number")]);
     with(whole, "{name: {a: b}}", &[&format!("f:4:16: locks[0].name {rule}, is an object")]);
     with(
         whole,
@@ -296,9 +297,10 @@ fn the_rules_of_the_pivot_are_told() {
         "    attempt_timeout: 3s",
         "    retry: {attempts: 2}",
         &[
-            "f:18:12: steps.pay.retry must not be set in the pivot or after it: it is sent until it is answered",
+            "f:18:23: steps.pay.retry.attempts must not be set in the pivot or after it: it is sent until it is answered",
         ],
     );
+    with("    attempt_timeout: 3s", "    retry: {backoff: 1s, backoff_max: 2s}", &[]);
 }
 
 #[test]
@@ -307,6 +309,11 @@ fn bad_names_are_told() {
         "saga: book-trip",
         "saga: book trip",
         &["f:1:7: saga must consist of A-Z a-z 0-9 _ . : - only, has ' ' at byte 4"],
+    );
+    with(
+        "saga: book-trip",
+        "saga: -trip",
+        &["f:1:7: saga must begin with a letter, a digit or _, begins with '-'"],
     );
     with(
         "  mail:",
@@ -360,6 +367,18 @@ steps:
             "f:3:86: steps.sub.child.steps.a.delay must not be set: the transaction is no saga",
         ],
     );
+}
+
+/// They would reach nobody.
+#[test]
+fn inputs_of_a_child_are_refused() {
+    let text = "\
+saga: a
+steps:
+  s: {participant: p, action: x}
+  sub: {child: {steps: {a: {participant: p, action: x}}}, after: [s], inputs: {o: s}}
+";
+    check(text, &["f:4:79: steps.sub.inputs must not be given together with child"]);
 }
 
 /// The coordinator has a child as a branch in TCC, and refuses what that cannot be.
@@ -447,7 +466,7 @@ start_delay: 1s
             "f:3:23: steps.a.acton is no field of a step; did you mean action?",
             "f:3:44: steps.a.after[1] must be the name of a step, \"z\" is none",
             "f:4:20: steps.b.participant must consist of A-Z a-z 0-9 _ . : - only, has ' ' at byte 1",
-            "f:4:58: steps.b.retry must not be set in the pivot or after it: it is sent until it is answered",
+            "f:4:69: steps.b.retry.attempts must not be set in the pivot or after it: it is sent until it is answered",
             "f:4:73: steps.b.metadata is no field of a step; the fields are participant, action, mode, payload, \
          payload_base64, media_type, after, inputs, pivot, compensation, retry, attempt_timeout, delay, \
          start_at, locks, child",
@@ -564,6 +583,28 @@ fn too_many_steps_hide_no_other_mistake() {
     );
 }
 
+/// Names have a bound together, and no place of their own.
+#[test]
+fn names_that_are_too_long_together_are_told() {
+    let of = |locks: usize| {
+        let mut text = "saga: many\nsteps:\n".to_owned();
+        for step in 0..64 {
+            let lock = |at: usize| format!("{step:02}-{at:02}{}", "x".repeat(90));
+            let locks: Vec<_> = (0..locks).map(lock).collect();
+            let locks = locks.join(", ");
+            writeln!(text, "  s{step}: {{participant: p, action: a, locks: [{locks}]}}")
+                .expect("a text");
+        }
+        text
+    };
+    let told = SagaFile::parse("f", &of(16)).expect_err("too long").to_string();
+    let rule =
+        "names of dependencies, inputs and locks of all branches must be at most 98304 bytes, has ";
+    assert!(told.starts_with(&format!("f:1:1: {rule}")), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    check(&of(15), &[]);
+}
+
 /// Past the number of steps that are read, nothing else is told of them.
 #[test]
 fn far_too_many_steps_are_told_alone() {
@@ -655,25 +696,4 @@ fn an_attempt_that_is_longer_than_a_call_is_a_warning() {
         matches!(&told[..], [one] if one.starts_with("f:6:57: steps.sub.child.steps.a.attempt_timeout is beyond")),
         "{told:?}"
     );
-}
-
-#[test]
-fn two_phase_commit_that_others_wait_for_is_a_warning() {
-    let text = "\
-saga: a
-steps:
-  a: {participant: p, action: x, mode: 2pc}
-  b: {participant: p, action: x, after: [a]}
-";
-    let file = SagaFile::parse("f", text).expect("it is allowed");
-    let warnings: Vec<_> = file.warnings().iter().map(ToString::to_string).collect();
-    assert_eq!(
-        warnings,
-        [
-            "f:3:40: steps.a.mode keeps rows locked while b works; let a step in two-phase commit come last \
-         before the pivot, or make it tcc",
-        ]
-    );
-    let file = SagaFile::parse("f", &text.replace("[a]", "[a], pivot: true")).expect("it is good");
-    assert!(file.warnings().is_empty());
 }

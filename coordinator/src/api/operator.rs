@@ -12,9 +12,9 @@ use super::audit::Act;
 use super::convert::{self, Content};
 use super::error::{from_engine, invalid, still_held};
 use super::parse::{self, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX};
-use super::query::durable_view;
+use super::query::{durable_view, shown};
 use super::rpc::serve;
-use crate::engine::{Answer, Error, Handle, Word};
+use crate::engine::{Error, Handle, Word};
 use crate::store::Key;
 use crate::wire::payload_from_wire;
 
@@ -40,7 +40,7 @@ impl Api {
         let work = async move {
             this.check_own(&of, &Key::Tx(tx_id), by).await?;
             let answer = this.engine.retry(tx_id, branch.as_ref(), operator, by).await;
-            Ok(v1::RetryTransactionResponse { transaction: shown(answer)? })
+            Ok(v1::RetryTransactionResponse { transaction: shown(&this.engine, answer, by).await? })
         };
         self.audited(&access, act, by, work).await
     }
@@ -77,7 +77,7 @@ impl Api {
         let work = async move {
             this.check_own(&of, &Key::Tx(tx_id), by).await?;
             let answer = this.engine.resolve(tx_id, &branch_id, word, by).await;
-            Ok(v1::ResolveBranchResponse { transaction: shown(answer)? })
+            Ok(v1::ResolveBranchResponse { transaction: shown(&this.engine, answer, by).await? })
         };
         self.audited(&access, act, by, work).await
     }
@@ -101,7 +101,7 @@ impl Api {
                 check_released(&this.engine, tx_id, by).await?;
             }
             let answer = this.engine.forget(tx_id, operator, note, by).await;
-            Ok(v1::ForgetTransactionResponse { transaction: shown(answer)? })
+            Ok(v1::ForgetTransactionResponse { transaction: shown(&this.engine, answer, by).await? })
         };
         self.audited(&access, act, by, work).await
     }
@@ -110,7 +110,8 @@ impl Api {
 /// Refuses a transaction whose branches an operator has resolved, and which has an alarm still. One that has not ended is
 /// refused here as well: a branch of it may be resolved before it would be forgotten.
 async fn check_released(engine: &Handle, tx_id: TxId, by: Instant) -> Result<(), Status> {
-    let tx = shown(engine.look(Key::Tx(tx_id), by).await)?.unwrap_or_default();
+    let view = durable_view(engine.look(Key::Tx(tx_id), by).await.map_err(from_engine)?)?;
+    let tx = convert::transaction(&view, Content::default(), None);
     if tx.ended_at.is_none() && !tx.stripped {
         return Err(from_engine(Error::Rejected(Rejection::NothingToForget)));
     }
@@ -125,11 +126,6 @@ fn kind_name(kind: HeuristicKind) -> &'static str {
         HeuristicKind::Rollback => "rolled-back",
         HeuristicKind::Hazard => "hazard",
     }
-}
-
-fn shown(answer: Result<Answer, Error>) -> Result<Option<v1::Transaction>, Status> {
-    let view = durable_view(answer.map_err(from_engine)?)?;
-    Ok(Some(convert::transaction(&view, Content::default(), None)))
 }
 
 serve! {

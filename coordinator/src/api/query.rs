@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 use tonic::{Request, Status};
-use unanimo_core::{Parent, ParticipantName, TxId, Violation};
+use unanimo_core::{ParticipantName, TxId, Violation};
 use unanimo_proto::v1::{self, get_transaction_request};
 
 use super::access::Access;
@@ -10,7 +10,7 @@ use super::convert::{self, Content};
 use super::error::{denied, from_engine, invalid, no_history, other_cluster, other_database};
 use super::namespace::Names;
 use super::{Api, history, page, parse};
-use crate::engine::{Answer, Until, View};
+use crate::engine::{Answer, Error, Handle, Until, View};
 use crate::store::{Filter, Key};
 
 /// Most states by which transactions are listed: all that there are.
@@ -54,22 +54,11 @@ impl Api {
             false => None,
         };
         let mut transaction = convert::transaction(&view, content, events.as_deref());
-        if let (Some(shown), Some(parent)) = (&mut transaction.parent, view.tx.identity().parent) {
-            shown.branch_id = self.parents_branch(parent, by).await;
-        }
+        name_parents_branch(&self.engine, &view, &mut transaction, by).await;
         if !access.sees_all(&view) {
             keep_own_branches(&access, &mut transaction);
         }
         Ok(v1::GetTransactionResponse { transaction: Some(transaction) })
-    }
-
-    /// Returns the id of the branch that a child is, as its parent knows it; nothing if the parent
-    /// cannot be read.
-    async fn parents_branch(&self, parent: Parent, by: Instant) -> String {
-        let parents = self.engine.look(Key::Tx(parent.tx_id), by).await;
-        let Ok(Answer::View(view)) = parents else { return String::new() };
-        let branch = view.tx.branch(parent.number);
-        branch.map(|branch| branch.spec.branch_id.to_string()).unwrap_or_default()
     }
 
     pub(super) async fn export(
@@ -89,7 +78,7 @@ impl Api {
         let answer = self.engine.look(key, by).await.map_err(from_engine)?;
         let view = durable_view(answer)?;
         if view.stripped {
-            return Err(from_engine(crate::engine::Error::Stripped));
+            return Err(from_engine(Error::Stripped));
         }
         let tx_id = view.tx.tx_id();
         let entries = self.engine.history(tx_id, page.after).await.map_err(from_engine)?;
@@ -200,8 +189,35 @@ pub(super) fn durable_view(answer: Answer) -> Result<Box<View>, Status> {
     match answer {
         Answer::View(view) => Ok(view),
         // The engine answers at once, unless it waits for its database.
-        Answer::NotYet(_) => Err(from_engine(crate::engine::Error::StoreSilent)),
+        Answer::NotYet(_) => Err(from_engine(Error::StoreSilent)),
     }
+}
+
+/// Returns the transaction after an act, without payloads and outputs.
+pub(super) async fn shown(
+    engine: &Handle,
+    answer: Result<Answer, Error>,
+    by: Instant,
+) -> Result<Option<v1::Transaction>, Status> {
+    let view = durable_view(answer.map_err(from_engine)?)?;
+    let mut transaction = convert::transaction(&view, Content::default(), None);
+    name_parents_branch(engine, &view, &mut transaction, by).await;
+    Ok(Some(transaction))
+}
+
+/// Adds the id of the branch that a child is, as its parent knows it; nothing if the parent cannot be read.
+async fn name_parents_branch(
+    engine: &Handle,
+    view: &View,
+    transaction: &mut v1::Transaction,
+    by: Instant,
+) {
+    let parent = view.tx.identity().parent;
+    let (Some(shown), Some(parent)) = (&mut transaction.parent, parent) else { return };
+    let parents = engine.look(Key::Tx(parent.tx_id), by).await;
+    let Ok(Answer::View(parents)) = parents else { return };
+    let branch = parents.tx.branch(parent.number);
+    shown.branch_id = branch.map(|branch| branch.spec.branch_id.to_string()).unwrap_or_default();
 }
 
 fn filter(request: &v1::ListTransactionsRequest, names: Names<'_>) -> Result<Filter, Status> {

@@ -168,9 +168,9 @@ impl Transaction {
     ///
     /// # Errors
     /// As of [`Self::execute`]. A step of another transaction is refused before anything is sent.
-    pub async fn execute_step<O>(
+    pub async fn execute_step<O, K>(
         &mut self,
-        step: Step<'static, O>,
+        step: Step<'static, O, (), K>,
     ) -> Result<Executed<PreparedStep<O>>, Error> {
         let (spec, step, tx_ids) = step.into_parts(Some(self.tx_id.clone()));
         if let Some(other) = tx_ids.iter().find(|tx_id| **tx_id != self.tx_id) {

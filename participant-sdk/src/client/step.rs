@@ -17,15 +17,23 @@ use super::retry::Retry;
 /// [executed](super::Transaction::execute_step). Made by [`StepAction::step`](super::StepAction::step).
 ///
 /// `I` are the types of the inputs that it was not yet given. Where the transaction is no saga, the
-/// coordinator takes nothing of what is set here.
+/// coordinator takes nothing of what is set here. `K` tells a [`Nested`] transaction from an [`Action`].
 #[must_use = "nothing happens before it is added or executed"]
-pub struct Step<'s, O, I: Inputs = ()> {
+pub struct Step<'s, O, I: Inputs = (), K = Action> {
     spec: Spec,
     names: I::Names,
     /// Transactions to which the steps belong that it refers to, where these were executed.
     tx_ids: Vec<String>,
-    types: PhantomData<(Brand<'s>, fn() -> O)>,
+    types: PhantomData<(Brand<'s>, fn() -> (O, K))>,
 }
+
+/// Kind of a step that is an action of a participant.
+#[derive(Clone, Copy, Debug)]
+pub enum Action {}
+
+/// Kind of a step that is a transaction, a [`Child`](super::Child). It has no inputs.
+#[derive(Clone, Copy, Debug)]
+pub enum Nested {}
 
 /// Type of one saga alone: no lifetime can stand for another one.
 pub(super) type Brand<'s> = PhantomData<fn(&'s ()) -> &'s ()>;
@@ -38,10 +46,6 @@ pub struct StepRef<'s, O> {
 }
 
 impl<'s, O, I: Inputs> Step<'s, O, I> {
-    pub(super) fn new(spec: Spec, names: I::Names) -> Self {
-        Self { spec, names, tx_ids: Vec::new(), types: PhantomData }
-    }
-
     /// Gives it its inputs: the outputs of these steps, in the order of the action's names. It is sent
     /// after them, and on ABORT compensated before them.
     pub fn inputs(mut self, steps: I::Steps<'_, 's>) -> Step<'s, O> {
@@ -57,6 +61,19 @@ impl<'s, O, I: Inputs> Step<'s, O, I> {
     pub fn input<T>(mut self, name: impl Into<String>, step: &StepRef<'s, T>) -> Self {
         self.read(name.into(), &step.as_ref());
         self
+    }
+
+    fn read(&mut self, name: String, step: &Ref<'_>) {
+        self.depend(step);
+        if let Ok(spec) = &mut self.spec {
+            spec.inputs.push(StepInput { name, branch_id: step.branch_id.to_owned() });
+        }
+    }
+}
+
+impl<'s, O, I: Inputs, K> Step<'s, O, I, K> {
+    pub(super) fn new(spec: Spec, names: I::Names) -> Self {
+        Self { spec, names, tx_ids: Vec::new(), types: PhantomData }
     }
 
     /// Lets it wait for another step whose output it does not need. It is sent after it, and on ABORT
@@ -79,8 +96,8 @@ impl<'s, O, I: Inputs> Step<'s, O, I> {
         self.set(|spec| spec.compensation = compensation.into())
     }
 
-    /// Bounds its attempts. Without it they go on until the saga's deadline. Not for the pivot or the
-    /// steps after it.
+    /// Sets the pauses of its attempts, and bounds them. Without it they go on until the saga's deadline. The
+    /// pivot and the steps after it have pauses alone.
     pub fn retry(self, retry: Retry) -> Self {
         self.set(|spec| spec.retry = Some(retry.into()))
     }
@@ -106,13 +123,6 @@ impl<'s, O, I: Inputs> Step<'s, O, I> {
         self.set(|spec| spec.locks.push(lock.into()))
     }
 
-    fn read(&mut self, name: String, step: &Ref<'_>) {
-        self.depend(step);
-        if let Ok(spec) = &mut self.spec {
-            spec.inputs.push(StepInput { name, branch_id: step.branch_id.to_owned() });
-        }
-    }
-
     fn depend(&mut self, step: &Ref<'_>) {
         self.tx_ids.extend(step.tx_id.map(str::to_owned));
         if let Ok(spec) = &mut self.spec
@@ -130,7 +140,7 @@ impl<'s, O, I: Inputs> Step<'s, O, I> {
     }
 }
 
-impl<'s, O> Step<'s, O> {
+impl<'s, O, K> Step<'s, O, (), K> {
     /// Returns the branch, a reference to it, and the transactions of the steps that it refers to.
     pub(super) fn into_parts(self, tx_id: Option<String>) -> (Spec, StepRef<'s, O>, Vec<String>) {
         let branch_id = match &self.spec {
@@ -158,14 +168,14 @@ impl<O> StepRef<'_, O> {
     }
 }
 
-impl<O, I: Inputs> Clone for Step<'_, O, I> {
+impl<O, I: Inputs, K> Clone for Step<'_, O, I, K> {
     fn clone(&self) -> Self {
         let (spec, tx_ids) = (self.spec.clone(), self.tx_ids.clone());
         Self { spec, names: self.names, tx_ids, types: PhantomData }
     }
 }
 
-impl<O, I: Inputs> fmt::Debug for Step<'_, O, I> {
+impl<O, I: Inputs, K> fmt::Debug for Step<'_, O, I, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Step").field(&self.spec).finish()
     }

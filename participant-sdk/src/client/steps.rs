@@ -7,7 +7,7 @@ use unanimo_proto::v1::{BranchSpec, ChildTransaction, Mode};
 
 use super::draft::{Spec, duration_to_wire};
 use super::lock::Lock;
-use super::step::{Brand, Step, StepRef};
+use super::step::{Brand, Nested, Step, StepRef};
 
 /// Collects the steps of one saga, in [`Draft::steps`](super::Draft::steps) and in a [`Child`]. Steps
 /// are made where they are collected: each belongs to one saga.
@@ -69,6 +69,22 @@ use super::step::{Brand, Step, StepRef};
 /// });
 /// ```
 ///
+/// An input of a child, which its steps could not read:
+///
+/// ```compile_fail,E0599
+/// # use unanimo_sdk::{Client, Json, client::{Child, StepAction}};
+/// # const HOTEL: StepAction<(), Json<u64>> = StepAction::new("hotel", "book");
+/// # const MAIL: StepAction<(), ()> = StepAction::new("mailer", "mail");
+/// # let client = Client::new("http://127.0.0.1:7610").unwrap();
+/// let draft = client.saga("trip-4711").steps(|saga| {
+///     let hotel = saga.add(HOTEL.step("hotel", ()));
+///     let letter = Child::saga(|letter| {
+///         letter.add(MAIL.step("mail", ()));
+///     });
+///     saga.add(letter.step("letter").input("room", &hotel));
+/// });
+/// ```
+///
 /// A step that is kept for a later saga:
 ///
 /// ```compile_fail,E0521
@@ -89,7 +105,7 @@ pub struct Steps<'s> {
 impl<'s> Steps<'s> {
     /// Adds a step. Later steps of this saga read its output, or wait for it, by the reference that it
     /// returns.
-    pub fn add<O>(&mut self, step: Step<'s, O>) -> StepRef<'s, O> {
+    pub fn add<O, K>(&mut self, step: Step<'s, O, (), K>) -> StepRef<'s, O> {
         let (spec, step, _) = step.into_parts(None);
         self.specs.push(spec);
         step
@@ -160,8 +176,8 @@ impl Child {
         self
     }
 
-    /// Makes a step of it. The step has no output.
-    pub fn step<'s>(self, branch_id: impl Into<String>) -> Step<'s, ()> {
+    /// Makes a step of it. The step has no output and no inputs: its steps read outputs of each other alone.
+    pub fn step<'s>(self, branch_id: impl Into<String>) -> Step<'s, (), (), Nested> {
         Step::new(self.into_spec(branch_id.into()), [])
     }
 

@@ -69,7 +69,7 @@ pub struct BranchSpec {
     #[prost(enumeration = "Compensation", tag = "9")]
     pub compensation: i32,
     /// Attempts until its Prepare is given up. Absent: attempts go on until the deadline of the
-    /// transaction. Must be absent in the pivot and after it. Not compared.
+    /// transaction. In the pivot and after it: only backoffs. Not compared.
     #[prost(message, optional, tag = "10")]
     pub retry: ::core::option::Option<RetryPolicy>,
     /// Time to wait for the answer of one attempt. Default and most: what the coordinator is set to. Not

@@ -121,13 +121,37 @@ impl Definition {
         let children: Vec<usize> = self.children.iter().map(|(index, _)| *index).collect();
         let (branches, graph, cycles) = (&branches[..], &graph, &cycles);
         let children = &children[..];
-        let around = Around { branches, graph, cycles, children, no_pivot, timeout, limits };
+        let around = Around {
+            branches,
+            graph,
+            cycles,
+            children,
+            children_may_have_inputs: false,
+            no_pivot,
+            timeout,
+            limits,
+        };
         let of_cycle = |cycle| step::cycle(branches, cycle);
         let mut found: Vec<Violation> = cycles.found.iter().map(of_cycle).collect();
         let of = |index| step::violations(&format!("branches[{index}]"), index, around);
         found.extend((0..branches.len()).flat_map(of));
-        found.extend(step::late_by_delays(around));
+        // A family that is too large is not gone through.
+        let children = match 1 + self.descendants() <= limits.family_max {
+            true => self.children.iter().map(|(at, child)| (*at, child.longest_delays())).collect(),
+            false => Vec::new(),
+        };
+        found.extend(step::late_by_delays(around, &children));
         found
+    }
+
+    /// Least time that its steps take: the delays of those that wait for each other, and of their children.
+    fn longest_delays(&self) -> Duration {
+        let children: Vec<(usize, Duration)> =
+            self.children.iter().map(|(at, child)| (*at, child.longest_delays())).collect();
+        let (graph, _) = Graph::with_cycles(self.branches.iter());
+        let delays = |index: usize| self.branches[index].step.delay.unwrap_or_default();
+        let sums = step::sums_of_delays(self.branches.len(), &graph, delays, &children);
+        sums.into_iter().max().unwrap_or_default()
     }
 
     /// Every rule that a time of day breaks, if the transaction is begun at `now`.

@@ -126,6 +126,7 @@ impl Step<'_> {
             graph: &graph,
             cycles: &Cycles::default(),
             children: &children,
+            children_may_have_inputs: !self.goes_by(RulesVersion::FOURTH),
             no_pivot: Some("the initiator of an interactive saga decides"),
             timeout: created_at.until(deadline),
             limits: &self.policy.limits,

@@ -50,7 +50,7 @@ pub(crate) fn definition(mode: Mode, drive: Drive, branches: &[&str]) -> Definit
 
 /// A saga of these branches, and a minute of time. A word is an id, and what is to say of it:
 /// `b<a,c` depends on `a` and `c`, `p!` is the pivot, `a:tcc` has its own mode, and after `+` stand
-/// `kept`, `none`, `lock`, `nested` (it is a child), `reads` (what it depends on), `delay=ms`, `attempts=n` and `patience=ms`. A word that begins with `+` is of
+/// `kept`, `none`, `lock`, `nested` (it is a child), `reads` (what it depends on), `delay=ms`, `attempts=n`, `backoff=ms` and `patience=ms`. A word that begins with `+` is of
 /// the saga itself: `+child`, `+lock`, `+start=ms`.
 pub(crate) fn saga(drive: Drive, words: &[&str]) -> Definition {
     let mut saga = definition(Mode::Saga, drive, &[]);
@@ -105,6 +105,7 @@ pub(crate) fn step<'a>(head: &str, words: impl Iterator<Item = &'a str>) -> Bran
             "attempts" => {
                 step.retry.get_or_insert_default().attempts_max = Some(number.try_into().unwrap());
             }
+            "backoff" => step.retry.get_or_insert_default().backoff_min = Some(ms),
             "patience" => step.retry.get_or_insert_default().give_up_after = Some(ms),
             other => panic!("unknown word {other}"),
         }

@@ -323,6 +323,10 @@ impl Reader<'_> {
 
     fn lock_name(&mut self, at: &At, node: &Node) -> Option<LockName> {
         self.places.note(at, node.place);
+        if let Value::Number(_) = node.value {
+            self.not_a(at, node, LOCK_NAME);
+            return None;
+        }
         let text = match self.filled(at, node)? {
             // Two names with inputs in them are two names, until the inputs are known.
             (Value::Text(text) | Value::Number(text), Known::Form | Known::Nothing) => {

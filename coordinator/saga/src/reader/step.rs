@@ -59,6 +59,8 @@ impl Reader<'_> {
         match &child {
             Some(child) => {
                 self.belongs_to_no_child(&fields);
+                // They are told here; the rules need not tell them once more.
+                branch.step.inputs.clear();
                 branch.participant = ParticipantName::new(wire::CHILD_PARTICIPANT).expect("a name");
                 branch.action = ActionName::new(wire::CHILD_ACTION).expect("a name");
                 branch.payload = wire::child_payload(child);
@@ -89,7 +91,7 @@ impl Reader<'_> {
     }
 
     fn belongs_to_no_child(&mut self, fields: &Fields<'_>) {
-        for name in ["participant", "action", "mode", "payload", "payload_base64", "media_type"] {
+        for name in wire::NOT_WITH_CHILD {
             if let Some((at, node)) = fields.get(name) {
                 self.problem(&at, node.place, "must not be given together with child");
             }

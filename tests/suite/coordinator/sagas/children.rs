@@ -222,6 +222,25 @@ async fn s2_a_child_that_works_has_not_voted() {
     assert_eq!(world.p.calls(&tx_id, "c"), [""; 0]);
 }
 
+/// An operator who sends a child's calls again is told which branch of its parent it is.
+#[tokio::test]
+async fn an_operator_is_told_the_parents_branch() {
+    let world = World::sqlite().await;
+    world.p.hold(true);
+    let parent = accept(&world, around("g", two_steps("ok", "ok"), "gated")).await;
+    let tx_id = in_doubt(&world, "g.b").await;
+    let retry = unanimo_proto::v1::RetryTransactionRequest {
+        tx_id,
+        operator: "op".into(),
+        ..Default::default()
+    };
+    let told = world.operator().retry_transaction(retry).await.unwrap().into_inner();
+    let expected = ParentBranch { tx_id: parent, branch_id: "b".into() };
+    assert_eq!(told.transaction.unwrap().parent, Some(expected));
+    world.p.hold(false);
+    assert_eq!(ended(&world, "g.b").await.outcome(), Outcome::Committed);
+}
+
 /// S8: a gid that was rolled back before the child began is the child's ABORT; one that is another
 /// transaction's is left alone.
 #[tokio::test]
@@ -448,6 +467,38 @@ async fn a_step_that_is_added_cannot_read_a_child() {
         let result = world.commit(&tx.tx_id, &listed).await.unwrap();
         assert_eq!(result.outcome(), Outcome::Committed);
         assert_eq!(ended(&world, "g.c").await.outcome(), Outcome::Committed);
+    }
+}
+
+/// Inputs of a child would be lost: they are refused, in a definition and one by one, and nobody is called.
+#[tokio::test]
+async fn inputs_of_a_child_are_refused() {
+    for world in [World::sqlite().await, World::postgres().await] {
+        let refused = |status: tonic::Status, field: &str| {
+            let (code, reason, fields) = describe(&status);
+            assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "FIELD_INVALID"));
+            assert_eq!(fields, [field]);
+            let rule = "must not be set together with child: the child's steps cannot read them";
+            assert!(status.message().contains(rule), "{}", status.message());
+        };
+        let inputs = vec![input("of_a", "a")];
+        let mut whole = around("whole", two_steps("ok", "ok"), "ok");
+        let at = whole.branches.iter().position(|branch| branch.child.is_some()).unwrap();
+        let before = whole.branches[at].depends_on[0].clone();
+        whole.branches[at].inputs = vec![input("of", &before)];
+        let status = world.submit(whole).await.unwrap_err();
+        refused(status, &format!("branches[{at}].inputs"));
+        assert_eq!(world.p.seen(), [], "nobody was called");
+
+        let tx = world.begin("g", Mode::Saga).await.unwrap();
+        world.execute(&tx.tx_id, step("a", "ok", &[])).await.unwrap();
+        let child = child_step("c", two_steps("ok", "ok"), &["a"]);
+        let reads = BranchSpec { inputs, ..child.clone() };
+        refused(world.execute(&tx.tx_id, reads).await.unwrap_err(), "branch.inputs");
+        world.execute(&tx.tx_id, child).await.unwrap();
+        let listed = [("a", Vote::Unspecified), ("c", Vote::Unspecified)];
+        let result = world.commit(&tx.tx_id, &listed).await.unwrap();
+        assert_eq!(result.outcome(), Outcome::Committed);
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Around<'a> {
     pub(crate) cycles: &'a Cycles,
     /// Those that are children, by index.
     pub(crate) children: &'a [usize],
+    /// Inputs of a child are passed over, as under the rules before the fourth.
+    pub(crate) children_may_have_inputs: bool,
     /// Reason for which there can be no pivot; `None` if there can.
     pub(crate) no_pivot: Option<&'static str>,
     /// Time until ABORT.
@@ -73,31 +75,60 @@ pub(crate) fn only_in_sagas(field: &str, step: &StepSpec) -> Vec<Violation> {
     set.into_iter().filter(|(_, set)| *set).map(|(name, _)| of(name)).collect()
 }
 
-/// Steps that delays keep back until ABORT is decided: their own, and those of the steps before them. A delay that is too
-/// long by itself is told elsewhere.
-pub(super) fn late_by_delays(around: Around<'_>) -> Vec<Violation> {
+/// Steps that delays keep back until ABORT is decided: their own, those of the steps before them, and those within a child,
+/// of which `children` has the sum. A delay that is too long by itself is told elsewhere.
+pub(super) fn late_by_delays(around: Around<'_>, children: &[(usize, Duration)]) -> Vec<Violation> {
     let count = around.branches.len();
-    let mut sums = vec![Duration::ZERO; count];
+    let delay_of = |index: usize| around.branches[index].step.delay.unwrap_or_default();
+    let sums = sums_of_delays(count, around.graph, delay_of, children);
+    let timeout = around.timeout;
     let mut found = Vec::new();
     for index in around.graph.in_order(count) {
         let before = around.graph.before(index).iter().map(|at| sums[*at]).max();
-        let (before, delay) = (before.unwrap_or_default(), around.branches[index].step.delay);
-        let sum = before.saturating_add(delay.unwrap_or_default());
-        sums[index] = sum;
-        let timeout = around.timeout;
-        let is_first = before < timeout && delay.is_some_and(|delay| delay < timeout);
+        let (before, delay) = (before.unwrap_or_default(), delay_of(index));
+        let (begins, sum) = (before.saturating_add(delay), sums[index]);
         let before_commit =
             !around.graph.is_after_pivot(index) && around.cycles.leave_placed(index);
-        if is_first && sum >= timeout && before_commit {
-            let rule = format!(
-                "must be less: with the delays before it that is {} s, and the timeout of the transaction is {} s",
-                sum.as_secs(),
-                timeout.as_secs()
-            );
-            found.push(Violation::new(format!("branches[{index}].delay"), rule));
+        if before >= timeout || delay >= timeout || sum < timeout || !before_commit {
+            continue;
         }
+        let (sum, timeout_secs) = (sum.as_secs(), timeout.as_secs());
+        let (name, rule) = match begins >= timeout {
+            true => (
+                "delay",
+                format!(
+                    "must be less: with the delays before it that is {sum} s, and the timeout of the transaction is \
+                     {timeout_secs} s"
+                ),
+            ),
+            false => (
+                "child",
+                format!(
+                    "must have less delays: with the delays before it they are {sum} s, and the timeout of the \
+                     transaction is {timeout_secs} s"
+                ),
+            ),
+        };
+        found.push(Violation::new(format!("branches[{index}].{name}"), rule));
     }
     found
+}
+
+/// Returns for each branch the time that delays take until it has been sent, and for a child until its last step has.
+pub(super) fn sums_of_delays(
+    count: usize,
+    graph: &Graph,
+    delay_of: impl Fn(usize) -> Duration,
+    children: &[(usize, Duration)],
+) -> Vec<Duration> {
+    let mut sums = vec![Duration::ZERO; count];
+    for index in graph.in_order(count) {
+        let before = graph.before(index).iter().map(|at| sums[*at]).max().unwrap_or_default();
+        let within = children.iter().find(|(at, _)| *at == index).map(|(_, delays)| *delays);
+        let own = delay_of(index).saturating_add(within.unwrap_or_default());
+        sums[index] = before.saturating_add(own);
+    }
+    sums
 }
 
 /// The violation of branches that wait for each other in a circle.
@@ -185,6 +216,11 @@ impl Rules<'_> {
 
     fn inputs(&self) -> Vec<Violation> {
         let mut found = Vec::new();
+        let is_refused = self.is_child() && !self.around.children_may_have_inputs;
+        if is_refused && !self.branch.step.inputs.is_empty() {
+            let rule = "must not be set together with child: the child's steps cannot read them";
+            return vec![self.violation("inputs", rule)];
+        }
         let (mut seen, mut sources) = (BTreeSet::new(), BTreeSet::new());
         for (at, StepInput { name, branch_id }) in self.branch.step.inputs.iter().enumerate() {
             if !sources.insert(branch_id) {
@@ -287,11 +323,16 @@ impl Rules<'_> {
     fn attempts(&self) -> Vec<Violation> {
         let Some(retry) = self.branch.step.retry else { return Vec::new() };
         let mut found = Vec::new();
+        let RetryPolicy { attempts_max, backoff_min, backoff_max, give_up_after } = retry;
         if self.is_placed() && !self.around.graph.may_be_undone(self.index) {
             let rule = "must not be set in the pivot or after it: it is sent until it is answered";
-            found.push(self.violation("retry", rule));
+            let set = [
+                ("retry.attempts_max", attempts_max.is_some()),
+                ("retry.give_up_after", give_up_after.is_some()),
+            ];
+            let set = set.into_iter().filter(|(_, is_set)| *is_set);
+            found.extend(set.map(|(name, _)| self.violation(name, rule)));
         }
-        let RetryPolicy { attempts_max, backoff_min, backoff_max, give_up_after } = retry;
         if attempts_max == Some(0) {
             found.push(self.violation("retry.attempts_max", "must be at least 1"));
         }

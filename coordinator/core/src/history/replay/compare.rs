@@ -1,5 +1,7 @@
 //! Comparison of what an input led to with what the record says.
 
+use std::borrow::Cow;
+
 use super::Difference;
 use crate::effects::{Effects, Transition};
 use crate::history::{
@@ -161,6 +163,10 @@ impl Compare<'_> {
         let document = self.document;
         let phase = |standing: &Standing| document.phase_in_words(standing);
         self.same("the phase differs", &phase(recorded), &phase(replayed), Clone::clone)?;
+        // Words that no version writes, which the line above shows as others.
+        let word = |word: &Option<Cow<'static, str>>| word.as_deref().unwrap_or("none").to_owned();
+        self.same("the decision differs", &recorded.decision, &replayed.decision, word)?;
+        self.same("the cause differs", &recorded.cause, &replayed.cause, word)?;
         let count = |standing: &Standing| standing.branches.len();
         self.same("the number of branches differs", &count(recorded), &count(replayed), |count| {
             count.to_string()
