@@ -123,8 +123,10 @@ impl RulesVersion {
     /// it is given up; one that is due at a recovery may have been sent; a child has no output that a step which is added
     /// could read.
     pub const THIRD: Self = Self(2);
+    /// A transaction that holds a lock for which an older one waits does not wait for an older one.
+    pub const FOURTH: Self = Self(3);
     /// The rules of this version of the program.
-    pub const CURRENT: Self = Self::THIRD;
+    pub const CURRENT: Self = Self::FOURTH;
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub(crate) fn is_first(&self) -> bool {
