@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use unanimo_sdk::client::{
-    Child, Compensation, Draft, Error, Executed, Lock, Step, StepAction, StepRef, Steps,
+    Child, Compensation, Draft, Error, Executed, Lock, Nested, Step, StepAction, StepRef, Steps,
     Transaction,
 };
 use unanimo_sdk::{Client, Outcome};
@@ -88,6 +88,7 @@ pub enum Kind {
 enum Made<'s> {
     With(Step<'s, Bytes>),
     Without(Step<'s, ()>),
+    Child(Step<'s, (), (), Nested>),
 }
 
 /// Steps that came before, by their ids.
@@ -153,6 +154,9 @@ async fn execute(
             Made::Without(made) => transaction.execute_step(made).await.map(|executed| {
                 map(executed, |prepared| drop(known.without.insert(step.id.clone(), prepared.step)))
             }),
+            Made::Child(made) => transaction.execute_step(made).await.map(|executed| {
+                map(executed, |prepared| drop(known.without.insert(step.id.clone(), prepared.step)))
+            }),
         };
         match executed {
             Ok(Executed::Prepared(())) => return Ok(true),
@@ -186,6 +190,7 @@ fn add<'s>(steps: &[DrivenStep], saga: &mut Steps<'s>) {
         match step.made(&known) {
             Made::With(made) => drop(known.with.insert(step.id.clone(), saga.add(made))),
             Made::Without(made) => drop(known.without.insert(step.id.clone(), saga.add(made))),
+            Made::Child(made) => drop(known.without.insert(step.id.clone(), saga.add(made))),
         }
     }
 }
@@ -212,11 +217,11 @@ impl DrivenStep {
             }
             Kind::ChildTcc(inner) => {
                 let child = Child::tcc(|child| add(inner, child));
-                return Made::Without(self.placed(child.step(id), known));
+                return Made::Child(self.ordered(child.step(id), known));
             }
             Kind::ChildSaga(inner) => {
                 let child = Child::saga(|child| add(inner, child));
-                return Made::Without(self.placed(child.step(id), known));
+                return Made::Child(self.ordered(child.step(id), known));
             }
         })
     }
@@ -225,6 +230,18 @@ impl DrivenStep {
     fn placed<'s, O>(&self, mut made: Step<'s, O>, known: &Known<'s>) -> Step<'s, O> {
         for read in &self.reads {
             made = made.input(read, &known.with[read]);
+        }
+        self.ordered(made, known)
+    }
+
+    /// Gives a step its place in the order, and its manners. One that cannot read comes after what it would read.
+    fn ordered<'s, O, K>(
+        &self,
+        mut made: Step<'s, O, (), K>,
+        known: &Known<'s>,
+    ) -> Step<'s, O, (), K> {
+        for read in &self.reads {
+            made = made.after(&known.with[read]);
         }
         for before in &self.after {
             made = match known.with.get(before) {

@@ -162,6 +162,8 @@ pub enum LockAnswer {
         older: bool,
         /// That transaction does not hold the lock, and waits for it.
         waits: bool,
+        /// Some transaction that is older than this one, that one or another, waits for a lock that this one's family holds.
+        blocks_older: bool,
     },
     /// The store did not answer; they may be held.
     Failed(String),

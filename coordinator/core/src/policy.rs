@@ -123,7 +123,8 @@ impl RulesVersion {
     /// it is given up; one that is due at a recovery may have been sent; a child has no output that a step which is added
     /// could read.
     pub const THIRD: Self = Self(2);
-    /// A child that is added to an interactive saga has no inputs.
+    /// A child that is added to an interactive saga has no inputs. A transaction that holds a lock for which an older one
+    /// waits does not wait for an older one.
     pub const FOURTH: Self = Self(3);
     /// The rules of this version of the program.
     pub const CURRENT: Self = Self::FOURTH;

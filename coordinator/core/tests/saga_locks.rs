@@ -131,3 +131,53 @@ fn a_child_that_is_added_has_no_inputs() {
          c done => END",
     );
 }
+
+/// Who holds what an older one waits for does not wait for an older one, whatever its time. It waits for a younger one,
+/// and after its pivot was sent for its answer alone.
+#[test]
+fn l1_who_is_in_the_way_of_an_older_one_waits_for_no_older_one() {
+    for (answer, has_it) in [
+        ("held_by_older_and_blocks_older", "held by transaction h"),
+        (
+            "waited_for_by_older_and_blocks_older",
+            "waited for by transaction h, which is older and goes first",
+        ),
+    ] {
+        let script = check(
+            "saga a b<a+lock",
+            &format!(
+                "write; prepare a
+                 a prepared => lock b
+                 b locks held_by_older => note
+                 tick +20 => lock b#2
+                 b locks {answer} => ABORT Locked(Some(BranchNumber(2))); cancel a"
+            ),
+        );
+        let why = "; an older transaction waits for a lock that this one holds";
+        let detail = format!("lock l is {has_it}{why}");
+        assert_eq!(script.tx.abort_detail(), Some(&*detail));
+    }
+    check(
+        "saga a b<a+lock",
+        "write; prepare a
+         a prepared => lock b
+         b locks held_by_younger_and_blocks_older => note",
+    );
+    // A crash loses nothing of it: it is told when it asks anew.
+    check(
+        "saga a b<a+lock",
+        "write; prepare a
+         a prepared => lock b
+         b locks held_by_older => note
+         crash => note+adopted; lock b
+         b locks held_by_older_and_blocks_older => ABORT Locked(Some(BranchNumber(2))); cancel b",
+    );
+    check(
+        "saga a p!<a +lock",
+        "write; lock
+         locks granted => prepare a
+         a prepared => write; prepare p
+         crash => note+adopted; prepare p#2; lock
+         locks held_by_older_and_blocks_older =>",
+    );
+}

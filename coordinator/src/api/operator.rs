@@ -101,7 +101,9 @@ impl Api {
                 check_released(&this.engine, tx_id, by).await?;
             }
             let answer = this.engine.forget(tx_id, operator, note, by).await;
-            Ok(v1::ForgetTransactionResponse { transaction: shown(&this.engine, answer, by).await? })
+            Ok(v1::ForgetTransactionResponse {
+                transaction: shown(&this.engine, answer, by).await?,
+            })
         };
         self.audited(&access, act, by, work).await
     }

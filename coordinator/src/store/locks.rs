@@ -54,6 +54,9 @@ pub enum LockTaken {
         older: bool,
         /// That transaction does not hold it, and waits for it.
         waits: bool,
+        /// That transaction is older, and an older one waits for a lock that the family holds: in a circle
+        /// of waiters that is so for the youngest.
+        blocks_older: bool,
     },
 }
 

@@ -216,7 +216,13 @@ impl Run {
                 let spec = owner.map(|number| &self.tx.branches()[number.index()].spec.step.locks);
                 let locks = spec.unwrap_or(&self.tx.identity().locks);
                 let (lock, holder) = (locks[0].name.clone(), Gid::new("another-one").unwrap());
-                LockAnswer::Held { lock, holder, older: age == "older", waits: false }
+                LockAnswer::Held {
+                    lock,
+                    holder,
+                    older: age == "older",
+                    waits: false,
+                    blocks_older: false,
+                }
             }
         };
         Input::LocksAnswered { number: owner, attempt, answer }

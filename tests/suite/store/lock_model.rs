@@ -4,6 +4,7 @@
 //! - Two families hold one lock at a time only if both hold it shared.
 //! - A request is granted if no other family stands in the way of any of its locks: as a holder that has not ended, or
 //!   as an older one that waits and is not decided.
+//! - Who is told of an older one is told whether an older one waits for what its family holds.
 //! - What the family holds, in this mode or exclusive, nobody stands in the way of. Exclusive after shared is asked for as
 //!   any other lock.
 
@@ -57,6 +58,7 @@ struct Model {
     rows: Vec<Row>,
     shared_together: usize,
     stricter: usize,
+    blocking: usize,
 }
 
 async fn random_requests_are_answered_by_the_rules(fixture: Fixture) {
@@ -64,7 +66,7 @@ async fn random_requests_are_answered_by_the_rules(fixture: Fixture) {
     let seed = given.unwrap_or(11);
     eprintln!("TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let (mut shared_together, mut stricter) = (0, 0);
+    let (mut shared_together, mut stricter, mut blocking) = (0, 0, 0);
     for round in 0..ROUNDS {
         let mut model = Model::default();
         let names: Vec<LockName> =
@@ -79,8 +81,10 @@ async fn random_requests_are_answered_by_the_rules(fixture: Fixture) {
         }
         shared_together += model.shared_together;
         stricter += model.stricter;
+        blocking += model.blocking;
     }
     assert!(shared_together > ROUNDS, "locks were shared {shared_together} times only");
+    assert!(blocking > ROUNDS, "in the way of an older one were {blocking} only");
     assert!(stricter > ROUNDS / 2, "exclusive was asked for after shared {stricter} times only");
 }
 
@@ -157,9 +161,10 @@ impl Model {
         for (name, mode) in &wanted {
             obstacles.extend(self.obstacles(family, name, *mode == LockMode::Exclusive));
         }
+        let mut blocking = 0;
         match taken.unwrap() {
             LockTaken::Granted => assert!(obstacles.is_empty(), "{obstacles:?}: {}", asked()),
-            LockTaken::Held { lock, holder, older, waits } => {
+            LockTaken::Held { lock, holder, older, waits, blocks_older } => {
                 let is_told = |row: &&&Row| {
                     let other = &self.all[row.of];
                     row.name == lock
@@ -171,9 +176,13 @@ impl Model {
                 assert!(told.is_some(), "{lock} {holder} {older} {waits}: {}", asked());
                 let any_older = obstacles.iter().any(|row| self.all[row.of].family < family);
                 assert_eq!(older, any_older, "an older one is told first: {}", asked());
+                let expected = older && self.blocks_older(family);
+                assert_eq!(blocks_older, expected, "it is in an older one's way: {}", asked());
+                blocking += usize::from(blocks_older);
             }
         }
         let granted = obstacles.is_empty();
+        self.blocking += blocking;
         self.note(of, wanted, granted);
         self.check();
     }
@@ -192,6 +201,17 @@ impl Model {
             let other = &self.all[row.of];
             let waits_before = other.family < family && other.state == State::Open;
             !is_held && !own(row) && (row.alone || alone) && (row.granted || waits_before)
+        })
+    }
+
+    /// Tells whether an older one waits for what a family holds.
+    fn blocks_older(&self, family: TxId) -> bool {
+        let held =
+            || self.rows.iter().filter(|row| row.granted && self.all[row.of].family == family);
+        self.rows.iter().any(|waits| {
+            let other = &self.all[waits.of];
+            let is_older = other.family < family && other.state == State::Open && !waits.granted;
+            is_older && held().any(|row| row.name == waits.name && (row.alone || waits.alone))
         })
     }
 

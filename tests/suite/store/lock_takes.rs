@@ -16,6 +16,7 @@ on_both_stores!(
     all_locks_of_a_request_are_granted_or_none,
     a_family_shares_its_locks,
     what_is_held_is_granted_again_whoever_waits,
+    l1_who_is_in_the_way_of_an_older_one_is_told,
     one_that_is_decided_waits_no_longer_and_takes_nothing,
     locks_are_given_back_by_the_batch_that_ends_the_transaction,
     s5_a_fenced_incarnation_takes_no_lock,
@@ -57,12 +58,12 @@ impl<'a> Taker<'a> {
 
     fn held_by(&self, lock: &str, older: bool) -> LockTaken {
         let holder = self.live.tx.identity().gid.clone();
-        LockTaken::Held { lock: name(lock), holder, older, waits: false }
+        LockTaken::Held { lock: name(lock), holder, older, waits: false, blocks_older: false }
     }
 
     fn waited_for_by(&self, lock: &str) -> LockTaken {
         let holder = self.live.tx.identity().gid.clone();
-        LockTaken::Held { lock: name(lock), holder, older: true, waits: true }
+        LockTaken::Held { lock: name(lock), holder, older: true, waits: true, blocks_older: false }
     }
 
     fn end(&mut self) -> Transition {
@@ -70,6 +71,12 @@ impl<'a> Taker<'a> {
         assert!(matches!(end.state.phase, Phase::Ended { .. }) && end.releases_locks, "{end:?}");
         end
     }
+}
+
+/// The same, and an older one waits for what the family of who asks holds.
+fn blocking(taken: LockTaken) -> LockTaken {
+    let LockTaken::Held { lock, holder, older, waits, .. } = taken else { panic!("{taken:?}") };
+    LockTaken::Held { lock, holder, older, waits, blocks_older: true }
 }
 
 async fn take(store: &Arc<dyn Store>, me: Incarnation, take: &LockTake) -> LockTaken {
@@ -156,10 +163,63 @@ async fn what_is_held_is_granted_again_whoever_waits(fixture: Fixture) {
     // A stricter mode is another matter: it waits, and keeps what it has.
     assert_eq!(young.take(&[("page", Shared)]).await, LockTaken::Granted);
     assert_eq!(old.take(&[("page", Shared)]).await, LockTaken::Granted);
-    assert_eq!(young.take(&[("page", Exclusive)]).await, old.held_by("page", true));
+    let taken = young.take(&[("page", Exclusive)]).await;
+    assert_eq!(taken, blocking(old.held_by("page", true)), "the older one waits for the seat");
     assert_eq!(old.take(&[("page", Exclusive)]).await, young.held_by("page", false));
     fixture.write([young.end()]).await;
     assert_eq!(old.take(&[("page", Exclusive)]).await, LockTaken::Granted);
+}
+
+/// A younger one that is to wait for an older one is told so if an older one waits for what it, its top, or another
+/// child of that one holds; not if the two could share it, if the older one is decided, or for who is younger.
+async fn l1_who_is_in_the_way_of_an_older_one_is_told(fixture: Fixture) {
+    let old = Taker::begin(&fixture, 1).await;
+    let mut second = Taker::begin(&fixture, 2).await;
+    let young = Taker::begin(&fixture, 3).await;
+    let later = Taker::begin(&fixture, 4).await;
+    assert_eq!(old.take(&[("a", Exclusive)]).await, LockTaken::Granted);
+    assert_eq!(young.take(&[("b", Exclusive), ("c", Shared)]).await, LockTaken::Granted);
+    assert_eq!(young.take(&[("a", Shared)]).await, old.held_by("a", true));
+    assert_eq!(later.take(&[("b", Shared)]).await, young.held_by("b", true));
+    assert_eq!(young.take(&[("a", Shared)]).await, old.held_by("a", true), "one younger waits");
+    // An older one waits for d, and for c with it, which both can share.
+    assert_eq!(later.take(&[("d", Exclusive)]).await, LockTaken::Granted);
+    let both = [("c", Shared), ("d", Exclusive)];
+    assert_eq!(second.take(&both).await, later.held_by("d", false));
+    assert_eq!(young.take(&[("a", Shared)]).await, old.held_by("a", true), "c is shared");
+    let of_later = later.take(&[("a", Shared)]).await;
+    assert_eq!(of_later, blocking(old.held_by("a", true)), "not for who holds a itself");
+
+    // The younger one holds a shared, which an older one wants alone.
+    assert_eq!(second.take(&[("c", Exclusive)]).await, young.held_by("c", false));
+    assert_eq!(young.take(&[("a", Shared)]).await, blocking(old.held_by("a", true)));
+    assert_eq!(young.take(&[("d", Shared)]).await, blocking(second.waited_for_by("d")));
+    // To who is younger it need not give way, and what it holds it is granted.
+    let (child, other_child) = (Taker::begin(&fixture, 6).await, Taker::begin(&fixture, 7).await);
+    assert_eq!(later.take(&[("e", Exclusive)]).await, LockTaken::Granted);
+    assert_eq!(young.take(&[("e", Exclusive)]).await, later.held_by("e", false));
+    assert_eq!(young.take(&[("b", Exclusive)]).await, LockTaken::Granted);
+    // A family is one: its children hold what it holds.
+    let of_family = async |one: &Taker<'_>, locks: &[(&str, LockMode)]| {
+        let request = LockTake { family: young.live.id(), ..one.request(locks) };
+        take(&fixture.store, fixture.me, &request).await
+    };
+    let taken = of_family(&child, &[("a", Shared)]).await;
+    assert_eq!(taken, blocking(old.held_by("a", true)));
+
+    // Who is decided waits no longer, though its row is there.
+    let mut aborting = second.end();
+    let Phase::Ended { decision, at, .. } = aborting.state.phase else { panic!() };
+    aborting.state.phase = Phase::Decided { decision, at };
+    aborting.releases_locks = false;
+    fixture.write([aborting]).await;
+    assert_eq!(young.take(&[("a", Shared)]).await, old.held_by("a", true));
+    // What a child holds, its top and the other child hold.
+    assert_eq!(of_family(&child, &[("f", Exclusive)]).await, LockTaken::Granted);
+    assert_eq!(old.take(&[("f", Exclusive)]).await, child.held_by("f", false));
+    assert_eq!(young.take(&[("a", Shared)]).await, blocking(old.held_by("a", true)));
+    let taken = of_family(&other_child, &[("a", Shared)]).await;
+    assert_eq!(taken, blocking(old.held_by("a", true)));
 }
 
 async fn one_that_is_decided_waits_no_longer_and_takes_nothing(fixture: Fixture) {

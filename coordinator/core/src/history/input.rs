@@ -242,6 +242,9 @@ pub enum LockResult {
         /// That transaction waits for it, and goes first.
         #[serde(default, skip_serializing_if = "super::is_false")]
         waits: bool,
+        /// An older one waits for a lock that this one's family holds.
+        #[serde(default, skip_serializing_if = "super::is_false")]
+        blocks_older: bool,
     },
     /// The store did not answer.
     Failed {

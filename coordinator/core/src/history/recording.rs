@@ -200,10 +200,13 @@ impl From<&LockAnswer> for LockResult {
     fn from(answer: &LockAnswer) -> Self {
         match answer {
             LockAnswer::Granted => Self::Granted,
-            LockAnswer::Held { lock, holder, older, waits } => {
-                let (lock, holder) = (lock.clone(), holder.clone());
-                Self::Held { lock, holder, older: *older, waits: *waits }
-            }
+            LockAnswer::Held { lock, holder, older, waits, blocks_older } => Self::Held {
+                lock: lock.clone(),
+                holder: holder.clone(),
+                older: *older,
+                waits: *waits,
+                blocks_older: *blocks_older,
+            },
             LockAnswer::Failed(error) => Self::Failed { error: short(error) },
         }
     }

@@ -208,13 +208,14 @@ fn phase_two(answer: &PhaseTwoResult) -> String {
 fn locks(answer: &LockResult) -> String {
     match answer {
         LockResult::Granted => "granted".to_owned(),
-        LockResult::Held { lock, holder, older, waits: true } => {
+        LockResult::Held { lock, holder, older, waits, blocks_older } => {
             let age = if *older { "older" } else { "younger" };
-            format!("{lock} is waited for by {holder}, which is {age}")
-        }
-        LockResult::Held { lock, holder, older, .. } => {
-            let age = if *older { "older" } else { "younger" };
-            format!("{lock} is held by {holder}, which is {age}")
+            let has_it = if *waits { "waited for" } else { "held" };
+            let blocks = match blocks_older {
+                true => "; an older one waits for a lock that this one holds",
+                false => "",
+            };
+            format!("{lock} is {has_it} by {holder}, which is {age}{blocks}")
         }
         LockResult::Failed { error } => format!("no answer: {error}"),
     }

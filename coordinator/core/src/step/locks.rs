@@ -1,7 +1,7 @@
 //! Locks: taken by the store, in the order of age, and waited for here.
 
 use super::{Change, Step};
-use crate::branch::{Locks, clip};
+use crate::branch::{Branch, Locks, clip};
 use crate::decision::{AbortCause, Decision, Phase};
 use crate::definition::Lock;
 use crate::ids::{BranchNumber, LockName};
@@ -10,7 +10,22 @@ use crate::policy::RulesVersion;
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
+/// Words of one that gives up at once for an older one.
+const YIELDS: &str = "; an older transaction waits for a lock that this one holds";
+
 impl Transaction {
+    /// Tells whether it may hold a lock while it waits for another one: it was granted some, or shares those of
+    /// its parent and children.
+    #[must_use]
+    pub fn may_hold_locks(&self) -> bool {
+        let own = self.has_its_locks() && !self.identity.locks.is_empty();
+        let of_branch = |branch: &Branch| {
+            let has_locks = branch.locks.are_granted() && !branch.spec.step.locks.is_empty();
+            has_locks || branch.spec.is_child()
+        };
+        own || self.identity.parent.is_some() || self.branches.iter().any(of_branch)
+    }
+
     /// Returns the transaction that stands in the way of its own locks, as far as is known.
     #[must_use]
     pub fn obstacle(&self) -> Option<&Obstacle> {
@@ -79,16 +94,18 @@ impl Step<'_> {
                 }
                 return self.evaluate();
             }
-            LockAnswer::Held { lock, holder, older, waits } => {
-                // An older transaction waits for a younger one until its deadline: of several that wait
-                // for each other in a circle one is younger than the one that it waits for, and gives
-                // up.
+            LockAnswer::Held { lock, holder, older, waits, blocks_older } => {
+                // An older transaction waits for a younger one until its deadline. In a circle of several that wait
+                // for each other the youngest waits for an older one, and an older one waits for it. That one does
+                // not go first there, so that it waits for a lock that is held: the youngest gives up at once.
                 let gives_up_at = since.after(self.wait_max(owner, &lock));
                 let obstacle = Obstacle { lock, holder, waits };
+                let must_yield = blocks_older && self.goes_by(RulesVersion::FOURTH);
                 // Once the pivot was sent only its answer decides. It had its locks then; they are asked for
                 // again after a crash.
-                if older && now >= gives_up_at && !self.tx.is_pivot_sent() {
-                    self.tx.abort_detail = Some(clip(obstacle.to_string()));
+                if older && (must_yield || now >= gives_up_at) && !self.tx.is_pivot_sent() {
+                    let why = if must_yield { YIELDS } else { "" };
+                    self.tx.abort_detail = Some(clip(format!("{obstacle}{why}")));
                     return self.decide(Decision::Abort(AbortCause::Locked(number)));
                 }
                 *self.obstacle_of(owner) = Some(obstacle);

@@ -252,8 +252,9 @@ impl Script {
             answer => LockAnswer::Held {
                 lock,
                 holder,
-                older: answer != "held_by_younger",
-                waits: answer == "waited_for_by_older",
+                older: !answer.starts_with("held_by_younger"),
+                waits: answer.starts_with("waited_for_by_older"),
+                blocks_older: answer.ends_with("_and_blocks_older"),
             },
         };
         Input::LocksAnswered { number, attempt, answer }

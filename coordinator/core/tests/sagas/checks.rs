@@ -184,8 +184,9 @@ impl Life {
     }
 
     /// Whoever is told that an older transaction stands in the way gives up once it has waited for so long as it may,
-    /// since its first request that is on record, and never before.
-    pub(crate) fn check_wait(&mut self, owner: Option<usize>, lock: &LockName, older: bool) {
+    /// since its first request that is on record, and never before, but if an older one waits for what it holds.
+    pub(crate) fn check_wait(&mut self, owner: Option<usize>, lock: &LockName, told: [bool; 2]) {
+        let [older, blocks_older] = told;
         let version = number(self.tx.version());
         let since = match owner {
             None => self.started_at(),
@@ -204,11 +205,12 @@ impl Life {
         };
         let first = self.asked[&owner];
         assert!(
-            !gave_up || (older && self.now >= first.after(wait_max)),
+            !gave_up || (older && (blocks_older || self.now >= first.after(wait_max))),
             "{owner:?} asked at {first:?}, and gave up at {:?}, told older: {older}",
             self.now
         );
-        let must = older && self.now >= since.after(wait_max) && !self.pivot_is_released();
+        let is_over = blocks_older || self.now >= since.after(wait_max);
+        let must = older && is_over && !self.pivot_is_released();
         assert!(gave_up || !must, "{owner:?} waits since {since:?} at {:?}", self.now);
     }
 

@@ -168,7 +168,8 @@ fn each_run_has_a_seed_of_its_own() {
 }
 
 /// Sagas that take shared and exclusive locks against each other: no two use what they may not share, nobody gives up
-/// before its time or for a younger one, and all end.
+/// for a younger one, or before its time unless an older one waits for what it holds, the youngest of a circle gives up
+/// at once, and all end.
 #[test]
 fn l1_locks_keep_sagas_apart_and_all_of_them_end() {
     for_each_seed(1_500, |runner| {

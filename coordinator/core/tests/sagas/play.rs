@@ -129,7 +129,7 @@ impl Life {
             LockFate::Held { older } if !held => {
                 let lock = self.locks_of(owner)[0].name.clone();
                 let holder = unanimo_core::Gid::new("h").unwrap();
-                LockAnswer::Held { lock, holder, older, waits: false }
+                LockAnswer::Held { lock, holder, older, waits: false, blocks_older: false }
             }
             LockFate::Failed { taken } => {
                 if taken && !held {
@@ -148,7 +148,9 @@ impl Life {
         let owner = number.map(|number| number.index());
         let waited = self.tx.phase() == Phase::Active;
         let told = match &answer {
-            LockAnswer::Held { lock, older, .. } => Some((lock.clone(), *older)),
+            LockAnswer::Held { lock, older, blocks_older, .. } => {
+                Some((lock.clone(), [*older, *blocks_older]))
+            }
             LockAnswer::Granted | LockAnswer::Failed(_) => None,
         };
         if answer == LockAnswer::Granted {
@@ -158,8 +160,8 @@ impl Life {
             }
         }
         self.apply(Input::LocksAnswered { number, attempt, answer });
-        if let Some((lock, older)) = told.filter(|_| waited) {
-            self.check_wait(owner, &lock, older);
+        if let Some((lock, told)) = told.filter(|_| waited) {
+            self.check_wait(owner, &lock, told);
         }
     }
 

@@ -41,9 +41,9 @@ impl Service {
             family: family(&live.tx),
             locks: locks.unwrap_or_default().iter().map(|l| (l.name.clone(), l.mode)).collect(),
         };
-        if request.attempt > 1
-            && let Some(answer) = self.behind_an_older_one(&take)
-        {
+        // Only the store knows whether an older one waits for what this one holds.
+        let asks_again = request.attempt > 1 && !live.tx.may_hold_locks();
+        if asks_again && let Some(answer) = self.behind_an_older_one(&take) {
             // The engine may have ended.
             let _ = inbox.send(Message::LocksTaken { tx_id, request, answer });
             return;
@@ -76,7 +76,7 @@ impl Service {
         let known = known.filter(|holder| !self.is_of_family(&holder.gid, take.family));
         let behind = Holder { gid: first, waits: true };
         let Holder { gid: holder, waits } = known.unwrap_or(behind);
-        Some(LockAnswer::Held { lock, holder, older: true, waits })
+        Some(LockAnswer::Held { lock, holder, older: true, waits, blocks_older: false })
     }
 
     /// Tells whether a transaction is of this family, as far as memory tells: its own locks stand in nobody's way there.
@@ -88,17 +88,37 @@ impl Service {
     /// Applies the answer of the store.
     pub(super) fn locks_taken(&mut self, tx_id: TxId, request: LockRequest, answer: LockAnswer) {
         let LockRequest { number, attempt } = request;
-        if let LockAnswer::Held { lock, holder, waits, .. } = &answer
+        let mut in_the_way = None;
+        if let LockAnswer::Held { lock, holder, waits, older, .. } = &answer
             && let Some(live) = self.live.get(&tx_id)
         {
             let gid = &live.tx.identity().gid;
             tracing::debug!(%tx_id, %gid, %lock, %holder, attempt, "a lock is waited for");
             let waiter = Waiter { family: family(&live.tx), tx_id, number };
             let holder = Holder { gid: holder.clone(), waits: *waits };
+            let is_known = self.lock_waits.holder(lock).as_ref() == Some(&holder);
+            let is_news = !*older && (attempt == 1 || !is_known);
+            in_the_way = is_news.then(|| holder.gid.clone());
             self.lock_waits.add(lock.clone(), holder, waiter);
         }
         // It may have left memory.
         let _ = self.apply(tx_id, Input::LocksAnswered { number, attempt, answer });
+        if let Some(younger) = in_the_way {
+            self.have_ask_again(&younger);
+        }
+    }
+
+    /// Has a transaction that waits for locks, and its top, ask again at once: an older one has begun to wait for what it
+    /// holds. Others, and those on other nodes, learn it when they ask again by themselves.
+    fn have_ask_again(&mut self, younger: &Gid) {
+        let Some(live) = self.by_gid.get(younger).and_then(|tx_id| self.live.get(tx_id)) else {
+            return;
+        };
+        for tx_id in BTreeSet::from([live.tx.identity().tx_id, family(&live.tx)]) {
+            for number in self.lock_waits.owners(tx_id) {
+                let _ = self.apply(tx_id, Input::Retry { number, operator: None });
+            }
+        }
     }
 
     /// Has those ask again that wait for the locks of a transaction that has ended. Others that hold or
@@ -175,8 +195,8 @@ impl Taker {
         }
         let answer = match self.store.locks().take(self.me, &take).await {
             Ok(LockTaken::Granted) => LockAnswer::Granted,
-            Ok(LockTaken::Held { lock, holder, older, waits }) => {
-                LockAnswer::Held { lock, holder, older, waits }
+            Ok(LockTaken::Held { lock, holder, older, waits, blocks_older }) => {
+                LockAnswer::Held { lock, holder, older, waits, blocks_older }
             }
             // It was decided meanwhile.
             Err(error @ store::Error::NotOpen(_)) => LockAnswer::Failed(error.to_string()),
@@ -249,6 +269,15 @@ impl LockWaits {
 
     fn holder(&self, lock: &LockName) -> Option<Holder> {
         self.holders.get(lock).cloned()
+    }
+
+    /// Returns what of a transaction waits: branches, and itself.
+    fn owners(&self, tx_id: TxId) -> BTreeSet<Option<BranchNumber>> {
+        let all = self.by_waiter.get(&tx_id).into_iter().flatten();
+        let waits = all.filter(|(lock, waiter)| {
+            self.by_lock.get(lock).is_some_and(|waiters| waiters.contains(waiter))
+        });
+        waits.map(|(_, waiter)| waiter.number).collect()
     }
 
     fn add(&mut self, lock: LockName, holder: Holder, waiter: Waiter) {

@@ -32,6 +32,9 @@ SELECT count(*) FROM (
 /// rewritten even if nothing changes: one that is only found may not be durable, the answer is. A row that
 /// waits already is left as it is: there may be many of them, which come again and again.
 ///
+/// What the family holds and an older one waits for is looked at only for one that is to wait for an older one. Requests
+/// for those names may be decided at the same time: whoever waits asks again, and sees them then.
+///
 /// A batch may end the transaction at the same time and not see the new rows. They count for nothing, and are
 /// deleted by whoever asks for these names next, or with the transaction's details.
 const TAKE: &str = concat!(
@@ -60,6 +63,15 @@ WITH ",
         AND (other.granted OR (other.family < $3 AND other.phase < 2))
         AND other.phase < 5
     ORDER BY older DESC, other.granted DESC, other.family, other.name LIMIT 1
+), held AS MATERIALIZED (
+    SELECT name, exclusive, (SELECT kind & 15 FROM log WHERE log.tx_id = all_of_it.tx_id ORDER BY follows DESC LIMIT 1)
+        AS phase
+    FROM (
+        SELECT name, tx_id, exclusive, granted FROM locks WHERE tx_id = $3
+        UNION ALL
+        SELECT name, tx_id, exclusive, granted FROM locks WHERE family = $3 AND family <> tx_id
+    ) AS all_of_it
+    WHERE granted
 ), taken AS (
     INSERT INTO locks (name, tx_id, family, exclusive, granted)
     SELECT name, $2, $3, exclusive, NOT EXISTS (SELECT 1 FROM obstacle)
@@ -71,7 +83,12 @@ WITH ",
     WHERE old.name = ended.name AND old.tx_id = ended.tx_id AND ended.phase >= 5
 )
 SELECT EXISTS (SELECT 1 FROM fence) AS unfenced, EXISTS (SELECT 1 FROM own) AS open,
-    obstacle.name, obstacle.holder, obstacle.older, obstacle.waits
+    obstacle.name, obstacle.holder, obstacle.older, obstacle.waits, CASE WHEN obstacle.older THEN EXISTS (
+        SELECT 1 FROM held JOIN locks AS waiter USING (name)
+        WHERE held.phase < 5 AND waiter.family < $3 AND NOT waiter.granted
+            AND (held.exclusive OR waiter.exclusive)
+            AND (SELECT kind & 15 FROM log WHERE log.tx_id = waiter.tx_id ORDER BY follows DESC LIMIT 1) < 2
+    ) END AS blocks_older
 FROM (SELECT) AS answer LEFT JOIN obstacle ON true"
 );
 

@@ -18,12 +18,20 @@ pub(in crate::store) struct TakenRow {
     holder: Option<Uuid>,
     older: Option<bool>,
     waits: Option<bool>,
+    blocks_older: Option<bool>,
 }
 
 impl TakenRow {
     /// Nothing stood in its way.
-    pub(in crate::store) const GRANTED: Self =
-        Self { unfenced: true, open: true, name: None, holder: None, older: None, waits: None };
+    pub(in crate::store) const GRANTED: Self = Self {
+        unfenced: true,
+        open: true,
+        name: None,
+        holder: None,
+        older: None,
+        waits: None,
+        blocks_older: None,
+    };
     /// Its transaction can take no locks.
     pub(in crate::store) const NOT_OPEN: Self = Self { open: false, ..Self::GRANTED };
 
@@ -59,6 +67,7 @@ impl TakenRow {
                 .expect("it is a gid"),
             older,
             waits: self.waits.unwrap_or(false),
+            blocks_older: self.blocks_older.unwrap_or(false),
         })
     }
 }

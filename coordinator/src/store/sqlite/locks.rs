@@ -43,7 +43,17 @@ WITH ",
     FROM json_each($2) AS new
 )
 SELECT true AS unfenced, true AS open, other.name, other.tx_id AS holder, other.family < $1 AS older,
-    NOT other.granted AS waits
+    NOT other.granted AS waits, CASE WHEN other.family < $1 THEN EXISTS (
+        SELECT 1 FROM (
+            SELECT name, tx_id, exclusive, granted FROM locks WHERE tx_id = $1
+            UNION ALL
+            SELECT name, tx_id, exclusive, granted FROM locks WHERE family = $1 AND family <> tx_id
+        ) AS held JOIN locks AS waiter USING (name)
+        WHERE held.granted AND waiter.family < $1 AND NOT waiter.granted
+            AND (held.exclusive OR waiter.exclusive)
+            AND (SELECT kind & 15 FROM log WHERE log.tx_id = held.tx_id ORDER BY follows DESC LIMIT 1) < 5
+            AND (SELECT kind & 15 FROM log WHERE log.tx_id = waiter.tx_id ORDER BY follows DESC LIMIT 1) < 2
+    ) END AS blocks_older
 FROM wanted JOIN others AS other USING (name)
 WHERE NOT wanted.is_held AND other.family <> $1
     AND (other.exclusive OR wanted.exclusive)

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use sqlx::Connection;
 use unanimo_coordinator::Config;
 use unanimo_proto::v1::{
-    AbortCause, BeginTransactionRequest, BranchSpec, BranchState, EnlistBranchRequest, HeldLock,
-    Lock, LockMode, Mode, Outcome, SubmitTransactionRequest, Transaction,
+    AbortCause, BeginTransactionRequest, BranchSpec, BranchState, ChildTransaction,
+    EnlistBranchRequest, HeldLock, Lock, LockMode, Mode, Outcome, SubmitTransactionRequest,
+    Transaction,
 };
 use unanimo_tests::scripted::Seen;
 
 use super::super::{World, describe, millis, tcc};
+use super::bad_input::child_step;
 use super::{accept, called, ended, on_both, order, saga, step};
 
 fn lock(mode: LockMode, wait_ms: i64) -> Vec<Lock> {
@@ -244,28 +246,134 @@ async fn a_two_phase_commit_takes_its_locks_first() {
     }
 }
 
-/// L1: of two that hold what the other one wants, the older one waits and the younger one gives up.
+/// A lock on a name, which is waited for as good as for ever.
+fn patient(name: &str) -> Vec<Lock> {
+    vec![Lock { name: name.into(), mode: 0, wait_max: millis(3_600_000) }]
+}
+
+/// A saga of two steps, each with a lock. The second one comes some time after the first.
+fn crossing(gid: &str, action: &str, names: [&str; 2], delay_ms: i64) -> SubmitTransactionRequest {
+    let first = BranchSpec { locks: patient(names[0]), ..step("a", action, &[]) };
+    let second =
+        BranchSpec { locks: patient(names[1]), delay: millis(delay_ms), ..step("b", "ok", &["a"]) };
+    let request = saga(gid, vec![first, second]);
+    SubmitTransactionRequest { timeout: millis(7_200_000), ..request }
+}
+
+/// L1: of two that hold what the other one wants, the older one waits and the younger one gives up at once, though both
+/// would wait for an hour.
 #[tokio::test]
 async fn l1_two_that_wait_for_each_other_do_not_wait_for_ever() {
-    for world in [World::sqlite().await, World::postgres().await] {
-        let named = |name: &str| vec![Lock { name: name.into(), mode: 0, wait_max: millis(200) }];
-        let crossing = |gid: &str, own: &str, other: &str| {
-            let wants =
-                BranchSpec { locks: named(other), delay: millis(300), ..step("b", "ok", &["a"]) };
-            let request = saga(gid, vec![step("a", "ok", &[]), wants]);
-            SubmitTransactionRequest { locks: named(own), ..request }
-        };
-        let older = accept(&world, crossing("older", "x", "y")).await;
+    on_both(async |world: World| {
+        world.p.hold(true);
+        let older = accept(&world, crossing("older", "gated", ["x", "y"], 0)).await;
         called(&world, &older, "a", 1).await;
-        let younger = accept(&world, crossing("younger", "y", "x")).await;
+        let younger = accept(&world, crossing("younger", "gated", ["y", "x"], 0)).await;
+        called(&world, &younger, "a", 1).await;
+        world.p.hold(false);
+        let released = Instant::now();
         let younger_ended = ended(&world, "younger").await;
-        assert_eq!(younger_ended.abort_cause(), AbortCause::Locked);
-        assert_eq!(younger_ended.abort_detail, "lock x is held by transaction older");
-        assert_eq!(order(&world, &younger, "cancel"), ["a"]);
-        // It waited for longer than it would have for an older one.
         assert_eq!(ended(&world, "older").await.outcome(), Outcome::Committed);
+        let took = released.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert_eq!(younger_ended.abort_cause(), AbortCause::Locked);
+        assert_eq!(younger_ended.abort_branch_id, "b");
+        assert_eq!(
+            younger_ended.abort_detail,
+            "lock x is held by transaction older; an older transaction waits for a lock that this one holds"
+        );
+        assert_eq!(order(&world, &younger, "cancel"), ["a"]);
         assert_eq!(order(&world, &older, "prepare"), ["a", "b"]);
-    }
+    })
+    .await;
+}
+
+/// L1: a family is one in a circle: the lock that its top holds is in the way, and its child waits.
+#[tokio::test]
+async fn l1_a_child_gives_up_for_the_lock_of_its_parent() {
+    on_both(async |world: World| {
+        world.p.hold(true);
+        let older = accept(&world, crossing("older", "gated", ["x", "y"], 0)).await;
+        called(&world, &older, "a", 1).await;
+        let locked = BranchSpec { locks: patient("x"), ..step("c", "ok", &[]) };
+        let (mode, branches) = (Mode::Saga.into(), vec![locked]);
+        let child = ChildTransaction { mode, branches, ..Default::default() };
+        let steps = vec![step("a", "gated", &[]), child_step("b", child, &["a"])];
+        let request = saga("parent", steps);
+        let (locks, timeout) = (patient("y"), millis(7_200_000));
+        let parent = SubmitTransactionRequest { locks, timeout, ..request };
+        let parent = accept(&world, parent).await;
+        called(&world, &parent, "a", 1).await;
+        world.p.hold(false);
+        let released = Instant::now();
+        assert_eq!(ended(&world, "older").await.outcome(), Outcome::Committed);
+        let shown = ended(&world, "parent").await;
+        let took = released.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert_eq!(shown.outcome(), Outcome::Aborted);
+        assert_eq!(world.get("parent.b").await.abort_cause(), AbortCause::Locked);
+        assert_eq!(order(&world, &parent, "cancel"), ["a"]);
+    })
+    .await;
+}
+
+/// L1: who waits for an older one, and asks seldom by then, learns at once that an older one has begun to wait for what
+/// it holds.
+#[tokio::test]
+async fn l1_who_waits_already_gives_up_as_soon_as_it_is_in_the_way() {
+    const PAIRS: usize = 6;
+    on_both(async |world: World| {
+        for pair in 0..PAIRS {
+            let (x, y) = (format!("x{pair}"), format!("y{pair}"));
+            let request = crossing(&format!("older-{pair}"), "ok", [&x, &y], 6_000);
+            let older = accept(&world, request).await;
+            called(&world, &older, "a", 1).await;
+            accept(&world, crossing(&format!("younger-{pair}"), "ok", [&y, &x], 0)).await;
+        }
+        for pair in 0..PAIRS {
+            let older = ended(&world, &format!("older-{pair}")).await;
+            assert_eq!(older.outcome(), Outcome::Committed);
+            let younger = ended(&world, &format!("younger-{pair}")).await;
+            assert_eq!(younger.abort_cause(), AbortCause::Locked);
+            let at = |time: Option<prost_types::Timestamp>| {
+                let time = time.unwrap();
+                time.seconds * 1_000 + i64::from(time.nanos) / 1_000_000
+            };
+            let waited = at(older.ended_at) - at(older.created_at) - 6_000;
+            assert!(waited < 2_000, "the older one waited for {waited} ms");
+        }
+    })
+    .await;
+}
+
+/// L1: of twelve that cross each other, and would all wait for an hour, the oldest has both locks next each time, and one
+/// that stands in its way gives up: nobody else does.
+#[tokio::test]
+async fn l1_of_a_crowd_that_crosses_at_least_half_commits() {
+    on_both(async |world: World| {
+        world.p.hold(true);
+        for n in 0..12 {
+            let names = if n % 2 == 0 { ["x", "y"] } else { ["y", "x"] };
+            let tx_id = accept(&world, crossing(&format!("s{n}"), "gated", names, 0)).await;
+            if n < 2 {
+                called(&world, &tx_id, "a", 1).await;
+            }
+        }
+        world.p.hold(false);
+        let released = Instant::now();
+        let mut committed = Vec::new();
+        for n in 0..12 {
+            let shown = ended(&world, &format!("s{n}")).await;
+            match shown.outcome() {
+                Outcome::Committed => committed.push(n),
+                _ => assert_eq!(shown.abort_cause(), AbortCause::Locked, "{shown:?}"),
+            }
+        }
+        let took = released.elapsed();
+        assert!(took < Duration::from_secs(8), "{took:?}");
+        assert!(committed.len() >= 6 && committed[0] == 0, "{committed:?} committed");
+    })
+    .await;
 }
 
 /// A lock survives a crash of the coordinator, and is given back at the end after it.

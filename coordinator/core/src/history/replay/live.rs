@@ -79,8 +79,8 @@ fn phase_two_answer(answer: PhaseTwoResult) -> PhaseTwoAnswer {
 fn lock_answer(answer: LockResult) -> LockAnswer {
     match answer {
         LockResult::Granted => LockAnswer::Granted,
-        LockResult::Held { lock, holder, older, waits } => {
-            LockAnswer::Held { lock, holder, older, waits }
+        LockResult::Held { lock, holder, older, waits, blocks_older } => {
+            LockAnswer::Held { lock, holder, older, waits, blocks_older }
         }
         LockResult::Failed { error } => LockAnswer::Failed(error),
     }
