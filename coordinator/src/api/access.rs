@@ -207,6 +207,14 @@ impl Access {
         }
     }
 
+    /// Returns the names that it may write of what may be new. Without identities there are no namespaces.
+    pub(super) fn names_of_new(&self) -> Names<'_> {
+        match self.caller {
+            Caller::Anybody => Names::of(None),
+            Caller::Known(_) => self.names(),
+        }
+    }
+
     /// Returns what it sees of all transactions.
     pub(super) fn sight(&self) -> Sight {
         Sight::of(&self.caller, self.rpc)

@@ -267,7 +267,7 @@ impl Api {
         let key = match request.key {
             Some(rollback_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
             Some(rollback_transaction_request::Key::Gid(text)) => {
-                Key::Gid(parse::gid(&text, access.names())?)
+                Key::Gid(parse::gid(&text, access.names_of_new())?)
             }
             None => return Err(no_key()),
         };

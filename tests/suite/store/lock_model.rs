@@ -142,7 +142,12 @@ impl Model {
         }
         let of = random.usize(0..self.all.len());
         let mut wanted: Vec<(LockName, LockMode)> = Vec::new();
-        for name in names {
+        // One after the other, by half: whoever has one then waits for another.
+        let only = random.bool().then(|| random.usize(0..names.len()));
+        for (index, name) in names.iter().enumerate() {
+            if only.is_some_and(|only| only != index) {
+                continue;
+            }
             match random.u8(0..4) {
                 0 => wanted.push((name.clone(), LockMode::Shared)),
                 1 => wanted.push((name.clone(), LockMode::Exclusive)),

@@ -34,8 +34,6 @@ pub(in crate::engine) struct Known {
     told_at: Option<Instant>,
     /// Promoted servers that were looked at; `None` where no server is ever promoted.
     generation: Option<u64>,
-    /// When the last one was noticed.
-    promoted_at: Option<Instant>,
     ends: Ends,
     /// Ends that are to be written again.
     backlog: Backlog,
@@ -84,7 +82,7 @@ impl Known {
             Key::Gid(gid) => self.ends.find(gid)?,
         };
         let end = self.ends.get(tx_id).filter(|end| end.generation < self.generation)?;
-        self.promoted_at.filter(|at| self.ends.may_miss(end, *at)).map(|_| end)
+        Some(end).filter(|end| self.ends.may_miss(end))
     }
 }
 
@@ -109,7 +107,7 @@ impl Service {
         if std::mem::replace(&mut self.went_back.generation, generation) == generation {
             return;
         }
-        self.went_back.promoted_at = Some(Instant::now());
+        self.went_back.ends.promoted();
         let stored = self.live.iter().filter(|(_, live)| live.is_stored());
         for tx_id in stored.map(|(tx_id, _)| *tx_id).collect::<Vec<_>>() {
             if let Some(live) = self.live.get_mut(&tx_id) {

@@ -49,6 +49,8 @@ pub(super) struct Ends {
     whole_bytes: usize,
     /// Time for which one may be missing: it is not yet deleted.
     may_miss: Duration,
+    /// When the last server that was promoted was noticed.
+    promoted_at: Option<Instant>,
 }
 
 impl Ends {
@@ -57,9 +59,15 @@ impl Ends {
         Self { may_miss: gid_retention.min(MAY_MISS), ..Self::default() }
     }
 
-    /// Tells that a server which was promoted at this time may lack an end.
-    pub(super) fn may_miss(&self, end: &Remembered, promoted_at: Instant) -> bool {
-        promoted_at.saturating_duration_since(end.left_at) < self.may_miss
+    /// Notes that another server was promoted.
+    pub(super) fn promoted(&mut self) {
+        self.promoted_at = Some(Instant::now());
+    }
+
+    /// Tells that the server which was promoted last may lack an end.
+    pub(super) fn may_miss(&self, end: &Remembered) -> bool {
+        let promoted_at = self.promoted_at;
+        promoted_at.is_some_and(|at| at.saturating_duration_since(end.left_at) < self.may_miss)
     }
 
     /// Remembers an end. It stands in the database, as far as `generation` knows that.
@@ -116,9 +124,13 @@ impl Ends {
     /// Forgets those that no server lacks which is promoted from now on. A server that was promoted may be looked through
     /// for as long again.
     fn let_go(&mut self, now: Instant) {
+        let may_miss = self.may_miss;
+        let is_over = |since: Instant| now.saturating_duration_since(since) >= may_miss;
+        let looked_through = self.promoted_at.is_none_or(is_over);
         while let Some(&first) = self.order.front()
             && let Some(end) = self.ends.get(&first)
-            && now.saturating_duration_since(end.left_at) >= 2 * self.may_miss
+            && is_over(end.left_at)
+            && (looked_through || !self.may_miss(end))
         {
             self.forget(first);
         }
@@ -195,10 +207,18 @@ mod tests {
             ends.insert(&tombstone(n, ""), Some(0));
         }
         let begun = Instant::now();
+        ends.let_go(begun + MAY_MISS - Duration::from_secs(1));
+        assert_eq!(ends.order.len(), 3, "a server that is promoted now may lack them");
+        ends.promoted();
         ends.let_go(begun + MAY_MISS);
         assert_eq!(ends.order.len(), 3, "a server that was promoted is still looked through");
-        ends.let_go(begun + 2 * MAY_MISS);
+        ends.let_go(Instant::now() + MAY_MISS);
         assert_eq!((ends.order.len(), ends.ends.len(), ends.bytes, ends.whole_bytes), (0, 0, 0, 0));
+        // Without a promotion they are of no use for longer.
+        let mut ends = Ends::kept_for(MAY_MISS);
+        ends.insert(&tombstone(1, ""), Some(0));
+        ends.let_go(Instant::now() + MAY_MISS);
+        assert!(ends.order.is_empty());
     }
 
     #[test]
@@ -219,9 +239,12 @@ mod tests {
         for (kept_for, may_miss) in [(MAY_MISS * 2, MAY_MISS), (MAY_MISS / 2, MAY_MISS / 2)] {
             let mut ends = Ends::kept_for(kept_for);
             ends.insert(&tombstone(1, ""), Some(0));
-            let end = ends.get(TxId(Uuid::from_u128(1))).expect("it is remembered");
-            assert!(ends.may_miss(end, end.left_at));
-            assert!(!ends.may_miss(end, end.left_at + may_miss), "its row was deleted");
+            let end = ends.get(TxId(Uuid::from_u128(1))).expect("it is remembered").clone();
+            assert!(!ends.may_miss(&end), "nothing was promoted");
+            ends.promoted_at = Some(end.left_at);
+            assert!(ends.may_miss(&end));
+            ends.promoted_at = Some(end.left_at + may_miss);
+            assert!(!ends.may_miss(&end), "its row was deleted");
         }
     }
 
