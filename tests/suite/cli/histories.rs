@@ -118,12 +118,25 @@ async fn rules_of_a_record_are_told() {
     let newer = run(&["replay", &rules(99)]).await;
     newer.check(2).complains(&["settings.rules must be at most", "by a newer version"]);
     let waited = include_str!("../../histories/0.1.0/saga-crash-while-a-lock-is-waited-for.json");
-    let current = changed(waited, |document| {
-        let current = unanimo_core::RulesVersion::CURRENT.0;
-        document.pointer_mut(settings).unwrap()["rules"] = current.into();
-    });
+    let current = changed(waited, set_current_rules);
     let ran = run(&["replay", &current]).await;
     assert!(!ran.check(0).out.contains("rules"), "{}", ran.out);
+}
+
+/// Has every life in a record gone by the rules of this version.
+fn set_current_rules(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match name.as_str() {
+                    "rules" => *field = unanimo_core::RulesVersion::CURRENT.0.into(),
+                    _ => set_current_rules(field),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(set_current_rules),
+        _ => {}
+    }
 }
 
 /// Each of them is told, and the command fails as the worst of them.

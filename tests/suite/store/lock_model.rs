@@ -22,7 +22,7 @@ on_both_stores!(random_requests_are_answered_by_the_rules);
 const ROUNDS: usize = 12;
 
 /// Moves of a round.
-const MOVES: usize = 70;
+const MOVES: usize = 120;
 
 /// Locks of a round.
 const NAMES: usize = 3;
@@ -72,9 +72,9 @@ async fn random_requests_are_answered_by_the_rules(fixture: Fixture) {
         let names: Vec<LockName> =
             (0..NAMES).map(|n| LockName::new(&format!("r{round}.{n}")).unwrap()).collect();
         for _ in 0..MOVES {
-            match random.u8(0..12) {
-                0..2 => model.begin(&fixture, &mut random).await,
-                2 => model.end(&fixture, &mut random, State::Decided).await,
+            match random.u8(0..24) {
+                0..3 => model.begin(&fixture, &mut random).await,
+                4 => model.end(&fixture, &mut random, State::Decided).await,
                 3 => model.end(&fixture, &mut random, State::Ended).await,
                 _ => model.take(&fixture, &mut random, &names).await,
             }

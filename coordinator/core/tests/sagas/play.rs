@@ -184,7 +184,8 @@ impl Life {
             of.enlistment == Enlistment::Initiator || of.progress.output_dropped
         };
         let is_late = spec.step.start_at.is_some_and(|at| at >= self.tx.deadline());
-        if is_late || spec.step.inputs.iter().any(lacks) {
+        let reads_as_child = spec.is_child() && !spec.step.inputs.is_empty();
+        if is_late || reads_as_child || spec.step.inputs.iter().any(lacks) {
             let branch = BranchRequest::from(spec.clone());
             assert!(
                 !self.apply(Input::Enlist { branch, enlistment }),
