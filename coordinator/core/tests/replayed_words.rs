@@ -72,7 +72,7 @@ fn a_decision_in_an_unknown_word_is_a_difference() {
     history.write(&effects);
     let document = history.export(&durable.0);
     replay(&document).unwrap();
-    let mut odd = document.clone();
+    let mut odd = document;
     odd.entries.last_mut().unwrap().after.decision = Some("abortx".into());
     let difference = replay(&odd).unwrap_err();
     assert!(format!("{difference:?}").contains("abortx"), "{difference:?}");

@@ -13,6 +13,9 @@ use super::lock::Lock;
 use super::output::StepOutput;
 use super::retry::Retry;
 
+/// Types that a step stands for: nothing of them is in it.
+type Types<'s, O, K> = (Brand<'s>, fn() -> (O, K));
+
 /// A step that is about to be [added](super::Steps::add) to a saga or
 /// [executed](super::Transaction::execute_step). Made by [`StepAction::step`](super::StepAction::step).
 ///
@@ -24,7 +27,7 @@ pub struct Step<'s, O, I: Inputs = (), K = Action> {
     names: I::Names,
     /// Transactions to which the steps belong that it refers to, where these were executed.
     tx_ids: Vec<String>,
-    types: PhantomData<(Brand<'s>, fn() -> (O, K))>,
+    types: PhantomData<Types<'s, O, K>>,
 }
 
 /// Kind of a step that is an action of a participant.

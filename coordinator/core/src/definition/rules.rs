@@ -136,7 +136,7 @@ impl Definition {
         let of = |index| step::violations(&format!("branches[{index}]"), index, around);
         found.extend((0..branches.len()).flat_map(of));
         // A family that is too large is not gone through.
-        let children = match 1 + self.descendants() <= limits.family_max {
+        let children = match self.descendants() < limits.family_max {
             true => self.children.iter().map(|(at, child)| (*at, child.longest_delays())).collect(),
             false => Vec::new(),
         };
