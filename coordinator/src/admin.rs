@@ -5,6 +5,7 @@ mod held;
 mod tls;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::connect_info::Connected;
@@ -15,6 +16,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::serve::IncomingStream;
+use rustix::net::sockopt;
 use tokio::net::TcpListener;
 use unanimo_tls::Peer;
 
@@ -74,6 +76,16 @@ pub(crate) async fn serve_api(
     serve_router(listener, tls, api_router(api, open_max), Places::new(open_max), stop).await
 }
 
+/// Time without a byte after which the system asks whether a peer is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Has connections end whose peers are gone: one that only waits for an answer says nothing by itself. Those that are
+/// accepted have what is set here.
+fn keep_alive(listener: &TcpListener) -> std::io::Result<()> {
+    sockopt::set_socket_keepalive(listener, true)?;
+    Ok(sockopt::set_tcp_keepidle(listener, KEEPALIVE)?)
+}
+
 async fn serve_router(
     listener: TcpListener,
     tls: Option<Tls>,
@@ -81,6 +93,7 @@ async fn serve_router(
     places: Places,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    keep_alive(&listener)?;
     let router = router.layer(middleware::from_fn(with_one_host));
     let router = router.layer(middleware::map_response(guarded));
     let service = router.into_make_service_with_connect_info::<Client>();
@@ -217,4 +230,21 @@ async fn metrics_for_clients(status: State<Arc<Status>>, request: Request) -> Re
 async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
     let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, format)], status.metrics().await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_connections_end_with_their_peers() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        keep_alive(&listener).expect("options");
+        let address = listener.local_addr().expect("an address");
+        let peer = tokio::net::TcpStream::connect(address).await.expect("a connection");
+        let (accepted, _) = listener.accept().await.expect("it");
+        assert!(sockopt::socket_keepalive(&accepted).expect("an option"));
+        assert_eq!(sockopt::tcp_keepidle(&accepted).expect("an option"), KEEPALIVE);
+        drop(peer);
+    }
 }

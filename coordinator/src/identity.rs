@@ -89,6 +89,17 @@ impl Identity {
         }
     }
 
+    /// Tells whether this is its full name.
+    fn is_named(&self, full_name: &str) -> bool {
+        let local = match &self.namespace {
+            None => Some(full_name),
+            Some(namespace) => full_name
+                .strip_prefix(namespace.as_str())
+                .and_then(|rest| rest.strip_prefix(NAMESPACE_END)),
+        };
+        local == Some(&*self.name)
+    }
+
     fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }

@@ -1,19 +1,17 @@
-//! Bounds of log lines: of one kind no more in a second than a person reads.
+//! Bounds of log lines and alarms: of one kind no more in a while than a person reads.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Most lines of a kind in a second.
-const LINES_MAX: u64 = 20;
-
-/// Time in which lines are counted.
-const WINDOW: Duration = Duration::from_secs(1);
-
-/// Lines of one kind.
-#[derive(Debug, Default)]
-pub(crate) struct Lines(Mutex<Option<Window>>);
+/// Lines of one kind. What goes beyond the bound is counted.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    max: u64,
+    time: Duration,
+    window: Mutex<Option<Window>>,
+}
 
 #[derive(Debug)]
 struct Window {
@@ -22,8 +20,14 @@ struct Window {
 }
 
 impl Lines {
-    pub(crate) const fn new() -> Self {
-        Self(Mutex::new(None))
+    /// Allows so many in each such time.
+    pub(crate) const fn new(max: u64, time: Duration) -> Self {
+        Self { max, time, window: Mutex::new(None) }
+    }
+
+    /// Allows as many in a second as a person reads.
+    pub(crate) const fn readable() -> Self {
+        Self::new(20, Duration::from_secs(1))
     }
 
     /// Tells whether the next line is to be written, and how many were left out before it.
@@ -32,16 +36,17 @@ impl Lines {
     }
 
     fn take_at(&self, now: Instant) -> Option<u64> {
-        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing panics half way through a change.
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = |left_out| (Window { since: now, lines: 1 }, Some(left_out));
         let (after, told) = match window.take() {
             None => begin(0),
-            Some(Window { since, lines }) if now.saturating_duration_since(since) >= WINDOW => {
-                begin(lines.saturating_sub(LINES_MAX))
+            Some(Window { since, lines }) if now.saturating_duration_since(since) >= self.time => {
+                begin(lines.saturating_sub(self.max))
             }
             Some(Window { since, lines }) => {
                 let lines = lines.saturating_add(1);
-                (Window { since, lines }, (lines <= LINES_MAX).then_some(0))
+                (Window { since, lines }, (lines <= self.max).then_some(0))
             }
         };
         *window = Some(after);
@@ -55,11 +60,12 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_counted_and_told() {
-        let (lines, now) = (Lines::new(), Instant::now());
-        let told = (0..1_000).filter(|_| lines.take_at(now).is_some()).count();
-        assert_eq!(told as u64, LINES_MAX);
-        assert_eq!(lines.take_at(now + WINDOW), Some(1_000 - LINES_MAX));
-        assert_eq!(lines.take_at(now + WINDOW), Some(0));
-        assert_eq!(lines.take_at(now + 3 * WINDOW), Some(0));
+        let (minute, now) = (Duration::from_secs(60), Instant::now());
+        let lines = Lines::new(8, minute);
+        let told = (0..50_000).filter(|_| lines.take_at(now).is_some()).count();
+        assert_eq!(told, 8);
+        assert_eq!(lines.take_at(now + minute), Some(50_000 - 8));
+        assert_eq!(lines.take_at(now + minute), Some(0));
+        assert_eq!(lines.take_at(now + 3 * minute), Some(0));
     }
 }

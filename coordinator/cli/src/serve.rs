@@ -77,10 +77,24 @@ impl Args {
     }
 }
 
+/// Has the system give memory in small pages. A request that has said how large it will be has its buffer then, of which
+/// nothing is used until bytes come: with huge pages two mebibytes of each are, and the bound on what callers may hold
+/// is none.
+#[cfg(target_os = "linux")]
+fn keep_pages_small() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::warn!(%error, "failed to switch off huge pages: requests that stall may take more memory");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_pages_small() {}
+
 pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
     let relocation = args.relocation();
     let loaded = args.settings.load()?;
     logging::init(&loaded.config);
+    keep_pages_small();
     log_database(&loaded);
     let runtime =
         Runtime::new().map_err(|source| Error::System { doing: "start threads", source })?;

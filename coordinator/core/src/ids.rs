@@ -124,8 +124,9 @@ macro_rules! text_id {
 
             /// Returns the same name in a namespace, or in none.
             #[must_use]
-            pub fn within(&self, namespace: Option<&Namespace>) -> Self {
+            pub fn within(self, namespace: Option<&Namespace>) -> Self {
                 match namespace {
+                    None if self.local().len() == self.0.len() => self,
                     None => Self(self.local().into()),
                     Some(namespace) => {
                         Self(format!("{namespace}{NAMESPACE_END}{}", self.local()).into())

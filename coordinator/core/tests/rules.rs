@@ -352,16 +352,16 @@ fn an_enlisted_step_obeys_the_same_rules() {
 fn all_names_of_a_transaction_are_in_one_namespace() {
     let tenant = Namespace::new("tenant-a").unwrap();
     let inside = |saga: &mut Definition| {
-        saga.gid = saga.gid.within(Some(&tenant));
+        saga.gid = saga.gid.clone().within(Some(&tenant));
         for branch in &mut saga.branches {
-            branch.participant = branch.participant.within(Some(&tenant));
+            branch.participant = branch.participant.clone().within(Some(&tenant));
         }
     };
     assert_eq!(found(inside), [""; 0]);
     let rule = "must be in the namespace of the transaction";
     let strangers = found(|saga| {
         inside(saga);
-        saga.branches[1].participant = saga.branches[1].participant.within(None);
+        saga.branches[1].participant = saga.branches[1].participant.clone().within(None);
         saga.branches[2].step.locks = vec![lock("stock")];
         saga.locks = vec![lock("account:1")];
     });
@@ -370,7 +370,7 @@ fn all_names_of_a_transaction_are_in_one_namespace() {
     let other = Namespace::new("tenant-b").unwrap();
     let of_another = found(|saga| {
         inside(saga);
-        saga.branches[0].participant = saga.branches[0].participant.within(Some(&other));
+        saga.branches[0].participant = saga.branches[0].participant.clone().within(Some(&other));
     });
     assert_eq!(of_another, [format!("branches[0].participant {rule}")]);
 
@@ -380,7 +380,7 @@ fn all_names_of_a_transaction_are_in_one_namespace() {
     let (mut tx, _) = Transaction::begin(TxId(uuid::Uuid::nil()), begun, now, &policy);
     let branch = common::request("a");
     let own = unanimo_core::BranchRequest {
-        participant: branch.participant.within(Some(&tenant)),
+        participant: branch.participant.clone().within(Some(&tenant)),
         ..branch.clone()
     };
     let enlistment = Enlistment::Coordinator;

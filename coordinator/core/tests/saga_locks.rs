@@ -181,3 +181,27 @@ fn l1_who_is_in_the_way_of_an_older_one_waits_for_no_older_one() {
          locks held_by_older_and_blocks_older =>",
     );
 }
+
+/// A step that was done had its locks, and keeps them: after a crash, too, where nothing asks for them again. And a request
+/// without an answer may have been granted.
+#[test]
+fn l1_who_may_hold_locks_says_so_after_a_crash() {
+    let script = check(
+        "saga a+lock b<a+lock",
+        "write; lock a
+         a locks granted => prepare a
+         a prepared => lock b
+         b locks held_by_older => note
+         crash => note+adopted; lock b",
+    );
+    assert!(script.tx.may_hold_locks(), "step a had its lock");
+    let script = check(
+        "saga a b<a+lock",
+        "write; prepare a
+         a prepared => lock b
+         b locks held_by_older => note
+         tick +20 => lock b#2
+         b locks failed =>",
+    );
+    assert!(script.tx.branches()[1].obstacle().is_none(), "nothing is known of it");
+}

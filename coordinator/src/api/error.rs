@@ -158,7 +158,7 @@ pub(super) fn other_cluster(asked: &str, own: &str) -> Status {
 }
 
 /// Lines about requests that the store did not answer: in an outage there is one for each request.
-static UNANSWERED: Lines = Lines::new();
+static UNANSWERED: Lines = Lines::readable();
 
 /// The engine's errors. Everything that is `UNAVAILABLE` or `RESOURCE_EXHAUSTED` may be sent again
 /// as it was; nothing else gets better by it.

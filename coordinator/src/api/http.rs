@@ -139,6 +139,9 @@ impl Http {
         let found = table::find(method, path).map_err(|others| not_found(path, &others))?;
         if !found.0.by_query {
             guard::check_json(request.headers()).map_err(refused)?;
+            if is_allowed_page {
+                guard::check_asked(request.headers()).map_err(refused)?;
+            }
         }
         let method = descriptors::method(found.0.rpc);
         self.call(found, method, request, peer).await

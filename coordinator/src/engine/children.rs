@@ -79,7 +79,7 @@ mod tests {
             (&"g".repeat(124), "tenant-a/00000000-0000-0000-0000-000000000007.3".to_owned()),
         ] {
             let plain = identity(gid);
-            let parent = Identity { gid: plain.gid.within(Some(&tenant)), ..plain };
+            let parent = Identity { gid: plain.gid.clone().within(Some(&tenant)), ..plain };
             assert_eq!(gid_of_child(&parent, &id, number).as_str(), expected);
         }
     }

@@ -10,7 +10,7 @@ mod work;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
@@ -35,6 +35,7 @@ use super::unreadable;
 use super::waiting::Waiting;
 use super::{Answer, Error, Options, Until, View, on_stripped};
 use crate::cluster::lease::Lease;
+use crate::lines::Lines;
 use crate::metrics::Metrics;
 use crate::participants::caller::Caller;
 use crate::participants::directory::Directory;
@@ -93,7 +94,7 @@ pub(super) struct Shared {
     /// Transactions whose claim has failed in so many scans in a row.
     pub(super) failed_claims: tokio::sync::Mutex<HashMap<TxId, u32>>,
     /// Bound on alarms of what cannot be read.
-    pub(super) unreadable_alarms: Mutex<unreadable::Told>,
+    pub(super) unreadable_alarms: Lines,
     /// Held from the look whether a transaction is in memory until it has been brought there.
     pub(super) claiming: tokio::sync::Mutex<()>,
 }
@@ -179,7 +180,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         knows_waits: AtomicBool::new(false),
         set_aside: Default::default(),
         failed_claims: Default::default(),
-        unreadable_alarms: Default::default(),
+        unreadable_alarms: unreadable::alarms(),
         claiming: tokio::sync::Mutex::new(()),
     };
     (Handle { shared: Arc::new(shared) }, service)

@@ -1,6 +1,6 @@
 //! Quotas: how much each identity may have open at once.
 //!
-//! What is open is counted for the identity that began it, from before its first write until its end is durable, wherever it
+//! Counts what is open for the identity that began it, from before its first write until its end is durable, wherever it
 //! is. What is in memory is counted here. What sleeps is counted by its rows, which say whose it is, now and then;
 //! what has just fallen asleep is counted here until such a count has seen it. So one that wakes may count twice for a moment,
 //! and none is ever left out.
@@ -21,6 +21,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Error, Handle};
+use unanimo_core::ids::NAMESPACE_END;
+
 use crate::identity::{Quota, Quotas};
 use crate::store::{self, AsleepOf};
 
@@ -91,9 +93,9 @@ impl From<OverQuota> for Error {
     }
 }
 
-/// Returns words for an identity.
+/// Returns words for an identity, by the name that it has in its namespace.
 pub(super) fn named(identity: &str) -> String {
-    match identity {
+    match identity.rsplit_once(NAMESPACE_END).map_or(identity, |(_, local)| local) {
         "" => "callers without an identity".to_owned(),
         name => format!("identity {name}"),
     }

@@ -4,14 +4,13 @@
 //! then, a few at a time: somebody may have repaired it, or this may be a version that knows what an
 //! earlier one did not. One that can be read is adopted by the next scan, and its alarm is cleared.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use unanimo_core::TxId;
 
 use super::Handle;
 use crate::alarm::TRANSACTION_UNREADABLE;
+use crate::lines::Lines;
 use crate::store::{self, Key, Stored, Unreadable};
 
 /// Pause between two looks at what is set aside. Whoever has repaired a row waits for it.
@@ -26,36 +25,14 @@ const FAILURES_MAX: u32 = 4;
 
 /// Alarms of single transactions in a [`TELL_WINDOW`]. What goes beyond is counted: a whole table that cannot
 /// be read is one alarm, not one for each row.
-const TELL_MAX: usize = 8;
+const TELL_MAX: u64 = 8;
 
 /// Time in which alarms are counted.
 const TELL_WINDOW: Duration = Duration::from_secs(60);
 
-/// Alarms that were told lately.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    since: Option<Instant>,
-    told: usize,
-    /// Transactions since then that were not told one by one.
-    more: usize,
-}
-
-impl Told {
-    /// Tells whether one more alarm is told. Returns the number of those that were not, once their time is
-    /// over.
-    fn tells(&mut self, now: Instant) -> (bool, usize) {
-        let mut rest = 0;
-        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= TELL_WINDOW) {
-            rest = self.more;
-            *self = Self { since: Some(now), told: 0, more: 0 };
-        }
-        let tells = self.told < TELL_MAX;
-        match tells {
-            true => self.told += 1,
-            false => self.more += 1,
-        }
-        (tells, rest)
-    }
+/// Returns the bound of the alarms.
+pub(super) fn alarms() -> Lines {
+    Lines::new(TELL_MAX, TELL_WINDOW)
 }
 
 /// The looks at what is set aside. They end with the process.
@@ -139,9 +116,7 @@ impl Handle {
     }
 
     fn tell_unreadable(&self, Unreadable { tx_id, gid, problem }: &Unreadable) {
-        // Nothing panics half way through a change.
-        let told = self.shared.unreadable_alarms.lock();
-        let (tells, rest) = told.unwrap_or_else(PoisonError::into_inner).tells(Instant::now());
+        let Some(rest) = self.shared.unreadable_alarms.take() else { return };
         if rest > 0 {
             tracing::error!(
                 alarm = TRANSACTION_UNREADABLE,
@@ -149,15 +124,13 @@ impl Handle {
                 "more stored transactions cannot be read; tx list --attention names them"
             );
         }
-        if tells {
-            tracing::error!(
-                %tx_id,
-                gid,
-                problem,
-                alarm = TRANSACTION_UNREADABLE,
-                "a stored transaction cannot be read; it is set aside, and all others go on"
-            );
-        }
+        tracing::error!(
+            %tx_id,
+            gid,
+            problem,
+            alarm = TRANSACTION_UNREADABLE,
+            "a stored transaction cannot be read; it is set aside, and all others go on"
+        );
     }
 
     /// Reads a transaction. One that cannot be read is set aside; one that can be read again is not any
@@ -208,10 +181,8 @@ mod tests {
 
     #[test]
     fn a_whole_table_that_cannot_be_read_is_few_alarms() {
-        let (mut told, start) = (Told::default(), Instant::now());
-        let tells = (0..50_000).filter(|_| told.tells(start).0).count();
-        assert_eq!(tells, TELL_MAX);
-        assert_eq!(told.tells(start + TELL_WINDOW), (true, 50_000 - TELL_MAX));
-        assert_eq!(told.tells(start + TELL_WINDOW), (true, 0));
+        let alarms = alarms();
+        let told = (0..50_000).filter(|_| alarms.take().is_some()).count();
+        assert_eq!(told, TELL_MAX as usize);
     }
 }

@@ -111,9 +111,7 @@ impl Caller {
     pub(crate) fn began(&self, initiator: &str) -> bool {
         match self {
             Self::Anybody => true,
-            Self::Known(identity) => {
-                identity.has(Role::Initiator) && identity.full_name() == initiator
-            }
+            Self::Known(identity) => identity.has(Role::Initiator) && identity.is_named(initiator),
         }
     }
 

@@ -123,7 +123,7 @@ impl Caller {
         metrics: Arc<Metrics>,
         spans: Spans,
     ) -> Self {
-        Self { directory, lease, metrics, spans, failures: Arc::default() }
+        Self { directory, lease, metrics, spans, failures: Arc::new(Lines::readable()) }
     }
 
     /// Lines about calls that failed.

@@ -230,7 +230,9 @@ async fn run<R: Resource>(
             (pass, alarms, swept)
         });
         let late = || tell(InDoubt { known: false, ..last });
-        let Ok((back, book, swept)) = told_late(once, interval + LATE_AFTER, late).await else {
+        let Ok((back, book, swept)) =
+            told_late(once, interval.saturating_add(LATE_AFTER), late).await
+        else {
             return;
         };
         (pass, alarms) = (back, book);

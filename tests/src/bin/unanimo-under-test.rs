@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// The allocator of `unanimo`: its memory is measured.
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     unanimo_tests::crash::arm();
     unanimo::main()

@@ -233,6 +233,13 @@ async fn pages_of_other_sites_use_the_api_where_the_setting_has_them() {
         let admin = world.running.admin_address().unwrap();
         let reply = http_call(admin, "GET", "/v1/server", &page, b"").await;
         assert_eq!(reply.code == 200, is_open, "{origin}: {reply:?}");
+        // A browser sends what is no JSON without asking, and shows the certificate of whoever looks at the page.
+        let act = "/v1/transactions/nobodys:rollback";
+        let reply = http_call(admin, "POST", act, &page, b"").await;
+        assert_eq!(reply.code, if is_open { 415 } else { 403 }, "{origin}: {reply:?}");
+        let json = [page[0], page[1], ("content-type", "application/json")];
+        let reply = http_call(admin, "POST", act, &json, b"").await;
+        assert_eq!(reply.code == 200, is_open, "{origin}: {reply:?}");
         // What acts by a form is for this address's own pages alone.
         let form = [page[0], page[1], ("content-type", "application/x-www-form-urlencoded")];
         let reply = http_call(admin, "POST", "/attention", &form, b"a=b").await;

@@ -6,12 +6,12 @@ use super::*;
 fn a_name_is_in_one_namespace_or_in_none_and_no_client_can_write_one() {
     let tenant = Namespace::new("tenant-a").expect("a namespace");
     let plain = Gid::new("g-1").expect("a gid");
-    let inside = plain.within(Some(&tenant));
+    let inside = plain.clone().within(Some(&tenant));
     assert_eq!((inside.as_str(), inside.local()), ("tenant-a/g-1", "g-1"));
     assert_eq!((inside.namespace(), plain.namespace()), (Some(tenant.clone()), None));
     assert!(!inside.is_beside(&plain) && inside.is_beside(&inside) && plain.is_beside(&plain));
-    assert_eq!(inside.within(None), plain);
-    assert_eq!(inside.within(Some(&tenant)), inside, "it is in one alone");
+    assert_eq!(inside.clone().within(None), plain);
+    assert_eq!(inside.clone().within(Some(&tenant)), inside, "it is in one alone");
     for text in ["tenant-a/g-1", "/g-1", "g-1/"] {
         assert!(Gid::new(text).is_err() && Gid::known(text).is_err(), "{text}");
     }

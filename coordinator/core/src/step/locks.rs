@@ -20,8 +20,9 @@ impl Transaction {
     pub fn may_hold_locks(&self) -> bool {
         let own = self.has_its_locks() && !self.identity.locks.is_empty();
         let of_branch = |branch: &Branch| {
-            let has_locks = branch.locks.are_granted() && !branch.spec.step.locks.is_empty();
-            has_locks || branch.spec.is_child()
+            // A branch with a vote had its locks, perhaps in an earlier life, and keeps them until the end.
+            let had_them = branch.locks.are_granted() || branch.progress.vote.is_some();
+            had_them && !branch.spec.step.locks.is_empty() || branch.spec.is_child()
         };
         own || self.identity.parent.is_some() || self.branches.iter().any(of_branch)
     }
@@ -114,7 +115,8 @@ impl Step<'_> {
                 }
                 self.note_wait(owner, since);
             }
-            LockAnswer::Failed(_) => {}
+            // It may have been granted all the same: nothing is known to stand in the way.
+            LockAnswer::Failed(_) => *self.obstacle_of(owner) = None,
         }
         *self.locks_of(owner) = Locks::Waiting { attempt, since, retry_at };
     }

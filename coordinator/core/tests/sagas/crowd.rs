@@ -6,7 +6,7 @@
 //! - Who is to wait for an older one is told whether an older one waits for what it holds.
 //! - Who holds a lock shared and wants it alone asks for it as for any other: it keeps what it has meanwhile.
 //!
-//! Whether the youngest of a circle of those that wait for each other gives up is checked apart from that, by a walk over
+//! The youngest of a circle of those that wait for each other gives up: that is checked apart, by a walk over
 //! who waits for whom. What may be used at the same time is checked apart from it, from what was sent.
 
 use proptest::prelude::*;

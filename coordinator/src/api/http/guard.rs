@@ -118,6 +118,18 @@ pub(super) fn check_json(headers: &HeaderMap) -> Result<(), (StatusCode, &'stati
     }
 }
 
+/// Checks that the browser has asked before it sent what a page of another origin does: it asks for JSON, and not for a
+/// form or for nothing. What it sends without asking may carry the certificate of whoever looks at the page.
+pub(super) fn check_asked(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    match headers.contains_key(header::CONTENT_TYPE) {
+        true => check_json(headers),
+        false => Err((
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "a page of another origin must send the header content-type: application/json, also without a body",
+        )),
+    }
+}
+
 /// Returns a host without its port and its brackets.
 fn name_of(host: &str) -> &str {
     match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

@@ -21,19 +21,25 @@ impl Handle {
         until: Until,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let admitted = match self.admit(&definition) {
-            // A request that came before is answered meanwhile.
+        let permit = match self.placed(&definition) {
+            Ok(permit) => permit,
+            refused => return self.begin_admitted(definition, refused, until, deadline).await,
+        };
+        let held = match self.hold(&definition) {
+            // It keeps its place while it waits: what is in memory is bounded by the places.
             Err(uncounted @ Error::NotCounted(_)) => {
+                // A request that came before is answered meanwhile.
                 let again = definition.clone();
                 match self.begin_admitted(again, Err(uncounted), until, deadline).await {
                     Err(Error::NotCounted(_)) => {}
                     known => return known,
                 }
                 self.counted(deadline).await;
-                self.admit(&definition)
+                self.check_draining().and_then(|()| self.hold(&definition))
             }
-            admitted => admitted,
+            held => held,
         };
+        let admitted = held.map(|holding| permit.holding(holding));
         self.begin_admitted(definition, admitted, until, deadline).await
     }
 

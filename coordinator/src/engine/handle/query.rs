@@ -156,6 +156,10 @@ impl Handle {
             Ok(Ok(Some(view))) if own_branch(&view.tx, key, participant).is_some() => {
                 Ok(Answer::View(view))
             }
+            // It is none of this participant's, and is not woken for it.
+            Ok(Ok(Some(view))) if !participant.is_beside(&view.tx.identity().gid) => {
+                return unknown(Verdict::NeverSeen, false);
+            }
             Ok(Err(error)) => Err(error),
             Ok(Ok(_)) => self.wait(Key::Tx(tx_id), Until::Durable, deadline).await,
             Err(_) => Ok(Answer::NotYet(None)),

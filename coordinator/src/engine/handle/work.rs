@@ -122,8 +122,8 @@ impl Handle {
         }
     }
 
-    /// Counts new work, or says why it is refused.
-    pub(super) fn admit(&self, definition: &Definition) -> Result<Permit, Error> {
+    /// Gives new work its place, or says why it is refused.
+    pub(super) fn placed(&self, definition: &Definition) -> Result<Permit, Error> {
         let shared = &self.shared;
         let limits = &shared.options.policy.limits;
         let mut violations = definition.violations(limits);
@@ -135,12 +135,11 @@ impl Handle {
         if !unknown.is_empty() {
             return Err(Error::UnknownParticipants(unknown));
         }
-        self.refuse_if(shared.draining.load(Ordering::Relaxed), "draining", || Error::Draining)?;
-        let holding = self.hold(definition)?;
+        self.check_draining()?;
         let invitation = self.invite_all(definition)?;
         let shares = shares(&shared.directory, definition.branches.iter().map(held_at));
         let permit = self.place(1, definition.held_bytes(), shares)?;
-        Ok(permit.with(invitation).holding(holding))
+        Ok(permit.with(invitation))
     }
 
     /// Checks that all participants take new work, those of children included. Each is asked once.
@@ -183,6 +182,11 @@ impl Handle {
             violations.extend(self.unknown_participants(&prefix, child));
         }
         violations
+    }
+
+    pub(super) fn check_draining(&self) -> Result<(), Error> {
+        let draining = self.shared.draining.load(Ordering::Relaxed);
+        self.refuse_if(draining, "draining", || Error::Draining)
     }
 
     fn refuse_if(
@@ -257,7 +261,9 @@ impl Handle {
         match enlisted {
             // What is known is answered even where new work is refused.
             Err(
-                error @ (Error::Overloaded(_)
+                // A rule may be younger than the branch.
+                error @ (Error::Invalid(_)
+                | Error::Overloaded(_)
                 | Error::Draining
                 | Error::Participant(_)
                 | Error::UnknownParticipants(_)),

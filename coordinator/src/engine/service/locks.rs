@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 use unanimo_core::{
-    BranchNumber, Gid, Incarnation, Input, Lock, LockAnswer, LockMode, LockName, LockRequest,
-    Phase, Transaction, TxId,
+    Branch, BranchNumber, Gid, Incarnation, Input, Lock, LockAnswer, LockMode, LockName,
+    LockRequest, Phase, Transaction, TxId,
 };
 
 use super::super::live::Live;
@@ -41,8 +41,13 @@ impl Service {
             family: family(&live.tx),
             locks: locks.unwrap_or_default().iter().map(|l| (l.name.clone(), l.mode)).collect(),
         };
-        // Only the store knows whether an older one waits for what this one holds.
-        let asks_again = request.attempt > 1 && !live.tx.may_hold_locks();
+        // Only the store knows whether an older one waits for what this one holds, and whether a request without an
+        // answer was granted.
+        let obstacle = match request.number {
+            Some(number) => live.tx.branch(number).and_then(Branch::obstacle),
+            None => live.tx.obstacle(),
+        };
+        let asks_again = obstacle.is_some() && !live.tx.may_hold_locks();
         if asks_again && let Some(answer) = self.behind_an_older_one(&take) {
             // The engine may have ended.
             let _ = inbox.send(Message::LocksTaken { tx_id, request, answer });

@@ -13,7 +13,7 @@ use crate::lines::Lines;
 use crate::participants::caller::TOO_LATE;
 
 /// Lines about outputs that were dropped.
-static DROPPED: Lines = Lines::new();
+static DROPPED: Lines = Lines::readable();
 
 impl Service {
     /// Logs the events of a transition: alarms, operators' acts, and dropped outputs.

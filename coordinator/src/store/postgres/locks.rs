@@ -32,7 +32,7 @@ SELECT count(*) FROM (
 /// rewritten even if nothing changes: one that is only found may not be durable, the answer is. A row that
 /// waits already is left as it is: there may be many of them, which come again and again.
 ///
-/// What the family holds and an older one waits for is looked at only for one that is to wait for an older one. Requests
+/// Looks at what the family holds and an older one waits for only for one that is to wait for an older one. Requests
 /// for those names may be decided at the same time: whoever waits asks again, and sees them then.
 ///
 /// A batch may end the transaction at the same time and not see the new rows. They count for nothing, and are
