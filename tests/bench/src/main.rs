@@ -8,6 +8,7 @@ mod flat;
 mod layout;
 mod load;
 mod memory;
+mod owed;
 mod plain;
 mod reads;
 mod volume;
@@ -81,6 +82,13 @@ enum Measure {
         #[arg(long, default_value_t = 60)]
         hold: u64,
     },
+    /// Starts on a database with many transactions that are owed to a participant which cannot be reached, and tells the
+    /// memory that they take, the time of others' transactions beside them, and how they end once it is back.
+    Owed {
+        /// Number of transactions that are owed.
+        #[arg(long, default_value_t = 1_000_000)]
+        count: i64,
+    },
     /// Starts on a database of the version before the log with so many transactions, and tells the time and the memory
     /// that the conversion takes.
     Conversion {
@@ -100,6 +108,9 @@ async fn main() -> Result<ExitCode> {
         Some(Measure::Flat { count, hold }) => {
             return flat::measure(count, Duration::from_secs(seconds), Duration::from_secs(hold))
                 .await;
+        }
+        Some(Measure::Owed { count }) => {
+            return owed::measure(count, Duration::from_secs(seconds)).await;
         }
         Some(Measure::Conversion { count }) => return conversion::measure(count).await,
         None => {}

@@ -104,13 +104,25 @@ impl World {
     }
 
     async fn in_process(config: Config) -> Result<Self> {
-        let mut builder = Builder::new(config).without_network();
+        Self::of(Self::embed(Builder::new(config).without_network()).await?)
+    }
+
+    /// Starts a coordinator with participants in its process.
+    pub(crate) async fn embed(mut builder: Builder) -> Result<Running> {
         for name in BRANCHES {
             builder = builder.participant(ParticipantName::new(name)?, Arc::new(Willing));
         }
+        Ok(builder.start().await?)
+    }
+
+    /// Makes a world of a coordinator, in which nobody else has begun anything at this time.
+    pub(crate) fn of(running: Running) -> Result<Self> {
         let first = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_micros();
-        let gids = Arc::new(AtomicU64::new(u64::try_from(first)?));
-        Ok(Self { running: builder.start().await?, gids })
+        Ok(Self { running, gids: Arc::new(AtomicU64::new(u64::try_from(first)?)) })
+    }
+
+    pub(crate) fn running(&self) -> &Running {
+        &self.running
     }
 
     /// Measures transactions that are submitted by gRPC on one connection.

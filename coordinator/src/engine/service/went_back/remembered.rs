@@ -47,27 +47,44 @@ pub(super) struct Ends {
     whole: usize,
     bytes: usize,
     whole_bytes: usize,
-    /// Time for which one may be missing: it is not yet deleted.
-    may_miss: Duration,
-    /// When the last server that was promoted was noticed.
-    promoted_at: Option<Instant>,
+    /// Time for which the row of one is kept: it is not yet deleted.
+    kept_for: Duration,
+    /// The last server that was promoted.
+    promoted: Option<Promoted>,
+}
+
+/// A server that was promoted.
+#[derive(Clone, Copy, Debug)]
+struct Promoted {
+    noticed_at: Instant,
+    /// When the last end before it left memory. How far it was behind counts from there: while no server answered,
+    /// nothing was written that it could lack.
+    last_end_at: Instant,
 }
 
 impl Ends {
     /// Makes none, where the rows of ends are kept for so long.
     pub(super) fn kept_for(gid_retention: Duration) -> Self {
-        Self { may_miss: gid_retention.min(MAY_MISS), ..Self::default() }
+        Self { kept_for: gid_retention, ..Self::default() }
     }
 
     /// Notes that another server was promoted.
     pub(super) fn promoted(&mut self) {
-        self.promoted_at = Some(Instant::now());
+        self.promoted_by(Instant::now());
+    }
+
+    fn promoted_by(&mut self, noticed_at: Instant) {
+        let last_end = self.order.back().and_then(|tx_id| self.ends.get(tx_id));
+        let last_end_at = last_end.map_or(noticed_at, |end| end.left_at);
+        self.promoted = Some(Promoted { noticed_at, last_end_at });
     }
 
     /// Tells that the server which was promoted last may lack an end.
     pub(super) fn may_miss(&self, end: &Remembered) -> bool {
-        let promoted_at = self.promoted_at;
-        promoted_at.is_some_and(|at| at.saturating_duration_since(end.left_at) < self.may_miss)
+        self.promoted.is_some_and(|promoted| {
+            let before = |at: Instant| at.saturating_duration_since(end.left_at);
+            before(promoted.noticed_at) < self.kept_for && before(promoted.last_end_at) < MAY_MISS
+        })
     }
 
     /// Remembers an end. It stands in the database, as far as `generation` knows that.
@@ -124,9 +141,9 @@ impl Ends {
     /// Forgets those that no server lacks which is promoted from now on. A server that was promoted may be looked through
     /// for as long again.
     fn let_go(&mut self, now: Instant) {
-        let may_miss = self.may_miss;
+        let may_miss = self.kept_for.min(MAY_MISS);
         let is_over = |since: Instant| now.saturating_duration_since(since) >= may_miss;
-        let looked_through = self.promoted_at.is_none_or(is_over);
+        let looked_through = self.promoted.is_none_or(|promoted| is_over(promoted.noticed_at));
         while let Some(&first) = self.order.front()
             && let Some(end) = self.ends.get(&first)
             && is_over(end.left_at)
@@ -236,16 +253,40 @@ mod tests {
 
     #[test]
     fn an_end_of_long_ago_is_not_taken_for_a_lost_one() {
-        for (kept_for, may_miss) in [(MAY_MISS * 2, MAY_MISS), (MAY_MISS / 2, MAY_MISS / 2)] {
-            let mut ends = Ends::kept_for(kept_for);
-            ends.insert(&tombstone(1, ""), Some(0));
-            let end = ends.get(TxId(Uuid::from_u128(1))).expect("it is remembered").clone();
-            assert!(!ends.may_miss(&end), "nothing was promoted");
-            ends.promoted_at = Some(end.left_at);
-            assert!(ends.may_miss(&end));
-            ends.promoted_at = Some(end.left_at + may_miss);
-            assert!(!ends.may_miss(&end), "its row was deleted");
+        let second = Duration::from_secs(1);
+        let mut ends = Ends::kept_for(MAY_MISS * 2);
+        ends.insert(&tombstone(1, ""), Some(0));
+        let end = ends.get(TxId(Uuid::from_u128(1))).expect("it is remembered").clone();
+        assert!(!ends.may_miss(&end), "nothing was promoted");
+        let mut may_miss = |noticed_after, last_end_after| {
+            let (noticed_at, last_end_at) =
+                (end.left_at + noticed_after, end.left_at + last_end_after);
+            ends.promoted = Some(Promoted { noticed_at, last_end_at });
+            ends.may_miss(&end)
+        };
+        assert!(may_miss(second, Duration::ZERO));
+        assert!(may_miss(MAY_MISS, MAY_MISS - second));
+        assert!(!may_miss(MAY_MISS, MAY_MISS), "no server is behind by so much");
+        let long_without_server = MAY_MISS * 2 - second;
+        assert!(may_miss(long_without_server, second), "nothing was written meanwhile");
+        assert!(!may_miss(MAY_MISS * 2, second), "its row was deleted");
+    }
+
+    /// A database that is away for longer than any standby is behind, and comes back as a standby that was promoted.
+    #[test]
+    fn ends_outlast_a_database_that_is_away() {
+        let mut ends = Ends::kept_for(MAY_MISS * 10);
+        for n in 0..2 {
+            ends.insert(&tombstone(n, ""), Some(0));
         }
+        let noticed_at = Instant::now() + MAY_MISS * 3;
+        ends.promoted_by(noticed_at);
+        let first = ends.get(TxId(Uuid::from_u128(0))).expect("it is remembered").clone();
+        assert!(ends.may_miss(&first), "the server may lack what was written last before it");
+        ends.let_go(noticed_at + MAY_MISS / 2);
+        assert_eq!(ends.order.len(), 2, "the server is still looked through");
+        ends.let_go(noticed_at + MAY_MISS);
+        assert!(ends.order.is_empty());
     }
 
     #[test]
