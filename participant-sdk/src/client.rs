@@ -131,7 +131,7 @@ impl Client {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), unanimo_sdk::client::Error> {
     /// let client = unanimo_sdk::Client::of(["http://node-a:7610", "http://node-b:7610"])?;
-    /// let client = client.group("01939f5e-8b7c-7cc1-a6f2-95f1a2e0c4d7");
+    /// let client = client.group("c0123456789ab");
     /// # Ok(())
     /// # }
     /// ```
