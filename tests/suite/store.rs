@@ -49,6 +49,7 @@ mod told;
 mod unreadable;
 mod unwell;
 mod waits;
+mod webhooks;
 mod went_back;
 mod writes;
 

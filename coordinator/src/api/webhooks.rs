@@ -91,9 +91,11 @@ impl Api {
         let act = Act { operator, note, ..Act::default() };
         let (store, me) = (std::sync::Arc::clone(&self.store), self.me);
         let work = async move {
-            let sent = store.webhooks().send_again(me, &webhook, revision).await;
-            let count = sent.map_err(from_store)?;
+            let revisions = revision.map_or(0..=u64::MAX, |revision| revision..=revision);
+            let due = store.webhooks().send_all_again(me, &webhook, revisions).await;
+            // Some may be due where it failed.
             live.wake();
+            let count = due.map_err(from_store)?;
             Ok(v1::RedeliverEventsResponse { count })
         };
         self.audited(&access, act, by, work).await

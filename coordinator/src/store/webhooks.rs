@@ -1,5 +1,7 @@
 //! Webhooks: how far each has been sent the feed, and what its receiver did not take.
 
+use std::ops::RangeInclusive;
+
 use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp, TxId};
 use uuid::Uuid;
@@ -9,6 +11,9 @@ use super::rows::{ms_from_column, ms_to_column};
 
 /// Dead letters that one purge takes.
 pub(super) const PURGE_MAX: i64 = 2_000;
+
+/// Dead letters that one statement has sent again.
+pub(super) const AGAIN_MAX: i64 = 1_000;
 
 /// Place of a webhook in the feed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +51,21 @@ pub struct DeadLetter {
     pub is_due: bool,
 }
 
+/// Dead letters that are to be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MadeDue {
+    /// Their number.
+    pub count: u64,
+    /// The last one's revision; none where none is left.
+    pub last: Option<u64>,
+}
+
+impl MadeDue {
+    pub(super) fn of(count: i64, last: Option<i64>) -> Self {
+        Self { count: number(count), last: last.map(number) }
+    }
+}
+
 /// Places of webhooks, and their dead letters. Each write names the incarnation, and has no effect once that is fenced.
 #[async_trait]
 pub trait Webhooks: Send + Sync {
@@ -78,13 +98,31 @@ pub trait Webhooks: Send + Sync {
     /// Counts the dead letters of each webhook that has any.
     async fn count_dead(&self) -> Result<Vec<(String, u64)>, Error>;
 
-    /// Has dead letters of a webhook sent again, all or one, and returns their number.
+    /// Has dead letters of a webhook sent again, of these revisions and in their order, but no more than a bounded number.
     async fn send_again(
         &self,
         me: Incarnation,
         name: &str,
-        revision: Option<u64>,
-    ) -> Result<u64, Error>;
+        revisions: RangeInclusive<u64>,
+    ) -> Result<MadeDue, Error>;
+
+    /// Has all dead letters of these revisions sent again, some after the others, and returns their number.
+    async fn send_all_again(
+        &self,
+        me: Incarnation,
+        name: &str,
+        revisions: RangeInclusive<u64>,
+    ) -> Result<u64, Error> {
+        let (mut first, end, mut count) = (*revisions.start(), *revisions.end(), 0);
+        loop {
+            let due = self.send_again(me, name, first..=end).await?;
+            count += due.count;
+            match due.last {
+                Some(last) if last < end => first = last + 1,
+                _ => return Ok(count),
+            }
+        }
+    }
 
     /// Notes what became of a dead letter that was sent again: it was taken and is gone, or this is why it stays.
     async fn sent_again(

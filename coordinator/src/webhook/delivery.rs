@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use unanimo_core::Timestamp;
 
-use self::ends::mark;
+use self::ends::{Failing, mark};
 use super::attempt::{Taken, pause_after, send};
 use super::service::Parts;
 use super::{Begin, Live, message};
@@ -56,7 +56,7 @@ pub(super) struct Sender {
     generation: Option<u64>,
     /// The last revision that was dealt with.
     seen: u64,
-    failing_since: Option<Timestamp>,
+    failing: Option<Failing>,
     /// Events that were taken since the place was written, and when that was.
     unsaved: u32,
     saved: Instant,
@@ -70,7 +70,7 @@ impl Sender {
         (outbound, source): (Outbound, Arc<str>),
         live: Live,
     ) -> Self {
-        let (place, generation, failing_since, told_failing) = (None, None, None, None);
+        let (place, generation, failing, told_failing) = (None, None, None, None);
         let (seen, unsaved, saved, may_be_due) = (0, 0, Instant::now(), true);
         Self {
             parts,
@@ -80,7 +80,7 @@ impl Sender {
             place,
             generation,
             seen,
-            failing_since,
+            failing,
             unsaved,
             saved,
             may_be_due,
@@ -199,7 +199,8 @@ impl Sender {
         if !place.gone.is_empty() && place.gone != mark(&self.live.webhook) {
             place.gone.clear();
         }
-        self.failing_since = place.failing_since;
+        let now = self.parts.env.now();
+        self.failing = Failing::stored(self.failing, place.failing_since, now);
         self.may_be_due = true;
         self.put(place, None).await?;
         Ok(())
@@ -224,7 +225,7 @@ impl Sender {
     /// Writes how far it is.
     async fn save(&mut self) -> Result<bool, Error> {
         let Some(place) = &self.place else { return Ok(false) };
-        let (after, failing_since) = (self.seen, self.failing_since);
+        let (after, failing_since) = (self.seen, self.failing_since());
         self.put(WebhookPlace { after, failing_since, ..place.clone() }, None).await
     }
 
@@ -299,12 +300,11 @@ impl Sender {
             };
             attempts += 1;
             let now = self.parts.env.now();
-            let failing_since = *self.failing_since.get_or_insert(now);
+            let failing = self.failing.get_or_insert_with(|| Failing::begins(now)).lasted();
             let is_new = self.place.as_ref().is_some_and(|place| place.failing_since.is_none());
             if is_new && !self.save().await? {
                 return Ok(false);
             }
-            let failing = failing_since.until(now);
             if attempts >= ATTEMPTS_MIN && failing >= self.live.webhook.give_up_after {
                 return self.give_up(row, attempts, cause).await;
             }
@@ -348,7 +348,7 @@ impl Sender {
                 standing.last_error.clear();
                 standing.failing_since = None;
                 drop(standing);
-                if self.failing_since.take().is_some() {
+                if self.failing.take().is_some() {
                     tracing::info!(webhook = self.name(), "a receiver takes events again");
                 }
                 self.told_failing = None;
@@ -369,7 +369,7 @@ impl Sender {
         let due = store.webhooks().due(&name, AGAIN_MAX).await?;
         self.may_be_due = due.len() == AGAIN_MAX as usize;
         // That of the event at the head, which another one does not set back.
-        let failing_since = self.failing_since;
+        let failing = self.failing;
         for letter in due {
             let DeadLetter { revision, tx_id, body, .. } = letter;
             let row = FeedRow { revision, tx_id, body };
@@ -393,7 +393,7 @@ impl Sender {
                 None => Some(UNREADABLE.to_owned()),
             };
             store.webhooks().sent_again(me, &name, revision, cause).await?;
-            self.failing_since = failing_since;
+            self.failing = failing;
         }
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! Webhooks on PostgreSQL.
 
+use std::ops::RangeInclusive;
+
 use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp};
 
 use super::super::webhooks::{
-    COUNT, DEAD_OF_ALL, DEAD_OF_ONE, DUE, DeadColumns, NewDead, PLACE, PURGE_MAX, PlaceColumns,
-    column, number, place,
+    AGAIN_MAX, COUNT, DEAD_OF_ALL, DEAD_OF_ONE, DUE, DeadColumns, MadeDue, NewDead, PLACE,
+    PURGE_MAX, PlaceColumns, column, number, place,
 };
 use super::super::{DeadLetter, Error, WebhookPlace, Webhooks, rows};
 use super::Postgres;
@@ -37,11 +39,14 @@ const SEND_AGAIN: &str = concat!(
 WITH ",
     fence!("$4"),
     ", again AS (
-    UPDATE webhook_dead_letters SET due = true
-    WHERE name = $2 AND ($3::int8 IS NULL OR revision = $3) AND EXISTS (SELECT 1 FROM fence)
-    RETURNING 1
+    UPDATE webhook_dead_letters SET due = true FROM (
+        SELECT revision FROM webhook_dead_letters
+        WHERE name = $2 AND revision BETWEEN $3 AND $5 ORDER BY revision LIMIT $6
+    ) AS part
+    WHERE name = $2 AND webhook_dead_letters.revision = part.revision AND EXISTS (SELECT 1 FROM fence)
+    RETURNING part.revision
 )
-SELECT EXISTS (SELECT 1 FROM fence), (SELECT count(*) FROM again)"
+SELECT EXISTS (SELECT 1 FROM fence), (SELECT count(*) FROM again), (SELECT max(revision) FROM again)"
 );
 
 const TAKEN: &str = concat!(
@@ -146,16 +151,18 @@ impl Webhooks for Postgres {
         &self,
         me: Incarnation,
         name: &str,
-        revision: Option<u64>,
-    ) -> Result<u64, Error> {
-        let query = sqlx::query_as::<_, (bool, i64)>(SEND_AGAIN)
+        revisions: RangeInclusive<u64>,
+    ) -> Result<MadeDue, Error> {
+        let query = sqlx::query_as::<_, (bool, i64, Option<i64>)>(SEND_AGAIN)
             .bind(me.0)
             .bind(name.to_owned())
-            .bind(revision.map(column))
-            .bind(self.nonces.nonce(me));
+            .bind(column(*revisions.start()))
+            .bind(self.nonces.nonce(me))
+            .bind(column(*revisions.end()))
+            .bind(AGAIN_MAX);
         match self.row("have dead letters sent again", query).await? {
-            (false, _) => Err(Error::Fenced(me)),
-            (true, count) => Ok(number(count)),
+            (false, ..) => Err(Error::Fenced(me)),
+            (true, count, last) => Ok(MadeDue::of(count, last)),
         }
     }
 

@@ -1,11 +1,13 @@
 //! Webhooks on SQLite. The statements are explained beside those for PostgreSQL.
 
+use std::ops::RangeInclusive;
+
 use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp};
 
 use super::super::webhooks::{
-    COUNT, DEAD_OF_ALL, DEAD_OF_ONE, DUE, DeadColumns, NewDead, PLACE, PURGE_MAX, PlaceColumns,
-    column, number, place,
+    AGAIN_MAX, COUNT, DEAD_OF_ALL, DEAD_OF_ONE, DUE, DeadColumns, MadeDue, NewDead, PLACE,
+    PURGE_MAX, PlaceColumns, column, number, place,
 };
 use super::super::{DeadLetter, Error, WebhookPlace, Webhooks, rows};
 use super::Sqlite;
@@ -23,7 +25,10 @@ INSERT INTO webhook_dead_letters (name, revision, tx_id, body, died_ms, attempts
 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
 
 const SEND_AGAIN: &str = "
-UPDATE webhook_dead_letters SET due = 1 WHERE name = $1 AND ($2 IS NULL OR revision = $2)";
+UPDATE webhook_dead_letters SET due = 1 WHERE name = $1 AND revision IN (
+    SELECT revision FROM webhook_dead_letters
+    WHERE name = $1 AND revision BETWEEN $2 AND $3 ORDER BY revision LIMIT $4)
+RETURNING revision";
 
 const TAKEN: &str = "DELETE FROM webhook_dead_letters WHERE name = $1 AND revision = $2";
 
@@ -109,13 +114,16 @@ impl Webhooks for Sqlite {
         &self,
         me: Incarnation,
         name: &str,
-        revision: Option<u64>,
-    ) -> Result<u64, Error> {
-        let (name, revision) = (name.to_owned(), revision.map(column));
+        revisions: RangeInclusive<u64>,
+    ) -> Result<MadeDue, Error> {
+        let name = name.to_owned();
+        let (first, last) = (column(*revisions.start()), column(*revisions.end()));
         self.write("have dead letters sent again", Some(me), move |connection| {
             Box::pin(async move {
-                let again = sqlx::query(SEND_AGAIN).bind(name).bind(revision);
-                Ok(again.execute(connection).await?.rows_affected())
+                let again = sqlx::query_scalar(SEND_AGAIN).bind(name).bind(first).bind(last);
+                let again: Vec<i64> = again.bind(AGAIN_MAX).fetch_all(connection).await?;
+                let count = i64::try_from(again.len()).unwrap_or(i64::MAX);
+                Ok(MadeDue::of(count, again.into_iter().max()))
             })
         })
         .await

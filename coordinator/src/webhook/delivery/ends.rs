@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+use unanimo_core::Timestamp;
 
 use super::super::Webhook;
 use super::Sender;
@@ -22,7 +23,43 @@ pub(super) fn mark(webhook: &Webhook) -> Vec<u8> {
     Sha256::digest(webhook.url.to_string()).to_vec()
 }
 
+/// Time in which a receiver takes nothing. It goes by the time of day only for what an earlier process has seen of it:
+/// a clock that is set gives nothing up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failing {
+    since: Timestamp,
+    /// Time for which it had lasted by then.
+    before: Duration,
+    from: Instant,
+}
+
+impl Failing {
+    pub(super) fn begins(now: Timestamp) -> Self {
+        Self { since: now, before: Duration::ZERO, from: Instant::now() }
+    }
+
+    /// Goes on with what is stored, unless it is known already.
+    pub(super) fn stored(
+        known: Option<Self>,
+        since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let since = since?;
+        let goes_on = known.filter(|known| known.since == since);
+        Some(goes_on.unwrap_or_else(|| Self { before: since.until(now), ..Self::begins(since) }))
+    }
+
+    pub(super) fn lasted(&self) -> Duration {
+        self.before + self.from.elapsed()
+    }
+}
+
 impl Sender {
+    /// Returns since when its receiver takes nothing.
+    pub(super) fn failing_since(&self) -> Option<Timestamp> {
+        self.failing.map(|failing| failing.since)
+    }
+
     /// Makes a dead letter of an event, and goes beyond it, in one step.
     pub(super) async fn give_up(
         &mut self,
@@ -33,7 +70,7 @@ impl Sender {
         cause.truncate(cause.floor_char_boundary(CAUSE_BYTES_MAX));
         let name = self.name().to_owned();
         let Some(place) = self.place.clone() else { return Ok(false) };
-        let (after, failing_since) = (row.revision, self.failing_since);
+        let (after, failing_since) = (row.revision, self.failing_since());
         let dead = DeadLetter {
             webhook: name.clone(),
             revision: row.revision,
@@ -67,7 +104,7 @@ impl Sender {
         let gone = mark(&self.live.webhook);
         let to = WebhookPlace { after: self.seen, failing_since: None, gone, ..place };
         if self.put(to, None).await? {
-            self.failing_since = None;
+            self.failing = None;
             // A test from before says nothing of it.
             self.live.is_back.store(false, Ordering::SeqCst);
             tracing::error!(
@@ -126,5 +163,28 @@ impl Sender {
             why,
             "events between these revisions may not have been sent"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_does_not_prolong_a_failure() {
+        let (hour, minute) = (Duration::from_secs(3_600), Duration::from_secs(60));
+        let begun = Timestamp(1_000_000);
+        let failing = Failing { before: minute, ..Failing::begins(begun) };
+        let is =
+            |failing: Failing, time: Duration| (time..time + minute).contains(&failing.lasted());
+        assert!(is(failing, minute));
+        // It is read again while the clock is an hour ahead.
+        let again =
+            Failing::stored(Some(failing), Some(begun), begun.after(hour)).expect("it fails");
+        assert!(is(again, minute), "{again:?}");
+        // A successor knows no more than the time of day.
+        let successor = Failing::stored(None, Some(begun), begun.after(hour)).expect("it fails");
+        assert!(is(successor, hour), "{successor:?}");
+        assert!(Failing::stored(Some(failing), None, begun).is_none());
     }
 }
