@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tonic::Code;
 use unanimo_coordinator::Config;
 use unanimo_coordinator::crash::WEBHOOK_POINTS;
+use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 use unanimo_proto::v1::{
     DeadLetter, ListDeadLettersRequest, ListWebhooksRequest, RedeliverEventsRequest,
     TestWebhookRequest, TestWebhookResponse, Webhook, WebhookState,
@@ -328,6 +329,40 @@ async fn s3_a_kill_beside_a_delivery_loses_no_event() {
             // In the order of their names, and of their ends: the last one's is the last name, too.
             assert!(first_times.is_sorted(), "{point}: {first_times:?}");
         }
+    }
+}
+
+/// A dead letter that a receiver has taken, and whose end was not noted by then, is sent again: it is neither lost nor
+/// kept for ever.
+#[tokio::test]
+async fn s3_a_kill_before_a_dead_letter_is_gone_sends_it_again() {
+    for database in [sqlite_url(), Server::shared().database().await] {
+        let receiver = Receiver::start().await;
+        receiver.set(Way::Status(500));
+        let more = "begin = \"oldest\"\ngive-up-after = \"1s\"";
+        let file = file(&entry("a", &receiver, &[SECRET], more));
+        let more = ["--webhooks".to_owned(), file.to_str().unwrap().to_owned()];
+        let crash = ("UNANIMO_CRASH_AT", format!("{}:1", WEBHOOK_POINTS[2]));
+        let process = Process::start_with(&database, &more, &[crash]).await;
+        process.client().submit_transaction(tcc("g-1", &["ok"])).await.unwrap();
+        let dead = async |channel: &tonic::transport::Channel| {
+            let mut operator = OperatorServiceClient::new(channel.clone());
+            let found = operator.list_dead_letters(ListDeadLettersRequest::default()).await;
+            found.map(|found| found.into_inner().dead_letters.len())
+        };
+        so("a dead letter", async || dead(&process.channel).await.unwrap() == 1).await;
+        receiver.set(Way::Status(200));
+        let request = RedeliverEventsRequest { webhook: "a".to_owned(), ..Default::default() };
+        // The process may be killed before the answer.
+        drop(OperatorServiceClient::new(process.channel.clone()).redeliver_events(request).await);
+        let taken = receiver.has_taken(1).await;
+        so("the process to be killed", async || dead(&process.channel).await.is_err()).await;
+        drop(process);
+        let process = Process::start(&database, &more).await;
+        let again = receiver.has_taken(2).await;
+        assert_eq!(again[1].header("webhook-id"), taken[0].header("webhook-id"));
+        so("it to be gone", async || dead(&process.channel).await.unwrap() == 0).await;
+        assert_eq!(receiver.taken().len(), 2, "{database}");
     }
 }
 
