@@ -49,8 +49,10 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] store::Error),
     /// The address cannot be listened on, for example because it is in use.
-    #[error("listen on {address}")]
+    #[error("listen on {address} (`{setting}`)")]
     Listen {
+        /// Key of the setting that names it.
+        setting: &'static str,
         /// The address.
         address: SocketAddr,
         /// The system's error.

@@ -134,6 +134,8 @@
 pub mod crash;
 mod admin;
 #[doc(hidden)]
+pub mod advice;
+#[doc(hidden)]
 pub mod alarm;
 #[doc(hidden)]
 pub mod api;

@@ -15,13 +15,15 @@ use super::tx::Server;
 
 /// Description of the output of `--json`, for `--help`.
 const JSON_HELP: &str = "\
-JSON (--json), and each entry of `audit export`: an object with number, at (RFC 3339 in UTC, in
-  milliseconds), kind (asked, answered, denied, changed, purged), identity, roles (a list), operator,
-  address, act, tx_id, gid, branch_id, reason, outcome, of, count, hash (of 64 hexadecimal digits). A
-  text that does not apply is empty, a number is 0. docs/security.md says what each is, and what the
-  hash is of. `audit verify`: an object with entries (their number), last (NUMBER:HASH), purged (the last
-  entry that is gone: purged (NUMBER:HASH), entry (the number of the one that says so), at; or null), and
-  purged_since_noted (a list of such objects).";
+JSON (--json), and each entry of `audit export`: an object with number, at
+  (RFC 3339 in UTC, in milliseconds), kind (asked, answered, denied, changed,
+  purged), identity, roles (a list), operator, address, act, tx_id, gid,
+  branch_id, reason, outcome, of, count, hash (of 64 hexadecimal digits). A
+  text that does not apply is empty, a number is 0. docs/security.md says what
+  each is, and what the hash is of. `audit verify`: an object with entries
+  (their number), last (NUMBER:HASH), purged (the last entry that is gone:
+  purged (NUMBER:HASH), entry (the number of the one that says so), at; or
+  null), and purged_since_noted (a list of such objects).";
 
 /// Failure to check the audit, or to write it.
 #[derive(Debug, thiserror::Error)]

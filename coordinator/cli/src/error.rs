@@ -20,8 +20,11 @@ pub(super) enum Error {
     #[error("failed to {doing}: {source}")]
     System { doing: &'static str, source: io::Error },
     /// The coordinator did not start.
-    #[error("failed to start: {}", in_full(.0))]
+    #[error("failed to start: {}", not_started(.0))]
     Start(StartError),
+    /// The port of the pages cannot be had.
+    #[error("failed to listen on --port {port} for the pages: {source}")]
+    Pages { port: u16, source: io::Error },
     /// The coordinator ended by itself.
     #[error("{0}")]
     Ended(Ended),
@@ -74,10 +77,13 @@ impl Error {
             Self::History(error) if error.is_usage() => 2,
             Self::Client(error) if error.is_usage() => 2,
             Self::Check(error) if error.is_usage() => 2,
+            // A file that a setting names.
+            Self::Start(StartError::Tls(_)) => 2,
             Self::Ended(coordinator::Ended::Fenced(_) | coordinator::Ended::Elsewhere(_)) => 3,
             Self::Audit(error) if error.is_tampered() => 7,
             Self::Logged(error) => error.code(),
             Self::System { .. }
+            | Self::Pages { .. }
             | Self::Start(_)
             | Self::Ended(_)
             | Self::History(_)
@@ -151,6 +157,27 @@ impl From<replay::Error> for Error {
 impl From<participant::check::Error> for Error {
     fn from(error: participant::check::Error) -> Self {
         Self::Check(error)
+    }
+}
+
+/// Tells why a coordinator did not start. For a port that is taken the settings are named by which it gets another one.
+fn not_started(error: &StartError) -> String {
+    match error {
+        StartError::Listen { setting, address, source }
+            if source.kind() == io::ErrorKind::AddrInUse =>
+        {
+            let flags = match *setting {
+                "listen" | "admin-listen" => {
+                    "--listen and --admin-listen (then --database-url, too)".to_owned()
+                }
+                other => format!("--{other}"),
+            };
+            format!(
+                "`{setting}` {address}: another process has this port, perhaps another coordinator; name another one \
+                 with {flags}"
+            )
+        }
+        error => in_full(error),
     }
 }
 

@@ -14,13 +14,15 @@ use super::tx::{mode, words};
 
 /// Description of the output of `--json`, for `--help`.
 const JSON_HELP: &str = "\
-JSON (--json): a line for each event: an object with revision, at, kind (committed, aborted,
-  heuristic, stalled, forgotten), tx_id, gid, mode (2pc, tcc, saga, none), outcome (not_decided,
-  committed, aborted), reason, branch_id, detail, initiator, participants (a list), metadata,
-  created_at (or null). Times are RFC 3339 in UTC. Later versions may add keys.
+JSON (--json): a line for each event: an object with revision, at, kind
+  (committed, aborted, heuristic, stalled, forgotten), tx_id, gid, mode (2pc,
+  tcc, saga, none), outcome (not_decided, committed, aborted), reason,
+  branch_id, detail, initiator, participants (a list), metadata, created_at
+  (or null). Times are RFC 3339 in UTC. Later versions may add keys.
 
-Exit codes: 0 --timeout is over; 1 the coordinator cannot be reached, has stopped, or refused the request, as it
-  does where events behind --from were purged; 2 an argument is wrong.";
+Exit codes: 0 --timeout is over; 1 the coordinator cannot be reached, has
+  stopped, or refused the request, as it does where events behind --from were
+  purged; 2 an argument is wrong.";
 
 /// Follow the events of all transactions: what has ended, is held up, or was forgotten
 ///

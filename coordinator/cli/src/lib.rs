@@ -39,28 +39,34 @@ use unanimo_coordinator::config::unknown_variables;
 /// Exit codes of all commands, for `--help`.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  success; `tx submit` and `saga run`: the transaction is committed; `tx rollback`: aborted
-  1  failure: the command failed, the coordinator cannot be reached, or it refused the request;
-     `tx submit` and `saga run`: and no transaction was begun by it; `tx rollback`: or the
-     transaction was committed before;
-     `participant check`: a guarantee is broken, or none could be checked; `saga check`: a
-     definition has a mistake; `replay`: something differs; `audit verify`: nobody can tell
-  2  wrong usage: an argument, a setting or a field of a transaction's file breaks a rule. The error
-     names it, and nothing has changed
-  3  `serve`: fenced, another coordinator adopts its transactions; or its database was moved,
-     restored or removed under it
+  0  success; `tx submit` and `saga run`: the transaction is committed;
+     `tx rollback`: aborted
+  1  failure: the command failed, the coordinator cannot be reached, or it
+     refused the request; `tx submit` and `saga run`: and no transaction was
+     begun by it; `tx rollback`: or the transaction was committed before;
+     `participant check`: a guarantee is broken, or none could be checked;
+     `saga check`: a definition has a mistake; `replay`: something differs;
+     `audit verify`: nobody can tell
+  2  wrong usage: an argument, a setting or a field of a transaction's file
+     breaks a rule. The error names it, and nothing has changed
+  3  `serve`: fenced, another coordinator adopts its transactions; or its
+     database was moved, restored or removed under it
   4  `tx submit` and `saga run`: the transaction is aborted
-  5  `tx submit`, `saga run` and `tx rollback`: the transaction is not decided yet, or with --wait ended
-     not ended, or nobody knows: run the same command again
-  6  `tx submit`, `saga run`, `tx watch` and `tx rollback`: the transaction is decided, and a branch
-     ended otherwise, or nobody can tell how: an operator has to look at it. What has ended is told:
-     for all branches `tx submit` and `saga run` need --wait ended
-  7  `audit verify`: an entry is not as it was written, or the file is not whole";
+  5  `tx submit`, `saga run` and `tx rollback`: the transaction is not decided
+     yet, or with --wait ended not ended, or nobody knows: run the same
+     command again
+  6  `tx submit`, `saga run`, `tx watch` and `tx rollback`: the transaction is
+     decided, and a branch ended otherwise, or nobody can tell how: an
+     operator has to look at it. What has ended is told: for all branches
+     `tx submit` and `saga run` need --wait ended
+  7  `audit verify`: an entry is not as it was written, or the file is not
+     whole";
 
 /// Exit codes of a command that has no more of its own, for its `--help`.
 const USUAL_EXIT_CODES: &str = "\
-Exit codes: 0 success; 1 the command failed, or the coordinator cannot be reached or refused the
-  request; 2 an argument is wrong, or the coordinator found that a field breaks a rule.";
+Exit codes: 0 success; 1 the command failed, or the coordinator cannot be
+  reached or refused the request; 2 an argument is wrong, or the coordinator
+  found that a field breaks a rule.";
 
 /// Coordinates transactions over several services: two-phase commit, TCC and sagas, over gRPC
 #[derive(Debug, Parser)]
@@ -180,5 +186,30 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         super::with_exit_codes(super::Cli::command()).debug_assert();
+    }
+
+    /// Texts behind the options have line ends of their own: a line that is longer than the terminal would be wrapped once
+    /// more, and the rest of it stand alone.
+    #[test]
+    fn the_help_of_every_command_fits_eighty_columns_without_a_second_wrap() {
+        let mut open = vec![super::with_exit_codes(super::Cli::command()).term_width(80)];
+        let mut count = 0;
+        while let Some(mut command) = open.pop() {
+            let texts = [command.get_after_help(), command.get_after_long_help()];
+            let texts = texts.map(|text| text.map(ToString::to_string).unwrap_or_default());
+            let help = command.render_long_help().to_string();
+            let name = command.get_name();
+            for line in texts.iter().flat_map(|text| text.lines()) {
+                assert!(line.chars().count() <= 78, "{name}: {line}");
+                assert!(help.lines().any(|shown| shown == line), "{name}: {line}\n{help}");
+            }
+            // clap does not wrap the usage.
+            for line in help.lines().filter(|line| !line.starts_with("Usage: ")) {
+                assert!(line.chars().count() <= 80 || !line.trim().contains(' '), "{name}: {line}");
+            }
+            count += 1;
+            open.extend(command.get_subcommands().cloned().map(|command| command.term_width(80)));
+        }
+        assert!(count > 30, "{count} commands");
     }
 }

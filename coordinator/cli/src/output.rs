@@ -18,7 +18,7 @@ pub(super) const HINT: Style = AnsiColor::Cyan.on_default().bold();
 /// Style of a heading.
 pub(super) const HEADING: Style = Style::new().bold();
 
-/// Columns where there is no terminal: as many as the narrowest usual one has.
+/// Columns of a terminal that does not tell them: as many as the narrowest usual one has.
 const WIDTH_DEFAULT: usize = 80;
 
 /// Fewest columns that tables are made for.
@@ -54,12 +54,12 @@ pub(super) fn note(text: &str) {
 }
 
 /// Makes a table that fits the terminal: aligned columns without borders, `-` for an empty cell. Long
-/// cells go on in the next line of their column.
+/// cells go on in the next line of their column. Without a terminal each row is one line, which other programs find.
 pub(super) fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
-    table_within(Some(width()), header, rows)
+    table_within(width(), header, rows)
 }
 
 /// Makes a table of which each row is one line, however long.
@@ -128,10 +128,10 @@ fn fit(table: &mut Table, width: usize) {
     table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
 }
 
-/// Makes paragraphs of words that fit the terminal. The first line begins behind a label of `indent`
+/// Makes paragraphs of words that fit the terminal; without one, a line of them. The first line begins behind a label of `indent`
 /// columns, and the others below it.
 pub(super) fn wrapped(indent: usize, text: &str) -> String {
-    wrapped_within(width(), indent, text)
+    wrapped_within(width().unwrap_or(usize::MAX), indent, text)
 }
 
 fn wrapped_within(width: usize, indent: usize, text: &str) -> String {
@@ -154,13 +154,18 @@ pub(super) fn is_terminal() -> bool {
     stdout().is_terminal()
 }
 
-/// Returns the number of columns of the terminal.
-fn width() -> usize {
+/// Returns the number of columns: those of the variable `COLUMNS`, or the terminal's; `None` where there is no terminal.
+fn width() -> Option<usize> {
     let set = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    let of_terminal =
-        || rustix::termios::tcgetwinsize(stdout()).ok().map(|size| size.ws_col.into());
-    let columns = set.or_else(of_terminal).filter(|columns| *columns > 0);
-    columns.unwrap_or(WIDTH_DEFAULT).max(WIDTH_MIN)
+    let of_terminal = || {
+        let told = rustix::termios::tcgetwinsize(stdout()).ok()?;
+        Some(match told.ws_col {
+            0 => WIDTH_DEFAULT,
+            columns => columns.into(),
+        })
+    };
+    let columns = set.filter(|columns| *columns > 0).or_else(of_terminal);
+    columns.map(|columns| columns.max(WIDTH_MIN))
 }
 
 /// Makes one line of a text from a participant or a client, with control characters escaped: they

@@ -22,15 +22,19 @@ const OTHER: u8 = 1;
 
 /// Exit codes and JSON, for `--help`.
 const LONG_HELP: &str = "\
-Exit codes of replay: 0 if every history was replayed and is equal; 1 if one differs, or is equal as far as it
-  goes and is not all that was recorded, or cannot be had from the coordinator; 2 if a file cannot be read, is no
-  history, or breaks a rule: the error names the field. All are replayed, and the highest code is that of the command.
+Exit codes of replay: 0 if every history was replayed and is equal; 1 if one
+  differs, or is equal as far as it goes and is not all that was recorded, or
+  cannot be had from the coordinator; 2 if a file cannot be read, is no
+  history, or breaks a rule: the error names the field. All are replayed, and
+  the highest code is that of the command.
 
-JSON (--json): for each history an object with name, gid, tx_id, recorded_by, rules (numbers of the rules by
-  which it went, from its begin and from each adoption on: it is replayed by them), equal, inputs,
-  transitions, calls, lock_requests, recoveries, cut (entries that are not in the document), missing (null,
-  or what is not in it, in words), unknown (fields that this version passes over), and difference (null, or
-  an object with version, step, at, input, what, recorded, replayed).";
+JSON (--json): for each history an object with name, gid, tx_id, recorded_by,
+  rules (numbers of the rules by which it went, from its begin and from each
+  adoption on: it is replayed by them), equal, inputs, transitions, calls,
+  lock_requests, recoveries, cut (entries that are not in the document),
+  missing (null, or what is not in it, in words), unknown (fields that this
+  version passes over), and difference (null, or an object with version, step,
+  at, input, what, recorded, replayed).";
 
 /// Replay recorded histories: apply their inputs to this version, and tell the first difference
 ///
@@ -168,6 +172,9 @@ fn parse(text: &str) -> Result<History, String> {
     struct Head {
         format: String,
     }
+    if text.trim().is_empty() {
+        return Err("the file is empty; `unanimo tx export` makes one".to_owned());
+    }
     // Another format would be blamed for a field that it names otherwise.
     if let Ok(Head { format }) = serde_json::from_str(text)
         && format != history::FORMAT
@@ -265,6 +272,8 @@ mod tests {
             assert!(found.contains(error), "{pointer} = {value}: {found}");
         }
         assert!(parse("{").expect_err("no JSON").contains("EOF"));
+        let empty = parse("\n").expect_err("nothing");
+        assert_eq!(empty, "the file is empty; `unanimo tx export` makes one");
         let missing = broken(|document| {
             document["entries"][1].as_object_mut().expect("an object").remove("after");
         });

@@ -30,11 +30,16 @@ const SPARE: u32 = 10;
 /// output is no terminal, or with --once, one look is printed, and the command ends.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-JSON (--json): a line for each look, without end unless --once is given: an object with at, begun_per_second, committed_per_second,
-  aborted_per_second (numbers), counts (a number for each state), at_least (a list of the rates, states and ages of which there
-  may be more), oldest_undecided_seconds, oldest_owed_seconds (null without any), stalled, heuristic, unreadable, attention (a list of
-  objects with tx_id, gid, state, reason), participants (a list of objects with name, endpoints, alive, configured, failing, calls, failed, owed, call_p99_ms, last_error), refused_per_second,
-  decision_p50_ms, decision_p99_ms (null without any; of the last ten minutes, as are calls and failed).")]
+JSON (--json): a line for each look, without end unless --once is given: an
+  object with at, begun_per_second, committed_per_second, aborted_per_second
+  (numbers), counts (a number for each state), at_least (a list of the rates,
+  states and ages of which there may be more), oldest_undecided_seconds,
+  oldest_owed_seconds (null without any), stalled, heuristic, unreadable,
+  attention (a list of objects with tx_id, gid, state, reason), participants
+  (a list of objects with name, endpoints, alive, configured, failing, calls,
+  failed, owed, call_p99_ms, last_error), refused_per_second, decision_p50_ms,
+  decision_p99_ms (null without any; of the last ten minutes, as are calls and
+  failed).")]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,

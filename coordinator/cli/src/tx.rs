@@ -32,26 +32,35 @@ const COMMON: &str = "Options of every command";
 const JSON_HELP: &str = "\
 JSON (--json):
   A transaction is an object with
-    tx_id, gid, mode (2pc, tcc, saga), state (scheduled, active, in_doubt, committing, aborting,
-    committed, aborted), outcome (not_decided, committed, aborted), abort_cause (refused, deadline,
-    rollback, unlisted, no_vote, gave_up, output_dropped, locked,
-    parent, or null), abort_branch_id, abort_detail,
-    heuristic (none, mixed, hazard), stalled, attention, alarms (why it is stalled, where there is more to say:
-    pivot_unanswered, refused_after_commit, output_too_large), unreadable (why the coordinator cannot read it, in lists), created_at, start_at, started_at, deadline, decided_at, ended_at, stripped, metadata, parent {tx_id, branch_id}, locks (a list of objects
-    with name, mode (exclusive, shared), granted, branch_id, holder_gid, holder_waits), waiting (null, or an object with
-    cause (time, parent, initiator, lock, turn, answer, retry), branch_id, since, until, branch_count, sentence; null in lists),
-    branch_count, revision (larger after each change), branches, timeline and timeline_dropped (the last three only in commands whose
-    help says so).
+    tx_id, gid, mode (2pc, tcc, saga), state (scheduled, active, in_doubt,
+    committing, aborting, committed, aborted), outcome (not_decided,
+    committed, aborted), abort_cause (refused, deadline, rollback, unlisted,
+    no_vote, gave_up, output_dropped, locked, parent, or null),
+    abort_branch_id, abort_detail, heuristic (none, mixed, hazard), stalled,
+    attention, alarms (why it is stalled, where there is more to say:
+    pivot_unanswered, refused_after_commit, output_too_large), unreadable (why
+    the coordinator cannot read it, in lists), created_at, start_at,
+    started_at, deadline, decided_at, ended_at, stripped, metadata, parent
+    {tx_id, branch_id}, locks (a list of objects with name, mode (exclusive,
+    shared), granted, branch_id, holder_gid, holder_waits), waiting (null,
+    or an object with cause (time, parent, initiator, lock, turn, answer,
+    retry), branch_id, since, until, branch_count, sentence; null in lists),
+    branch_count, revision (larger after each change), branches, timeline
+    and timeline_dropped (the last three only in commands whose help says
+    so).
   A branch is an object with
-    branch_id, branch_number, participant, action, mode, state, vote (prepared, refused, read_only,
-    or null), refusal {reason, message}, prepare and phase_two {count, first_at, last_at,
-    first_error, last_error}, voted_at, ended_at, heuristic_note, resolved_by, resolution_note,
-    depends_on, inputs (a list of objects with name, branch_id), pivot, compensation (compensate, none, kept), due_at, child_gid,
-    output_dropped, payload or payload_base64, output or output_base64.
+    branch_id, branch_number, participant, action, mode, state, vote
+    (prepared, refused, read_only, or null), refusal {reason, message},
+    prepare and phase_two {count, first_at, last_at, first_error, last_error},
+    voted_at, ended_at, heuristic_note, resolved_by, resolution_note,
+    depends_on, inputs (a list of objects with name, branch_id), pivot,
+    compensation (compensate, none, kept), due_at, child_gid, output_dropped,
+    payload or payload_base64, output or output_base64.
   A line of the timeline is an object with at, event, branch_id, detail.
-  Times are RFC 3339 in UTC; a value that does not apply is null. A payload or output that is JSON
-  is in `payload` or `output`, any other in `payload_base64` or `output_base64`; an empty one is
-  left out. Later versions may add keys, and never remove one.";
+  Times are RFC 3339 in UTC; a value that does not apply is null. A payload or
+  output that is JSON is in `payload` or `output`, any other in
+  `payload_base64` or `output_base64`; an empty one is left out. Later
+  versions may add keys, and never remove one.";
 
 /// Submit, list and show transactions, and repair those that need an operator
 #[derive(Debug, clap::Args)]

@@ -18,12 +18,13 @@ use super::tx;
 
 /// Exit codes and JSON, for `--help`.
 const LONG_HELP: &str = "\
-Exit codes of view: 0 ended by Ctrl-C or a signal; 1 the port is taken, this version does something else at the
-  first input, or the history cannot be had from the coordinator; 2 the file cannot be read, is no history, or
-  breaks a rule: the error names the field.
+Exit codes of view: 0 ended by Ctrl-C or a signal; 1 the port is taken, this
+  version does something else at the first input, or the history cannot be had
+  from the coordinator; 2 the file cannot be read, is no history, or breaks a
+  rule: the error names the field.
 
-JSON (--json): one object, once the pages are served: address, inputs (number of pages), and remark (null, or why
-  not all that happened can be looked at).";
+JSON (--json): one object, once the pages are served: address, inputs (number
+  of pages), and remark (null, or why not all that happened can be looked at).";
 
 /// Look at a recorded history in the browser: the transaction after each input, drawn
 ///
@@ -64,7 +65,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
 }
 
 async fn serve(args: &Args, recorded: Recorded) -> Result<(), Error> {
-    let failed = |source| Error::System { doing: "listen on the port for the pages", source };
+    let failed = |source| Error::Pages { port: args.port, source };
     let mut interruptions = Interruptions::listen();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await.map_err(failed)?;
     let address = format!("http://{}/", listener.local_addr().map_err(failed)?);

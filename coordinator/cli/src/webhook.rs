@@ -13,11 +13,13 @@ use super::tx::words;
 
 /// Description of the output of `--json`, for `--help`.
 const JSON_HELP: &str = "\
-JSON (--json): `list`: an object with webhooks, a list of objects with name, url, kinds (a list), gid_prefix,
-  participant, state (delivering, failing, stopped), revision, failing_since, last_error, next_occurred_at,
-  dead_letters. `dead-letters`: an object with dead_letters, a list of objects with webhook, revision, at, kind,
-  tx_id, gid, died_at, attempts, last_error, due. `redeliver`: an object with count. `test`: an object with taken,
-  error, event_id. A time that does not apply is null. Later versions may add keys.";
+JSON (--json): `list`: an object with webhooks, a list of objects with name,
+  url, kinds (a list), gid_prefix, participant, state (delivering, failing,
+  stopped), revision, failing_since, last_error, next_occurred_at,
+  dead_letters. `dead-letters`: an object with dead_letters, a list of objects
+  with webhook, revision, at, kind, tx_id, gid, died_at, attempts, last_error,
+  due. `redeliver`: an object with count. `test`: an object with taken, error,
+  event_id. A time that does not apply is null. Later versions may add keys.";
 
 /// List and test webhooks, and send again what their receivers did not take
 #[derive(Debug, clap::Args)]
@@ -40,6 +42,9 @@ enum Command {
         name: String,
     },
     /// Have dead letters sent again, once each; what is not taken stays a dead letter
+    #[command(
+        override_usage = "unanimo webhook redeliver [OPTIONS] <--revision <REVISION>|--all> <NAME>"
+    )]
     Redeliver {
         /// The webhook
         #[arg(value_name = "NAME")]

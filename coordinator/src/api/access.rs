@@ -15,7 +15,7 @@ use unanimo_tls::Peer;
 
 pub(super) use self::standing::{Sight, Standing};
 use super::Api;
-use super::error::{Reason, denied, issuer_unavailable, one_too_many, unauthenticated};
+use super::error::{Reason, issuer_unavailable, no_role, one_too_many, unauthenticated};
 use super::namespace::Names;
 use super::rpc::Rpc;
 use crate::engine::View;
@@ -72,10 +72,9 @@ impl Api {
             refused(unknown)
         })?;
         if !caller.has_any(rpc.roles()) {
-            let (why, rpc) = ("no role of it may make this call", rpc.name());
-            let words = format!("{} may not call {rpc}: it has no role for it", caller.name());
-            self.note_denied(&access(caller, false), why, None);
-            return Err(denied(words));
+            let status = no_role(caller.name(), rpc);
+            self.note_denied(&access(caller, false), "no role of it may make this call", None);
+            return Err(status);
         }
         let all = sees_all(&caller, rpc);
         Ok(access(caller, all))

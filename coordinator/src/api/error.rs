@@ -25,6 +25,7 @@ pub(super) use self::reasons::{
 pub(super) use self::shares::one_too_many;
 use self::shares::over_quota;
 use super::convert;
+use super::rpc::Rpc;
 use crate::audit::Unwritten;
 use crate::lines::Lines;
 use crate::participants::allow;
@@ -308,6 +309,17 @@ pub(super) fn gid_of_another() -> Status {
 /// Makes the error of a call that its caller may not make.
 pub(super) fn denied(why: String) -> Status {
     Reason::Denied.status(why)
+}
+
+/// Makes the error of a call for which its caller has no role.
+pub(super) fn no_role(caller: &str, rpc: Rpc) -> Status {
+    let names: Vec<_> = rpc.roles().iter().map(|role| role.name()).collect();
+    let roles = match names.as_slice() {
+        [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        names => names.concat(),
+    };
+    let message = format!("{caller} may not call {}: it has no role for it", rpc.name());
+    Reason::Denied.status_with(message, &[], &[("roles", roles)])
 }
 
 /// Makes the error of an endpoint that cannot be registered.

@@ -24,9 +24,28 @@ pub enum Error {
         /// Error of the parser, with the line.
         source: Box<toml::de::Error>,
     },
+    /// A key of the file is no setting's.
+    #[error("understand the configuration file {path}: line {line}: {key} is no setting{}", did_you_mean(.meant.as_deref()))]
+    Key {
+        /// Path of the file.
+        path: PathBuf,
+        /// Number of the line.
+        line: usize,
+        /// The key.
+        key: String,
+        /// Key that was probably meant.
+        meant: Option<String>,
+    },
     /// Settings break rules.
     #[error("accept the configuration:{}", lines(.0))]
     Invalid(Vec<Violation>),
+}
+
+fn did_you_mean(key: Option<&str>) -> String {
+    match key {
+        Some(key) => format!("; did you mean {key}?"),
+        None => "; `unanimo config` prints them all".to_owned(),
+    }
 }
 
 fn lines(violations: &[Violation]) -> String {

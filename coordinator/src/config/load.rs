@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use unanimo_core::Violation;
 
+use super::variables::nearest_key;
 use super::{Config, DATABASE_URL_DEFAULT, Described, Error, Layer, Sources, unknown_variables};
 
 /// Key of the setting that must not be forgotten.
@@ -47,10 +48,8 @@ impl Loaded {
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| Error::File { path: path.to_owned(), source })?;
-            let layer = toml::from_str(&text).map_err(|source| {
-                let (path, source) = (path.to_owned(), Box::new(source));
-                Error::Syntax { path, source }
-            })?;
+            let layer =
+                toml::from_str(&text).map_err(|source| not_understood(path, &text, source))?;
             loaded.config.apply(layer, "file", &mut loaded.sources);
         }
         loaded.config.apply(environment, "environment", &mut loaded.sources);
@@ -156,6 +155,19 @@ impl Layer {
         }
         if violations.is_empty() { Ok(layer) } else { Err(Error::Invalid(violations)) }
     }
+}
+
+/// Makes the error of a file. A key that is no setting's is told with the one that was probably meant; the parser would
+/// list all of them.
+fn not_understood(path: &Path, text: &str, source: toml::de::Error) -> Error {
+    let path = path.to_owned();
+    let unknown = source.message().strip_prefix("unknown field `");
+    let unknown = unknown.and_then(|rest| rest.split_once('`'));
+    let (Some((key, _)), Some(span)) = (unknown, source.span()) else {
+        return Error::Syntax { path, source: Box::new(source) };
+    };
+    let line = 1 + text.get(..span.start).unwrap_or_default().matches('\n').count();
+    Error::Key { path, line, key: key.to_owned(), meant: nearest_key(key) }
 }
 
 #[cfg(test)]
@@ -280,6 +292,38 @@ mod tests {
         Layer::default().set("participants", "bank=http://10.0.0.1:7000").expect("a participant");
         for text in ["bank", "bank=10.0.0.1", "a b=http://10.0.0.1:7000"] {
             Layer::default().set("participants", text).expect_err(text);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_told_with_the_one_that_was_meant() {
+        let file = std::env::temp_dir().join(format!("unanimo-key-{}.toml", std::process::id()));
+        for (key, meant) in [
+            ("leese", "; did you mean lease?"),
+            ("databse-url", "; did you mean database-url?"),
+            ("database_url", "; did you mean database-url?"),
+            ("fruit-of-the-day", "; `unanimo config` prints them all"),
+        ] {
+            std::fs::write(&file, format!("node = \"n\"\n{key} = \"1s\"\n")).expect("write a file");
+            let error = Loaded::load(Some(&file), Layer::default(), Layer::default());
+            let error = error.expect_err(key).to_string();
+            let path = file.display();
+            assert_eq!(
+                error,
+                format!(
+                    "understand the configuration file {path}: line 2: {key} is no setting{meant}"
+                )
+            );
+        }
+        std::fs::remove_file(&file).expect("remove it");
+    }
+
+    #[test]
+    fn a_duration_that_is_a_number_is_told_the_rule() {
+        for (value, is) in [("15", "15"), ("-1", "-1"), ("1.5", "1.5")] {
+            let error = toml::from_str::<Layer>(&format!("lease = {value}")).expect_err(value);
+            let rule = format!("must be a text such as \"30s\" or \"1h 30m\", is {is}");
+            assert_eq!(error.message(), rule);
         }
     }
 

@@ -110,8 +110,8 @@ named! {
 }
 
 /// Duration, written as `250ms`, `15s` or `1h 30m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Serialize)]
+#[serde(into = "String")]
 pub struct Period(pub Duration);
 
 impl Period {
@@ -138,11 +138,42 @@ impl FromStr for Period {
     }
 }
 
-impl TryFrom<String> for Period {
-    type Error = String;
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PeriodVisitor)
+    }
+}
 
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+/// Reader of a duration. A number without a unit is the likely mistake: the error names the rule, and not a type.
+struct PeriodVisitor;
+
+impl PeriodVisitor {
+    fn is_none<E: serde::de::Error>(value: impl fmt::Display) -> Result<Period, E> {
+        Err(E::custom(format!("must be a text such as \"30s\" or \"1h 30m\", is {value}")))
+    }
+}
+
+impl serde::de::Visitor<'_> for PeriodVisitor {
+    type Value = Period;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text such as \"30s\" or \"1h 30m\"")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Period, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Period, E> {
+        Self::is_none(number)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Period, E> {
+        Self::is_none(number)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Period, E> {
+        Self::is_none(number)
     }
 }
 

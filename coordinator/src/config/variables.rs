@@ -65,6 +65,21 @@ fn check(name: &OsStr, value: &OsStr, known: &[&str]) -> Option<Violation> {
     Some(Violation::new(name, format!("is no variable that unanimo reads{hint}")))
 }
 
+/// Returns the key of a setting that was probably meant by one that is none.
+pub(super) fn nearest_key(key: &str) -> Option<String> {
+    let described = Config::described();
+    let variable = |key: &str| PREFIX.to_owned() + &key.to_uppercase().replace('-', "_");
+    let meant = variable(key);
+    let near = described.iter().map(|setting| {
+        let known = variable(&setting.key);
+        let longest = meant.len().max(known.len()) - PREFIX.len();
+        (distance(&meant, &known), longest, &setting.key)
+    });
+    let (distance, longest, key) = near.min_by_key(|(distance, ..)| *distance)?;
+    // As for a variable.
+    (distance <= longest / 2).then(|| key.clone())
+}
+
 /// Number of letters to insert, remove, replace or swap, less the letters of whole words that both have.
 /// A name that goes on after a known one, or ends before it, is near: `UNANIMO_DATABASE`.
 fn distance(name: &str, known: &str) -> usize {

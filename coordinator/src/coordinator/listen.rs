@@ -42,17 +42,17 @@ impl Sockets {
     /// That of gRPC refuses connections until the coordinator can serve: whoever probes the port, or
     /// has a second coordinator to try, is told the truth.
     pub(super) async fn bind(config: &Config) -> Result<(Self, Listeners), StartError> {
-        let grpc = bind_only(config).map_err(|source| failed(config.listen, source))?;
+        let grpc = bind_only(config).map_err(|source| failed("listen", config.listen, source))?;
         let admin = TcpListener::bind(config.admin_listen)
             .await
-            .map_err(|source| failed(config.admin_listen, source))?;
+            .map_err(|source| failed("admin-listen", config.admin_listen, source))?;
         let address = admin.local_addr().unwrap_or(config.admin_listen);
         tracing::info!(admin = %address, "health and metrics are served");
         let http = match config.http_listen.0 {
             None => None,
             Some(asked) => {
                 let bound = TcpListener::bind(asked).await;
-                Some(bound.map_err(|source| failed(asked, source))?)
+                Some(bound.map_err(|source| failed("http-listen", asked, source))?)
             }
         };
         let of_http = http.as_ref().and_then(|http| http.local_addr().ok());
@@ -63,7 +63,7 @@ impl Sockets {
     /// Listens on the address of gRPC, and returns all addresses.
     pub(super) fn listen(self, asked: SocketAddr) -> Result<(TcpListener, Addresses), StartError> {
         let Self { grpc, admin, http, pages } = self;
-        let grpc = grpc.listen(BACKLOG).map_err(|source| failed(asked, source))?;
+        let grpc = grpc.listen(BACKLOG).map_err(|source| failed("listen", asked, source))?;
         let address = grpc.local_addr().unwrap_or(asked);
         Ok((grpc, Addresses { grpc: address, admin, http, pages }))
     }
@@ -99,6 +99,6 @@ fn bind_only(config: &Config) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-fn failed(address: SocketAddr, source: io::Error) -> StartError {
-    StartError::Listen { address, source }
+fn failed(setting: &'static str, address: SocketAddr, source: io::Error) -> StartError {
+    StartError::Listen { setting, address, source }
 }

@@ -1,101 +1,22 @@
-//! Advice for a transaction that needs a person: what is wrong, and the commands to type.
-//!
-//! They name it by its `tx_id`: a gid may have the form of another one's. One that is copied without being read does no
-//! harm: how a branch has ended is left to be filled in.
+//! Advice for a transaction that needs a person, of an answer of the API.
 
 use super::data::Tx;
-
-/// End of a command that ends a branch by hand.
-const BY_HAND: &str = "--as HOW --operator YOU --note \"why\"";
-
-/// Branches for which a command is written out.
-const BRANCHES_SHOWN: usize = 5;
-
-/// Alarm of a transaction, and the commands that end it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Advice {
-    /// Name of the alarm.
-    pub(super) alarm: &'static str,
-    pub(super) why: &'static str,
-    pub(super) commands: Vec<String>,
-}
+use crate::advice::{Advice, Troubled};
 
 impl Tx {
     /// Returns what a person is to do; nothing if it needs none.
     pub(super) fn advice(&self) -> Vec<Advice> {
-        if !self.unreadable.is_empty() {
-            return vec![Advice {
-                alarm: "transaction_unreadable",
-                why: "Its rows cannot be read. Start the version that wrote them, or repair them; then this makes the \
-                      coordinator read them again.",
-                commands: vec![self.command("show")],
-            }];
-        }
-        if !self.attention {
-            return Vec::new();
-        }
-        let mut all: Vec<_> = self.alarms.iter().filter_map(|name| self.of_alarm(name)).collect();
-        if self.stalled && all.is_empty() {
-            all.push(Advice {
-                alarm: "transaction_stalled",
-                why: "A branch does not end. Repair its participant, and have the calls sent at once. If it will never \
-                      answer, end the work there by hand, and say how it ended: committed, rolled-back or hazard.",
-                commands: self.again_or(BY_HAND),
-            });
-        }
-        if self.is_heuristic() {
-            all.push(Advice {
-                alarm: "heuristic_outcome",
-                why: "A branch ended against the decision, or nobody can tell how. Compare the data of the participants, \
-                      and repair it by hand. When all has ended and is right again, clear the alarm; where a branch was \
-                      resolved by hand, with --released, by which you say that you have looked at what is held there.",
-                commands: vec![format!("{} --operator YOU --note \"why\"", self.command("forget"))],
-            });
-        }
-        all
-    }
-
-    fn of_alarm(&self, name: &str) -> Option<Advice> {
-        let (alarm, why, end) = match name {
-            "pivot_unanswered" => (
-                "pivot_unanswered",
-                "The pivot has no answer, and only its answer decides. Repair its participant, and have the call sent at \
-                 once. If it will never answer, find out whether its work is done, and answer in its place: committed or \
-                 rolled-back.",
-                BY_HAND,
-            ),
-            "refused_after_commit" => (
-                "refused_after_commit",
-                "A step after the pivot was refused, and the saga only goes forward. Repair what the refusal names, and have \
-                 the step sent at once. If its participant will never do it, do it by hand, and say so: committed.",
-                BY_HAND,
-            ),
-            "output_too_large" => (
-                "output_too_large",
-                "An output is too large for the step that reads it. Repair the participant: its output must be smaller. If it \
-                 has stored its answer and cannot, give the output that the other step is to read.",
-                "--as committed --output JSON --operator YOU --note \"why\"",
-            ),
-            _ => return None,
-        };
-        Some(Advice { alarm, why, commands: self.again_or(end) })
-    }
-
-    /// Returns the command that sends what waits, and those that end the branches by hand.
-    fn again_or(&self, end: &str) -> Vec<String> {
         let called = self.branches.iter().filter(|branch| branch.is_open() && branch.is_called());
-        let mut branches: Vec<_> =
-            called.map(|branch| branch.branch_id.as_str()).take(BRANCHES_SHOWN).collect();
-        if branches.is_empty() {
-            branches.push("BRANCH");
-        }
-        let resolve =
-            branches.iter().map(|id| format!("{} --branch {id} {end}", self.command("resolve")));
-        std::iter::once(self.command("retry")).chain(resolve).collect()
-    }
-
-    fn command(&self, act: &str) -> String {
-        format!("unanimo tx {act} {}", self.tx_id)
+        let troubled = Troubled {
+            tx_id: &self.tx_id,
+            is_unreadable: !self.unreadable.is_empty(),
+            has_attention: self.attention,
+            is_stalled: self.stalled,
+            is_heuristic: self.is_heuristic(),
+            alarms: &self.alarms,
+            open: called.map(|branch| branch.branch_id.as_str()).collect(),
+        };
+        troubled.advice()
     }
 }
 

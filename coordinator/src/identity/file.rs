@@ -52,8 +52,12 @@ pub(crate) fn read(file: &File, content: &[u8]) -> Result<Identities, Error> {
     // A syntax error is told in the parser's words, which are of the syntax.
     let _: toml::Table = toml::from_str(text)
         .map_err(|error| file.breaks(format!("{}: {}", place(&error), error.message())))?;
-    let document: Document = toml::from_str(text)
-        .map_err(|error| file.breaks(format!("{}: {}", place(&error), of_key(error.message()))))?;
+    let reader = toml::Deserializer::parse(text).map_err(|error| file.breaks(place(&error)))?;
+    let document: Document = serde_path_to_error::deserialize(reader).map_err(|error| {
+        let key = key_of(error.path());
+        let error = error.inner();
+        file.breaks(format!("{}: {}", place(error), rule(error.message(), &key)))
+    })?;
     let (mut identities, mut names) = (Identities::default(), BTreeSet::new());
     for (index, entry) in document.identity.into_iter().enumerate() {
         let line = line_at(entry.name.span().start);
@@ -68,16 +72,29 @@ pub(crate) fn read(file: &File, content: &[u8]) -> Result<Identities, Error> {
     Ok(identities)
 }
 
-/// Returns the words about a key that is not known or is missing; for a value, which they would repeat, others.
-fn of_key(words: &str) -> &str {
-    match words.starts_with("unknown field ") || words.starts_with("missing field ") {
-        true => words,
-        false => {
-            "a value is none that its key may have: name and namespace are texts, roles are some of \"initiator\", \
-                  \"participant\", \"operator\" and \"viewer\", open-transactions and open-bytes are whole numbers, \
-                  the others are lists of texts"
-        }
+/// Returns the key of an entry that a path leads to, or through; empty where it leads to none.
+pub(crate) fn key_of(path: &serde_path_to_error::Path) -> String {
+    let mut keys = path.iter().filter_map(|segment| match segment {
+        serde_path_to_error::Segment::Map { key } => Some(key.clone()),
+        _ => None,
+    });
+    // The first one is the name of the list of entries.
+    keys.nth(1).unwrap_or_default()
+}
+
+/// Returns the words about a key that is not known or is missing; for a value, which they would repeat, its rule.
+fn rule(words: &str, key: &str) -> String {
+    if words.starts_with("unknown field ") || words.starts_with("missing field ") {
+        return words.to_owned();
     }
+    let rule = match key {
+        "name" | "namespace" => "must be a text",
+        "roles" => "each must be initiator, participant, operator or viewer",
+        "open-transactions" | "open-bytes" => "must be a whole number",
+        "participants" | "subjects" | "tokens" | "claims" => "must be a list of texts",
+        _ => return "must be tables with the name [[identity]]".to_owned(),
+    };
+    format!("{key}: {rule}")
 }
 
 fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
@@ -226,10 +243,17 @@ mod tests {
             ("\n\n[[identity]]\nnam = \"x\"".to_owned(), "unknown field `nam`"),
             (
                 entry.replace("viewer", token.text()),
-                "line 3: a value is none that its key may have",
+                "line 3: roles: each must be initiator, participant, operator or viewer",
             ),
-            (entry.replace("[\"s\"]", &format!("{:?}", token.text())), "line 4: a value is none"),
-            (entry.replace("\"a\"", &format!("[{:?}]", token.hashed())), "line 2: a value is none"),
+            (
+                entry.replace("[\"s\"]", &format!("{:?}", token.text())),
+                "line 4: subjects: must be a list",
+            ),
+            (
+                entry.replace("\"a\"", &format!("[{:?}]", token.hashed())),
+                "line 2: name: must be a text",
+            ),
+            (format!("identity = {:?}", token.text()), "line 1: must be tables with the name"),
             (entry.repeat(2), "identity 2 (line 6): another one has this name"),
             (
                 format!("{entry}{}", entry.replace("\"a\"", "\"b\"")),
@@ -249,7 +273,7 @@ mod tests {
                 format!("{entry}open-transactions = 5"),
                 "open-transactions and open-bytes must be absent",
             ),
-            (format!("{entry}open-bytes = -1"), "line 5: a value is none that its key may have"),
+            (format!("{entry}open-bytes = -1"), "line 5: open-bytes: must be a whole number"),
             (entry.replace("subjects = [\"s\"]", ""), "must have subjects, tokens or claims"),
             (format!("{entry}tokens = [\"{}\"]", token.text()), "tokens[0] must be ID:HASH"),
         ] {

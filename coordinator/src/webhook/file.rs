@@ -15,7 +15,7 @@ use unanimo_tls::{Error, File};
 
 use super::{Begin, WEBHOOKS_MAX, Webhook, Webhooks};
 use crate::feed::Kind;
-use crate::identity::Told;
+use crate::identity::{Told, key_of};
 use crate::outbound::{Plain, parse_url};
 
 /// Most secrets of a webhook: the one in use, and those that are about to go or to come.
@@ -96,8 +96,12 @@ pub(super) fn read(file: &File, content: &[u8], insecure: bool) -> Result<Webhoo
     };
     let _: toml::Table = toml::from_str(text)
         .map_err(|error| file.breaks(format!("{}: {}", place(&error), error.message())))?;
-    let document: Document = toml::from_str(text)
-        .map_err(|error| file.breaks(format!("{}: {}", place(&error), of_key(error.message()))))?;
+    let reader = toml::Deserializer::parse(text).map_err(|error| file.breaks(place(&error)))?;
+    let document: Document = serde_path_to_error::deserialize(reader).map_err(|error| {
+        let key = key_of(error.path());
+        let error = error.inner();
+        file.breaks(format!("{}: {}", place(error), rule(error.message(), &key)))
+    })?;
     let count = document.webhook.len();
     if count > WEBHOOKS_MAX {
         return Err(file.breaks(format!("must have at most {WEBHOOKS_MAX} webhooks, has {count}")));
@@ -116,16 +120,23 @@ pub(super) fn read(file: &File, content: &[u8], insecure: bool) -> Result<Webhoo
     Ok(webhooks)
 }
 
-/// Returns the words about a key that is not known or is missing; for a value, which they would repeat, others.
-fn of_key(words: &str) -> &str {
-    match words.starts_with("unknown field ") || words.starts_with("missing field ") {
-        true => words,
-        false => {
-            "a value is none that its key may have: secrets is a list of texts, kinds are some of \"committed\", \
-             \"aborted\", \"heuristic\", \"stalled\" and \"forgotten\", begin is \"new\" or \"oldest\", headers is a \
-             table of texts, the others are texts"
-        }
+/// Returns the words about a key that is not known or is missing; for a value, which they would repeat, its rule.
+fn rule(words: &str, key: &str) -> String {
+    if words.starts_with("unknown field ") || words.starts_with("missing field ") {
+        return words.to_owned();
     }
+    let rule = match key {
+        "secrets" => "must be a list of texts",
+        "kinds" => "each must be committed, aborted, heuristic, stalled or forgotten",
+        "begin" => "must be new or oldest",
+        "headers" => "must be a table of texts",
+        "timeout" | "give-up-after" | "backoff-max" => {
+            "must be a text such as \"30s\" or \"1h 30m\""
+        }
+        "name" | "url" | "gid-prefix" | "participant" => "must be a text",
+        _ => return "must be tables with the name [[webhook]]".to_owned(),
+    };
+    format!("{key}: {rule}")
 }
 
 fn webhook(entry: Entry, insecure: bool) -> Result<Webhook, String> {
@@ -295,7 +306,9 @@ mod tests {
         for (text, rule) in [
             ("[[webhook]\n".to_owned(), "line 1: "),
             (with("kind = 1"), "line 5: unknown field `kind`"),
-            (with("kinds = [\"s3cr3t\"]"), "line 5: a value is none that its key may have"),
+            (with("kinds = [\"s3cr3t\"]"), "line 5: kinds: each must be committed, aborted, "),
+            (with("timeout = 30"), "line 5: timeout: must be a text such as \"30s\" or \"1h 30m\""),
+            (with("headers = {\"x-a\" = 1}"), "line 5: headers: must be a table of texts"),
             (entry.replace("name = \"a\"\n", ""), "missing field `name`"),
             (entry.repeat(2), "webhook 2 (line 6): another one has this name"),
             (entry.replace("\"a\"", "\"a b\""), "webhook 1 (line 2): name "),

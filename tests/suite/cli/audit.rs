@@ -98,7 +98,7 @@ async fn an_export_that_was_tampered_with_is_found() {
         (text.replacen("Z\"", "9Z\"", 1), "no export has entry 1 in this form"),
         (text.replace("\"roles\":[]", "\"roles\":[\"\"]"), "no export has entry 1 in this form"),
         (text.replace(hash, &hash.to_uppercase()), "no export has entry 4 in this form"),
-        (String::new(), "the end of the export is missing"),
+        (String::new(), "line 1: the file is empty; `unanimo audit export` makes one"),
     ] {
         let found = verify_file(&path, &tampered).await;
         found.check(7).complains(&[words]);

@@ -165,7 +165,10 @@ async fn several_histories_have_the_exit_code_of_the_worst() {
 async fn the_setting_says_what_is_recorded() {
     let served = Served::start(&[]).await;
     served.submit("t", &["ok"], &["--wait", "ended"]).await.check(0);
-    served.tx(&["export", "t"]).await.check(1).complains(&["NO_HISTORY"]);
+    served.tx(&["export", "t"]).await.check(1).complains(&[
+        "NO_HISTORY",
+        "hint: the setting `history` says which are recorded: by default sagas",
+    ]);
     let saga = file(&tcc("s", &["ok", "fail-1"]).replace("\"tcc\"", "\"saga\""));
     served.tx(&["submit", &saga, "--wait", "ended"]).await.check(0);
     run(&["replay", "--endpoint", &served.endpoint, "s"]).await.check(0).says(&["equal", "(saga)"]);
@@ -247,5 +250,11 @@ async fn a_history_is_looked_at_page_by_page() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let ran = run(&["view", "--no-open", "--port", &port, &path]).await;
-    ran.check(1).complains(&["listen on the port for the pages", "in use"]);
+    ran.check(1).complains(&[&format!("listen on --port {port} for the pages: "), "in use"]);
+    let empty = file("");
+    for command in ["view", "replay"] {
+        let ran = run(&[command, &empty]).await;
+        let says = format!("understand {empty}: the file is empty; `unanimo tx export` makes one");
+        ran.check(2).complains(&[&says]);
+    }
 }

@@ -62,7 +62,10 @@ async fn an_address_that_is_taken_is_named() {
     let (grpc, _) = addresses(&mut first).await;
     let taken = grpc.strip_prefix("http://").unwrap();
     let args = ["serve", "--listen", taken, "--database-url", &sqlite(&new_path(".db"))];
-    run(&args).await.check(1).complains(&[&format!("failed to start: listen on {taken}: ")]);
+    run(&args).await.check(1).complains(&[&format!(
+        "failed to start: `listen` {taken}: another process has this port, perhaps another coordinator; name another \
+         one with --listen and --admin-listen (then --database-url, too)"
+    )]);
 }
 
 #[tokio::test]

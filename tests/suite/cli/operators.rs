@@ -19,7 +19,12 @@ async fn a_stuck_transaction_is_retried_resolved_and_forgotten() {
         "state      committing: decided, and not",
         "waits      Commit of branch a was sent to participant p",
         "attention  stalled\n",
+        "next       A branch does not end. Repair its participant, ",
+        &format!("\n           unanimo tx retry {tx_id}\n           unanimo tx resolve {tx_id} --branch a --as HOW"),
     ]);
+    assert!(!ran.out.contains("--branch b"), "it has ended: {}", ran.out);
+    let none = served.tx(&["retry"]).await;
+    none.check(2).complains(&["Usage: unanimo tx retry [OPTIONS] <TX|--all>"]);
     served.tx(&["list", "--attention"]).await.check(0).says(&["stalled\n"]);
 
     let before = served.p.calls(&tx_id, "a").len();
@@ -27,7 +32,7 @@ async fn a_stuck_transaction_is_retried_resolved_and_forgotten() {
     super::until("the retry", async || (served.p.calls(&tx_id, "a").len() > before).then_some(()))
         .await;
     let ran = served.tx(&["retry", &tx_id, "--branch", "x"]).await;
-    ran.check(2).complains(&["branch_id: must name"]);
+    ran.check(2).complains(&["error: branch_id must name"]);
 
     let resolve = ["resolve", "g", "--branch", "a", "--as", "rolled-back", "--note", "the bank"];
     served.tx(&resolve).await.check(2).complains(&["--operator <NAME>"]);
@@ -42,6 +47,10 @@ async fn a_stuck_transaction_is_retried_resolved_and_forgotten() {
     let shown = served.tx(&["show", "g", "--json"]).await.json();
     assert_eq!(shown["branches"][0]["heuristic_note"], "bob: the bank");
     assert_eq!(shown["branches"][0]["state"], "heuristic_rollback");
+    let clear = format!("\n           unanimo tx forget {tx_id} --operator YOU");
+    served.tx(&["show", "g"]).await.check(0).says(&["next       A branch ended against", &clear]);
+    let ran = served.tx(&["rollback", "g"]).await;
+    ran.check(6).says(&["heuristic: mixed: an operator has to look at it\n"]);
 
     // Its participant has not confirmed the end of the branch.
     served.tx(&forget).await.check(1).complains(&["with --released"]);
@@ -51,6 +60,9 @@ async fn a_stuck_transaction_is_retried_resolved_and_forgotten() {
     assert_eq!(forgotten["heuristic"], "mixed");
     let ran = served.tx(&["show", "g"]).await;
     ran.check(0).says(&["retried", "by ann: paid by hand"]);
+    assert!(!ran.out.contains("next  "), "{}", ran.out);
+    // The outcome stays heuristic, and nobody has to look at it any more.
+    served.tx(&["rollback", "g"]).await.check(6).says(&["heuristic: mixed\n"]);
     served.stop().await.check(0);
 }
 

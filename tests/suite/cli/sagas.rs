@@ -145,6 +145,21 @@ async fn a_saga_runs_and_its_outcome_is_the_exit_code() {
     ran.check(5).says(&["not decided yet"]);
 }
 
+/// The file has steps, and no branches.
+#[tokio::test]
+async fn a_refusal_names_the_steps_of_the_file() {
+    let served = Served::start(&["--keep-alive-interval=1ms"]).await;
+    let text = fs::read_to_string(trip("ok")).unwrap();
+    let nobody = new_path(".yaml");
+    fs::write(&nobody, text.replace("participant: p", "participant: nobody")).unwrap();
+    let nobody = nobody.display().to_string();
+    let ran = served.saga(&["run", &nobody, "--gid", "t", "--set=who=ann", "--set=fare=1"]).await;
+    ran.check(2).complains(&["reason: PARTICIPANT_UNKNOWN", "steps.pay.participant"]);
+    assert_eq!(ran.err.matches("steps.pay.participant").count(), 1, "said once: {}", ran.err);
+    assert!(!ran.err.contains("branches["), "{}", ran.err);
+    served.stop().await.check(0);
+}
+
 /// Returns the gid that a command made, as it said.
 fn made_gid(err: &str) -> String {
     let line = err.lines().find(|line| line.starts_with("gid ")).expect("the gid is told");
@@ -274,8 +289,12 @@ async fn an_operator_gives_the_output_of_what_is_said_to_be_committed() {
         served.tx(&[&word[..], &["--operator", "ann", "--note", "by hand"], more].concat()).await
     };
     for (how, more, complaint) in [
-        ("committed", &[][..], "output: must be given: it is read by ship"),
-        ("rolled-back", &["--output", "1"], "output: must be left out where nothing is committed"),
+        ("committed", &[][..], "error: output must be given: it is read by ship"),
+        (
+            "rolled-back",
+            &["--output", "1"],
+            "error: output must be left out where nothing is committed",
+        ),
         ("committed", &["--output", "{"], "invalid value '{' for '--output <JSON>'"),
         ("committed", &["--output", "1", "--output-file", "x"], "cannot be used with"),
         ("committed", &["--output-file", "/nowhere"], "failed to read the output from /nowhere"),

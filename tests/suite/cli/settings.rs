@@ -22,8 +22,30 @@ async fn a_bad_setting_is_named_and_nothing_starts() {
     }
     let path = file("leese = \"1s\"\n");
     let ran = run(&["serve", "--config", &path]).await;
-    ran.check(2).complains(&["understand the configuration file", "unknown field `leese`"]);
-    assert_eq!(ran.err.matches("unknown field").count(), 1, "said once: {}", ran.err);
+    ran.check(2).complains(&[&format!(
+        "understand the configuration file {path}: line 1: leese is no setting; did you mean lease?"
+    )]);
+    assert_eq!(ran.err.matches("leese").count(), 1, "said once: {}", ran.err);
+}
+
+/// A file that a setting names is a part of the configuration.
+#[tokio::test]
+async fn a_bad_file_that_a_setting_names_ends_with_2() {
+    let url = super::sqlite(&super::new_path(".db"));
+    let boss = file("[[identity]]\nname = \"a\"\nroles = [\"boss\"]\nsubjects = [\"s\"]\n");
+    let rule = "line 3: roles: each must be initiator, participant, operator or viewer";
+    for (setting, path, says) in [
+        ("--identities", &boss, rule),
+        ("--webhooks", &file("[[webhook]]\nname = 1\n"), "line 2: name: must be a text"),
+        ("--webhooks", &"nowhere.toml".to_owned(), "read the webhooks nowhere.toml: No such file"),
+    ] {
+        let ran = super::serve(&url, &[setting, path]).end().await;
+        ran.check(2).complains(&["failed to start: ", says]);
+        assert_eq!(ran.out, "");
+    }
+    let certificate = file("no certificate");
+    let tls = ["--tls-cert", &certificate, "--tls-key", &certificate];
+    super::serve(&url, &tls).end().await.check(2).complains(&["failed to start: use the "]);
 }
 
 #[tokio::test]

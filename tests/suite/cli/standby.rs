@@ -155,7 +155,9 @@ async fn two_coordinators_want_one_port() {
     let (grpc, _) = addresses(&mut first).await;
     let taken = grpc.strip_prefix("http://").unwrap();
     let second = serve(&url, &["--listen", taken]).end().await;
-    second.check(1).complains(&[&format!("failed to start: listen on {taken}: ")]);
+    second
+        .check(1)
+        .complains(&[&format!("failed to start: `listen` {taken}: another process has this port")]);
     first.process.signal(Signal::TERM);
     first.end().await.check(0);
 }

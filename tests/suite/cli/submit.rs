@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use super::{Program, Served, file, run, tcc};
+use super::{Program, Served, addresses, file, new_path, run, serve, sqlite, tcc};
 
 #[tokio::test]
 async fn an_outcome_is_printed_and_is_the_exit_code() {
@@ -65,10 +65,14 @@ async fn it_is_read_from_standard_input_and_an_unread_answer_changes_nothing() {
 async fn what_is_wrong_with_a_file_is_named_and_nothing_is_sent() {
     for (content, complaint) in [
         ("{", "EOF while parsing"),
+        ("", "the file is empty; `unanimo tx submit --help` describes it\n"),
         (r#"{"mode": "tcc", "branches": []}"#, "missing field `gid`"),
         (r#"{"gid": "g", "mode": "xa"}"#, "mode: must be 2pc"),
         (r#"{"gid": "g", "mode": "tcc", "brunches": []}"#, "brunches: unknown field"),
-        (r#"{"gid": "g", "mode": "tcc", "timeout": 5}"#, "timeout: invalid type"),
+        (
+            r#"{"gid": "g", "mode": "tcc", "timeout": 5}"#,
+            "timeout: must be a text such as \"30s\" or",
+        ),
         (r#"{"gid": "g", "mode": "tcc", "branches": [{"branch_id": "ä"}]}"#, "[0].branch_id: must"),
     ] {
         // The file is checked before any coordinator is called.
@@ -90,13 +94,24 @@ async fn a_refusal_names_its_reason_and_fields() {
     let ran = served.tx(&["submit", &path]).await;
     ran.check(2).complains(&[
         "error: branches[0].participant must be known: participant nobody is not known",
-        "\n  reason: PARTICIPANT_UNKNOWN (INVALID_ARGUMENT)\n",
-        "\n  branches[0].participant: must be known",
+        "\n  reason: PARTICIPANT_UNKNOWN (INVALID_ARGUMENT)\n  effect: none\n",
+        "hint: `unanimo participant list` shows who has registered\n",
     ]);
+    assert_eq!(ran.err.matches("branches[0]").count(), 1, "said once: {}", ran.err);
+    let path = file(&tcc("h", &["ok", "ok"]).replace("\"p\"", "\"nobody\""));
+    let ran = served.tx(&["submit", &path]).await;
+    ran.check(2).complains(&[
+        "error: 2 fields break rules\n  reason: PARTICIPANT_UNKNOWN (INVALID_ARGUMENT)\n",
+        "\n  branches[0].participant: must be known",
+        "\n  branches[1].participant: must be known",
+    ]);
+    assert_eq!(ran.err.matches("branches[1]").count(), 1, "said once: {}", ran.err);
     served.submit("g", &["ok"], &[]).await.check(0);
     let ran = served.submit("g", &["refuse"], &[]).await;
     ran.check(1).complains(&[
         "reason: GID_REUSED (ALREADY_EXISTS)\n  effect: none\n  outcome: committed\n  tx_id: 0",
+        "hint: `unanimo tx show 0",
+        "` shows the other one; for other work choose another gid\n",
     ]);
     served.stop().await.check(0);
 }
@@ -109,12 +124,28 @@ async fn nobody_at_the_endpoint_is_told() {
     let ran = run(&["tx", "list", "--endpoint", &endpoint]).await;
     ran.check(1).complains(&[
         &format!("error: failed to reach a coordinator at {endpoint}: Connection refused"),
-        "hint: does `unanimo serve` run there? --endpoint URL or UNANIMO_ENDPOINT",
+        "hint: does `unanimo serve` run there? --endpoint URL or UNANIMO_ENDPOINT names another address; a standby \
+         refuses calls until it serves: `curl http://127.0.0.1:7611/readyz` tells\n",
     ]);
+    // Nobody knows what an earlier run has begun, and there may be nothing to follow.
+    let path = file(&tcc("g", &["ok"]));
+    let ran = run(&["tx", "submit", &path, "--endpoint", &endpoint]).await;
+    ran.check(5).says(&["not known: no coordinator was reached\ngid    g\n\nhint: run the same"]);
+    assert!(!ran.out.contains("watch") && !ran.out.contains("decided"), "{}", ran.out);
     for (bad, complaint) in [("127.0.0.1:7610", "must be http://"), ("ftp://h:1", "must be http:")]
     {
         run(&["tx", "list", "--endpoint", bad]).await.check(2).complains(&[complaint]);
     }
+}
+
+#[tokio::test]
+async fn the_address_of_http_is_told() {
+    let url = sqlite(&new_path(".db"));
+    let mut program = serve(&url, &[]);
+    let (_, admin) = addresses(&mut program).await;
+    let ran = run(&["tx", "list", "--endpoint", &admin]).await;
+    ran.check(1)
+        .complains(&["hint: is this the address of HTTP (`admin-listen`, port 7611)? gRPC"]);
 }
 
 /// A branch that has ended otherwise than was decided is no success, and no failure of the command.

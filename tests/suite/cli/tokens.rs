@@ -32,6 +32,12 @@ async fn a_new_token_is_an_identity_and_nothing_else_prints_it() {
     printed.push(known.check(0).err.clone());
     let nobody = tx(&["list"]).await;
     nobody.check(1).complains(&["UNAUTHENTICATED", "neither a token nor a certificate"]);
+    let test = ["webhook", "test", "w", "--endpoint", &grpc, "--token-file", &token_file];
+    let denied = run(&test).await;
+    denied.check(1).complains(&[
+        "ann may not call TestWebhook: it has no role for it\n  reason: DENIED (PERMISSION_DENIED)",
+        "hint: the call needs the role operator\n",
+    ]);
     fs::write(&token, format!("{}x", &text[..text.len() - 1])).unwrap();
     let guessed = tx(&["list", "--token-file", &token_file]).await;
     printed.push(guessed.check(1).complains(&["the token is not known"]).err.clone());

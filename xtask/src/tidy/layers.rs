@@ -35,7 +35,7 @@ const MODULES: &[Modules] = &[
     // The lowest layer.
     Modules {
         krate: "unanimo-coordinator",
-        modules: &["alarm", "crash", "env", "identity", "lines", "suspension", "wire"],
+        modules: &["advice", "alarm", "crash", "env", "identity", "lines", "suspension", "wire"],
         may_not_use: &[
             "admin",
             "api",

@@ -23,9 +23,10 @@ use crate::tx::Server;
 /// entries were purged, and with --noted each such entry since then. The log has a line for each purge.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Exit codes: 0 it is as it was written; 7 it is not, an entry is of a kind that this program does not know
-  (verify with one as new as the coordinator), or the file is not whole, and the first fault is told;
-  1 it cannot be read, or the noted entry was purged: nobody can tell; 2 an argument is wrong.")]
+Exit codes: 0 it is as it was written; 7 it is not, an entry is of a kind that
+  this program does not know (verify with one as new as the coordinator), or
+  the file is not whole, and the first fault is told; 1 it cannot be read, or
+  the noted entry was purged: nobody can tell; 2 an argument is wrong.")]
 pub(super) struct Args {
     /// File of `unanimo audit export`; without it, the coordinator is asked
     #[arg(value_name = "FILE")]
@@ -126,7 +127,9 @@ fn read(path: &Path, check: &mut Check) -> Result<(), AuditError> {
     let name = path.display().to_string();
     let failed = |source| AuditError::File { name: name.clone(), source };
     let lines = BufReader::new(File::open(path).map_err(failed)?).lines();
+    let mut is_empty = true;
     for (index, text) in lines.enumerate() {
+        is_empty = false;
         let text = text.map_err(failed)?;
         let bad = |why: String| match index {
             0 => AuditError::NoExport { name: name.clone(), why },
@@ -140,6 +143,10 @@ fn read(path: &Path, check: &mut Check) -> Result<(), AuditError> {
     }
     if check.ended {
         return Ok(());
+    }
+    if is_empty {
+        let why = "the file is empty; `unanimo audit export` makes one".to_owned();
+        return Err(AuditError::Line { name, line: 1, why });
     }
     let why = "the end of the export is missing".to_owned();
     Err(AuditError::Line {

@@ -27,22 +27,26 @@ const CLUSTER_BYTES_MAX: usize = 32;
 
 /// Text below the options in `--help`.
 const MORE_HELP: &str = "\
-The check does real work. Each guarantee uses transactions of its own, with new ids: it prepares
-the action with the payload many times, and cancels it again. Some guarantees are about Commit:
-work that they commit stays committed. Use a test account, or a test installation.
+The check does real work. Each guarantee uses transactions of its own, with
+new ids: it prepares the action with the payload many times, and cancels it
+again. Some guarantees are about Commit: work that they commit stays
+committed. Use a test account, or a test installation.
 
-No coordinator is needed, and no coordinator ends the branches that the check has prepared. To stop
-the check, press Ctrl-C: it then cancels its branches. Do not stop it with kill -9.
+No coordinator is needed, and no coordinator ends the branches that the check
+has prepared. To stop the check, press Ctrl-C: it then cancels its branches.
+Do not stop it with kill -9.
 
-JSON (--json): an object with participant, action, mode, passed (the exit code is 0), guarantees,
-  refused (the refusal of the payload, or null), committed (number of branches that were committed
-  and stay so), left_behind (a list of branches that may still be prepared) and interrupted. A
-  guarantee is an object with name, result (passed, failed, skipped), seen (the failure, or the
-  reason for skipping; null if it passed), text (the rule) and why (the reason for the rule).
+JSON (--json): an object with participant, action, mode, passed (the exit code
+  is 0), guarantees, refused (the refusal of the payload, or null), committed
+  (number of branches that were committed and stay so), left_behind (a list of
+  branches that may still be prepared) and interrupted. A guarantee is an
+  object with name, result (passed, failed, skipped), seen (the failure, or
+  the reason for skipping; null if it passed), text (the rule) and why (the
+  reason for the rule).
 
-Exit codes: 0 no guarantee is broken; skipped ones are named, with the reason. 1 a guarantee is
-  broken, the action refuses the payload, or the participant cannot be reached. 2 an argument is
-  wrong, and nothing was sent.";
+Exit codes: 0 no guarantee is broken; skipped ones are named, with the reason.
+  1 a guarantee is broken, the action refuses the payload, or the participant
+  cannot be reached. 2 an argument is wrong, and nothing was sent.";
 
 /// Check whether a running participant keeps the guarantees that a coordinator needs
 ///

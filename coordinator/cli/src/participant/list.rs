@@ -6,7 +6,7 @@ use serde::Serialize;
 use unanimo_proto::v1;
 
 use crate::error::Error;
-use crate::output::{self, table};
+use crate::output::{self, table, wide_table};
 use crate::tx::Server;
 use crate::tx::client::{self, Client};
 use crate::tx::words;
@@ -19,12 +19,17 @@ use crate::tx::words;
 /// PARKED is the number of transactions that wait for the participant and need no memory meanwhile.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-JSON (--json): an object with participants: a list of objects with name, transactions_parked
-  (transactions that wait for it out of the coordinator's memory, as last counted; 20000 stands for that
-  many or more) and endpoints, a list of objects with endpoint, state (configured, alive, gone),
-  last_seen_at, instance_id, features (a list of names), sdk; and failing, calls, failed (of the last ten
-  minutes), owed (transactions that have not ended), last_error. A value that does not apply is null.")]
+JSON (--json): an object with participants: a list of objects with name,
+  transactions_parked (transactions that wait for it out of the coordinator's
+  memory, as last counted; 20000 stands for that many or more) and endpoints,
+  a list of objects with endpoint, state (configured, alive, gone),
+  last_seen_at, instance_id, features (a list of names), sdk; and failing,
+  calls, failed (of the last ten minutes), owed (transactions that have not
+  ended), last_error. A value that does not apply is null.")]
 pub(super) struct Args {
+    /// Give each endpoint one line, however long
+    #[arg(long)]
+    wide: bool,
     #[command(flatten)]
     server: Server,
 }
@@ -58,7 +63,7 @@ struct JsonEndpoint {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
-    let Args { server } = args;
+    let Args { wide, server } = args;
     let participants = server.block_on(fetch(server))?;
     if server.json {
         let participants = participants.into_iter().map(JsonParticipant::from).collect();
@@ -67,7 +72,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
         output::note("no participant has registered, and none is configured");
     } else {
         let header = ["PARTICIPANT", "ENDPOINT", "STATE", "PARKED", "LAST SEEN", "SDK"];
-        output::print(&table(header, participants.iter().flat_map(rows)))?;
+        let rows = participants.iter().flat_map(rows);
+        output::print(&if *wide { wide_table(header, rows) } else { table(header, rows) })?;
     }
     Ok(ExitCode::SUCCESS)
 }

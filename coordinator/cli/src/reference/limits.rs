@@ -122,6 +122,7 @@ fn names() -> [[String; 2]; 7] {
 
 fn requests() -> Vec<[String; 3]> {
     let refused = "`FIELD_INVALID`";
+    let limits = unanimo_core::Limits::default();
     [
         (
             "Entries of a page of ListTransactions and ListParticipants",
@@ -138,7 +139,19 @@ fn requests() -> Vec<[String; 3]> {
         ("Bytes of a page of an exported history", format!("{HISTORY_BYTES_MAX} bytes"), PAGED),
         (
             "Names of dependencies, inputs and locks of a transaction",
-            format!("{} bytes", unanimo_core::Limits::default().names_bytes_max),
+            format!("{} bytes", limits.names_bytes_max),
+            refused,
+        ),
+        ("Locks of a transaction, and of each branch", limits.locks_max.to_string(), refused),
+        (
+            "Time ahead of a start, and delay of a step",
+            format!("{} days", limits.start_delay_max.as_secs() / (24 * 60 * 60)),
+            refused,
+        ),
+        ("Children that stand in each other", limits.children_depth_max.to_string(), refused),
+        (
+            "Transactions that one request begins, with all children",
+            limits.family_max.to_string(),
             refused,
         ),
         ("Features in `requires`", REQUIRES_MAX.to_string(), refused),

@@ -12,11 +12,12 @@ use crate::output::{self, clean};
 /// Check definitions: every mistake with its line and column. No coordinator is called
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Each mistake is a line on standard error: FILE:LINE:COLUMN: FIELD RULE. What is allowed and may be a
-  mistake is a line that begins with `warning:`. A definition without mistakes is a line on standard
-  output.
+Each mistake is a line on standard error: FILE:LINE:COLUMN: FIELD RULE. What
+  is allowed and may be a mistake is a line that begins with `warning:`. A
+  definition without mistakes is a line on standard output.
 
-Exit codes: 0 no mistakes, 1 a mistake, or a file that cannot be read, 2 wrong usage.")]
+Exit codes: 0 no mistakes, 1 a mistake, or a file that cannot be read, 2 wrong
+  usage.")]
 pub(super) struct Args {
     /// Files with definitions, in YAML or JSON; `-` is standard input
     #[arg(required = true, value_name = "FILE")]

@@ -19,9 +19,10 @@ const CHILDREN_DEPTH_MAX: usize = 4;
 /// Draw the steps of a definition, or of a transaction as it is
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Text: a line for each step, below what it waits for. Signs of a definition: ○ step, ◇ reserved (TCC or
-  two-phase commit), ◆ pivot, ▣ child. Signs of a transaction: ○ waiting or not sent, ◐ preparing,
-  ● prepared or done, ✗ refused, ↶ being compensated or compensated, ▲ kept, ‼ heuristic.")]
+Text: a line for each step, below what it waits for. Signs of a definition: ○
+  step, ◇ reserved (TCC or two-phase commit), ◆ pivot, ▣ child. Signs of a
+  transaction: ○ waiting or not sent, ◐ preparing, ● prepared or done, ✗
+  refused, ↶ being compensated or compensated, ▲ kept, ‼ heuristic.")]
 #[command(group = clap::ArgGroup::new("drawn").required(true).args(["file", "gid"]))]
 pub(super) struct Args {
     #[command(flatten)]

@@ -18,24 +18,29 @@ use crate::tx::{Server, json};
 /// Run a saga from a definition, and wait for its outcome
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-docs/saga-definitions.md describes FILE. The same gid with the same steps and inputs is the same
-  transaction: run the command again, and you get its outcome. The coordinator keeps a gid for its
-  `gid-retention` (by default 7 days after the transaction's end); after that the gid is new, and the
-  saga would run again. Where a command may be repeated that late, use --must-exist.
+docs/saga-definitions.md describes FILE. The same gid with the same steps and
+  inputs is the same transaction: run the command again, and you get its
+  outcome. The coordinator keeps a gid for its `gid-retention` (by default
+  7 days after the transaction's end); after that the gid is new, and the saga
+  would run again. Where a command may be repeated that late, use
+  --must-exist.
 
-Without --gid the command makes one of the saga's name and a random part, and prints it on standard error
-  before it calls the coordinator. Each such run is a saga of its own: if you do not hear its outcome, run the
-  command again with --gid and what was printed.
+Without --gid the command makes one of the saga's name and a random part, and
+  prints it on standard error before it calls the coordinator. Each such run
+  is a saga of its own: if you do not hear its outcome, run the command again
+  with --gid and what was printed.
 
-If the connection to the coordinator breaks, the command asks again under the same gid until
---timeout.
+If the connection to the coordinator breaks, the command asks again under the
+same gid until --timeout.
 
 JSON (--json): as `unanimo tx submit` prints it.
 
-Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a step ended otherwise, or nobody can
-  tell how (see heuristic): an operator has to look at it, and `unanimo tx show` tells more; 5 not decided before --timeout, or
-  with --wait ended not ended, or nobody knows: run the same command again; 1 the command failed, and began no transaction; 2 an argument, an input or a field of
-  FILE is wrong, and no transaction was begun.")]
+Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a step ended
+  otherwise, or nobody can tell how (see heuristic): an operator has to look
+  at it, and `unanimo tx show` tells more; 5 not decided before --timeout, or
+  with --wait ended not ended, or nobody knows: run the same command again; 1
+  the command failed, and began no transaction; 2 an argument, an input or a
+  field of FILE is wrong, and no transaction was begun.")]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,
@@ -72,15 +77,21 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
             None => Some(Client::connect(&args.server).await?),
             Some(_) => submit::connect(&args.server).await?,
         };
-        let result = match &mut client {
-            Some(client) => submit::submit(&args.server, client, request, args.wait).await?,
-            None => submit::not_known(),
+        let steps: Vec<_> = request.branches.iter().map(|step| step.branch_id.clone()).collect();
+        let (result, text) = match &mut client {
+            Some(client) => {
+                let submitted = submit::submit(&args.server, client, request, args.wait).await;
+                let result = submitted.map_err(|error| error.of_steps(&steps))?;
+                let text = submit::shown(&gid, &result, args.wait) + &outputs(&result);
+                (result, text)
+            }
+            None => (submit::not_known(), submit::unreached(&gid)),
         };
         let code = submit::exit_code(&result, args.wait);
         let printed = if args.server.json {
             output::print_json(&json::Submitted::new(gid.clone(), result))
         } else {
-            output::print(&(submit::shown(&gid, &result, args.wait) + &outputs(&result)))
+            output::print(&text)
         };
         if args.graph
             && printed.is_ok()

@@ -81,6 +81,7 @@ impl Participant {
         let Self { endpoints, alive, configured, .. } = self;
         let registered = endpoints - configured;
         match (alive, registered) {
+            (_, 0) if *configured == 0 => "gone".to_owned(),
             (_, 0) => format!("{configured} configured"),
             (0, _) if *configured == 0 => "gone".to_owned(),
             (alive, _) if *configured == 0 => format!("{alive} of {registered} alive"),
@@ -336,4 +337,26 @@ fn rate(count: usize, secs: u64) -> f64 {
 
 fn age(secs: u64) -> jiff::SignedDuration {
     jiff::SignedDuration::try_from(Duration::from_secs(secs)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_participant_that_has_left_is_gone() {
+        let state = |endpoints: usize, alive: usize, configured: usize| {
+            let endpoint = |n: usize| v1::ParticipantEndpoint {
+                configured: n < configured,
+                alive: (configured..configured + alive).contains(&n),
+                ..Default::default()
+            };
+            let endpoints = (0..endpoints).map(endpoint).collect();
+            of_participant(v1::Participant { endpoints, ..Default::default() }).state()
+        };
+        assert_eq!(state(0, 0, 0), "gone");
+        assert_eq!(state(2, 0, 0), "gone");
+        assert_eq!(state(1, 0, 1), "1 configured");
+        assert_eq!(state(3, 1, 1), "1 of 2 alive, 1 configured");
+    }
 }

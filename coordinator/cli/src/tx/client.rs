@@ -1,5 +1,7 @@
 //! Connection to a coordinator, and messages for its errors.
 
+mod hints;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
-use tonic_types::{ErrorDetails, ErrorInfo, StatusExt};
+use tonic_types::{ErrorDetails, ErrorInfo, FieldViolation, StatusExt};
 use unanimo_coordinator::api::error::{DOMAIN, code_name};
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
@@ -97,12 +99,10 @@ impl Error {
     /// Returns a hint for the operator.
     pub(crate) fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Unreachable { why, .. } if let Some(hint) = tls_hint(why) => hint,
-            Self::Unreachable { .. } => {
-                "does `unanimo serve` run there? --endpoint URL or UNANIMO_ENDPOINT names another \
-                 address"
+            Self::Unreachable { endpoint, why } => {
+                return Some(hints::of_unreachable(endpoint, why));
             }
-            Self::Refused { status, .. } => return hint(status),
+            Self::Refused { status, .. } => return hints::of_status(status),
             Self::CutOff => "the coordinator may be stopping; run `unanimo tx watch` again",
             Self::NotEnded | Self::Output { .. } | Self::Tls(_) | Self::Twice(_) => return None,
             Self::StillHeld(_) => {
@@ -182,6 +182,31 @@ impl Error {
         }
     }
 
+    /// Names the fields of branches as a saga's file does, by the steps of these names, in their order.
+    pub(crate) fn of_steps(self, steps: &[String]) -> Self {
+        let Self::Refused { mut status, endpoint } = self else { return self };
+        let named = |field: &str| {
+            let mut each = steps.iter().enumerate();
+            let of_step = each.find_map(|(index, step)| {
+                let rest = field.strip_prefix(&format!("branches[{index}]"))?;
+                Some(format!("steps.{step}{rest}"))
+            });
+            of_step.unwrap_or_else(|| field.to_owned())
+        };
+        let mut details = status.get_error_details();
+        let Some(bad) = details.bad_request().cloned() else {
+            return Self::Refused { status, endpoint };
+        };
+        let is_list = in_one_line(&bad.field_violations) == status.message();
+        let fields = bad.field_violations.into_iter();
+        let fields = fields.map(|bad| FieldViolation::new(named(&bad.field), bad.description));
+        let fields: Vec<_> = fields.collect();
+        let message = if is_list { in_one_line(&fields) } else { status.message().to_owned() };
+        details.set_bad_request(fields);
+        *status = Status::with_error_details(status.code(), message, details);
+        Self::Refused { status, endpoint }
+    }
+
     /// Tells whether the coordinator answered that there is no such transaction.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status, .. }
@@ -209,42 +234,6 @@ fn own(details: &ErrorDetails) -> Option<&ErrorInfo> {
     details.error_info().filter(|info| info.domain == DOMAIN)
 }
 
-/// Hint where a connection was made and no answer came.
-const BROKEN: &str = "the connection broke, or the endpoint is no coordinator, or it wants TLS (a URL that begins \
-    with https://) or a certificate (--tls-cert and --tls-key); the request may have taken effect or not, and it \
-    is safe to run the same command again";
-
-const EXPIRED: &str = "the coordinator needs a new certificate, or a clock is wrong";
-
-/// Ways in which TLS fails, by a part of the cause's text, and what mends each.
-const TLS_HINTS: &[(&str, &str)] = &[
-    (
-        "UnknownIssuer",
-        "the coordinator's certificate is of another authority: --tls-ca names the file of the right one",
-    ),
-    (
-        // An authority of the same name.
-        "BadSignature",
-        "the coordinator's certificate is of another authority: --tls-ca names the file of the right one",
-    ),
-    ("not valid for name", "--tls-name gives the name that is in the coordinator's certificate"),
-    ("certificate expired", EXPIRED),
-    ("CertificateExpired", EXPIRED),
-    ("CertExpired", EXPIRED),
-    ("InvalidContentType", "nothing speaks TLS there: does the endpoint begin with http://?"),
-    ("NoApplicationProtocol", "no gRPC is spoken there: is it the address for health and metrics?"),
-    (
-        "frame with invalid size",
-        "TLS may be spoken there: it needs a URL that begins with https://",
-    ),
-    ("CertificateRequired", "the coordinator asks for a certificate: --tls-cert and --tls-key"),
-];
-
-/// Returns a hint for a connection that was made, and on which TLS has failed.
-fn tls_hint(why: &str) -> Option<&'static str> {
-    TLS_HINTS.iter().find(|(part, _)| why.contains(part)).map(|(_, hint)| *hint)
-}
-
 /// Returns the innermost cause of an answer that is no coordinator's.
 fn cause(status: &Status) -> String {
     match std::error::Error::source(status) {
@@ -253,35 +242,10 @@ fn cause(status: &Status) -> String {
     }
 }
 
-fn hint(status: &Status) -> Option<String> {
-    let details = status.get_error_details();
-    let retryable =
-        |info: &ErrorInfo| info.metadata.get("retryable").is_some_and(|value| value == "true");
-    if own(&details).is_some_and(retryable) {
-        let delay = details.retry_info().and_then(|info| info.retry_delay);
-        let when = delay.map_or_else(String::new, |delay| format!(" in {delay:?}"));
-        return Some(format!("run the same command again{when}; it takes effect only once"));
-    }
-    match status.code() {
-        _ if own(&details).is_some() => None,
-        // The server tells of a missing certificate behind its own handshake, or closes the connection.
-        _ if let Some(hint) = tls_hint(&cause(status)) => Some(hint.to_owned()),
-        Code::Unavailable | Code::Unknown => Some(BROKEN.to_owned()),
-        Code::Cancelled if cause(status) == "connection closed" => Some(BROKEN.to_owned()),
-        Code::Cancelled | Code::DeadlineExceeded => {
-            Some(
-                "--timeout sets a longer wait; the request may still take effect, and it is safe to run \
-                 the same command again"
-                    .to_owned(),
-            )
-        }
-        Code::Unimplemented => Some(
-            "the endpoint is no coordinator of this version, or it is its address of HTTP (gRPC is at `listen`, by \
-             default port 7610), or a proxy answers for it"
-                .to_owned(),
-        ),
-        _ => None,
-    }
+/// Returns fields and rules as the coordinator's message has them.
+fn in_one_line(fields: &[FieldViolation]) -> String {
+    let told = fields.iter().map(|bad| format!("{} {}", bad.field, bad.description));
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// An answer as text: message, reason, bad fields and metadata, a line each. The second field is
@@ -297,10 +261,16 @@ impl fmt::Display for Words<'_> {
             let why = clean(&cause(status));
             return write!(f, "failed to get an answer from {endpoint}: {why} ({code})");
         };
-        write!(f, "{}", clean(status.message()))?;
+        let bad = details.bad_request().map_or(&[][..], |bad| &bad.field_violations);
+        // A message that is its fields and no more is told once: as it is for one, and as a list for several.
+        let is_list = !bad.is_empty() && in_one_line(bad) == status.message();
+        match is_list && bad.len() > 1 {
+            true => write!(f, "{} fields break rules", bad.len())?,
+            false => write!(f, "{}", clean(status.message()))?,
+        }
         write!(f, "\n  reason: {} ({code})", clean(&info.reason))?;
-        if let Some(bad) = details.bad_request() {
-            for field in &bad.field_violations {
+        if !is_list || bad.len() > 1 {
+            for field in bad {
                 write!(f, "\n  {}: {}", clean(&field.field), clean(&field.description))?;
             }
         }

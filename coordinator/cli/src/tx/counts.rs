@@ -18,9 +18,9 @@ use crate::output::{self, BAD, table};
 /// that ended since a time. A number with a + is a limit at which the coordinator stopped counting.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-JSON (--json): an object with counts (an object with a number for each state), at_least (a list of
-  the states of which there may be more), stalled, heuristic and unreadable (numbers of transactions
-  that need an operator).")]
+JSON (--json): an object with counts (an object with a number for each state),
+  at_least (a list of the states of which there may be more), stalled,
+  heuristic and unreadable (numbers of transactions that need an operator).")]
 pub(super) struct Args {
     /// Of those that have ended, only the ones that ended at this time or later:
     /// 2026-01-31T12:00:00Z, or 15m for 15 minutes ago

@@ -108,6 +108,10 @@ fn parse(text: &str) -> Result<v1::SubmitTransactionRequest, (String, String)> {
 /// Checks that the text is JSON, and that objects stand where they are wanted: the parser below would name
 /// types of this program.
 fn check_shape(text: &str) -> Result<(), (String, String)> {
+    if text.trim().is_empty() {
+        let why = "the file is empty; `unanimo tx submit --help` describes it";
+        return Err((".".to_owned(), why.to_owned()));
+    }
     let root: serde_json::Value =
         serde_json::from_str(text).map_err(|error| (".".to_owned(), error.to_string()))?;
     let object = "must be an object; `unanimo tx submit --help` describes it".to_owned();
@@ -185,7 +189,9 @@ mod tests {
             let good = r#""branch_id":"a","participant":"p","action":"x""#;
             format!(r#"{{"gid":"g","mode":"tcc","branches":[{{{good}}},{{{branch}}}]}}"#)
         };
-        check("", ".", "EOF");
+        for text in ["", " \n"] {
+            check(text, ".", "the file is empty; `unanimo tx submit --help` describes it");
+        }
         check(r#"{"gid":"#, ".", "EOF while parsing a value at line 1");
         for text in ["[]", "7", r#"["gid", "tcc", null, {}, []]"#, "null"] {
             check(text, ".", "must be an object; ");
@@ -206,7 +212,8 @@ mod tests {
         check(r#"{"gid":7}"#, "gid", "invalid type: integer `7`, expected a string");
         check(r#"{"gid":"g","mode":"xa"}"#, "mode", "must be 2pc");
         check(r#"{"gid":"g","mod":"tcc"}"#, "mod", "unknown field `mod`");
-        check(r#"{"gid":"g","timeout":60}"#, "timeout", "invalid type");
+        let rule = "must be a text such as \"30s\" or \"1h 30m\", is 60";
+        check(r#"{"gid":"g","timeout":60}"#, "timeout", rule);
         check(r#"{"gid":"g","timeout":"soon"}"#, "timeout", "write 250ms");
         check(r#"{"gid":"g","metadata":{"k":1}}"#, "metadata.k", "invalid type");
         check(r#"{"gid":"g","mode":"tcc","branches":{}}"#, "branches", "invalid type: map");

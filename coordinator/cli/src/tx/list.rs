@@ -22,9 +22,10 @@ const PAGE_MAX: u32 = 500;
 /// takes the gid; `unanimo tx counts` counts transactions by state.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-JSON (--json): an object with transactions (a list of transactions without branches and timeline,
-  as `unanimo tx --help` describes them) and next_page_token (null after the last page). With --follow
-  a line for each such transaction instead.")]
+JSON (--json): an object with transactions (a list of transactions without
+  branches and timeline, as `unanimo tx --help` describes them) and
+  next_page_token (null after the last page). With --follow a line for each
+  such transaction instead.")]
 pub(super) struct Args {
     /// Only transactions in this state; separate several by commas
     #[arg(long, value_name = "STATE", value_delimiter = ',')]

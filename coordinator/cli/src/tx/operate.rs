@@ -10,7 +10,7 @@ use unanimo_proto::v1;
 use super::client::{self, Client};
 use super::many::Many;
 use super::show::head;
-use super::submit::{DEVIATES, Wait, end, not_known, shown};
+use super::submit::{DEVIATES, Wait, end, not_known, told};
 use super::target::Target;
 use super::{Server, json, words};
 use crate::error::Error;
@@ -23,9 +23,10 @@ use crate::output::{self, CAUTION, clean};
 #[command(after_long_help = "\
 JSON (--json): an object as `unanimo tx submit --help` describes it.
 
-Exit codes: 0 aborted; 1 the transaction is committed, or the command failed; 2 an argument is wrong;
-  5 it is not decided yet, or nobody knows the outcome: run the same command again; 6 decided, and a branch ended otherwise, or
-  nobody can tell how: an operator has to look at it.")]
+Exit codes: 0 aborted; 1 the transaction is committed, or the command failed;
+  2 an argument is wrong; 5 it is not decided yet, or nobody knows the
+  outcome: run the same command again; 6 decided, and a branch ended
+  otherwise, or nobody can tell how: an operator has to look at it.")]
 pub(super) struct RollbackArgs {
     #[command(flatten)]
     target: Target,
@@ -40,12 +41,16 @@ pub(super) struct RollbackArgs {
 /// and no faster than --pace. One that cannot be retried is told, and the others follow; after three in a row that the coordinator
 /// puts off, the rest is left. No call waits in those that are scheduled or in doubt, and they are left out.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "unanimo tx retry [OPTIONS] <TX|--all>")]
 #[command(after_long_help = "\
-JSON (--json): the transaction, as `unanimo tx --help` describes it, with branches. With --all an object with matched, sent, not_sent
-  (no call was due), failed, unreadable (left out, and not in matched), left (not tried, because the command ended before; all are
-  numbers of transactions) and dry_run. It is printed also where the command ends with an error.
+JSON (--json): the transaction, as `unanimo tx --help` describes it, with
+  branches. With --all an object with matched, sent, not_sent (no call was
+  due), failed, unreadable (left out, and not in matched), left (not tried,
+  because the command ended before; all are numbers of transactions) and
+  dry_run. It is printed also where the command ends with an error.
 
-Exit codes: 0 success; 1 the command failed, or with --all a transaction could not be retried; 2 an argument is wrong.")]
+Exit codes: 0 success; 1 the command failed, or with --all a transaction could
+  not be retried; 2 an argument is wrong.")]
 pub(super) struct RetryArgs {
     /// tx_id or gid of the transaction. A name in the form of a tx_id is looked up as one first
     #[arg(value_name = "TX", required_unless_present = "all")]
@@ -137,8 +142,9 @@ enum Resolution {
 pub(super) async fn rollback(server: &Server, args: RollbackArgs) -> Result<ExitCode, Error> {
     let mut client = Client::connect(server).await?;
     // Found first: a rollback of a gid that nobody knows would take that gid.
-    let v1::Transaction { tx_id, gid, .. } =
-        args.target.get(&mut client, json::View::Basic).await?;
+    let found = args.target.get(&mut client, json::View::Basic).await?;
+    let is_forgotten = found.ended_at.is_some() && !found.attention;
+    let v1::Transaction { tx_id, gid, .. } = found;
     let request = client.request(v1::RollbackTransactionRequest {
         key: Some(v1::rollback_transaction_request::Key::TxId(tx_id)),
         ..Default::default()
@@ -167,7 +173,7 @@ pub(super) async fn rollback(server: &Server, args: RollbackArgs) -> Result<Exit
     };
     let printed = match server.json {
         true => output::print_json(&json::Submitted::new(gid, result)),
-        false => output::print(&shown(&gid, &result, Wait::Decided)),
+        false => output::print(&told(&gid, &result, Wait::Decided, is_forgotten)),
     };
     end(printed, code)
 }

@@ -14,8 +14,9 @@ use crate::output::{self, table, wrapped};
 
 /// Description of the output of `--json`, for `--help`.
 pub(super) const JSON_HELP: &str = "\
-JSON (--json): an object with version, cluster_id, features (a list of names) and limits (an object
-  of numbers, and of durations such as \"1m 30s\"; a key with `bytes` is in bytes).";
+JSON (--json): an object with version, cluster_id, features (a list of names)
+  and limits (an object of numbers, and of durations such as \"1m 30s\"; a key
+  with `bytes` is in bytes).";
 
 #[derive(Serialize)]
 struct Info {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use unanimo_coordinator::advice::{Advice, Troubled};
 use unanimo_proto::v1;
 
 use super::client::Client;
@@ -33,7 +34,7 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
 }
 
 fn in_full(tx: &v1::Transaction) -> String {
-    let mut text = head(tx);
+    let mut text = head(tx) + &next(tx);
     if tx.stripped {
         text += "\nIts branches and history were purged.\n";
         return text;
@@ -97,6 +98,32 @@ pub(super) fn head(tx: &v1::Transaction) -> String {
     ];
     let told = facts.into_iter().filter(|(_, fact)| !fact.is_empty());
     told.map(|(name, fact)| format!("{name:<11}{}\n", wrapped(11, &fact))).collect()
+}
+
+/// Tells what a person is to do about a transaction that needs one: the words, and below them the commands, each whole on a
+/// line of its own. Empty if it needs none.
+fn next(tx: &v1::Transaction) -> String {
+    let count = |attempts: &Option<v1::Attempts>| attempts.as_ref().map_or(0, |sent| sent.count);
+    let called = |branch: &&v1::Branch| {
+        branch.ended_at.is_none()
+            && count(&branch.prepare_attempts) + count(&branch.phase_two_attempts) > 0
+    };
+    let open = tx.branches.iter().filter(called).map(|branch| branch.branch_id.as_str());
+    let troubled = Troubled {
+        tx_id: &tx.tx_id,
+        is_unreadable: !tx.unreadable.is_empty(),
+        has_attention: tx.attention,
+        is_stalled: tx.stalled,
+        is_heuristic: words::deviates(tx.heuristic),
+        alarms: &tx.alarms,
+        open: open.collect(),
+    };
+    let told = |advice: Advice| {
+        let commands =
+            advice.commands.iter().map(|command| format!("{:11}{}\n", "", clean(command)));
+        format!("{:<11}{}\n{}", "next", wrapped(11, advice.why), commands.collect::<String>())
+    };
+    troubled.advice().into_iter().map(told).collect()
 }
 
 fn state(tx: &v1::Transaction) -> String {
@@ -258,4 +285,34 @@ fn follows(tx: &v1::Transaction, branch: &v1::Branch, on: &v1::Branch) -> bool {
         open.extend(before.filter(|other| seen.insert(other.branch_id.as_str())));
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_that_needs_a_person_says_what_to_do() {
+        let attempts = || Some(v1::Attempts { count: 3, ..Default::default() });
+        let branch = |id: &str, phase_two| v1::Branch {
+            branch_id: id.to_owned(),
+            phase_two_attempts: phase_two,
+            ..Default::default()
+        };
+        let mut tx = v1::Transaction {
+            tx_id: "T".to_owned(),
+            stalled: true,
+            branches: vec![branch("debit", attempts()), branch("later", None)],
+            ..Default::default()
+        };
+        assert_eq!(next(&tx), "", "it needs nobody");
+        tx.attention = true;
+        let told = next(&tx);
+        assert!(told.starts_with("next       A branch does not end. Repair its "), "{told}");
+        let commands = "\n           unanimo tx retry T\n           unanimo tx resolve T --branch debit --as HOW \
+                        --operator YOU --note \"why\"\n";
+        assert!(told.ends_with(commands), "{told}");
+        tx.alarms = vec!["refused_after_commit".to_owned()];
+        assert!(next(&tx).contains("A step after the pivot was refused, "), "{}", next(&tx));
+    }
 }

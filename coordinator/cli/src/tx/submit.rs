@@ -22,12 +22,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Description of the file, for `--help`.
 const FILE_HELP: &str = r#"FILE is a JSON object:
-  gid       your name for the transaction, its idempotency key. If you submit the same file again,
-            it is the same transaction, and you get its outcome. The coordinator keeps a gid for
-            its `gid-retention` (by default 7 days after the transaction's end); after that the
-            gid is new, and the work would be done again. Where a file may come back that late,
-            use --must-exist
-  mode      "2pc" or "tcc"
+  gid       your name for the transaction, its idempotency key. If you submit
+            the same file again, it is the same transaction, and you get its
+            outcome. The coordinator keeps a gid for its `gid-retention` (by
+            default 7 days after the transaction's end); after that the gid is
+            new, and the work would be done again. Where a file may come back
+            that late, use --must-exist
+  mode      "2pc", "tcc", or "saga", whose steps then have no order; use `unanimo saga run`
+            for that
   timeout   time to decide, such as "60s" or "1h 30m"; then the transaction is aborted. If left
             out, the coordinator's `timeout-default`
   metadata  an object of texts, which is sent to the participants; may be left out
@@ -101,15 +103,19 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
         require_existing(&mut request);
     }
     let gid = request.gid.clone();
-    let result = match connect(server).await? {
-        Some(mut client) => submit(server, &mut client, request, args.wait).await?,
-        None => not_known(),
+    let (result, text) = match connect(server).await? {
+        Some(mut client) => {
+            let result = submit(server, &mut client, request, args.wait).await?;
+            let text = shown(&gid, &result, args.wait);
+            (result, text)
+        }
+        None => (not_known(), unreached(&gid)),
     };
     let code = exit_code(&result, args.wait);
     let printed = if server.json {
         output::print_json(&json::Submitted::new(gid, result))
     } else {
-        output::print(&shown(&gid, &result, args.wait))
+        output::print(&text)
     };
     end(printed, code)
 }
@@ -221,8 +227,26 @@ pub(crate) fn exit_code(result: &v1::TransactionResult, wait: Wait) -> ExitCode 
     }
 }
 
+/// Makes the text where no coordinator was reached. Nothing is told to follow: there may be no such transaction.
+pub(crate) fn unreached(gid: &str) -> String {
+    format!(
+        "{CAUTION}not known{CAUTION:#}: no coordinator was reached\ngid    {gid}\n\n{HINT}hint:{HINT:#} run the same \
+         command again: it is the same transaction\n"
+    )
+}
+
 /// Makes the text about a result.
 pub(crate) fn shown(gid: &str, result: &v1::TransactionResult, wait: Wait) -> String {
+    told(gid, result, wait, false)
+}
+
+/// Makes the text about a result. Of a transaction that is forgotten nobody has to look at anything any more.
+pub(super) fn told(
+    gid: &str,
+    result: &v1::TransactionResult,
+    wait: Wait,
+    is_forgotten: bool,
+) -> String {
     let cause =
         words::why_aborted(result.abort_cause(), &result.abort_branch_id, &result.abort_detail);
     let more = if lacks_its_end(result, wait) { ", and not every branch has ended" } else { "" };
@@ -238,7 +262,8 @@ pub(crate) fn shown(gid: &str, result: &v1::TransactionResult, wait: Wait) -> St
     let mut text = format!("{outcome}\ngid    {gid}\ntx_id  {}\n", known(&result.tx_id));
     if words::deviates(result.heuristic) {
         let heuristic = words::heuristic(result.heuristic());
-        text += &format!("{BAD}heuristic: {heuristic}{BAD:#}: an operator has to look at it\n");
+        let more = if is_forgotten { "" } else { ": an operator has to look at it" };
+        text += &format!("{BAD}heuristic: {heuristic}{BAD:#}{more}\n");
     }
     if !result.branches.is_empty() {
         text += "\n";

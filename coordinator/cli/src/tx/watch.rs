@@ -25,8 +25,8 @@ use crate::output::{self, clean};
 /// tell how it has: an operator has to look at it.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-JSON (--json): a line for each change. Each line is a whole transaction as `unanimo tx --help`
-  describes it, with branches and without timeline.")]
+JSON (--json): a line for each change. Each line is a whole transaction as
+  `unanimo tx --help` describes it, with branches and without timeline.")]
 pub(super) struct Args {
     #[command(flatten)]
     target: Target,

@@ -56,7 +56,7 @@ async fn a_submission_without_any_answer_is_not_decided() {
     ran.complains(&["no answer: failed to get an answer from http://127.0.0.1:"]);
     // One that reaches nobody knows as little: that of before may be committed.
     let again = served.tx(&["submit", &path]).await;
-    again.check(5).says(&["not decided yet\ngid    g\n"]);
+    again.check(5).says(&["not known: no coordinator was reached\ngid    g\n"]);
     again.complains(&["failed to reach a coordinator at", "hint: ", "this run has sent nothing"]);
 }
 

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use unanimo_tests::postgres::Server;
 
 use super::{Program, Served, addresses, file, run};
-use crate::cli::{command, new_path};
+use crate::cli::{command, new_path, tcc};
 
 /// D5: what is no object is told so, and not by the names of this program's types.
 #[tokio::test]
@@ -19,7 +19,7 @@ async fn a_file_of_another_shape_is_told() {
         (r#"{"gid": "g", "mode": "tcc", "branches": ["a"]}"#, "branches[0]: must be an object"),
         (r#"{"gid":"#, "EOF while parsing a value at line 1"),
         (r#"{"gid": "g", "branches": [{"branch_id": "#, "EOF while parsing a value at line 1"),
-        ("", "EOF while parsing a value at line 1"),
+        ("", "the file is empty; `unanimo tx submit --help` describes it"),
     ] {
         let path = file(text);
         let ran = run(&["tx", "submit", &path]).await;
@@ -69,18 +69,25 @@ async fn tables_fit_eighty_columns() {
     let gid = "01a2169b-93da-710f-b1cf-1be7d14ac65b-and-more-of-a-long-gid";
     served.submit(gid, &["commit-fail-3", "refuse", "fail-2"], &[]).await.check(4);
     served.submit("heuristic", &["commit-heuristic"], &["--wait", "ended"]).await.check(6);
+    let narrow = async |args: &[&str]| {
+        let mut narrow = command(&[args, &["--endpoint", &served.endpoint]].concat());
+        narrow.env("COLUMNS", "80");
+        Program::start(narrow).end().await
+    };
+    let output = file(&tcc("output", &["output-1000", "typed"]));
     let mut all = vec![
-        served.tx(&["list"]).await,
-        served.tx(&["show", "--gid", gid]).await,
-        served.tx(&["show", "heuristic"]).await,
-        served.tx(&["counts"]).await,
-        served.tx(&["server"]).await,
-        served.submit("output", &["output-1000", "typed"], &[]).await,
-        run(&["participant", "list", "--endpoint", &served.endpoint]).await,
+        narrow(&["tx", "list"]).await,
+        narrow(&["tx", "show", "--gid", gid]).await,
+        narrow(&["tx", "show", "heuristic"]).await,
+        narrow(&["tx", "counts"]).await,
+        narrow(&["tx", "server"]).await,
+        narrow(&["tx", "submit", &output]).await,
+        narrow(&["participant", "list"]).await,
     ];
     for ran in &mut all {
         ran.check(0);
-        for line in ran.out.lines() {
+        // A command that is to be copied is whole.
+        for line in ran.out.lines().filter(|line| !line.trim().starts_with("unanimo tx ")) {
             assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
         }
     }
@@ -89,6 +96,13 @@ async fn tables_fit_eighty_columns() {
     wide.env("COLUMNS", "200");
     assert!(Program::start(wide).end().await.check(0).out.contains(&format!(" {gid} ")));
     served.tx(&["list", "--wide"]).await.check(0).says(&["TX_ID", gid]);
+    // A program that reads them finds a line for each.
+    served.tx(&["list"]).await.check(0).says(&[&format!(" {gid} ")]);
+    let wide = narrow(&["participant", "list", "--wide"]).await;
+    let piped = run(&["participant", "list", "--endpoint", &served.endpoint]).await;
+    for ran in [wide, piped] {
+        ran.check(0).says(&["a-participant-with-a-name  http://127.0.0.1:1 "]);
+    }
     served.stop().await.check(0);
 }
 
