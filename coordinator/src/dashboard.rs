@@ -126,7 +126,7 @@ struct Transaction {
     /// Picture of a saga.
     graph: Option<String>,
     /// Address of its trace; empty if none is set.
-    trace_url: String,
+    trace_link: String,
     may_act: bool,
 }
 
@@ -342,9 +342,9 @@ async fn transaction(
             let found: Found = read(&address, answer).map_err(|bad| problem(&bad))?;
             let chart = Chart::of(&found.transaction, words::now());
             let (tx, may_act) = (found.transaction, looking.may_act());
-            let trace_url =
-                looking.api().map_or_else(|_| String::new(), |api| api.trace_url(&tx.trace_id));
-            let page = Transaction { here: "/transactions", tx, chart, graph, trace_url, may_act };
+            let trace_link =
+                looking.api().map_or_else(|_| String::new(), |api| api.trace_link(&tx.trace_id));
+            let page = Transaction { here: "/transactions", tx, chart, graph, trace_link, may_act };
             Ok(made(StatusCode::OK, &page))
         }
         .await,

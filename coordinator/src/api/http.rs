@@ -60,7 +60,7 @@ pub(crate) struct Callers {
     /// Origins of pages of other sites that may use the API.
     pub(crate) origins: Arc<[String]>,
     /// Address of a trace, with a place for its id; empty if there is none.
-    pub(crate) trace_url: Arc<str>,
+    pub(crate) trace_link: Arc<str>,
 }
 
 /// The API, once the coordinator serves.

@@ -216,7 +216,7 @@ impl Config {
                 false => api::http::Hosts::Own(self.http_hosts.0.clone()),
             },
             origins: self.http_origins.0.clone().into(),
-            trace_url: self.trace_url.as_str().into(),
+            trace_link: self.trace_link.as_str().into(),
         }
     }
 

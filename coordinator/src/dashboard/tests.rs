@@ -97,7 +97,7 @@ fn one_that_needs_a_person_has_its_commands() {
         here: "/transactions",
         chart: Chart::of(&tx, now),
         graph: None,
-        trace_url: "https://jaeger.example/trace/0af7?a=1&b=2".to_owned(),
+        trace_link: "https://jaeger.example/trace/0af7?a=1&b=2".to_owned(),
         tx,
         may_act: false,
     };

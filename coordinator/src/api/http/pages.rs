@@ -53,8 +53,8 @@ impl Act {
 
 impl Http {
     /// Returns the address of a trace for people, if one is set.
-    pub(crate) fn trace_url(&self, trace_id: &str) -> String {
-        self.callers.trace_url.replace(TRACE_ID, trace_id)
+    pub(crate) fn trace_link(&self, trace_id: &str) -> String {
+        self.callers.trace_link.replace(TRACE_ID, trace_id)
     }
 }
 

@@ -6,11 +6,11 @@ use crate::outbound::{Plain, parse_url};
 
 impl Config {
     pub(super) fn check_collector(&self, rules: &mut Rules) {
-        let of_trace = &self.trace_url;
+        let of_trace = &self.trace_link;
         let is_address = ["https://", "http://"].iter().any(|scheme| of_trace.starts_with(scheme))
             && of_trace.bytes().all(|byte| byte.is_ascii_graphic())
             && of_trace.matches(TRACE_ID).count() == 1;
-        rules.check(of_trace.is_empty() || is_address, "trace-url", || {
+        rules.check(of_trace.is_empty() || is_address, "trace-link", || {
             format!(
                 "must begin with https:// or http://, and have {TRACE_ID} once, where the id goes"
             )
@@ -76,7 +76,7 @@ mod tests {
             ("javascript:alert({trace_id})", false),
             ("https://jaeger.example/ {trace_id}", false),
         ] {
-            let config = Config { trace_url: url.to_owned(), ..Config::default() };
+            let config = Config { trace_link: url.to_owned(), ..Config::default() };
             assert_eq!(config.violations().is_empty(), is_good, "{url}: {:?}", config.violations());
         }
     }
