@@ -1,7 +1,6 @@
 //! Health, metrics and the API over HTTP.
 
 mod bounded;
-mod held;
 mod tls;
 
 use std::sync::Arc;
@@ -21,11 +20,11 @@ use tokio::net::TcpListener;
 use unanimo_tls::Peer;
 
 use self::bounded::{Bounded, Calls, OPEN_MAX, Places, Turns};
-use self::held::Held;
 use self::tls::TlsListener;
-use crate::api::http::{SERVICES, Slot, not_yet, too_many};
+use crate::api::http::{Slot, not_yet, paths, too_many};
 use crate::coordinator::Status;
 use crate::dashboard;
+use crate::held::Held;
 
 /// TLS of this server.
 #[derive(Clone, Debug)]
@@ -135,12 +134,7 @@ fn api_router(api: Slot, open_max: usize) -> Router {
     });
     let pages = pages.layer(middleware::map_response_with_state(Slot::clone(&api), counted));
     let turns = Turns::new(open_max);
-    let router = Router::new().route("/v1/{*rest}", any(call));
-    let router = router.route("/v1", any(call)).route("/v1/", any(call));
-    // A page asks a path of gRPC by grpc-web.
-    let router = SERVICES
-        .iter()
-        .fold(router, |router, service| router.route(&format!("/{service}/{{rpc}}"), any(call)));
+    let router = paths().fold(Router::new(), |router, path| router.route(&path, any(call)));
     let router = router.with_state(api).merge(pages);
     router.layer(middleware::from_fn_with_state(turns, in_turn))
 }

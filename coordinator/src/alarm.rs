@@ -37,6 +37,9 @@ pub const FILES_NOT_USED: &str = "files_not_used";
 /// Name of the alarm: the keys of the issuer of tokens cannot be fetched.
 pub const KEYS_NOT_FETCHED: &str = "keys_not_fetched";
 
+/// Name of the alarm: transactions that sleep cannot be counted for the quotas.
+pub const QUOTAS_NOT_COUNTED: &str = "quotas_not_counted";
+
 /// Name of the alarm: the audit is not as it was written.
 pub const AUDIT_TAMPERED: &str = "audit_tampered";
 
@@ -200,6 +203,15 @@ pub const TABLE: &[Described] = &[
         act: "The log line names the address and what was wrong with the answer. See that the coordinator reaches it, and \
               that `jwt-keys-ca` has the authority of its certificate; it is tried again every few seconds.",
         cleared: "keys that were fetched",
+    },
+    Described {
+        name: QUOTAS_NOT_COUNTED,
+        raised: "For a minute the transactions that sleep could not be counted, of which the quotas of identities need the \
+                 number. After a start nothing new is let in for an identity with a quota until they are; later the last \
+                 count stays in use, so that one with a quota may be refused too soon. Nothing that has begun is held up.",
+        act: "The log line has the database's error. Repair the database; where new work cannot wait, take the quotas out \
+              of the file of identities and of `open-transactions-per-identity` and `open-bytes-per-identity`.",
+        cleared: "a count that succeeds",
     },
     Described {
         name: AUDIT_TAMPERED,

@@ -28,6 +28,7 @@ mod stack;
 mod statistics;
 mod timeline;
 mod uploads;
+mod versions;
 mod watch;
 mod webhooks;
 mod work;

@@ -28,6 +28,9 @@ pub use self::values::{
 };
 use self::values::{Given, Named, named_endpoint};
 pub use self::variables::unknown_variables;
+
+/// Place of a trace's id in `trace-link`.
+pub(crate) const TRACE_ID: &str = "{trace_id}";
 use crate::participants::allow::Pattern;
 
 /// Documentation of a setting.
@@ -246,6 +249,9 @@ settings! {
     /// Part of the transactions that have spans, from `0` to `1`, where whoever began one has no trace. Where it has one,
     /// that says it.
     otlp_sampling: Ratio = Ratio::ALL, "UNANIMO_OTLP_SAMPLING";
+    /// Address at which people see a trace, with `{trace_id}` where its id goes, such as
+    /// `https://jaeger.example/trace/{trace_id}`: pages of transactions have a link to it.
+    trace_link: String = String::new(), "UNANIMO_TRACE_LINK";
     /// Time for which an incarnation may act without renewing its lease in the database. Then
     /// another one may fence it.
     lease: Period = Period::secs(15), "UNANIMO_LEASE";

@@ -125,6 +125,8 @@ struct Transaction {
     chart: Chart,
     /// Picture of a saga.
     graph: Option<String>,
+    /// Address of its trace; empty if none is set.
+    trace_link: String,
     may_act: bool,
 }
 
@@ -134,6 +136,13 @@ struct ParticipantsPage {
     here: &'static str,
     list: Vec<Participant>,
     next: String,
+}
+
+impl ParticipantsPage {
+    /// Tells whether any participant has a version.
+    fn has_versions(&self) -> bool {
+        self.list.iter().any(|participant| !participant.versions.is_empty())
+    }
 }
 
 #[derive(Template)]
@@ -333,7 +342,9 @@ async fn transaction(
             let found: Found = read(&address, answer).map_err(|bad| problem(&bad))?;
             let chart = Chart::of(&found.transaction, words::now());
             let (tx, may_act) = (found.transaction, looking.may_act());
-            let page = Transaction { here: "/transactions", tx, chart, graph, may_act };
+            let trace_link =
+                looking.api().map_or_else(|_| String::new(), |api| api.trace_link(&tx.trace_id));
+            let page = Transaction { here: "/transactions", tx, chart, graph, trace_link, may_act };
             Ok(made(StatusCode::OK, &page))
         }
         .await,

@@ -132,6 +132,8 @@ pub(crate) struct Identities {
     quotas: BTreeMap<String, quotas::Own>,
     /// Each by its name, in words that tell no token.
     told: BTreeMap<String, Told>,
+    /// Namespaces of those that have one, by name.
+    namespaces: BTreeMap<String, Namespace>,
 }
 
 /// One of several named things, for whoever compares them with what they were before.
@@ -141,6 +143,29 @@ pub(crate) struct Told {
     pub(crate) shown: String,
     /// Hash of all of it, by which a change is found.
     pub(crate) hash: Vec<u8>,
+}
+
+/// Identity that is of another namespace than it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) name: String,
+    pub(crate) from: Option<Namespace>,
+    pub(crate) to: Option<Namespace>,
+}
+
+impl Moved {
+    /// Warns of it: a slip in the file hands transactions of one tenant to nobody, and names of another one to it.
+    pub(crate) fn warn(&self) {
+        let word = |namespace: &Option<Namespace>| {
+            namespace.as_ref().map_or_else(|| "none".to_owned(), Namespace::to_string)
+        };
+        tracing::warn!(
+            identity = self.name,
+            from = word(&self.from),
+            to = word(&self.to),
+            "an identity is of another namespace now: what it began before is not there for it any more, and goes on"
+        );
+    }
 }
 
 /// Named things that may change while the coordinator runs.
@@ -162,6 +187,18 @@ impl Identities {
     /// Describes them.
     pub(crate) fn told(&self) -> AllTold {
         self.told.clone()
+    }
+
+    /// Returns those that are there as well, and are of another namespace now, with the former one. What such a one has
+    /// begun is not there for it any more, and a name of a role elsewhere may be meant.
+    pub(crate) fn moved(&self, now: &Self) -> Vec<Moved> {
+        let known = self.told.keys().filter(|name| now.told.contains_key(*name));
+        let moved = known.map(|name| Moved {
+            name: name.clone(),
+            from: self.namespaces.get(name).cloned(),
+            to: now.namespaces.get(name).cloned(),
+        });
+        moved.filter(|moved| moved.from != moved.to).collect()
     }
 
     /// Returns the one that this token is of.

@@ -151,6 +151,7 @@ pub mod engine;
 pub mod env;
 #[doc(hidden)]
 pub mod feed;
+mod held;
 #[doc(hidden)]
 pub mod identity;
 mod lines;

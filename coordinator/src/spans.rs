@@ -114,8 +114,7 @@ impl Spans {
     /// Returns the trace of a transaction for its log lines: its caller's, or the one that is made of it here.
     pub(crate) fn trace_id(&self, identity: &Identity) -> Option<String> {
         let came = ids::parse(identity.trace.traceparent.as_deref());
-        let own = self.0.as_ref().map(|_| TraceId::of_transaction(identity.tx_id));
-        came.map(|came| came.trace_id).or(own).map(|id| id.to_string())
+        (came.is_some() || self.0.is_some()).then(|| trace_id(identity))
     }
 
     /// Returns the time of day in nanoseconds.
@@ -185,6 +184,13 @@ impl Traced {
             Self::AsItCame | Self::Unsampled(_) => None,
         }
     }
+}
+
+/// Returns the trace of a transaction: its caller's, or else the one that is made of its name.
+pub(crate) fn trace_id(identity: &Identity) -> String {
+    let came = ids::parse(identity.trace.traceparent.as_deref());
+    let id = came.map_or_else(|| TraceId::of_transaction(identity.tx_id), |came| came.trace_id);
+    id.to_string()
 }
 
 /// Returns the attributes that all spans of a transaction have.

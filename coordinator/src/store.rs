@@ -49,8 +49,8 @@ pub use postgres::{Postgres, PostgresOptions, SessionError};
 pub use purge::{Purge, PurgeTimes, Purged, Retention};
 pub use sqlite::Sqlite;
 pub use transactions::{
-    AsleepOf, AttentionCount, COUNT_MAX, Claim, Claimed, Filter, Found, Key, Page, PhaseCount,
-    PhaseName, Stored, Transactions, Unreadable,
+    ASLEEP_PAGE_MAX, AsleepOf, AsleepPage, AttentionCount, COUNT_MAX, Claim, Claimed, Filter,
+    Found, Key, Page, PhaseCount, PhaseName, Stored, Transactions, Unreadable,
 };
 pub use waits::{Asleep, WAITS_COUNT_MAX, Wait, Waits};
 pub use webhooks::{DeadLetter, MadeDue, WebhookPlace, Webhooks};

@@ -100,6 +100,15 @@ impl Webhooks {
     }
 }
 
+/// Settings that entries of the file have to fit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// Receivers may be on other machines without TLS.
+    pub(crate) insecure: bool,
+    /// Time for which events are kept.
+    pub(crate) retention: Duration,
+}
+
 /// Files that say where events go.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
@@ -108,14 +117,14 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Reads the file of webhooks. `insecure` allows receivers on other machines without TLS.
+    /// Reads the file of webhooks.
     ///
     /// # Errors
     /// It is malformed, or an entry breaks a rule. The message repeats no value of the file.
-    pub(crate) fn load(path: &Path, tls: Client, insecure: bool) -> Result<Self, Error> {
+    pub(crate) fn load(path: &Path, tls: Client, rules: Rules) -> Result<Self, Error> {
         let file = File::new("webhooks", path);
         let files = vec![file.clone()];
-        let read = move |contents: &[Vec<u8>]| file::read(&file, &contents[0], insecure);
+        let read = move |contents: &[Vec<u8>]| file::read(&file, &contents[0], rules);
         Ok(Self { webhooks: Reload::start(files, read)?, tls })
     }
 

@@ -58,6 +58,16 @@ const [sweepMs, graceMs] = ["sweep-interval", "sweep-grace"].map((name) => {
   return ms;
 });
 
+// As it is written: an address of IPv6 keeps its brackets in the endpoint.
+const [, host, port] = /^(\[[^\]]+\]|[^:[\]]+):(\d{1,5})$/.exec(options.listen) ?? [];
+if (!(Number(port) <= 65_535)) wrong(`--listen ${options.listen}: must be HOST:PORT, such as 127.0.0.1:7000 or [::1]:7000`);
+if (Boolean(options["tls-cert"]) !== Boolean(options["tls-key"])) {
+  wrong("a certificate and its key belong together: give --tls-cert and --tls-key");
+}
+if (options["tls-client-ca"] && !options["tls-cert"]) {
+  wrong("--tls-client-ca is for a server with TLS: give --tls-cert and --tls-key");
+}
+
 const barrier = new Barrier(options.file);
 for (const [name, pieces] of items) addItem(barrier, name, pieces);
 const participant = new Participant(options.name, barrier, ACTIONS);
@@ -83,9 +93,13 @@ async function answer(request) {
   return participant.answer(call, message ?? {});
 }
 
-// Items and sales, without what else is stored.
+// Items and sales by their names, without what else is stored.
 function stock() {
-  return Object.fromEntries([...barrier.values].filter(([name]) => /^(stock|sale)\//.test(name)));
+  const below = (prefix) => {
+    const of = [...barrier.values].filter(([name]) => name.startsWith(prefix));
+    return Object.fromEntries(of.map(([name, value]) => [name.slice(prefix.length), value]));
+  };
+  return { items: below("stock/"), sales: below("sale/") };
 }
 
 // Whoever can send Commit confirms payments: with --accept-tokens the coordinators in the file alone can.
@@ -160,8 +174,9 @@ const isTls = Boolean(options["tls-cert"]);
 const server = isTls ? https.createServer(tlsOptions(), serve) : http.createServer(serve);
 // Longer than a coordinator keeps a connection without a call.
 server.keepAliveTimeout = 15_000;
-const [, host, port] = /^\[?(.*?)\]?:(\d+)$/.exec(options.listen);
-server.listen(Number(port), host, () => {
+// A port that is taken, or a host that is none of this machine.
+server.once("error", (error) => wrong(`--listen ${options.listen}: ${error.message}`));
+server.listen(Number(port), host.replace(/^\[|\]$/g, ""), () => {
   const scheme = isTls ? "https+json" : "http+json";
   const endpoint = options.advertise ?? `${scheme}://${host}:${server.address().port}/tx`;
   const tokenFile = options["token-file"];

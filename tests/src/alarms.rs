@@ -5,12 +5,21 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::DefaultGuard;
+use tracing::subscriber::{DefaultGuard, set_default};
 use tracing::{Dispatch, Event, Metadata, Subscriber};
 
 /// Makes listeners more than one at all times. Of a single one `tracing` asks the thread that comes first to a line of
 /// code whether it listens; another test's does not, and nobody would hear the line ever again.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Alarms::default()));
+
+/// Has a subscriber hear everything of this thread until the guard is dropped.
+///
+/// Tests set theirs by this alone: of a single one lines are lost, see `SECOND`.
+#[must_use]
+pub fn hear(subscriber: impl Subscriber + Send + Sync + 'static) -> DefaultGuard {
+    LazyLock::force(&SECOND);
+    set_default(subscriber)
+}
 
 /// Lines that were heard since it was made, on its thread.
 #[derive(Clone, Debug, Default)]
@@ -20,16 +29,14 @@ impl Alarms {
     /// Listens until the guard is dropped.
     #[must_use]
     pub fn listen() -> (Self, DefaultGuard) {
-        LazyLock::force(&SECOND);
         let alarms = Self::default();
-        let guard = tracing::subscriber::set_default(alarms.clone());
+        let guard = hear(alarms.clone());
         (alarms, guard)
     }
 
     /// Listens on this thread until the thread ends: for the threads of a runtime that has several.
     pub fn listen_on_this_thread(&self) {
-        LazyLock::force(&SECOND);
-        std::mem::forget(tracing::subscriber::set_default(self.clone()));
+        std::mem::forget(hear(self.clone()));
     }
 
     /// Returns the lines with this alarm: all their fields.

@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod reaper;
 pub mod recorder;
 pub mod relay;
+pub mod schema;
 pub mod scripted;
 mod server;
 pub mod small_disk;

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use unanimo_coordinator::config::Period;
 use unanimo_coordinator::identity::Token;
 use unanimo_coordinator::{Config, Recorded};
-use unanimo_proto::v1::Mode;
+use unanimo_proto::v1::{Mode, RegisterEndpointRequest};
 use unanimo_tests::browser::{Browser, Page};
 use unanimo_tests::reaper::run_folder;
 use unanimo_tests::wait::{until, until_for};
@@ -97,6 +97,21 @@ async fn full() -> (World, Vec<String>) {
         })
         .collect();
     world.submit(saga).await.unwrap();
+    // Two versions of a participant with a long name; nobody calls it.
+    for (port, sdk, features) in [
+        (1, "unanimo-sdk-rust/0.1.0", vec!["must_succeed", "saga", "step_inputs", "tcc"]),
+        (2, "another-sdk-with-a-rather-long-name/12.34.56-beta.789", vec!["tcc"]),
+    ] {
+        let request = RegisterEndpointRequest {
+            participant: format!("bank-{}", "0123456789".repeat(5)),
+            endpoint: format!("http://127.0.0.1:{port}"),
+            instance_id: format!("i-{port}"),
+            features: features.into_iter().map(str::to_owned).collect(),
+            sdk: sdk.into(),
+            ..Default::default()
+        };
+        world.directory().register_endpoint(request).await.unwrap();
+    }
     let stuck = world.get_until(&long, "its alarm", |tx| tx.stalled).await.tx_id;
     let heuristic =
         world.get_until("order-4713", "its end", |tx| tx.ended_at.is_some()).await.tx_id;

@@ -29,6 +29,7 @@ mod reference;
 mod sagas;
 mod server;
 mod settings;
+mod shown;
 mod standby;
 mod steps;
 mod submit;

@@ -68,6 +68,7 @@ mod stopping;
 mod traces;
 mod unreadable;
 pub(crate) mod uploads;
+mod versions;
 mod waits;
 mod watches;
 mod webhooks;

@@ -1,5 +1,7 @@
 //! Example participant in Node, over HTTP with JSON, in a process of its own, with a real coordinator.
 
+mod described;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::future::pending;
@@ -87,7 +89,7 @@ impl NodeShop {
         .await
     }
 
-    /// Everything that it stores, by name.
+    /// Items and sales, by name.
     async fn values(&self) -> Value {
         let endpoint = self.endpoint().await;
         let address = endpoint.strip_prefix("http+json://").unwrap().strip_suffix("/tx").unwrap();
@@ -97,17 +99,16 @@ impl NodeShop {
 
     /// Returns the pieces that are free and that are reserved.
     async fn stock(&self) -> (i64, i64) {
-        let stock = self.values().await["stock/lamp"].clone();
+        let stock = self.values().await["items"]["lamp"].clone();
         (stock["free"].as_i64().unwrap(), stock["reserved"].as_i64().unwrap())
     }
 
     /// Customers of its sales.
     async fn sales(&self) -> Vec<String> {
         let values = self.values().await;
-        let sales =
-            values.as_object().unwrap().iter().filter(|(name, _)| name.starts_with("sale/"));
+        let sales = values["sales"].as_object().unwrap().values();
         let mut sales: Vec<_> =
-            sales.map(|(_, sale)| sale["customer"].as_str().unwrap().to_owned()).collect();
+            sales.map(|sale| sale["customer"].as_str().unwrap().to_owned()).collect();
         sales.sort();
         sales
     }
@@ -390,6 +391,31 @@ async fn a_shop_in_node_hears_its_coordinator_alone() {
         let draft = draft.branch("node", "node-shop", "reserve", lamps(1));
         let outcome = draft.submit().await.unwrap();
         assert_eq!(outcome.is_committed(), expected, "{has_certificate}: {outcome:?}");
+    }
+}
+
+/// Options that cannot be served are told with their rule, and by no trace of the program.
+#[test]
+fn bad_options_of_a_shop_in_node_are_told() {
+    let folder = run_folder().join(Uuid::new_v4().to_string());
+    fs::create_dir(&folder).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (options, told) in [
+        (vec!["--listen", "7000"], "--listen 7000: must be HOST:PORT"),
+        (vec!["--listen", "::1:7000"], "must be HOST:PORT, such as 127.0.0.1:7000 or [::1]:7000"),
+        (vec!["--listen", "127.0.0.1:70000"], "must be HOST:PORT"),
+        (vec!["--listen", &taken], "EADDRINUSE"),
+        (vec!["--tls-cert", "shop.pem"], "give --tls-cert and --tls-key"),
+        (vec!["--tls-client-ca", "ca.pem"], "--tls-client-ca is for a server with TLS"),
+        (vec!["--item", "lamp=-1"], "--item lamp=-1: must be NAME=PIECES"),
+    ] {
+        let mut node = Command::new("node");
+        node.arg(root().join("examples/node-participant/server.js")).args(&options);
+        let ran = node.arg("--file").arg(folder.join("shop.journal")).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(2), "{options:?}: {said}");
+        assert!(said.contains(told) && said.lines().count() == 1, "{options:?}: {said}");
     }
 }
 

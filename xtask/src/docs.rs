@@ -49,14 +49,17 @@ pub(crate) fn check_codegen() -> Result<()> {
     Ok(())
 }
 
-/// Generates the reference pages, the description of the API over HTTP, and the JSON Schema of definitions of sagas.
+/// Generates the reference pages, the descriptions of the API and of participants over HTTP, and the JSON Schema of definitions of sagas.
 pub(crate) fn reference() -> Result<()> {
     fs::create_dir_all("docs/reference")?;
     for page in ["config", "metrics", "errors", "limits", "features"] {
         let printed = printed_by_program(&["reference", page])?;
         fs::write(format!("docs/reference/{page}.md"), printed)?;
     }
-    fs::write("docs/reference/openapi.json", printed_by_program(&["reference", "openapi"])?)?;
+    for description in ["openapi", "participant-openapi"] {
+        let printed = printed_by_program(&["reference", description])?;
+        fs::write(format!("docs/reference/{description}.json"), printed)?;
+    }
     fs::write("docs/reference/saga.schema.json", printed_by_program(&["saga", "schema"])?)?;
     Ok(())
 }

@@ -37,6 +37,8 @@ enum Page {
     Features,
     /// Description of the API over HTTP: OpenAPI, in JSON
     Openapi,
+    /// Description of what a participant over HTTP serves: OpenAPI, in JSON
+    ParticipantOpenapi,
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
@@ -48,6 +50,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Error> {
         Page::Features => features(),
         Page::Openapi => {
             output::print(api::http::openapi::text())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Page::ParticipantOpenapi => {
+            output::print(api::http::openapi::participant::text())?;
             return Ok(ExitCode::SUCCESS);
         }
     };

@@ -4,17 +4,14 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Frame, SizeHint};
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tower_layer::Layer;
 
 use super::Api;
 use super::rpc::Rpc;
-use crate::identity::Place;
+use crate::held::Held;
 
 /// Layer that refuses calls of those who are not known, or have no role for them.
 #[derive(Clone, Debug)]
@@ -63,7 +60,7 @@ where
                     let response = answering.await?;
                     Ok(match place {
                         None => response,
-                        Some(place) => response.map(|body| Body::new(Held { body, _place: place })),
+                        Some(place) => response.map(|body| Body::new(Held::new(body, place))),
                     })
                 })
             }
@@ -73,32 +70,5 @@ where
                 Box::pin(async move { Ok(status.into_http()) })
             }
         }
-    }
-}
-
-/// Body of an answer whose call is under way until it is sent: a stream is for as long as it is open.
-#[derive(Debug)]
-struct Held {
-    body: Body,
-    _place: Place,
-}
-
-impl http_body::Body for Held {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -17,6 +17,7 @@ use self::waiting::waiting;
 use super::timeline::{newest, timeline_entry};
 use crate::engine::{Answer, Inquired, Verdict, View};
 use crate::env::{Env, SystemEnv};
+use crate::spans;
 use crate::store::{AttentionCount, Found, PhaseCount, PhaseName, Stored, Unreadable};
 use crate::wire::{self, mode_to_wire, payload_to_wire, time_to_wire};
 
@@ -211,6 +212,7 @@ pub(super) fn transaction_at(
     shown.abort_detail = tx.abort_explanation().unwrap_or_default();
     shown.deadline = Some(time_to_wire(tx.deadline()));
     if !stripped {
+        shown.trace_id = spans::trace_id(tx.identity());
         shown.locks = held_locks(tx);
         shown.waiting = waiting(tx, now);
         shown.branches = tx.branches().iter().map(|b| branch(tx, b, content)).collect();

@@ -13,7 +13,7 @@ use super::error::{
     too_many_instances, too_many_participants,
 };
 use super::rpc::serve;
-use super::{Api, page, parse};
+use super::{Api, page, parse, versions};
 use crate::engine;
 use crate::participants::allow;
 use crate::participants::directory::{NamePlace, Place, Registered, Shown, Turn};
@@ -208,7 +208,10 @@ impl Api {
             let transactions_parked =
                 parked.get(&name).map_or(0, |n| u32::try_from(*n).unwrap_or(u32::MAX));
             let health = Some(self.health(&name, now));
-            v1::Participant { name: name.to_string(), endpoints, transactions_parked, health }
+            let owed = self.directory.going(&name).owed;
+            let versions = versions::told(&name, &self.directory.versions(&name), owed, now);
+            let name = name.to_string();
+            v1::Participant { name, endpoints, transactions_parked, health, versions }
         });
         let (participants, whole) = page::fitting(shown, page::PAGE_BYTES_MAX);
         let last = participants.last().filter(|_| !whole || rest.next().is_some());

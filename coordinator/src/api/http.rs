@@ -41,7 +41,7 @@ use super::stack::Stack;
 const HEADERS: [&str; 4] = ["authorization", "grpc-timeout", "traceparent", "tracestate"];
 
 /// Services that are served over grpc-web, too.
-pub(crate) const SERVICES: [&str; 3] = [
+const SERVICES: [&str; 3] = [
     "unanimo.v1.CoordinatorService",
     "unanimo.v1.OperatorService",
     "unanimo.v1.ParticipantDirectoryService",
@@ -59,6 +59,8 @@ pub(crate) struct Callers {
     pub(crate) hosts: Hosts,
     /// Origins of pages of other sites that may use the API.
     pub(crate) origins: Arc<[String]>,
+    /// Address of a trace, with a place for its id; empty if there is none.
+    pub(crate) trace_link: Arc<str>,
 }
 
 /// The API, once the coordinator serves.
@@ -204,6 +206,12 @@ impl Http {
         let answered = answered.unwrap_or_else(|never| match never {});
         grpc_web::response(answered, self.stack.answers.clone()).map(Body::new)
     }
+}
+
+/// Returns the paths of the API, for a router. A page asks those of gRPC by grpc-web: see [`is_grpc`].
+pub(crate) fn paths() -> impl Iterator<Item = String> {
+    let of_json = ["/v1", "/v1/", "/v1/{*rest}"].map(str::to_owned);
+    of_json.into_iter().chain(SERVICES.map(|service| format!("/{service}/{{rpc}}")))
 }
 
 /// Tells whether a path is one of gRPC: a service of the contract, and a name.

@@ -216,6 +216,7 @@ impl Config {
                 false => api::http::Hosts::Own(self.http_hosts.0.clone()),
             },
             origins: self.http_origins.0.clone().into(),
+            trace_link: self.trace_link.as_str().into(),
         }
     }
 

@@ -117,7 +117,10 @@ impl Tls {
         };
         let identities = self.known.identities.as_ref().map(|identities| {
             let changed = changes("identities");
-            identities.on_change(move |before, now| changed(&before.told(), &now.told()));
+            identities.on_change(move |before, now| {
+                before.moved(now).iter().for_each(identity::Moved::warn);
+                changed(&before.told(), &now.told());
+            });
             identities.current().told()
         });
         started(trail, "identities", identities.map(|told| (told, Fingerprint::Shown)));
@@ -182,7 +185,11 @@ fn started(trail: &Trail, setting: &str, told: Option<(AllTold, Fingerprint)>) {
 }
 
 fn webhooks(path: &Path, config: &Config) -> Result<webhook::Files, Error> {
-    webhook::Files::load(path, Client::load(config.webhook_tls())?, config.insecure)
+    // Zero keeps them for ever.
+    let kept = Some(config.events_retention.0).filter(|kept| !kept.is_zero());
+    let retention = kept.unwrap_or(std::time::Duration::MAX);
+    let rules = webhook::Rules { insecure: config.insecure, retention };
+    webhook::Files::load(path, Client::load(config.webhook_tls())?, rules)
 }
 
 fn identities(path: &Path) -> Result<Arc<Reload<Identities>>, Error> {

@@ -47,6 +47,7 @@ pub(super) struct Tx {
     pub(super) revision: String,
     pub(super) unreadable: String,
     pub(super) waiting: Option<Waiting>,
+    pub(super) trace_id: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -145,6 +146,35 @@ pub(super) struct Participant {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) transactions_parked: u32,
     pub(super) health: super::pulse::Health,
+    pub(super) versions: Vec<Version>,
+}
+
+/// Instances of a participant with the same SDK and features.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Version {
+    sdk: String,
+    pub(super) features: Vec<String>,
+    pub(super) instance_count: u32,
+    pub(super) alive_count: u32,
+    pub(super) last_seen_at: String,
+    pub(super) may_switch_off: bool,
+    pub(super) sentence: String,
+}
+
+impl Version {
+    /// Returns its name.
+    pub(super) fn name(&self) -> &str {
+        if self.sdk.is_empty() { "not named" } else { &self.sdk }
+    }
+
+    pub(super) fn tone(&self) -> &'static str {
+        if self.may_switch_off { "good" } else { "wait" }
+    }
+
+    pub(super) fn word(&self) -> &'static str {
+        if self.may_switch_off { "may go" } else { "is needed" }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

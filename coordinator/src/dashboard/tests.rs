@@ -82,7 +82,7 @@ fn one_that_cannot_be_read_has_a_name_and_its_reason() {
 #[test]
 fn one_that_needs_a_person_has_its_commands() {
     let stalled = json!({
-        "txId": TX_ID, "gid": "pay-1", "attention": true, "stalled": true,
+        "txId": TX_ID, "gid": "pay-1", "attention": true, "stalled": true, "traceId": "0af7",
         "state": "TRANSACTION_STATE_COMMITTING", "createdAt": "2026-03-04T12:00:00Z",
         "decidedAt": "2026-03-04T12:00:01Z",
         "branches": [{
@@ -97,6 +97,7 @@ fn one_that_needs_a_person_has_its_commands() {
         here: "/transactions",
         chart: Chart::of(&tx, now),
         graph: None,
+        trace_link: "https://jaeger.example/trace/0af7?a=1&b=2".to_owned(),
         tx,
         may_act: false,
     };
@@ -109,6 +110,7 @@ fn one_that_needs_a_person_has_its_commands() {
         "Attempts of 1 branches over 6 min; their number, times and errors are with each branch below",
         "<dd>9, first at 2026-03-04 12:00:01, last at 2026-03-04 12:05:00</dd>",
         "<dd>1, at 2026-03-04 12:00:00</dd>",
+        "<a href=\"https://jaeger.example/trace/0af7?a=1&#38;b=2\" rel=\"noopener noreferrer\">0af7</a>",
     ] {
         assert!(html.contains(shown), "{shown}: {html}");
     }

@@ -81,7 +81,7 @@ pub(super) struct Shared {
     pub(super) directory: Arc<Directory>,
     admission: Arc<Admission>,
     options: Arc<Options>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     draining: AtomicBool,
     /// Nobody may begin to follow a transaction any more.
     stopping: AtomicBool,

@@ -20,9 +20,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Error, Handle};
+use unanimo_core::TxId;
 use unanimo_core::ids::NAMESPACE_END;
+use uuid::Uuid;
 
+use super::{Error, Handle};
+use crate::alarm::QUOTAS_NOT_COUNTED;
 use crate::identity::{Quota, Quotas};
 use crate::store::{self, AsleepOf};
 
@@ -34,6 +37,9 @@ const FIRST_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Part of the time that the counts may take: with a million that sleep one takes a while.
 const COUNT_PART: u32 = 20;
+
+/// Time without a count after which somebody has to look.
+const UNCOUNTED_MAX: Duration = Duration::from_secs(60);
 
 /// An identity would have more open than it may have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -212,10 +218,10 @@ impl Counts {
             std::mem::take(&mut state.falling)
         };
         // The rows of all these say that they sleep.
-        let counted = store.transactions().asleep().await;
+        let counted = asleep(store).await;
         let mut state = self.lock();
         match counted {
-            Ok(rows) => state.asleep = rows.into_iter().map(of_row).collect(),
+            Ok(asleep) => state.asleep = asleep,
             Err(error) => {
                 state.falling.extend(fallen);
                 return Err(error);
@@ -236,6 +242,23 @@ impl Counts {
         };
         drop(former);
         self.known.send_replace(false);
+    }
+}
+
+/// Counts what sleeps, page by page. One that wakes meanwhile is in memory, and one that falls asleep is kept until the
+/// next count, so that none is left out.
+async fn asleep(store: &dyn store::Store) -> Result<HashMap<String, Held>, store::Error> {
+    let (mut counted, mut after) = (HashMap::new(), TxId(Uuid::nil()));
+    loop {
+        let page = store.transactions().asleep(after).await?;
+        for (initiator, held) in page.counted.into_iter().map(of_row) {
+            let sum: &mut Held = counted.entry(initiator).or_default();
+            *sum = sum.and(held);
+        }
+        match page.last {
+            Some(last) => after = last,
+            None => return Ok(counted),
+        }
     }
 }
 
@@ -316,19 +339,22 @@ impl Service {
     /// Counts for as long as the process lives.
     pub(crate) async fn run(self) {
         let counts = Arc::clone(self.engine.quotas());
+        let mut uncounted = Uncounted::default();
         loop {
             let (begun, is_any) = (Instant::now(), counts.quotas.is_any());
             if !is_any {
                 counts.stop();
+                uncounted = Uncounted::default();
             } else if self.engine.shared.has_adopted.load(Ordering::Relaxed) {
                 match counts.count(&*self.engine.shared.store).await {
-                    Ok(()) => drop(counts.known.send_replace(true)),
-                    Err(error) => {
-                        let error = store::in_full(&error);
-                        tracing::warn!(error, "failed to count what sleeps; it is repeated");
+                    Ok(()) => {
+                        counts.known.send_replace(true);
+                        uncounted = Uncounted::default();
                     }
+                    Err(error) => uncounted.failed(&store::in_full(&error), begun),
                 }
             }
+            self.engine.shared.metrics.quotas_not_counted(uncounted.is_told);
             let waits = is_any && !*counts.known.borrow();
             let (pause, interval) = (begun.elapsed() * COUNT_PART, COUNT_INTERVAL);
             tokio::time::sleep(pause.max(FIRST_INTERVAL)).await;
@@ -336,6 +362,30 @@ impl Service {
                 let rest = interval.saturating_sub(begun.elapsed());
                 let _ = tokio::time::timeout(rest, counts.woke.notified()).await;
             }
+        }
+    }
+}
+
+/// Counts that have failed in a row.
+#[derive(Debug, Default)]
+struct Uncounted {
+    since: Option<Instant>,
+    is_told: bool,
+}
+
+impl Uncounted {
+    /// A count that began then has failed. The alarm is told once.
+    fn failed(&mut self, error: &str, begun: Instant) {
+        let since = *self.since.get_or_insert(begun);
+        if since.elapsed() < UNCOUNTED_MAX {
+            tracing::warn!(error, "failed to count what sleeps; it is repeated");
+        } else if !std::mem::replace(&mut self.is_told, true) {
+            tracing::error!(
+                alarm = QUOTAS_NOT_COUNTED,
+                error,
+                failing_for = ?since.elapsed(),
+                "what sleeps cannot be counted: identities with a quota are bounded by an old count, or by none let in"
+            );
         }
     }
 }

@@ -131,6 +131,9 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
     let lists = [subjects.as_slice(), &tokens, &claims];
     let about = told(namespace.as_ref(), &roles, &participants, lists, own);
     identities.told.insert(name.clone(), about);
+    if let Some(namespace) = &namespace {
+        identities.namespaces.insert(name.clone(), namespace.clone());
+    }
     let identity = Arc::new(Identity { name, namespace, roles, participants });
     if own.is_any() {
         // As the initiator of its transactions is stored.
@@ -186,6 +189,45 @@ mod tests {
 
     fn parse(text: &str) -> Result<Identities, String> {
         read(&File::new("identities", "who.toml"), text.as_bytes()).map_err(|e| e.to_string())
+    }
+
+    /// Whoever has come or gone has not moved.
+    #[test]
+    fn one_that_moves_to_another_namespace_is_found() {
+        let entry = |name: &str, namespace: &str| {
+            format!(
+                "[[identity]]\nname = \"{name}\"\nroles = [\"viewer\"]\nsubjects = [\"{name}\"]\n{namespace}\n"
+            )
+        };
+        let (a, b) = ("namespace = \"a\"", "namespace = \"b\"");
+        let all = |of: [&str; 4]| {
+            let names = ["stays", "moves", "comes-in", "leaves"];
+            let text = names.iter().zip(of).map(|(name, namespace)| entry(name, namespace));
+            text.collect::<String>()
+        };
+        let before = parse(&(all([a, a, "", b]) + &entry("gone", a))).expect("identities");
+        let now = parse(&(all([a, b, a, ""]) + &entry("new", b))).expect("identities");
+        let moved: Vec<String> = before
+            .moved(&now)
+            .into_iter()
+            .map(|of| {
+                format!(
+                    "{} {:?} {:?}",
+                    of.name,
+                    of.from.map(|n| n.to_string()),
+                    of.to.map(|n| n.to_string())
+                )
+            })
+            .collect();
+        assert_eq!(
+            moved,
+            [
+                "comes-in None Some(\"a\")",
+                "leaves Some(\"b\") None",
+                "moves Some(\"a\") Some(\"b\")",
+            ]
+        );
+        assert_eq!(before.moved(&before), []);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
     AlarmLabel, CallLabels, CallResult, CallSpan, Gauge01, Metrics, OperationLabel,
     ParticipantLabel,
 };
-use crate::alarm::{CLOCK_SKEW, FILES_NOT_USED, KEYS_NOT_FETCHED};
+use crate::alarm::{CLOCK_SKEW, FILES_NOT_USED, KEYS_NOT_FETCHED, QUOTAS_NOT_COUNTED};
 
 /// Most participants that have a label of their own. Each is up to six series.
 const LABELS_MAX: usize = 200;
@@ -115,6 +115,11 @@ impl Metrics {
     /// Sets the alarm of an issuer's keys that cannot be fetched.
     pub fn keys_not_fetched(&self, raised: bool) {
         self.alarms.get_or_create(&AlarmLabel { alarm: KEYS_NOT_FETCHED }).set(raised.into());
+    }
+
+    /// Sets the alarm of quotas without a count of what sleeps.
+    pub fn quotas_not_counted(&self, raised: bool) {
+        self.alarms.get_or_create(&AlarmLabel { alarm: QUOTAS_NOT_COUNTED }).set(raised.into());
     }
 
     fn show_skew(&self) {

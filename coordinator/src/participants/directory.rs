@@ -11,7 +11,7 @@ mod health;
 mod held;
 mod invitation;
 mod kind;
-mod listing;
+pub(crate) mod listing;
 mod place;
 mod sweep;
 mod turns;

@@ -31,7 +31,8 @@ pub(crate) struct Json {
     outbound: Outbound,
     /// Address below which the calls are.
     base: String,
-    body_bytes_max: usize,
+    /// Most bytes of a message either way, as it is over gRPC.
+    message_bytes_max: usize,
 }
 
 type Answered<T> = Result<Response<T>, Status>;
@@ -69,17 +70,30 @@ impl Client {
 }
 
 impl Json {
-    /// A client that sends below this base, and takes answers of so many bytes over gRPC. In JSON they have more.
+    /// A client that sends below this base, with requests and answers of so many bytes over gRPC. In JSON they have more.
     pub(super) fn new(outbound: Outbound, base: String, message_bytes_max: usize) -> Self {
-        Self { outbound, base, body_bytes_max: message_bytes_max.saturating_mul(2) }
+        Self { outbound, base, message_bytes_max }
     }
 
     async fn call<C: Call>(&self, request: Request<C>) -> Answered<C::Answer> {
+        self.check_size(request.get_ref())?;
         let patience = over_http::timeout(request.metadata()).unwrap_or(PATIENCE);
-        let bounds = Bounds { patience, body_bytes_max: self.body_bytes_max };
+        let bounds = Bounds { patience, body_bytes_max: self.message_bytes_max.saturating_mul(2) };
         let request = over_http::request(&self.base, request)?;
         let response = self.outbound.send(request, bounds).await.map_err(status)?;
         over_http::answer::<C>(&response).map(Response::new)
+    }
+
+    /// Refuses what is too large over gRPC as well, with the same code: nothing of it is sent.
+    fn check_size<C: Call>(&self, message: &C) -> Result<(), Status> {
+        let (bytes, most) = (message.encoded_len(), self.message_bytes_max);
+        if bytes <= most {
+            return Ok(());
+        }
+        Err(Status::out_of_range(format!(
+            "the {} has {bytes} bytes, and message-bytes-max of the coordinator allows {most}: it was not sent",
+            C::PATH
+        )))
     }
 }
 

@@ -8,6 +8,7 @@ use unanimo_core::{
     Decision, Event, Gid, Incarnation, Mode, ParticipantName, Phase, Record, Timestamp, TxId,
     Version,
 };
+use uuid::Uuid;
 
 use super::Error;
 
@@ -220,7 +221,7 @@ pub struct AttentionCount {
 }
 
 /// Number of transactions that sleep, of one initiator.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AsleepOf {
     /// Name of the identity that began them; empty without one.
     pub initiator: String,
@@ -230,10 +231,44 @@ pub struct AsleepOf {
     pub bytes: i64,
 }
 
-/// Counts what sleeps.
+/// Most rows that one statement counts of what sleeps. A database that is slow reads so many in its time, however many
+/// there are in all.
+pub const ASLEEP_PAGE_MAX: i64 = 20_000;
+
+/// Counts what sleeps among the next rows. A first part has the number of all of these and the last one.
 pub(super) const ASLEEP: &str = "
-SELECT initiator, count(*) AS transactions, CAST(sum(coalesce(bytes, 0)) AS bigint) AS bytes
-FROM parked WHERE wake_ms IS NOT NULL AND initiator IS NOT NULL GROUP BY initiator";
+WITH page AS (SELECT tx_id, initiator, bytes, wake_ms FROM parked WHERE tx_id > $1 ORDER BY tx_id LIMIT $2)
+SELECT CAST(0 AS bigint), '', count(*), CAST(0 AS bigint),
+  (SELECT tx_id FROM page ORDER BY tx_id DESC LIMIT 1) FROM page
+UNION ALL
+SELECT CAST(1 AS bigint), initiator, count(*), CAST(sum(coalesce(bytes, 0)) AS bigint), NULL
+FROM page WHERE wake_ms IS NOT NULL AND initiator IS NOT NULL GROUP BY initiator";
+
+/// Row of [`ASLEEP`]: part, initiator, number, bytes, last transaction.
+pub(super) type AsleepRow = (i64, String, i64, i64, Option<Uuid>);
+
+/// Part of the count of what sleeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AsleepPage {
+    /// Numbers by initiator, of these rows alone.
+    pub counted: Vec<AsleepOf>,
+    /// The last row; none if there are no more behind it.
+    pub last: Option<TxId>,
+}
+
+impl AsleepPage {
+    pub(super) fn of_rows(rows: Vec<AsleepRow>) -> Self {
+        let mut page = Self::default();
+        for (part, initiator, transactions, bytes, last) in rows {
+            match part {
+                0 if transactions == ASLEEP_PAGE_MAX => page.last = last.map(TxId),
+                0 => {}
+                _ => page.counted.push(AsleepOf { initiator, transactions, bytes }),
+            }
+        }
+        page
+    }
+}
 
 /// Most transactions that are counted, of those that are awake, that sleep, and that have ended, each.
 /// Counting so many takes a second, and a person needs no larger number exactly.
@@ -321,8 +356,8 @@ pub trait Transactions: Send + Sync {
     async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error>;
 
     /// Counts the transactions that sleep by who began them, but for those that were left asleep by a version that did not
-    /// note it.
-    async fn asleep(&self) -> Result<Vec<AsleepOf>, Error>;
+    /// note it: among the next [`ASLEEP_PAGE_MAX`] rows after this one. The nil id comes before all.
+    async fn asleep(&self, after: TxId) -> Result<AsleepPage, Error>;
 
     /// Counts the transactions that need a person.
     async fn attention(&self) -> Result<AttentionCount, Error>;

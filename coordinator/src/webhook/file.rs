@@ -13,7 +13,7 @@ use toml::Spanned;
 use unanimo_core::ParticipantName;
 use unanimo_tls::{Error, File};
 
-use super::{Begin, WEBHOOKS_MAX, Webhook, Webhooks};
+use super::{Begin, Rules, WEBHOOKS_MAX, Webhook, Webhooks};
 use crate::feed::Kind;
 use crate::identity::{Told, key_of};
 use crate::outbound::{Plain, parse_url};
@@ -88,7 +88,7 @@ struct Entry {
 ///
 /// # Errors
 /// It is malformed, or an entry breaks a rule. The message repeats no value of the file, which might be a secret.
-pub(super) fn read(file: &File, content: &[u8], insecure: bool) -> Result<Webhooks, Error> {
+pub(super) fn read(file: &File, content: &[u8], rules: Rules) -> Result<Webhooks, Error> {
     let text = std::str::from_utf8(content).map_err(|_| file.breaks("it must be UTF-8"))?;
     let line_at = |start| 1 + text.get(..start).unwrap_or_default().matches('\n').count();
     let place = |error: &toml::de::Error| {
@@ -110,7 +110,7 @@ pub(super) fn read(file: &File, content: &[u8], insecure: bool) -> Result<Webhoo
     for (index, entry) in document.webhook.into_iter().enumerate() {
         let line = line_at(entry.name.span().start);
         let place = format!("webhook {} (line {line})", index + 1);
-        let webhook = webhook(entry, insecure);
+        let webhook = webhook(entry, rules);
         let webhook = webhook.map_err(|rule| file.breaks(format!("{place}: {rule}")))?;
         let former = webhooks.all.insert(webhook.name.clone(), Arc::new(webhook));
         if former.is_some() {
@@ -139,10 +139,10 @@ fn rule(words: &str, key: &str) -> String {
     format!("{key}: {rule}")
 }
 
-fn webhook(entry: Entry, insecure: bool) -> Result<Webhook, String> {
+fn webhook(entry: Entry, rules: Rules) -> Result<Webhook, String> {
     let name = entry.name.into_inner();
     ParticipantName::new(&name).map_err(|rule| format!("name {rule}"))?;
-    let url = url(&entry.url, insecure)?;
+    let url = url(&entry.url, rules.insecure)?;
     if let Some(participant) = &entry.participant {
         ParticipantName::full(participant).map_err(|rule| format!("participant {rule}"))?;
     }
@@ -150,9 +150,17 @@ fn webhook(entry: Entry, insecure: bool) -> Result<Webhook, String> {
         unanimo_core::ids::check_prefix(&entry.gid_prefix)
             .map_err(|rule| format!("gid-prefix {rule}"))?;
     }
-    let day = Duration::from_secs(24 * 60 * 60);
+    // An event that is purged before it is given up is no dead letter: nobody would ever be told of it.
+    let retention = rules.retention;
+    let day = Duration::from_secs(24 * 60 * 60).min(retention / 2);
     let timeout = period("timeout", entry.timeout, TIMEOUT, Duration::from_secs(10))?;
     let give_up_after = period("give-up-after", entry.give_up_after, GIVE_UP, day)?;
+    if give_up_after >= retention {
+        return Err(format!(
+            "give-up-after must be less than events-retention, which is {retention:?}: events would be purged \
+             before they are given up"
+        ));
+    }
     let five_minutes = Duration::from_secs(300);
     let backoff_max = period("backoff-max", entry.backoff_max, BACKOFF, five_minutes)?;
     let headers = headers(&entry.headers)?;
@@ -273,7 +281,31 @@ mod tests {
 
     fn parse(text: &str) -> Result<Webhooks, String> {
         let file = File::new("webhooks", "hooks.toml");
-        read(&file, text.as_bytes(), false).map_err(|error| error.to_string())
+        let rules = Rules { insecure: false, retention: 7 * DAY };
+        read(&file, text.as_bytes(), rules).map_err(|error| error.to_string())
+    }
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// What is not taken becomes a dead letter before it is purged, whatever is set and whatever is not.
+    #[test]
+    fn an_event_is_given_up_before_it_is_purged() {
+        let file = File::new("webhooks", "hooks.toml");
+        let parse = |retention: Duration, line: &str| {
+            let text = format!("{}{line}\n", entry());
+            let webhooks = read(&file, text.as_bytes(), Rules { insecure: false, retention });
+            let webhooks = webhooks.map_err(|error| error.to_string())?;
+            Ok::<_, String>(webhooks.all["a"].give_up_after)
+        };
+        assert_eq!(parse(7 * DAY, ""), Ok(DAY));
+        assert_eq!(parse(DAY, ""), Ok(DAY / 2), "the default is less than what is kept");
+        assert_eq!(parse(7 * DAY, "give-up-after = \"167h\""), Ok(7 * DAY - DAY / 24));
+        for hours in [168, 169] {
+            let refused = parse(7 * DAY, &format!("give-up-after = \"{hours}h\""));
+            let expected = "use the webhooks hooks.toml: webhook 1 (line 2): give-up-after must be less than \
+                            events-retention, which is 604800s: events would be purged before they are given up";
+            assert_eq!(refused, Err(expected.to_owned()));
+        }
     }
 
     #[test]
@@ -344,7 +376,8 @@ mod tests {
             assert!(!error.contains("s3cr3t") && !error.contains(&SECRET[6..]), "{error}");
         }
         let file = File::new("webhooks", "hooks.toml");
-        assert!(read(&file, url("http://a.example").as_bytes(), true).is_ok());
+        let insecure = Rules { insecure: true, retention: DAY };
+        assert!(read(&file, url("http://a.example").as_bytes(), insecure).is_ok());
         assert!(parse(&url("http://127.0.0.1:7/x")).is_ok());
     }
 }

@@ -565,6 +565,10 @@ pub struct Transaction {
     /// `refused_after_commit`, `output_too_large`. Later versions may add some.
     #[prost(string, repeated, tag = "29")]
     pub alarms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Id of its trace (W3C Trace Context), in hexadecimal digits: that of its caller's `traceparent`, or else its tx_id without
+    /// the hyphens, under which the coordinator's spans are. Not in lists, and empty once its details are purged.
+    #[prost(string, tag = "30")]
+    pub trace_id: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Transaction {
     const NAME: &'static str = "Transaction";
@@ -4683,6 +4687,10 @@ pub struct Participant {
     /// Health of its calls at the coordinator that answers.
     #[prost(message, optional, tag = "4")]
     pub health: ::core::option::Option<ParticipantHealth>,
+    /// Its instances by version, with those of which most are alive first; at most 16. An endpoint that never
+    /// registered has no version.
+    #[prost(message, repeated, tag = "5")]
+    pub versions: ::prost::alloc::vec::Vec<ParticipantVersion>,
 }
 impl ::prost::Name for Participant {
     const NAME: &'static str = "Participant";
@@ -4692,6 +4700,45 @@ impl ::prost::Name for Participant {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/unanimo.v1.Participant".into()
+    }
+}
+/// Instances of a participant that registered with the same SDK and the same features. Nothing is owed to a version: each
+/// call is sent to any endpoint of the participant that is alive, whatever was there before. Which actions an instance
+/// offers the coordinator does not know, so that the instances that stay offer those of one that is switched off is the
+/// operator's to know.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ParticipantVersion {
+    /// Name and version of the SDK, as registered; empty until they have registered with the running coordinator.
+    #[prost(string, tag = "1")]
+    pub sdk: ::prost::alloc::string::String,
+    /// Features that they registered with, in the order of their names.
+    #[prost(string, repeated, tag = "2")]
+    pub features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Number of its instances that are known.
+    #[prost(uint32, tag = "3")]
+    pub instance_count: u32,
+    /// Those of them that were seen lately.
+    #[prost(uint32, tag = "4")]
+    pub alive_count: u32,
+    /// Time of the last registration of any of them.
+    #[prost(message, optional, tag = "5")]
+    pub last_seen_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Nothing that this coordinator owes would wait if these instances were switched off: it owes nothing to the
+    /// participant, or an instance of another version is alive that knows all their features.
+    #[prost(bool, tag = "6")]
+    pub may_switch_off: bool,
+    /// The reason of that, in a sentence for people.
+    #[prost(string, tag = "7")]
+    pub sentence: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ParticipantVersion {
+    const NAME: &'static str = "ParticipantVersion";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ParticipantVersion".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ParticipantVersion".into()
     }
 }
 /// Health of the calls of one coordinator to a participant.

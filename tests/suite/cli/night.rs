@@ -81,12 +81,14 @@ async fn transactions_are_counted_and_participants_listed() {
     assert_eq!([&since["counts"]["committed"], &since["counts"]["committing"]], [0, 1]);
 
     let list = ["participant", "list", "--endpoint", &served.endpoint];
-    run(&list).await.check(0).says(&[
-        "PARTICIPANT  ENDPOINT ",
-        "p            http://127.0.0.1:",
-        "q            http://127.0.0.1:1  ",
-        "configured",
+    let ran = run(&list).await;
+    ran.check(0).says(&[
+        "PARTICIPANT  PROCESSES     BREAKER  FLIGHT  OWED  PARKED  VERSION\n",
+        "p            1 configured  closed   ",
+        "q            1 configured  closed   0       0     0       -\n",
     ]);
+    let owed = ran.out.lines().find(|line| line.starts_with("p ")).unwrap();
+    assert_eq!(owed.split_whitespace().nth(5), Some("1"), "d is owed a Commit: {owed}");
     let listed = run(&[&list[..], &["--json"]].concat()).await.check(0).json();
     let names = |listed: &Value| -> Vec<String> {
         let all = listed["participants"].as_array().unwrap();

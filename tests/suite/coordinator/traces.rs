@@ -19,6 +19,7 @@ use unanimo_coordinator::Builder;
 use unanimo_coordinator::config::Config;
 use unanimo_proto::v1::{Outcome, WaitFor};
 use unanimo_sdk::{Call, Participant, PhaseTwoError, PrepareError, Serve, Serving, Sqlite, Tcc};
+use unanimo_tests::alarms::hear;
 use unanimo_tests::postgres::Server;
 use unanimo_tests::relay::Relay;
 use unanimo_tests::wait::until;
@@ -104,14 +105,12 @@ async fn one_trace_leads_from_the_initiator_to_every_handler() {
 async fn one_trace(collector: Collector, config: Config, is_late: bool) {
     let provider = SdkTracerProvider::builder().with_simple_exporter(collector.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("services"));
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(
-        tracing_subscriber::Layer::with_filter(
-            layer,
-            tracing_subscriber::filter::filter_fn(|of| {
-                of.is_span() && matches!(of.name(), "checkout" | "participant_operation")
-            }),
-        ),
-    ));
+    let _guard = hear(tracing_subscriber::registry().with(tracing_subscriber::Layer::with_filter(
+        layer,
+        tracing_subscriber::filter::filter_fn(|of| {
+            of.is_span() && matches!(of.name(), "checkout" | "participant_operation")
+        }),
+    )));
     let running = Builder::new(config).start().await.unwrap();
     let coordinator = format!("http://{}", running.grpc_address().unwrap());
     let (one, two) =
@@ -233,7 +232,7 @@ async fn sampling_is_the_callers_word_and_lines_name_the_trace() {
     let writer = lines.clone();
     let subscriber =
         tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _guard = hear(subscriber);
     let collector = Collector::new(Mood::Well);
     let mut config = traced(&collector.serve().await);
     config.otlp_sampling = "0".parse().unwrap();
@@ -254,6 +253,9 @@ async fn sampling_is_the_callers_word_and_lines_name_the_trace() {
         results.push(answer.into_inner().result.unwrap());
     }
     let seen = world.p.seen();
+    // What the page of a transaction links to.
+    let told = [world.get("sampled").await.trace_id, world.get("alone").await.trace_id];
+    assert_eq!(told, [TRACE.to_owned(), results[2].tx_id.replace('-', "")]);
     world.running.stop().await.unwrap();
     let parents = |index: usize| -> Vec<&str> {
         let of = seen.iter().filter(|seen| seen.tx_id == results[index].tx_id);

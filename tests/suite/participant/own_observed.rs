@@ -146,7 +146,7 @@ fn traced(of: &Branch) -> Request<PrepareRequest> {
 #[tokio::test]
 async fn a_handlers_lines_are_in_a_span_of_its_branch_and_its_calls_carry_the_trace() {
     let spans = Spans::default();
-    let _guard = tracing::subscriber::set_default(spans.clone());
+    let _guard = unanimo_tests::alarms::hear(spans.clone());
     let (database, _pool) = <Sqlite as Database>::open().await;
     let fake = Fake::new(unanimo_proto::v1::Outcome::Committed.into());
     let client = Some(fake.client().await);

@@ -151,7 +151,7 @@ impl Lines {
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false);
         let subscriber = subscriber.with_writer(move || writer.clone()).finish();
-        (lines, tracing::subscriber::set_default(subscriber))
+        (lines, unanimo_tests::alarms::hear(subscriber))
     }
 
     pub(crate) fn of(&self, alarm: &str) -> Vec<String> {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use unanimo_coordinator::store::{AsleepOf, Claim, Error, Key, Written};
+use unanimo_coordinator::store::{ASLEEP_PAGE_MAX, AsleepOf, Claim, Error, Key, Written};
 use unanimo_core::{Phase, Sleeper, Start, State, Timestamp, TxId, Version};
+use uuid::Uuid;
 
-use super::{Fixture, a_write, create, on_both_stores};
+use super::{Fixture, a_write, create, execute, on_both_stores};
 use crate::fixtures::{Live, definition, new_gid, now};
 
 on_both_stores!(
@@ -14,6 +15,7 @@ on_both_stores!(
     one_that_sleeps_is_claimed_by_its_name,
     s5_a_fenced_incarnation_claims_none_that_sleeps,
     what_sleeps_is_counted_by_whose_it_is,
+    what_sleeps_is_counted_page_by_page,
 );
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -130,7 +132,9 @@ async fn what_sleeps_is_counted_by_whose_it_is(fixture: Fixture) {
     }
     sleeper(&fixture, now(), 90).await;
     let count = async || {
-        let mut counted = fixture.store.transactions().asleep().await.unwrap();
+        let counted = fixture.store.transactions().asleep(TxId(Uuid::nil())).await.unwrap();
+        assert_eq!(counted.last, None, "few rows are one page");
+        let mut counted = counted.counted;
         counted.sort_by(|a, b| a.initiator.cmp(&b.initiator));
         counted
     };
@@ -144,4 +148,44 @@ async fn what_sleeps_is_counted_by_whose_it_is(fixture: Fixture) {
     fixture.store.transactions().claim(fixture.me, one).await.unwrap();
     fixture.store.incarnations().fence(fixture.me, "a test").await.unwrap();
     assert_eq!(count().await, [of("", 1, 1), of("batch", 1, 0), of("web", 1, 30)]);
+}
+
+/// L5: no statement counts more rows than a page has, however many there are, and none is counted twice or left out. Of
+/// five rows one is parked and does not sleep.
+async fn what_sleeps_is_counted_page_by_page(fixture: Fixture) {
+    let rows = 2 * ASLEEP_PAGE_MAX + 5;
+    let insert = match fixture.url.starts_with("sqlite:") {
+        true => format!(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {rows})
+             INSERT INTO parked (tx_id, owner, wake_ms, initiator, bytes)
+             SELECT randomblob(16), 1, CASE WHEN n % 5 > 0 THEN 1 END, CASE WHEN n % 2 = 0 THEN 'web' ELSE '' END, 3 FROM n"
+        ),
+        false => format!(
+            "INSERT INTO unanimo.parked (tx_id, owner, wake_ms, initiator, bytes)
+             SELECT gen_random_uuid(), 1, CASE WHEN n % 5 > 0 THEN 1 END, CASE WHEN n % 2 = 0 THEN 'web' ELSE '' END, 3
+             FROM generate_series(1, {rows}) AS n"
+        ),
+    };
+    execute(&fixture.url, &insert).await;
+    let (mut after, mut pages) = (TxId(Uuid::nil()), Vec::new());
+    loop {
+        let page = fixture.store.transactions().asleep(after).await.unwrap();
+        let of_page: i64 = page.counted.iter().map(|of| of.transactions).sum();
+        assert!(of_page <= ASLEEP_PAGE_MAX, "{page:?}");
+        let last = page.last;
+        pages.push(page);
+        match last {
+            Some(last) => after = last,
+            None => break,
+        }
+    }
+    assert_eq!(pages.len(), 3);
+    let sum = |initiator: &str| -> (i64, i64) {
+        let of = pages.iter().flat_map(|page| &page.counted);
+        let of: Vec<_> = of.filter(|of| of.initiator == initiator).collect();
+        (of.iter().map(|of| of.transactions).sum(), of.iter().map(|of| of.bytes).sum())
+    };
+    // Of the numbers up to 40,005 those that 5 does not divide.
+    assert_eq!(sum("web"), (16_002, 3 * 16_002));
+    assert_eq!(sum(""), (16_002, 3 * 16_002));
 }

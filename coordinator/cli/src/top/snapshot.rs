@@ -78,15 +78,7 @@ struct Participant {
 
 impl Participant {
     fn state(&self) -> String {
-        let Self { endpoints, alive, configured, .. } = self;
-        let registered = endpoints - configured;
-        match (alive, registered) {
-            (_, 0) if *configured == 0 => "gone".to_owned(),
-            (_, 0) => format!("{configured} configured"),
-            (0, _) if *configured == 0 => "gone".to_owned(),
-            (alive, _) if *configured == 0 => format!("{alive} of {registered} alive"),
-            (alive, _) => format!("{alive} of {registered} alive, {configured} configured"),
-        }
+        crate::participant::processes(self.endpoints, self.alive, self.configured)
     }
 }
 

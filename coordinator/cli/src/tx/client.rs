@@ -69,6 +69,9 @@ pub(crate) enum Error {
     /// An option names the same twice.
     #[error("{0} is there twice: it can have one value")]
     Twice(String),
+    /// Nobody registered or configured a participant of this name, and nothing is owed to one.
+    #[error("participant {0} is not known: it never registered, and is not configured")]
+    NoParticipant(String),
     /// A participant may still hold something of the transaction that is to be forgotten.
     #[error("the transaction is not forgotten: {0}")]
     StillHeld(String),
@@ -104,6 +107,7 @@ impl Error {
             }
             Self::Refused { status, .. } => return hints::of_status(status),
             Self::CutOff => "the coordinator may be stopping; run `unanimo tx watch` again",
+            Self::NoParticipant(_) => "`unanimo participant list` has all that are known",
             Self::NotEnded | Self::Output { .. } | Self::Tls(_) | Self::Twice(_) => return None,
             Self::StillHeld(_) => {
                 "look at the data of each such participant, end there by hand what is left (docs/in-doubt.md tells \

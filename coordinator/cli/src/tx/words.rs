@@ -116,7 +116,7 @@ pub(crate) fn time_to_the_second(at: prost_types::Timestamp) -> String {
 }
 
 /// Formats the time between two moments, if both are known.
-pub(super) fn between(
+pub(crate) fn between(
     from: Option<prost_types::Timestamp>,
     to: Option<prost_types::Timestamp>,
 ) -> Option<String> {

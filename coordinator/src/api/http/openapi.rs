@@ -1,5 +1,7 @@
 //! Description of the API: OpenAPI 3.1, from the descriptors, with the contract's comments.
 
+pub mod participant;
+
 use std::sync::LazyLock;
 
 use prost_reflect::{FieldDescriptor, MethodDescriptor};

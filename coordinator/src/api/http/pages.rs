@@ -14,6 +14,7 @@ use unanimo_tls::Peer;
 use super::{Hosts, Http, descriptors, guard, problem};
 use crate::api::convert::{self, Content};
 use crate::api::rpc::Rpc;
+use crate::config::TRACE_ID;
 use crate::engine::View;
 
 /// Most steps of a saga that is drawn: more cannot be read, and cost much.
@@ -47,6 +48,13 @@ impl Act {
             Self::Resolve => Rpc::ResolveBranch,
             Self::Forget => Rpc::ForgetTransaction,
         }
+    }
+}
+
+impl Http {
+    /// Returns the address of a trace for people, if one is set.
+    pub(crate) fn trace_link(&self, trace_id: &str) -> String {
+        self.callers.trace_link.replace(TRACE_ID, trace_id)
     }
 }
 

@@ -1,11 +1,20 @@
 //! Rules for the collector of spans.
 
 use super::{Config, Rules, allow};
-use crate::config::OtlpProtocol;
+use crate::config::{OtlpProtocol, TRACE_ID};
 use crate::outbound::{Plain, parse_url};
 
 impl Config {
     pub(super) fn check_collector(&self, rules: &mut Rules) {
+        let of_trace = &self.trace_link;
+        let is_address = ["https://", "http://"].iter().any(|scheme| of_trace.starts_with(scheme))
+            && of_trace.bytes().all(|byte| byte.is_ascii_graphic())
+            && of_trace.matches(TRACE_ID).count() == 1;
+        rules.check(of_trace.is_empty() || is_address, "trace-link", || {
+            format!(
+                "must begin with https:// or http://, and have {TRACE_ID} once, where the id goes"
+            )
+        });
         let url = &self.otlp_endpoint;
         rules.check(!url.is_empty() || !self.otlp_tls_ca.is_set(), "otlp-tls-ca", || {
             "needs otlp-endpoint".to_owned()
@@ -55,6 +64,22 @@ impl Config {
 #[cfg(all(test, feature = "otlp"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_of_a_trace_has_a_place_for_its_id() {
+        for (url, is_good) in [
+            ("", true),
+            ("https://jaeger.example/trace/{trace_id}", true),
+            ("http://localhost:3000/explore?trace={trace_id}&x=1", true),
+            ("https://jaeger.example/trace/", false),
+            ("https://jaeger.example/{trace_id}/{trace_id}", false),
+            ("javascript:alert({trace_id})", false),
+            ("https://jaeger.example/ {trace_id}", false),
+        ] {
+            let config = Config { trace_link: url.to_owned(), ..Config::default() };
+            assert_eq!(config.violations().is_empty(), is_good, "{url}: {:?}", config.violations());
+        }
+    }
 
     #[test]
     fn a_collector_is_reached_as_participants_are() {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::connections::{Connections, Dialled, Open};
 use super::health::{Failed, Health, Standing};
 use super::held::{Held, Part, bytes_of};
+use super::listing::Versions;
 use super::{CallKind, Registered, Shown};
 use crate::participants::ParticipantService;
 use crate::participants::own::Own;
@@ -301,6 +302,19 @@ impl Endpoint {
     #[cfg(test)]
     pub(super) fn is_dialled(&self) -> bool {
         self.state().dialled.is_some()
+    }
+
+    /// Counts its instances under their versions.
+    pub(super) fn count_versions(
+        &self,
+        counted: &mut Versions,
+        now: Instant,
+        gone_after: Duration,
+    ) {
+        for Instance { registered, seen, here, .. } in &self.state().instances {
+            let is_alive = seen.is_alive(now, gone_after);
+            counted.add(here.then_some(registered), seen.silent_for(now), is_alive);
+        }
     }
 
     pub(super) fn shown(&self, now: Instant, gone_after: Duration) -> Shown {

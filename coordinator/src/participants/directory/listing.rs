@@ -2,11 +2,48 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use unanimo_core::ParticipantName;
 
-use super::{CallKind, Directory, Entry, Shown, read};
+use super::{CallKind, Directory, Entry, Registered, Shown, read};
+
+/// Instances of a participant with the same SDK and features, or those of which neither is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    /// They have registered with this coordinator, and not only with an earlier one, so that the rest is known.
+    pub(crate) is_known: bool,
+    /// Name and version of the SDK.
+    pub(crate) sdk: String,
+    /// Features, by name.
+    pub(crate) features: BTreeSet<String>,
+    /// Number of the instances.
+    pub(crate) instances: usize,
+    /// Those of them that were seen lately.
+    pub(crate) alive: usize,
+    /// Time since any of them was seen.
+    pub(crate) silent_for: Duration,
+}
+
+/// Instances of a participant, counted by version.
+#[derive(Debug, Default)]
+pub(super) struct Versions(BTreeMap<Option<(String, BTreeSet<String>)>, (usize, usize, Duration)>);
+
+impl Versions {
+    pub(super) fn add(
+        &mut self,
+        registered: Option<&Registered>,
+        silent_for: Duration,
+        is_alive: bool,
+    ) {
+        let key = registered.map(|of| (of.sdk.clone(), of.features.iter().cloned().collect()));
+        let (instances, alive, least) = self.0.entry(key).or_insert((0, 0, Duration::MAX));
+        *instances += 1;
+        *alive += usize::from(is_alive);
+        *least = silent_for.min(*least);
+    }
+}
 
 /// Health of the calls to a participant.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,6 +76,23 @@ impl Directory {
         let (now, gone_after) = (Instant::now(), self.gone_after());
         let endpoints = read(&entry.endpoints);
         endpoints.iter().map(|endpoint| endpoint.shown(now, gone_after)).collect()
+    }
+
+    /// Instances of a participant by version, with those of which most are alive first, and then those seen last.
+    pub(crate) fn versions(&self, name: &ParticipantName) -> Vec<Version> {
+        let Some(entry) = self.entry(name) else { return Vec::new() };
+        let (now, gone_after) = (Instant::now(), self.gone_after());
+        let mut counted = Versions::default();
+        let endpoints = read(&entry.endpoints);
+        endpoints.iter().for_each(|one| one.count_versions(&mut counted, now, gone_after));
+        let version = |(known, (instances, alive, silent_for)): (Option<_>, _)| {
+            let is_known = known.is_some();
+            let (sdk, features) = known.unwrap_or_default();
+            Version { is_known, sdk, features, instances, alive, silent_for }
+        };
+        let mut found: Vec<_> = counted.0.into_iter().map(version).collect();
+        found.sort_by_key(|of| (std::cmp::Reverse(of.alive), of.silent_for));
+        found
     }
 
     /// Health of the calls to a participant.

@@ -28,9 +28,13 @@ async fn commit(answer: &str) -> (Answered<CommitResponse>, String) {
 }
 
 async fn call(base: String, timeout: Duration) -> Answered<CommitResponse> {
+    call_of(base, "debit", timeout).await
+}
+
+async fn call_of(base: String, action: &str, timeout: Duration) -> Answered<CommitResponse> {
     let tls = unanimo_tls::Client::load(Default::default()).expect("no files");
     let mut client = Client::Json(Json::new(Outbound::new(&tls), base, 100));
-    let mut request = Request::new(CommitRequest { action: "debit".into(), ..Default::default() });
+    let mut request = Request::new(CommitRequest { action: action.into(), ..Default::default() });
     request.set_timeout(timeout);
     client.commit(request).await
 }
@@ -116,4 +120,27 @@ async fn a_call_ends_with_its_time() {
     let base = format!("http://{}", listener.local_addr().expect("an address"));
     let status = call(base, Duration::from_millis(50)).await.expect_err("nobody answers");
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+}
+
+/// A message may have 100 bytes here: two of them are the field's number and length.
+#[tokio::test]
+async fn what_is_too_large_over_grpc_is_not_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base = format!("http://{}/tx", listener.local_addr().expect("an address"));
+    let called = call_of(base.clone(), &"a".repeat(99), Duration::from_secs(5)).await;
+    let status = called.expect_err("it is too large");
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    assert_eq!(
+        status.message(),
+        "the commit has 101 bytes, and message-bytes-max of the coordinator allows 100: it was not sent"
+    );
+    let accepted = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+    assert!(accepted.is_err(), "there was a connection");
+    // One that just fits is sent.
+    let sending =
+        tokio::spawn(async move { call_of(base, &"a".repeat(98), Duration::from_secs(5)).await });
+    let (tcp, _) = listener.accept().await.expect("a connection");
+    drop(tcp);
+    let status = sending.await.expect("no panic").expect_err("nobody answers");
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
 }

@@ -25,10 +25,10 @@ use super::super::rows::{
     self, COUNT_ATTENTION, HISTORY_BYTES_MAX, Read, SELECT_EVENTS, SELECT_HISTORY, ms_to_column,
     select_log,
 };
-use super::super::transactions::ASLEEP;
+use super::super::transactions::{ASLEEP, ASLEEP_PAGE_MAX, AsleepPage};
 use super::super::{
-    AsleepOf, AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount,
-    Stored, Transactions, in_full,
+    AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored,
+    Transactions, in_full,
 };
 use super::Postgres;
 
@@ -307,8 +307,9 @@ impl Transactions for Postgres {
         Ok(PhaseCount::of_kinds(rows))
     }
 
-    async fn asleep(&self) -> Result<Vec<AsleepOf>, Error> {
-        self.rows("count what sleeps", sqlx::query_as(ASLEEP)).await
+    async fn asleep(&self, after: TxId) -> Result<AsleepPage, Error> {
+        let query = sqlx::query_as(ASLEEP).bind(after.0).bind(ASLEEP_PAGE_MAX);
+        Ok(AsleepPage::of_rows(self.rows("count what sleeps", query).await?))
     }
 
     async fn attention(&self) -> Result<AttentionCount, Error> {
