@@ -84,6 +84,7 @@ pub(crate) fn context(
         participant: spec.participant.local().to_owned(),
         mode: mode_to_wire(spec.mode).into(),
         database_id: String::new(),
+        database_place: String::new(),
     }
 }
 

@@ -34,6 +34,8 @@ export class Barrier {
     if (!this.values.has("database-id")) this.put({ "database-id": crypto.randomUUID() });
     // Tells this file from another one under the same participant's name.
     this.databaseId = this.values.get("database-id");
+    // Tells a copy of it apart, which has the same id.
+    this.databasePlace = this.journal.place();
   }
 
   #apply({ row, set }) {

@@ -60,8 +60,8 @@ export class Coordinator {
   }
 
   async #register() {
-    const { databaseId } = this.barrier;
-    const about = { features: FEATURES, sdk: "unanimo-example-node/0.1.0", databaseId };
+    const { databaseId, databasePlace } = this.barrier;
+    const about = { features: FEATURES, sdk: "unanimo-example-node/0.1.0", databaseId, databasePlace };
     const answer = await this.#post(`/v1/participants/${this.name}:register`, { ...this.of, ...about });
     // "10s"
     const pause = Number.parseFloat(answer.keepAliveInterval) * 1000;

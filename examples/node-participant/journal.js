@@ -40,6 +40,12 @@ export class Journal {
     this.apply(JSON.parse(text));
   }
 
+  // Where the file is: a copy of it is another one.
+  place() {
+    const { dev, ino } = fs.fstatSync(this.fd, { bigint: true });
+    return `file.${dev}.${ino}`;
+  }
+
   close() {
     fs.closeSync(this.fd);
     this.unlock();

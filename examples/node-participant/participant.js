@@ -100,6 +100,12 @@ export class Participant {
     if (call !== "commit" && asked && asked !== this.barrier.databaseId) {
       throw new NoAnswer(412, "FAILED_PRECONDITION", `this process has the database ${this.barrier.databaseId}`);
     }
+    // A copy of the file has the same id. Nothing is done to it, and no Commit is taken for answered.
+    const { databasePlace } = this.barrier;
+    if (context.databasePlace && context.databasePlace !== databasePlace) {
+      const detail = `this process has its database at ${databasePlace}, and not at ${context.databasePlace}`;
+      throw new NoAnswer(412, "FAILED_PRECONDITION", detail);
+    }
     const unknown = unknownFeature({ requires });
     if (call !== "prepare" && unknown) {
       throw new NoAnswer(501, "UNIMPLEMENTED", `${this.name} does not know the feature ${unknown}`);

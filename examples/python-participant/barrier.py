@@ -8,6 +8,7 @@ docs/participant-guide.md.
 import contextlib
 import inspect
 import logging
+import os
 import secrets
 import sqlite3
 import threading
@@ -44,6 +45,9 @@ CREATE TABLE IF NOT EXISTS barrier_id (only_one integer PRIMARY KEY CHECK (only_
 # How long a call waits for another one's local transaction before it answers "working".
 LOCK_TIMEOUT_S = 2.0
 
+# Pause before a part of the set-up is tried again that found another one's local transaction in its way.
+SET_UP_PAUSE_S = 0.5
+
 # How long rows are kept past the time at which they could still matter.
 KEPT_S = 24 * 3600
 
@@ -59,6 +63,21 @@ LOST = "the branch's work ended its local transaction by itself"
 
 class Busy(Exception):
     """Another local transaction is in the way: send the call again."""
+
+
+def once_free(work):
+    """Runs a part of the set-up, again and again for as long as another local transaction is in its way. Each wait
+    has an end, so that nobody queues behind this one."""
+    while True:
+        try:
+            return work()
+        except Busy:
+            pass
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+        log.warning("the set-up waits: others have the database for longer than %s s", LOCK_TIMEOUT_S)
+        time.sleep(SET_UP_PAUSE_S)
 
 
 class Lost(Exception):
@@ -170,6 +189,14 @@ class Barrier:
         self.path = path
         # Connections with a local transaction, by thread.
         self.open = {}
+        self.database_id = once_free(self._make)
+        file = os.stat(path)
+        # A copy of the file has the same id, and is elsewhere.
+        self.database_place = f"file.{file.st_dev}.{file.st_ino}"
+
+    def _make(self):
+        """Makes the tables, and answers with the database's id. What is there already takes no lock: Commits and
+        Cancels are then served at once, whoever has the database."""
         with contextlib.closing(self._connect()) as db:
             # What was answered must survive the machine, not only the process: hence FULL.
             db.execute("PRAGMA journal_mode = WAL")
@@ -177,8 +204,10 @@ class Barrier:
             # A file of an older version.
             if "ask_at" not in {column[1] for column in db.execute("PRAGMA table_info(barrier)")}:
                 db.execute("ALTER TABLE barrier ADD COLUMN ask_at real")
-            db.execute("INSERT INTO barrier_id VALUES (1, ?) ON CONFLICT DO NOTHING", (str(uuid.uuid4()),))
-            self.database_id = db.execute("SELECT id FROM barrier_id").fetchone()[0]
+            read_id = "SELECT id FROM barrier_id"
+            if db.execute(read_id).fetchone() is None:
+                db.execute("INSERT INTO barrier_id VALUES (1, ?) ON CONFLICT DO NOTHING", (str(uuid.uuid4()),))
+            return db.execute(read_id).fetchone()[0]
 
     def _connect(self):
         # No transactions by themselves: they are begun and ended below, and nowhere else.

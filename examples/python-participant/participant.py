@@ -231,6 +231,10 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         ):
             text = f"this process has the database {self.barrier.database_id}"
             abort(call, grpc.StatusCode.FAILED_PRECONDITION, text)
+        # A copy of the database has the same id. Nothing is done to it, and no Commit is taken for answered.
+        if context.database_place not in ("", self.barrier.database_place):
+            text = f"this process has its database at {self.barrier.database_place}, and not at {context.database_place}"
+            abort(call, grpc.StatusCode.FAILED_PRECONDITION, text)
 
 
 def abort(call, code, text):

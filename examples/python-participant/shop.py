@@ -17,7 +17,7 @@ from unanimo.v1 import directory_pb2, directory_pb2_grpc, participant_pb2_grpc
 import secure
 import stock
 from accept import Accept, credentials
-from barrier import Barrier
+from barrier import Barrier, once_free
 from participant import FEATURES, OVERTIME_S, Participant
 from sweeper import Sweeper
 
@@ -44,10 +44,10 @@ KEEP_ALIVE = [
 class Registration(threading.Thread):
     """Tells the coordinator where this process answers, again and again."""
 
-    def __init__(self, channel, name, endpoint, database_id):
+    def __init__(self, channel, name, endpoint, barrier):
         super().__init__(daemon=True)
         self.directory = directory_pb2_grpc.ParticipantDirectoryServiceStub(channel)
-        self.database_id = database_id
+        self.barrier = barrier
         self.of = {
             "participant": name,
             "endpoint": endpoint,
@@ -73,7 +73,8 @@ class Registration(threading.Thread):
             **self.of,
             features=FEATURES,
             sdk="unanimo-example-python/0.1.0",
-            database_id=self.database_id,
+            database_id=self.barrier.database_id,
+            database_place=self.barrier.database_place,
         )
         try:
             answer = self.directory.RegisterEndpoint(request, timeout=CALL_TIMEOUT_S)
@@ -149,16 +150,19 @@ def main():
     server.start()
     # Commits and Cancels are served before anything is set up. In a database whose prepared transactions
     # hold locks, one of a former life would keep these statements waiting, and nobody would end it.
-    with barrier.transaction() as db:
-        for table in stock.SCHEMA:
-            db.execute(table)
-        # What is there is not filled up again at the next start.
-        db.executemany("INSERT INTO stock (item, free) VALUES (?, ?) ON CONFLICT DO NOTHING", args.item)
+    def set_up():
+        with barrier.transaction() as db:
+            for table in stock.SCHEMA:
+                db.execute(table)
+            # What is there is not filled up again at the next start.
+            db.executemany("INSERT INTO stock (item, free) VALUES (?, ?) ON CONFLICT DO NOTHING", args.item)
+
+    once_free(set_up)
     endpoint = args.advertise or f"{'https' if args.tls_cert else 'http'}://{host}:{port}"
     print(f"participant {args.name} {endpoint}", flush=True)
 
     channel = secure.channel(args.coordinator, secure.files(args, "coordinator-"), KEEP_ALIVE)
-    registration = Registration(channel, args.name, endpoint, barrier.database_id)
+    registration = Registration(channel, args.name, endpoint, barrier)
     sweeper = Sweeper(channel, args.name, barrier, args.sweep_interval)
     for thread in (registration, sweeper):
         thread.start()

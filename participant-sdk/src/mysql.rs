@@ -8,6 +8,7 @@ mod ends;
 mod error;
 mod held;
 mod own;
+mod place;
 mod reading;
 mod server;
 mod session;
@@ -33,7 +34,7 @@ use self::error::{LOCK_WAIT_TIMEOUT, NO_SUCH_TABLE};
 use self::session::Session;
 use self::statements::Statements;
 use crate::action::Registered;
-use crate::barrier;
+use crate::barrier::{self, Losses};
 use crate::handler::BoxError;
 use crate::refusal::Refusal;
 use crate::resource::{
@@ -70,7 +71,7 @@ impl MySqlOptions {
         let Some(database) = given.get_database().map(str::to_owned) else {
             return Err(Error::Url("it must name a database".to_owned()));
         };
-        let (cannot_prepare, detach) = within(LOOK_MAX, abilities(&given)).await?;
+        let (cannot_prepare, detach, place) = within(LOOK_MAX, abilities(&given)).await?;
         let statements = Arc::new(Statements::new(&database, &self));
         let session = Arc::new(Session::new(&statements));
         let pool = |connections| {
@@ -106,6 +107,8 @@ impl MySqlOptions {
             }),
             cannot_prepare: cannot_prepare.map(Into::into),
             detach,
+            losses: Arc::default(),
+            place: place.into(),
         };
         match mysql.make_table().await {
             Ok(()) | Err(Error::InUse { .. }) => {}
@@ -117,8 +120,9 @@ impl MySqlOptions {
     }
 }
 
-/// Asks the server why it cannot prepare transactions, and when it detaches those that it does.
-async fn abilities(given: &MySqlConnectOptions) -> Result<(Option<String>, Detach), Error> {
+/// Asks the server why it cannot prepare transactions, when it detaches those that it does, and how it tells where
+/// it is.
+async fn abilities(given: &MySqlConnectOptions) -> Result<(Option<String>, Detach, String), Error> {
     let connecting = async { MySqlConnection::connect_with(given).await.map_err(Error::Connect) };
     let mut connection = within(CONNECT_MAX, connecting).await?;
     server::warn_if_not_durable(&mut connection).await?;
@@ -127,8 +131,9 @@ async fn abilities(given: &MySqlConnectOptions) -> Result<(Option<String>, Detac
         None => Detach::of(&mut connection).await?,
         Some(_) => Detach::AtSessionEnd,
     };
+    let place = place::statement(&mut connection).await?;
     let _ = connection.close().await;
-    Ok((why_not, detach))
+    Ok((why_not, detach, place))
 }
 
 /// Two processes that start at once must not both make the table: MariaDB does not know the endless
@@ -201,6 +206,9 @@ pub struct MySql {
     set_up: Arc<SetUp>,
     cannot_prepare: Option<Arc<str>>,
     detach: Detach,
+    losses: Arc<Losses>,
+    /// Statement that tells where the database is.
+    place: Arc<str>,
 }
 
 /// Set-up of the database, which comes once.
@@ -307,6 +315,18 @@ impl Resource for MySql {
         self.set_up.session.database_id()
     }
 
+    async fn place(&self) -> Result<Option<String>, Fault> {
+        self.read_place().await
+    }
+
+    fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    async fn record_losses(&self) -> bool {
+        barrier::record_all(&self.for_phase_two(), &self.losses).await
+    }
+
     fn for_sweeper(&self) -> Self {
         let sweep = self.sweep.clone();
         Self { prepare: sweep.clone(), phase_two: sweep, ..self.clone() }
@@ -341,6 +361,7 @@ impl Resource for MySql {
         until: Option<SystemTime>,
         action: &Registered<MySqlConnection>,
     ) -> Result<Voted, Fault> {
+        barrier::settled(&self.for_prepare(), &self.losses, call).await?;
         let voted = match action.mode {
             Mode::TwoPhaseCommit if action.read_only => {
                 crate::two_phase::read(self, call, until, action).await
@@ -348,7 +369,7 @@ impl Resource for MySql {
             Mode::TwoPhaseCommit => crate::two_phase::prepare(self, call, until, action).await,
             _ => barrier::try_(&self.for_prepare(), call, until, action).await,
         };
-        barrier::recorded(&self.for_prepare(), call, voted).await
+        barrier::recorded(&self.for_prepare(), &self.losses, call, voted).await
     }
 
     async fn refuse(&self, call: &RawCall, refusal: Refusal) -> Result<Voted, Fault> {
@@ -365,8 +386,9 @@ impl Resource for MySql {
             return crate::two_phase::end(self, operation, call).await;
         }
         let blocks = self.for_phase_two();
+        barrier::settled(&blocks, &self.losses, call).await?;
         let ended = barrier::phase_two(&blocks, operation, call, action).await;
-        barrier::recorded_end(&blocks, call, ended).await
+        barrier::recorded_end(&blocks, &self.losses, call, ended).await
     }
 }
 

@@ -36,7 +36,7 @@ pub use self::over_deadpool::{TokioConnection, TokioPostgres};
 use self::session::Settings;
 use self::set_up::{SetUp, can_prepare};
 use crate::action::Registered;
-use crate::barrier;
+use crate::barrier::{self, Losses};
 use crate::handler::BoxError;
 use crate::refusal::Refusal;
 use crate::resource::{
@@ -93,6 +93,7 @@ impl PostgresOptions {
             sweep: pool(SWEEP_CONNECTIONS),
             slots: self.slots(),
             can_prepare: can_prepare(&set_up).await?,
+            losses: Arc::default(),
             set_up: Arc::new(set_up),
         };
         match postgres.make_table().await {
@@ -161,6 +162,7 @@ pub struct Postgres<D: Driver = Sqlx> {
     sweep: D::Pool,
     slots: Slots,
     can_prepare: bool,
+    losses: Arc<Losses>,
     set_up: Arc<SetUp<D>>,
 }
 
@@ -255,6 +257,18 @@ impl<D: Driver> Resource for Postgres<D> {
         self.set_up.care.database_id()
     }
 
+    async fn place(&self) -> Result<Option<String>, Fault> {
+        self.read_place().await.map(Some)
+    }
+
+    fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    async fn record_losses(&self) -> bool {
+        barrier::record_all(&self.for_phase_two(), &self.losses).await
+    }
+
     fn for_sweeper(&self) -> Self {
         let sweep = self.sweep.clone();
         Self { prepare: sweep.clone(), phase_two: sweep, ..self.clone() }
@@ -289,6 +303,7 @@ impl<D: Driver> Resource for Postgres<D> {
         until: Option<SystemTime>,
         action: &Registered<D::Connection>,
     ) -> Result<Voted, Fault> {
+        barrier::settled(&self.for_prepare(), &self.losses, call).await?;
         let voted = match action.mode {
             Mode::TwoPhaseCommit if action.read_only => {
                 crate::two_phase::read(self, call, until, action).await
@@ -296,7 +311,7 @@ impl<D: Driver> Resource for Postgres<D> {
             Mode::TwoPhaseCommit => crate::two_phase::prepare(self, call, until, action).await,
             _ => barrier::try_(&self.for_prepare(), call, until, action).await,
         };
-        barrier::recorded(&self.for_prepare(), call, voted).await
+        barrier::recorded(&self.for_prepare(), &self.losses, call, voted).await
     }
 
     async fn refuse(&self, call: &RawCall, refusal: Refusal) -> Result<Voted, Fault> {
@@ -313,8 +328,9 @@ impl<D: Driver> Resource for Postgres<D> {
             return crate::two_phase::end(self, operation, call).await;
         }
         let blocks = self.for_phase_two();
+        barrier::settled(&blocks, &self.losses, call).await?;
         let ended = barrier::phase_two(&blocks, operation, call, action).await;
-        barrier::recorded_end(&blocks, call, ended).await
+        barrier::recorded_end(&blocks, &self.losses, call, ended).await
     }
 }
 

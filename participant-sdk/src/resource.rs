@@ -17,6 +17,7 @@ pub(crate) use self::local::Local;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::options::{ACQUIRE_TIMEOUT, options};
 use crate::action::Registered;
+use crate::barrier::Losses;
 use crate::doubt::Sweepable;
 use crate::handler::{BoxError, Branch, Call};
 use crate::payload::Payload;
@@ -39,6 +40,19 @@ pub trait Resource: Sweepable + Clone {
     /// Returns the id beside the barrier's table, once it is known.
     #[doc(hidden)]
     fn database_id(&self) -> Option<&str>;
+
+    /// Asks where the database is: a copy of it, which has the same id, is elsewhere. `None` if the server does
+    /// not tell.
+    #[doc(hidden)]
+    fn place(&self) -> impl Future<Output = Result<Option<String>, Fault>> + Send;
+
+    /// Returns what handlers have lost and is not recorded yet.
+    #[doc(hidden)]
+    fn losses(&self) -> &Losses;
+
+    /// Records all of that, and tells whether nothing is left.
+    #[doc(hidden)]
+    fn record_losses(&self) -> impl Future<Output = bool> + Send;
 
     /// The same on connections of its own, few of them: nothing that others do keeps the sweeper waiting.
     #[doc(hidden)]

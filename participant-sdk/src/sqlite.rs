@@ -19,7 +19,7 @@ use unanimo_migrations::participant::SQLITE as MIGRATIONS;
 
 use self::block::SqliteBlocks;
 use crate::action::Registered;
-use crate::barrier;
+use crate::barrier::{self, Losses};
 use crate::handler::BoxError;
 use crate::refusal::Refusal;
 use crate::resource::{
@@ -43,6 +43,7 @@ pub struct Sqlite {
     prepare: SqlitePool,
     phase_two: SqlitePool,
     sweep: SqlitePool,
+    losses: Arc<Losses>,
     set_up: Arc<SetUp>,
 }
 
@@ -105,6 +106,7 @@ impl Sqlite {
             prepare: once().connect_lazy_with(connect.clone()),
             phase_two: once().connect_lazy_with(connect.clone()),
             sweep: pool(SWEEP_CONNECTIONS).connect_lazy_with(connect.clone()),
+            losses: Arc::default(),
             set_up: Arc::new(SetUp {
                 options: connect,
                 database_id,
@@ -194,6 +196,18 @@ impl Resource for Sqlite {
         self.set_up.database_id.get().map(String::as_str)
     }
 
+    async fn place(&self) -> Result<Option<String>, Fault> {
+        Ok(own::place(self.set_up.options.get_filename()))
+    }
+
+    fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    async fn record_losses(&self) -> bool {
+        barrier::record_all(&SqliteBlocks { pool: &self.phase_two }, &self.losses).await
+    }
+
     fn for_sweeper(&self) -> Self {
         let sweep = self.sweep.clone();
         Self { prepare: sweep.clone(), phase_two: sweep, ..self.clone() }
@@ -229,8 +243,9 @@ impl Resource for Sqlite {
         action: &Registered<SqliteConnection>,
     ) -> Result<Voted, Fault> {
         let blocks = SqliteBlocks { pool: &self.prepare };
+        barrier::settled(&blocks, &self.losses, call).await?;
         let voted = barrier::try_(&blocks, call, until, action).await;
-        barrier::recorded(&blocks, call, voted).await
+        barrier::recorded(&blocks, &self.losses, call, voted).await
     }
 
     async fn refuse(&self, call: &RawCall, refusal: Refusal) -> Result<Voted, Fault> {
@@ -244,8 +259,9 @@ impl Resource for Sqlite {
         action: Option<&Registered<SqliteConnection>>,
     ) -> Result<PhaseTwoAnswer, Fault> {
         let blocks = SqliteBlocks { pool: &self.phase_two };
+        barrier::settled(&blocks, &self.losses, call).await?;
         let ended = barrier::phase_two(&blocks, operation, call, action).await;
-        barrier::recorded_end(&blocks, call, ended).await
+        barrier::recorded_end(&blocks, &self.losses, call, ended).await
     }
 }
 

@@ -433,3 +433,29 @@ fn s2_work_in_node_that_is_async_is_no_vote_and_each_group_is_asked_about() {
     assert!(ran.status.success(), "{said}{errors}");
     assert_eq!(said, "async\ngroups\n");
 }
+
+/// S2: the copy of the file has the id of its original, whose process lives.
+#[tokio::test]
+async fn s2_a_copy_in_node_gets_no_work_while_the_original_lives() {
+    let world = World::start().await;
+    let folder = run_folder().join(Uuid::new_v4().to_string());
+    fs::create_dir(&folder).unwrap();
+    fs::copy(world.node.folder.join("shop.journal"), folder.join("shop.journal")).unwrap();
+    let process = NodeShop::spawn(&folder, 0, world.admin(), &[]);
+    let copy = NodeShop { folder, process, lives: 0 };
+    until("the copy to be refused", async || {
+        copy.log().contains("all processes of a participant must share one database").then_some(())
+    })
+    .await;
+    for n in 0..6 {
+        let gid = format!("g{n}");
+        until("it to be committed", async || {
+            let outcome = reserve(&world.client(), &gid, 1, 1).await?;
+            outcome.is_committed().then_some(())
+        })
+        .await;
+    }
+    world.until_stock(STOCK - 6, STOCK - 6).await;
+    assert_eq!(copy.stock().await, (STOCK, 0), "S2");
+    world.stop().await;
+}

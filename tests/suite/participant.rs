@@ -11,6 +11,7 @@ mod calls;
 mod client;
 mod contention;
 mod database_ids;
+mod database_places;
 pub(crate) mod databases;
 mod deaf;
 mod deployed;

@@ -3,6 +3,7 @@
 mod evidence;
 mod outside;
 mod secured;
+mod set_up;
 mod sweep;
 mod syntax;
 mod work;

@@ -16,6 +16,7 @@ use super::rpc::serve;
 use super::{Api, page, parse, versions};
 use crate::engine;
 use crate::participants::allow;
+use crate::participants::databases::Database;
 use crate::participants::directory::{NamePlace, Place, Registered, Shown, Turn};
 use crate::wire::time_to_wire;
 
@@ -41,6 +42,7 @@ impl Api {
             features,
             sdk,
             database_id,
+            database_place,
             ..
         } = request.into_inner();
         let name = parse::participant(&participant, access.names())?;
@@ -51,9 +53,10 @@ impl Api {
         let registered =
             Registered { instance, features: checked_features(features)?, sdk: checked_sdk(sdk)? };
         parse::text("database_id", &database_id, INSTANCE_BYTES_MAX, true)?;
+        parse::text("database_place", &database_place, INSTANCE_BYTES_MAX, true)?;
+        let database = Database { id: database_id, place: database_place };
         let this = self.clone();
-        to_its_end(async move { this.keep(&name, &endpoint, registered, &database_id).await })
-            .await?;
+        to_its_end(async move { this.keep(&name, &endpoint, registered, &database).await }).await?;
         let interval = prost_types::Duration::try_from(self.directory.keep_alive_interval());
         Ok(v1::RegisterEndpointResponse {
             keep_alive_interval: interval.ok(),
@@ -93,24 +96,25 @@ impl Api {
         name: &ParticipantName,
         endpoint: &str,
         registered: Registered,
-        database_id: &str,
+        database: &Database,
     ) -> Result<(), Status> {
         let turn = self.directory.turn(name).await;
         let databases = self.directory.databases();
         let now = self.env.now();
         let instance = registered.instance.as_str();
-        let is_new = databases.registers(name, endpoint, instance, database_id);
+        let is_new = databases.registers(name, endpoint, instance, database);
         let is_new = is_new.map_err(|other| other_database(&other))?;
         self.make_place(&turn, name, endpoint, &registered).await?;
         let endpoints = self.store.endpoints();
         let kept = endpoints.register(self.me, name, endpoint, instance, now);
         kept.await.map_err(from_store)?;
         if is_new {
-            let kept = endpoints.keep_database(self.me, name, endpoint, instance, database_id);
+            let database = (database.id.as_str(), database.place.as_str());
+            let kept = endpoints.keep_database(self.me, name, endpoint, instance, database);
             kept.await.map_err(from_store)?;
         }
         // What was refused, or is not stored, has changed nothing: it is checked when it comes again.
-        databases.registered(name, endpoint, instance, database_id);
+        databases.registered(name, endpoint, instance, database);
         self.directory.seen(name, endpoint, registered);
         Ok(())
     }

@@ -19,6 +19,7 @@ use super::parse::{self, Definable, Read, Reading};
 use super::query::{durable_view, no_key};
 use super::{Api, convert};
 use crate::engine::{self, Answer, Until, View};
+use crate::participants::databases::Database;
 use crate::store::Key;
 use crate::wire;
 
@@ -220,14 +221,20 @@ impl Api {
             .map_err(|other| enlisted_elsewhere(&other, &id))?;
         let cluster_id = self.engine.cluster_id();
         let context = wire::context(tx.identity(), &branch.spec, branch.number, cluster_id);
-        let database_id = match database_id.as_str() {
-            "" => databases.id_of(&branch.spec.participant),
-            _ => database_id,
+        let today = databases.of(&branch.spec.participant);
+        let database = match database_id.as_str() {
+            "" => today,
+            asked if asked == today.id => today,
+            _ => Database { id: database_id, place: String::new() },
         };
         // The participant does no work on another one.
-        self.engine.note_database(tx_id, branch.number, database_id.clone());
+        self.engine.note_database(tx_id, branch.number, database.id.clone());
         Ok(v1::EnlistBranchResponse {
-            context: Some(v1::BranchContext { database_id, ..context }),
+            context: Some(v1::BranchContext {
+                database_id: database.id,
+                database_place: database.place,
+                ..context
+            }),
             prepare_until: tx.prepare_until(branch, self.engine.policy()).map(wire::time_to_wire),
             metadata: tx.identity().metadata.clone().into_iter().collect(),
         })

@@ -7,6 +7,7 @@ use unanimo_core::{ParticipantName, Timestamp};
 
 use crate::config::Config;
 use crate::participants::ParticipantService;
+use crate::participants::databases::Database;
 use crate::participants::directory::Directory;
 use crate::store::Registration;
 
@@ -24,7 +25,9 @@ pub(super) fn fill(
     }
     let pardoned = outage(&registrations, now, directory.pardon_max());
     registrations.sort_by_key(|registration| std::cmp::Reverse(registration.last_seen));
-    for Registration { name, endpoint, instance, last_seen, database_id } in registrations {
+    for Registration { name, endpoint, instance, last_seen, database_id, database_place } in
+        registrations
+    {
         if !directory.has_place_for(&name) {
             directory.add_unplaced(name);
             continue;
@@ -34,7 +37,8 @@ pub(super) fn fill(
             let silent_for = last_seen.until(now);
             // The latest one comes first.
             if silent_for.saturating_sub(pardoned) <= directory.gone_after() {
-                directory.databases().was_seen(&name, &endpoint, &instance, &database_id);
+                let database = Database { id: database_id, place: database_place };
+                directory.databases().was_seen(&name, &endpoint, &instance, &database);
             }
             directory.add_stored(&name, &endpoint, instance, silent_for, pardoned);
         }

@@ -15,6 +15,7 @@ use unanimo_proto::v1;
 
 use self::attempt::{Attempt, Verdict};
 use super::breaker::Past;
+use super::databases::Database;
 use super::directory::{CallKind, Directory, Entry, Route};
 use super::wire;
 use crate::cluster::lease::Lease;
@@ -139,7 +140,7 @@ impl Caller {
         let tokens = self.directory.tokens();
         let sending = move |route: Route, url: String, trace: TraceContext| async move {
             let request = || {
-                let prepare = wire::prepare(call, databases.id_of(participant));
+                let prepare = wire::prepare(call, databases.of(participant));
                 wire::request(prepare, &trace, call.timeout)
             };
             let response = match route {
@@ -181,9 +182,13 @@ impl Caller {
         let databases = self.directory.databases();
         // The database of the vote, whichever the participant has today. Of a branch without a vote nothing
         // is known but that one.
-        let database = move || match call.database_id.as_str() {
-            "" => databases.id_of(&call.spec.participant),
-            voted_in => voted_in.to_owned(),
+        let database = move || {
+            let today = databases.of(&call.spec.participant);
+            match call.database_id.as_str() {
+                "" => today,
+                voted_in if voted_in == today.id => today,
+                voted_in => Database { id: voted_in.to_owned(), place: String::new() },
+            }
         };
         let (tokens, participant) = (self.directory.tokens(), &call.spec.participant);
         let commit = move |route: Route, url: String, trace: TraceContext| async move {

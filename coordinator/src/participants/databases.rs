@@ -9,6 +9,12 @@
 //! coordinator. A process that registers after all others are gone brings its id: a participant may be given a
 //! new database. A branch keeps the id of its vote, and its Commit carries that one.
 //!
+//! A copy of a database, restored beside it, has the same id. So those who register tell the place of theirs, too: a
+//! process whose database is in another place than that of another living process is refused. The place of one
+//! database may change: a replica is promoted, a backup takes the original's place. Then all its processes move, one after
+//! the other, and nobody has to say so. One that moves is refused until the last one has moved, without an alarm for
+//! as long as it would count as alive. No branch is bound to a place, and votes tell none.
+//!
 //! An id is noted only once the request that names it is done: one that is refused leaves nothing behind.
 
 use std::collections::BTreeMap;
@@ -26,6 +32,15 @@ const VOTE_LIVES: Duration = Duration::from_secs(10 * 60);
 
 /// Between two alarms of one participant.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A database, as a process tells of it. An empty text is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Database {
+    /// The random id beside its barrier.
+    pub id: String,
+    /// What tells it apart from a copy of it.
+    pub place: String,
+}
 
 /// Failure to use a participant's database.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,11 +77,20 @@ impl Source {
     }
 }
 
+/// Time at which somebody was last seen, and the place that was told.
+#[derive(Clone, Debug)]
+struct Seen {
+    at: Instant,
+    place: String,
+}
+
 #[derive(Debug)]
 struct Known {
     id: String,
-    /// When each was last seen with it.
-    by: BTreeMap<Source, Instant>,
+    /// Place of those that are taken.
+    place: String,
+    /// Those who were seen with it.
+    by: BTreeMap<Source, Seen>,
     /// Registrations and votes of another database that were refused, and when they were last told of.
     others: u64,
     told_at: Option<Instant>,
@@ -74,7 +98,17 @@ struct Known {
 
 impl Known {
     fn new(id: &str) -> Self {
-        Self { id: id.to_owned(), by: BTreeMap::new(), others: 0, told_at: None }
+        let (id, place) = (id.to_owned(), String::new());
+        Self { id, place, by: BTreeMap::new(), others: 0, told_at: None }
+    }
+
+    /// Returns the refusal of another database.
+    fn other(&self, participant: &ParticipantName, database: &Database) -> Other {
+        let (known, found) = match database.id == self.id {
+            true => (at(&self.id, &self.place), at(&database.id, &database.place)),
+            false => (self.id.clone(), database.id.clone()),
+        };
+        Other { participant: participant.clone(), known, found }
     }
 
     /// Refuses what comes from another database, with one alarm for all of it.
@@ -82,11 +116,10 @@ impl Known {
         &mut self,
         participant: &ParticipantName,
         (what, endpoint): (&str, &str),
-        id: &str,
+        database: &Database,
         now: Instant,
     ) -> Other {
-        let (known, found) = (self.id.clone(), id.to_owned());
-        let other = Other { participant: participant.clone(), known, found };
+        let other = self.other(participant, database);
         self.others += 1;
         if self.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_INTERVAL) {
             self.told_at = Some(now);
@@ -97,6 +130,10 @@ impl Known {
         }
         other
     }
+}
+
+fn at(id: &str, place: &str) -> String {
+    format!("{id} at {place}")
 }
 
 /// Databases of all participants.
@@ -118,19 +155,19 @@ impl Databases {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks the database of a process that is about to register, and tells whether its id is to be stored:
-    /// that of this life of the process was not known. An empty id is that of a process that knows none.
+    /// Checks the database of a process that is about to register, and tells whether it is to be stored: that of
+    /// this life of the process was not known. An empty id is that of a process that knows none.
     ///
     /// # Errors
-    /// A process is alive that has another database.
+    /// A process is alive that has another database, or a copy of it.
     pub fn registers(
         &self,
         participant: &ParticipantName,
         endpoint: &str,
         instance: &str,
-        id: &str,
+        database: &Database,
     ) -> Result<bool, Other> {
-        self.registers_at(participant, endpoint, instance, id, Instant::now())
+        self.registers_at(participant, endpoint, instance, database, Instant::now())
     }
 
     fn registers_at(
@@ -138,22 +175,42 @@ impl Databases {
         participant: &ParticipantName,
         endpoint: &str,
         instance: &str,
-        id: &str,
+        database: &Database,
         now: Instant,
     ) -> Result<bool, Other> {
-        if id.is_empty() {
+        if database.id.is_empty() {
             return Ok(false);
         }
         let mut databases = self.known();
         let Some(known) = databases.get_mut(participant) else { return Ok(true) };
-        if known.id == id {
-            return Ok(!known.by.contains_key(&Source::process(endpoint, instance)));
+        let source = Source::process(endpoint, instance);
+        if known.id == database.id {
+            if !self.is_held_elsewhere(known, &source, &database.place, now) {
+                let seen = known.by.get(&source);
+                return Ok(seen.is_none_or(|seen| seen.place != database.place));
+            }
+            if let Some(seen) = known.by.get_mut(&source)
+                && self.is_alive(&source, seen.at, now)
+            {
+                // It moves, and the others may be about to. It does not hold them back.
+                seen.place.clear();
+                return Err(known.other(participant, database));
+            }
+        } else if !self.lives(known, &Source::is_process, now) {
+            // A registration tells more than votes do.
+            return Ok(true);
         }
-        // A registration tells more than votes do.
-        match self.lives(known, &Source::is_process, now) {
-            true => Err(known.refuse(participant, ("a registration", endpoint), id, now)),
-            false => Ok(true),
-        }
+        Err(known.refuse(participant, ("a registration", endpoint), database, now))
+    }
+
+    /// Tells whether a living process other than this one has the database in the known place, and that is not
+    /// this one.
+    fn is_held_elsewhere(&self, known: &Known, source: &Source, place: &str, now: Instant) -> bool {
+        let holds = |(other, seen): (&Source, &Seen)| {
+            other != source && seen.place == known.place && self.is_alive(other, seen.at, now)
+        };
+        let are_known = !place.is_empty() && !known.place.is_empty();
+        are_known && known.place != place && known.by.iter().any(holds)
     }
 
     /// Notes the database of a process that has registered. It was checked before.
@@ -162,10 +219,10 @@ impl Databases {
         participant: &ParticipantName,
         endpoint: &str,
         instance: &str,
-        id: &str,
+        database: &Database,
     ) {
         let source = Source::process(endpoint, instance);
-        self.note(participant, source, id, Instant::now());
+        self.note(participant, source, database, Instant::now());
     }
 
     /// Notes the database of a process that was alive when an earlier life of the coordinator ended. The one
@@ -175,12 +232,18 @@ impl Databases {
         participant: &ParticipantName,
         endpoint: &str,
         instance: &str,
-        id: &str,
+        database: &Database,
     ) {
-        let known = self.known().get(participant).map(|known| known.id.clone());
-        if known.is_none_or(|known| known == id) {
-            self.registered(participant, endpoint, instance, id);
+        match self.known().get_mut(participant) {
+            Some(known) if known.id == database.id && !known.place.is_empty() => {
+                let seen = Seen { at: Instant::now(), place: database.place.clone() };
+                known.by.insert(Source::process(endpoint, instance), seen);
+                return;
+            }
+            Some(known) if known.id != database.id => return,
+            _ => {}
         }
+        self.registered(participant, endpoint, instance, database);
     }
 
     /// Notes the database of a vote.
@@ -192,18 +255,26 @@ impl Databases {
     }
 
     fn votes_at(&self, participant: &ParticipantName, id: &str, now: Instant) -> Result<(), Other> {
+        let database = Database { id: id.to_owned(), place: String::new() };
         if let Some(known) = self.known().get_mut(participant)
             && !id.is_empty()
             && known.id != id
             && self.lives(known, &|_| true, now)
         {
-            return Err(known.refuse(participant, ("a vote", ""), id, now));
+            return Err(known.refuse(participant, ("a vote", ""), &database, now));
         }
-        self.note(participant, Source::Vote, id, now);
+        self.note(participant, Source::Vote, &database, now);
         Ok(())
     }
 
-    fn note(&self, participant: &ParticipantName, source: Source, id: &str, now: Instant) {
+    fn note(
+        &self,
+        participant: &ParticipantName,
+        source: Source,
+        database: &Database,
+        now: Instant,
+    ) {
+        let Database { id, place } = database;
         if id.is_empty() {
             // Whatever is known of it stays.
             return;
@@ -213,16 +284,25 @@ impl Databases {
             Some(known) => known,
             None => databases.entry(participant.clone()).or_insert_with(|| Known::new(id)),
         };
-        if known.id != id {
+        if known.id != *id {
             tracing::warn!(%participant, former = known.id, id, "a participant has another database");
             *known = Known::new(id);
         }
         if source != Source::Vote {
             // One that comes back later is stored anew: its row may have been forgotten meanwhile.
-            let living = |source: &Source, at: &mut Instant| self.is_alive(source, *at, now);
+            let living = |source: &Source, seen: &mut Seen| self.is_alive(source, seen.at, now);
             known.by.retain(living);
         }
-        known.by.insert(source, now);
+        if !place.is_empty() && known.place != *place {
+            if !known.place.is_empty() {
+                tracing::warn!(
+                    %participant, id, former = known.place, place,
+                    "the database of a participant is in another place"
+                );
+            }
+            known.place.clone_from(place);
+        }
+        known.by.insert(source, Seen { at: now, place: place.clone() });
     }
 
     /// A process has left an endpoint, and with it whoever was seen there without a name.
@@ -245,19 +325,20 @@ impl Databases {
         databases.retain(|name, known| self.lives(known, &|_| true, now) || is_known(name));
     }
 
-    /// Returns the id of the database that the participant's living processes have; empty if none is
-    /// known.
+    /// Returns the database that the participant's living processes have; empty if none is known.
     #[must_use]
-    pub fn id_of(&self, participant: &ParticipantName) -> String {
+    pub fn of(&self, participant: &ParticipantName) -> Database {
         let now = Instant::now();
         let databases = self.known();
         let known = databases.get(participant).filter(|known| self.lives(known, &|_| true, now));
-        known.map(|known| known.id.clone()).unwrap_or_default()
+        let database =
+            |known: &Known| Database { id: known.id.clone(), place: known.place.clone() };
+        known.map(database).unwrap_or_default()
     }
 
     /// Tells whether any of these was seen lately.
     fn lives(&self, known: &Known, of: &dyn Fn(&Source) -> bool, now: Instant) -> bool {
-        known.by.iter().any(|(source, at)| of(source) && self.is_alive(source, *at, now))
+        known.by.iter().any(|(source, seen)| of(source) && self.is_alive(source, seen.at, now))
     }
 
     fn is_alive(&self, source: &Source, at: Instant, now: Instant) -> bool {
@@ -270,7 +351,7 @@ impl Databases {
     /// # Errors
     /// It is not the one that is known.
     pub fn check(&self, participant: &ParticipantName, id: &str) -> Result<(), Other> {
-        let known = self.id_of(participant);
+        let known = self.of(participant).id;
         if id.is_empty() || known.is_empty() || known == id {
             return Ok(());
         }

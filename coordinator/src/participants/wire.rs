@@ -16,17 +16,18 @@ use unanimo_proto::v1::{
 
 use super::caller::BranchCall;
 use super::caller::attempt::Verdict;
+use super::databases::Database;
 use super::failure;
 use crate::wire::{self, duration_from_wire, payload_from_wire, payload_to_wire, time_to_wire};
 
-fn context(branch: &BranchCall, database_id: String) -> BranchContext {
+fn context(branch: &BranchCall, database: Database) -> BranchContext {
     let context = wire::context(&branch.identity, &branch.spec, branch.number, &branch.cluster_id);
-    BranchContext { database_id, ..context }
+    BranchContext { database_id: database.id, database_place: database.place, ..context }
 }
 
-pub(super) fn prepare(branch: &BranchCall, database_id: String) -> PrepareRequest {
+pub(super) fn prepare(branch: &BranchCall, database: Database) -> PrepareRequest {
     PrepareRequest {
-        context: Some(context(branch, database_id)),
+        context: Some(context(branch, database)),
         action: branch.spec.action.to_string(),
         payload: payload_to_wire(&branch.spec.payload),
         prepare_until: branch.prepare_until.map(time_to_wire),
@@ -55,9 +56,9 @@ fn inputs(branch: &BranchCall) -> HashMap<String, v1::Payload> {
     branch.inputs.iter().map(to_wire).collect()
 }
 
-pub(super) fn commit(branch: &BranchCall, database_id: String) -> CommitRequest {
+pub(super) fn commit(branch: &BranchCall, database: Database) -> CommitRequest {
     CommitRequest {
-        context: Some(context(branch, database_id)),
+        context: Some(context(branch, database)),
         action: branch.spec.action.to_string(),
         payload: payload_to_wire(&branch.spec.payload),
         output: branch.output.as_ref().and_then(payload_to_wire),
@@ -68,9 +69,9 @@ pub(super) fn commit(branch: &BranchCall, database_id: String) -> CommitRequest 
     }
 }
 
-pub(super) fn cancel(branch: &BranchCall, database_id: String) -> CancelRequest {
+pub(super) fn cancel(branch: &BranchCall, database: Database) -> CancelRequest {
     CancelRequest {
-        context: Some(context(branch, database_id)),
+        context: Some(context(branch, database)),
         action: branch.spec.action.to_string(),
         payload: payload_to_wire(&branch.spec.payload),
         output: branch.output.as_ref().and_then(payload_to_wire),

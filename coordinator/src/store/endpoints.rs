@@ -19,6 +19,8 @@ pub struct Registration {
     pub last_seen: Timestamp,
     /// Id of its database; empty if it is not known.
     pub database_id: String,
+    /// Place of that database; empty if it is not known.
+    pub database_place: String,
 }
 
 /// Durable registrations: after a restart the coordinator knows whom to call.
@@ -37,7 +39,7 @@ pub trait Endpoints: Send + Sync {
         now: Timestamp,
     ) -> Result<(), Error>;
 
-    /// Keeps the id of the database that this life of the process works on.
+    /// Keeps the id and the place of the database that this life of the process works on.
     ///
     /// # Errors
     /// [`Error::Fenced`] once the incarnation is fenced.
@@ -47,7 +49,7 @@ pub trait Endpoints: Send + Sync {
         name: &ParticipantName,
         endpoint: &str,
         instance: &str,
-        database_id: &str,
+        database: (&str, &str),
     ) -> Result<(), Error>;
 
     /// Takes this life of the participant's process away from an endpoint, and tells whether no other one

@@ -95,6 +95,7 @@ impl Session {
             participant: participant.clone(),
             mode: (*mode).into(),
             database_id: String::new(),
+            database_place: String::new(),
         };
         Branch {
             context,

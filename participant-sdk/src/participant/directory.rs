@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::{Code, Request};
 use tonic_types::StatusExt;
 use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
@@ -10,11 +11,12 @@ use unanimo_proto::v1::{
     DeregisterEndpointRequest, RegisterEndpointRequest, RegisterEndpointResponse,
 };
 
-use super::Error;
+use super::{Error, Service};
 use crate::causes::status_in_full;
 use crate::channel::{Coordinator, Link};
 use crate::client::jittered;
 use crate::features::FEATURES;
+use crate::resource::Resource;
 
 /// Until the coordinator has said how often it wants to hear.
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
@@ -24,6 +26,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest time of a registration.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time in which processes of one name find out that their database has moved, each at its next registration.
+const MOVES_WITHIN: Duration = Duration::from_secs(15);
 
 /// State of a registration, as its coordinator tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +46,8 @@ pub(super) struct Entry {
     client: ParticipantDirectoryServiceClient<Link>,
     coordinator: String,
     request: RegisterEndpointRequest,
+    /// Time of the last registration that was taken.
+    registered_at: Option<Instant>,
     state: watch::Sender<State>,
     /// Coordinator group that it is registered with; empty before.
     group: watch::Sender<String>,
@@ -62,11 +69,13 @@ impl Entry {
             sdk: concat!("unanimo-sdk-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
             requires: Vec::new(),
             database_id: String::new(),
+            database_place: String::new(),
         };
         Ok(Self {
             client: ParticipantDirectoryServiceClient::new(route.link()),
             coordinator: route.name,
             request,
+            registered_at: None,
             state: watch::Sender::new(State::Waiting),
             group: watch::Sender::new(String::new()),
         })
@@ -89,17 +98,18 @@ impl Entry {
     }
 
     /// Registers until it is stopped, and then deregisters.
-    pub(super) fn run(
+    pub(super) async fn run<R: Resource>(
         mut self,
-        database_id: &str,
-        stopped: watch::Receiver<bool>,
-    ) -> impl Future<Output = ()> + use<> {
-        database_id.clone_into(&mut self.request.database_id);
-        self.keep(stopped)
-    }
-
-    async fn keep(mut self, mut stopped: watch::Receiver<bool>) {
+        service: Service<R>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        service.database_id().clone_into(&mut self.request.database_id);
         loop {
+            // Asked each time: a database moves when a replica of it is promoted.
+            self.request.database_place = tokio::select! {
+                place = service.look_at_place() => place,
+                _ = stopped.wait_for(|stop| *stop) => break,
+            };
             let pause = self.register().await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -128,6 +138,7 @@ impl Entry {
                     *group = cluster_id;
                     is_new
                 });
+                self.registered_at = Some(Instant::now());
                 if self.state.send_replace(State::Registered) != State::Registered {
                     tracing::info!(coordinator, participant, endpoint, "registered");
                 }
@@ -150,6 +161,16 @@ impl Entry {
             }
             Err(status) if is_other_database(&status) => {
                 let (error, participant) = (status.message(), &self.request.participant);
+                let was_taken = self.registered_at.is_some_and(|at| at.elapsed() < MOVES_WITHIN);
+                if was_taken {
+                    tracing::warn!(
+                        coordinator,
+                        participant,
+                        error,
+                        "the database has moved, and other processes of this name have not found that yet"
+                    );
+                    return jittered(RETRY_PAUSE);
+                }
                 self.state.send_replace(State::Refused(error.to_owned()));
                 tracing::error!(
                     alarm = "participant_other_database",

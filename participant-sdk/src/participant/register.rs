@@ -155,6 +155,7 @@ impl<R: Resource> Service<R> {
     /// # Errors
     /// An address is none, or the database cannot be set up.
     pub async fn register(&self, register: Register) -> Result<Registration, Error> {
+        self.look_at_place().await;
         let mut registration = self.prepare_registration(register)?;
         self.set_up().await?;
         let resource = &self.inner.resource;
@@ -251,10 +252,9 @@ impl Registration {
         let own = entries.iter().filter(|entry| entry.is_of(service.participant()));
         let (groups, asked) = (own.map(Entry::group).collect(), std::mem::take(&mut self.asked));
         groups::watch(service.clone(), groups, asked, self.leave.subscribe());
-        let database_id = service.inner.resource.database_id().unwrap_or_default();
         let run = |entry: Entry| {
             let coordinator = entry.coordinator();
-            (coordinator, tokio::spawn(entry.run(database_id, self.leave.subscribe())))
+            (coordinator, tokio::spawn(entry.run(service.clone(), self.leave.subscribe())))
         };
         self.registering = entries.into_iter().map(run).collect();
     }

@@ -187,6 +187,7 @@ impl<R: Resource> Service<R> {
         let drain = register.drain();
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = watch::channel(None);
+        self.look_at_place().await;
         let server = self.listen(listener, (tls, accepted), (stopped, end), message_bytes_max);
         let registration = self.prepare_registration(register);
         // It ends the server where one of the next steps fails.

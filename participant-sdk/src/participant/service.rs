@@ -1,12 +1,14 @@
 //! The service that the coordinator calls: slots, tasks, and what a participant does with a call.
 
+mod lost;
+mod place;
 mod rpc;
 mod task;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Status};
 use unanimo_proto::v1::{HeuristicKind, Mode};
 
+use self::lost::RecordsLosses;
 pub(super) use self::rpc::MESSAGE_REST_BYTES_MAX;
 pub(crate) use self::task::Caller;
 use self::task::{Bound, CALL_TIMEOUT, LOCKED_PAUSE, in_own_task, pause};
@@ -54,6 +57,8 @@ pub(super) struct Inner<R: Resource> {
     pub(super) message_bytes_max: AtomicUsize,
     /// Phase one is served: the database is set up.
     is_ready: watch::Sender<bool>,
+    /// Place of the database when it was asked last; empty if it is not known.
+    place: RwLock<String>,
 }
 
 /// Participant of a service, whatever its database.
@@ -108,6 +113,7 @@ impl<R: Resource> Service<R> {
                 figures,
                 message_bytes_max: AtomicUsize::new(MESSAGE_BYTES_MAX),
                 is_ready,
+                place: RwLock::default(),
             }),
             prepare_slots: Arc::new(Semaphore::new(slots.prepare)),
             phase_two_slots: Arc::new(Semaphore::new(slots.phase_two)),
@@ -224,7 +230,10 @@ impl<R: Resource> Service<R> {
             return Ok(Voted::Working(pause(BUSY_PAUSE, attempt)));
         };
         let (inner, of) = (Arc::clone(&self.inner), call.call.clone());
-        let work = async move { inner.prepare(&call).await };
+        let work = async move {
+            let _records = RecordsLosses(Arc::clone(&inner));
+            inner.prepare(&call).await
+        };
         let Caller { timeout, trace } = caller;
         let voted = in_own_task("prepare", of, slot, self.bound(timeout), trace, work).await?;
         Ok(voted.unwrap_or(Voted::Working(pause(LOCKED_PAUSE, attempt))))
@@ -269,7 +278,7 @@ impl<R: Resource> Service<R> {
         requires: Vec<String>,
         caller: Caller,
     ) -> Result<PhaseTwoAnswer, Status> {
-        let other = self.other_database(&parts);
+        let (other, elsewhere) = (self.other_database(&parts), self.other_place(&parts));
         let call = self.call(parts, Conditions { requires, ..Conditions::default() })?;
         if let Some(no) = features::unsupported(&call.requires, self.participant()) {
             // No answer: the call comes again, perhaps at another endpoint.
@@ -289,6 +298,10 @@ impl<R: Resource> Service<R> {
                 // No answer: the call comes again at another endpoint.
                 PhaseTwoOperation::Cancel => Err(wire::status(Code::FailedPrecondition, &note)),
             };
+        }
+        if let Some(note) = elsewhere {
+            // No answer: the call comes again, and nothing is done to a copy.
+            return Err(wire::status(Code::FailedPrecondition, &note));
         }
         let Some(slot) = slot(&self.phase_two_slots).await else {
             return Ok(PhaseTwoAnswer::Working(pause(BUSY_PAUSE, call.call.attempt)));
@@ -310,6 +323,7 @@ impl<R: Resource> Service<R> {
         };
         let (of, attempt) = (call.call.clone(), call.call.attempt);
         let work = async move {
+            let _records = RecordsLosses(Arc::clone(&inner));
             let action = inner.actions.get(&call.call.action);
             // Of a mode that is not known here the row was never prepared by two-phase commit.
             let fits = |mode: Mode| match call.mode {

@@ -42,7 +42,18 @@ WHERE participant = $1";
 /// commit that was replayed, and the place in the log.
 type Row = (i64, i64, Option<i64>, Option<i64>, Option<bool>, Option<i64>, Option<i64>, i64);
 
+/// The server's identifier, which a standby shares, and the numbers of the database and of the table there. None
+/// of them goes along into a dump.
+const PLACE: &str = "
+SELECT concat_ws('.', 'pg', (SELECT system_identifier FROM pg_control_system()),
+    (SELECT oid FROM pg_database WHERE datname = current_database()), 'unanimo_barrier_id'::regclass::oid)";
+
 impl<D: Driver> Postgres<D> {
+    pub(super) async fn read_place(&self) -> Result<String, Fault> {
+        let read = statements::one_on(&self.phase_two, PLACE, &[]).await;
+        read.map(|(place,)| place).map_err(fault("read where the database is"))
+    }
+
     pub(super) async fn read_histories(&self, participant: &str) -> Result<Histories, Fault> {
         let read = statements::one_on(&self.phase_two, HISTORIES, &[P::Text(participant)]).await;
         let read: Row = read.map_err(fault("read the history of the server"))?;

@@ -168,7 +168,8 @@ impl<R: Resource> Joiner<R> {
         // A branch that its initiator calls is no step, and has no inputs.
         let inputs = HashMap::new();
         let parts = Parts { context, action, payload, inputs, metadata, attempt: 1, prepare_until };
-        if let Some(text) = self.service.other_database(&parts) {
+        let other = self.service.other_database(&parts);
+        if let Some(text) = other.or_else(|| self.service.other_place(&parts)) {
             return Err(JoinError::OtherDatabase { text });
         }
         let call = wire::call(parts)

@@ -43,6 +43,20 @@ pub(super) fn is_a_file(name: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Returns the place of a file: a copy of it is another file, also of the same name on another machine, as a rule.
+#[cfg(unix)]
+pub(super) fn place(name: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = std::fs::metadata(name).ok()?;
+    Some(format!("file.{}.{}", file.dev(), file.ino()))
+}
+
+/// Returns nothing: files have no numbers here.
+#[cfg(not(unix))]
+pub(super) fn place(_: &Path) -> Option<String> {
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -290,6 +290,11 @@ pub struct BranchContext {
     /// with FAILED_PRECONDITION, which is no answer, and Commit with a hazard.
     #[prost(string, tag = "8")]
     pub database_id: ::prost::alloc::string::String,
+    /// Place of that database as the participant registered it last; empty if it is not known. A participant that has
+    /// it in another place, and knows that, does no work for the branch: each operation is answered with
+    /// FAILED_PRECONDITION, which is no answer.
+    #[prost(string, tag = "9")]
+    pub database_place: ::prost::alloc::string::String,
 }
 impl ::prost::Name for BranchContext {
     const NAME: &'static str = "BranchContext";
@@ -4556,6 +4561,12 @@ pub struct RegisterEndpointRequest {
     /// id is alive, the registration is refused with FAILED_PRECONDITION and reason OTHER_DATABASE.
     #[prost(string, tag = "7")]
     pub database_id: ::prost::alloc::string::String,
+    /// Place of that database: at most 64 bytes of the alphabet of names that a copy of it elsewhere does not have,
+    /// such as numbers of the server and of the database there; may be empty. A copy has the id of its original. While
+    /// another process is alive that has the database in another place, the registration is refused as with another
+    /// id. A place may change, as with the server of a replica that is promoted: ask the database before each registration.
+    #[prost(string, tag = "8")]
+    pub database_place: ::prost::alloc::string::String,
 }
 impl ::prost::Name for RegisterEndpointRequest {
     const NAME: &'static str = "RegisterEndpointRequest";

@@ -197,6 +197,63 @@ async fn a_two_phase_participant_on_mariadb_passes() {
     assert_eq!((cents, held, incoming), (1000 - 5 * committed, 0, 0), "S7");
 }
 
+struct Slow;
+
+impl Tcc<Postgres> for Slow {
+    type Payload = Json<bool>;
+    type Output = ();
+
+    async fn try_(
+        &self,
+        db: &mut sqlx::PgConnection,
+        call: &Call<Json<bool>>,
+    ) -> Result<(), PrepareError> {
+        let takes = if call.payload.0 { 1.5 } else { 0.0 };
+        sqlx::query("SELECT pg_sleep($1)").bind(takes).execute(db).await?;
+        Ok(())
+    }
+
+    async fn confirm(
+        &self,
+        _: &mut sqlx::PgConnection,
+        _: &Call<Json<bool>>,
+        (): (),
+    ) -> Result<(), PhaseTwoError> {
+        Ok(())
+    }
+
+    async fn cancel(
+        &self,
+        _: &mut sqlx::PgConnection,
+        _: &Call<Json<bool>>,
+        (): (),
+    ) -> Result<(), PhaseTwoError> {
+        Ok(())
+    }
+}
+
+/// A real participant's pauses are compared where its work is slow, and the check says what it needs for that.
+#[tokio::test]
+async fn pauses_of_slow_work_are_compared() {
+    let (url, _pool) = accounts().await;
+    let database = options().connect(&url).await.unwrap();
+    let slow = Participant::new("slow", database).tcc("work", Slow);
+    let serving = slow.serve(Serve::on("127.0.0.1:0")).await.unwrap();
+    let result = async |more: &[&str]| {
+        let more = [&["--payload", "false", "--json"], more].concat();
+        let report = check(serving.endpoint(), "slow", "work", &more).await.check(0).json();
+        let guarantees = report["guarantees"].as_array().unwrap();
+        let named = guarantees.iter().find(|g| g["name"] == "working-grows");
+        named.unwrap().clone()
+    };
+    let slow = result(&["--slow-payload", "true"]).await;
+    assert_eq!(slow["result"], "passed", "{slow}");
+    let quick = result(&[]).await;
+    assert_eq!(quick["result"], "skipped", "nobody had to wait: {quick}");
+    assert!(quick.to_string().contains("--slow-payload"), "{quick}");
+    serving.stop().await;
+}
+
 /// A step that reads an input is checked with `--input`.
 #[tokio::test]
 async fn a_step_is_given_its_inputs() {

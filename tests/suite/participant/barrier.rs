@@ -302,6 +302,13 @@ fn is_recorded(database: &str, deed: &Deed) -> bool {
     }
 }
 
+/// Number of effects that a handler keeps that has had its effect, if any, and has lost its transaction: one that it
+/// has committed by itself. SQLite keeps nothing, and behind a lost transaction nothing can be written.
+fn kept_effects(database: &str, deed: &Deed) -> i64 {
+    let commits = matches!(deed, Deed::ThenRun(sql) if sql.starts_with("COMMIT"));
+    i64::from(commits && !database.ends_with("Sqlite"))
+}
+
 async fn s7_a_handler_that_ends_its_transaction_never_gets_a_yes<D: Database>(world: World<D>) {
     for deed in [
         Deed::ThenRun("COMMIT".to_owned()),
@@ -319,12 +326,13 @@ async fn s7_a_handler_that_ends_its_transaction_never_gets_a_yes<D: Database>(wo
         let state = world.state(&branch).await;
         let recorded = is_recorded(std::any::type_name::<D>(), &deed);
         assert_eq!(state.as_deref(), recorded.then_some("running"), "S11: {deed:?}");
-        if !recorded {
-            assert_eq!(world.effects(&branch, "try").await, 0, "S7: {deed:?}");
-        }
+        let kept = kept_effects(std::any::type_name::<D>(), &deed);
+        assert_eq!(world.effects(&branch, "try").await, kept, "S7: {deed:?}");
         let end = world.cancelled(&branch).await;
         let hazard = End::Heuristic(HeuristicKind::Hazard);
         assert_eq!(end, if recorded { hazard } else { End::Done }, "S11: {deed:?}");
+        let effects = (world.effects(&branch, "try").await, world.effects(&branch, "cancel").await);
+        assert_eq!(effects, (kept, 0), "S7, S11: {deed:?}");
     }
     // Nothing of it hangs on the connections.
     for _ in 0..40 {

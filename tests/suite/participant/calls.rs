@@ -107,6 +107,7 @@ impl Branch {
             participant: "bank".to_owned(),
             mode: if self.of_later_mode { 4711 } else { self.mode.into() },
             database_id: String::new(),
+            database_place: String::new(),
         })
     }
 }

@@ -35,6 +35,7 @@ pub(crate) fn branch(mode: Mode, action: &str) -> Branch {
         participant: "p".into(),
         mode: mode.into(),
         database_id: String::new(),
+        database_place: String::new(),
     };
     let soon = SystemTime::now() + Duration::from_secs(60);
     let (action, payload) = (action.into(), bytes::Bytes::new());

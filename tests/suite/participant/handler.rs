@@ -76,6 +76,11 @@ impl Gate {
         self.waiting.acquire().await.unwrap().forget();
     }
 
+    /// Takes back what nobody has waited for.
+    pub(crate) fn shut(&self) {
+        self.open.forget_permits(usize::MAX);
+    }
+
     /// Lets one go on.
     pub(crate) fn open(&self) {
         self.open.add_permits(1);

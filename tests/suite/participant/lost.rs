@@ -438,3 +438,81 @@ async fn s11_a_transaction_that_is_lost_in_any_phase_is_told_at_once() {
     // What commits implicitly.
     on::<MySql>(&["CREATE TABLE IF NOT EXISTS more (n int)", "LOCK TABLES effect READ"]).await;
 }
+
+/// The database takes no record at the moment of the loss: it is kept in mind until it does, and nothing is done for the
+/// branch before that, also where nobody asks for it again.
+#[tokio::test]
+async fn s7_s11_a_loss_that_cannot_be_recorded_at_once_is_recorded_later() {
+    use unanimo_sdk::{Isolation, MySql, Postgres};
+
+    use super::databases::OverTokio;
+
+    async fn on<D: Database>() {
+        let (alarms, _listening) = unanimo_tests::alarms::Alarms::listen();
+        let world = World::<D>::open(Isolation::ReadCommitted).await;
+        D::run_outside(&world.pool, "CREATE TABLE kept (n int)".to_owned()).await;
+        let rename = async |from: &str, to: &str| {
+            D::run_outside(&world.pool, format!("ALTER TABLE {from} RENAME TO {to}")).await;
+        };
+        let kept = async || D::number(&world.pool, "SELECT count(*) FROM kept".to_owned()).await;
+        let keeps = "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); COMMIT";
+        let lost = || Deed::RunAndWait(keeps.to_owned(), "SELECT 1".to_owned());
+        let (mut losses, mut runs) = (0, 0);
+        for is_phase_one in [true, false] {
+            for is_asked in [true, false] {
+                let job = match is_phase_one {
+                    true => Job { prepare: lost(), phase_two: Deed::Work },
+                    false => Job { prepare: Deed::Work, phase_two: lost() },
+                };
+                let branch = Branch::tcc(&job);
+                if !is_phase_one {
+                    assert!(world.prepare(&branch).await.is_prepared());
+                }
+                let act = {
+                    let (world, branch) = (world.clone(), branch.clone());
+                    async move || match is_phase_one {
+                        true => world.prepare(&branch).await == Vote::Unanswered,
+                        false => world.commit(&branch).await == End::Unanswered,
+                    }
+                };
+                let first = tokio::spawn({
+                    let act = act.clone();
+                    async move { act().await }
+                });
+                world.gate.waiting().await;
+                rename("unanimo_barrier", "hidden").await;
+                // None of those that must not come waits here.
+                (0..3).for_each(|_| world.gate.open());
+                assert!(first.await.unwrap(), "no answer");
+                losses += 1;
+                runs += 1;
+                assert!(act().await, "no answer as long as it cannot be recorded");
+                rename("hidden", "unanimo_barrier").await;
+                if is_asked {
+                    let answered = act().await;
+                    assert_eq!(answered, is_phase_one, "S11: Commit is answered with a hazard");
+                }
+                unanimo_tests::wait::until("the record", async || {
+                    (world.state(&branch).await.as_deref() == Some("running")).then_some(())
+                })
+                .await;
+                assert_eq!(kept().await, losses, "S7: {is_phase_one} {is_asked}");
+                assert_eq!(world.runs(), runs, "S7: {is_phase_one} {is_asked}");
+                assert_eq!(world.commit(&branch).await, HAZARD, "S11");
+                assert_eq!(world.cancel(&branch).await, HAZARD, "S11");
+                let told = alarms.named("handler_lost_transaction");
+                let tx_id = branch.tx_id.to_string();
+                assert!(
+                    told.iter()
+                        .any(|line| line.contains(&tx_id) && line.contains("failed to record")),
+                    "S11: {told:?}"
+                );
+                // The permits that nobody has taken.
+                world.gate.shut();
+            }
+        }
+    }
+    on::<Postgres>().await;
+    on::<OverTokio>().await;
+    on::<MySql>().await;
+}

@@ -30,6 +30,7 @@ fn context(tx_id: Uuid) -> Option<BranchContext> {
         participant: "bank".into(),
         mode: Mode::TwoPhaseCommit.into(),
         database_id: String::new(),
+        database_place: String::new(),
     })
 }
 

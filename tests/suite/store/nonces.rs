@@ -41,7 +41,7 @@ async fn writes_nothing(fixture: &Fixture, reborn: Option<&dyn Store>) {
     let bank = ParticipantName::new("bank").unwrap();
     let (places, url) = (store.endpoints(), "http://bank");
     is_fenced(places.register(me, &bank, url, "life", now()).await, "register");
-    is_fenced(places.keep_database(me, &bank, url, "life", "id").await, "keep_database");
+    is_fenced(places.keep_database(me, &bank, url, "life", ("id", "here")).await, "keep_database");
     is_fenced(places.deregister(me, &bank, url, "life").await, "deregister");
     is_fenced(places.forget(me, &bank).await, "forget");
     let tx_id = Live::begin(&new_gid()).0.id();

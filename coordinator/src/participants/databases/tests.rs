@@ -8,13 +8,25 @@ fn name(text: &str) -> ParticipantName {
     ParticipantName::new(text).expect("a name")
 }
 
+fn one(id: &str) -> Database {
+    placed(id, "")
+}
+
+fn placed(id: &str, place: &str) -> Database {
+    Database { id: id.to_owned(), place: place.to_owned() }
+}
+
 impl Databases {
     /// Registers a process so many seconds after the start, and tells whether it is taken.
     fn takes(&self, at: &str, instance: &str, id: &str, now: Instant) -> bool {
+        self.takes_at(at, instance, &one(id), now)
+    }
+
+    fn takes_at(&self, at: &str, instance: &str, database: &Database, now: Instant) -> bool {
         let shop = name("shop");
-        let taken = self.registers_at(&shop, at, instance, id, now).is_ok();
+        let taken = self.registers_at(&shop, at, instance, database, now).is_ok();
         if taken {
-            self.note(&shop, Source::process(at, instance), id, now);
+            self.note(&shop, Source::process(at, instance), database, now);
         }
         taken
     }
@@ -32,7 +44,7 @@ fn a_second_database_of_a_living_name_is_refused() {
     assert!(!at("http://c", "two", 1), "a and b are alive");
     assert!(!at("http://a", "two", 1), "b is alive");
     assert!(at("http://d", "", 1), "of an SDK that knows none");
-    assert_eq!(databases.id_of(&shop), "one");
+    assert_eq!(databases.of(&shop).id, "one");
     assert!(votes("one", 1) && votes("", 1));
     assert!(!votes("two", 1), "S2");
     assert!(databases.check(&shop, "two").is_err() && databases.check(&shop, "one").is_ok());
@@ -94,14 +106,14 @@ fn votes_alone_tell_databases_apart() {
 #[test]
 fn what_is_stored_is_the_known_one_until_its_process_is_gone() {
     let (databases, shop, now) = databases();
-    databases.was_seen(&shop, "http://a", "life", "one");
-    databases.was_seen(&shop, "http://old", "older", "two");
-    assert_eq!(databases.id_of(&shop), "one", "the one that was noted first");
+    databases.was_seen(&shop, "http://a", "life", &one("one"));
+    databases.was_seen(&shop, "http://old", "older", &one("two"));
+    assert_eq!(databases.of(&shop).id, "one", "the one that was noted first");
     assert!(databases.votes(&shop, "two").is_err(), "S2");
     let register = |instance: &str, id: &str| {
-        let is_new = databases.registers(&shop, "http://a", instance, id);
+        let is_new = databases.registers(&shop, "http://a", instance, &one(id));
         if is_new.is_ok() {
-            databases.registered(&shop, "http://a", instance, id);
+            databases.registered(&shop, "http://a", instance, &one(id));
         }
         is_new
     };
@@ -110,7 +122,7 @@ fn what_is_stored_is_the_known_one_until_its_process_is_gone() {
     assert_eq!(register("next", "one"), Ok(false));
     assert!(register("other", "two").is_err());
     let later = now + Duration::from_secs(30);
-    assert_eq!(databases.registers_at(&shop, "http://b", "other", "two", later), Ok(true));
+    assert_eq!(databases.registers_at(&shop, "http://b", "other", &one("two"), later), Ok(true));
 }
 
 /// The row of a process that was silent for long is forgotten: once it is back, its id is stored anew.
@@ -120,27 +132,34 @@ fn s2_a_process_that_comes_back_is_to_be_stored() {
     assert!(databases.takes("http://a", "life", "one", now));
     let later = now + Duration::from_secs(700);
     databases.left(&shop, "http://a", "life");
-    assert_eq!(databases.registers_at(&shop, "http://a", "life", "one", later), Ok(true));
+    assert_eq!(databases.registers_at(&shop, "http://a", "life", &one("one"), later), Ok(true));
     assert!(databases.takes("http://b", "other", "one", later));
-    databases.note(&shop, Source::process("http://a", "life"), "one", later);
+    databases.note(&shop, Source::process("http://a", "life"), &one("one"), later);
     let much_later = later + Duration::from_secs(700);
     assert!(databases.takes("http://b", "other", "one", much_later));
-    let is_new = databases.registers_at(&shop, "http://a", "life", "one", much_later);
+    let is_new = databases.registers_at(&shop, "http://a", "life", &one("one"), much_later);
     assert_eq!(is_new, Ok(true), "nobody keeps what is silent");
 }
 
 #[test]
 fn a_registration_that_is_not_stored_lets_no_second_database_in() {
     let (databases, shop, now) = databases();
-    assert_eq!(databases.registers(&shop, "http://a", "life", "one"), Ok(true));
+    assert_eq!(databases.registers(&shop, "http://a", "life", &one("one")), Ok(true));
     assert!(databases.votes_at(&shop, "two", now).is_ok(), "nothing was noted");
     databases.forget(&shop);
     assert!(databases.takes("http://b", "life", "two", now));
     for instance in ["life", "next", "next"] {
-        let is_new = databases.registers(&shop, "http://b", instance, "two");
+        let is_new = databases.registers(&shop, "http://b", instance, &one("two"));
         assert_eq!(is_new, Ok(instance == "next"), "it is stored when it comes again");
-        assert!(databases.registers(&shop, "http://c", "life", "three").is_err(), "S2: b is alive");
-        assert_eq!(databases.registers(&shop, "http://b", "life", ""), Ok(false), "it tells none");
+        assert!(
+            databases.registers(&shop, "http://c", "life", &one("three")).is_err(),
+            "S2: b is alive"
+        );
+        assert_eq!(
+            databases.registers(&shop, "http://b", "life", &one("")),
+            Ok(false),
+            "it tells none"
+        );
     }
     assert!(databases.votes(&shop, "three").is_err(), "S2");
 }
@@ -149,14 +168,96 @@ fn a_registration_that_is_not_stored_lets_no_second_database_in() {
 fn l5_names_that_nobody_knows_are_not_kept() {
     let (databases, shop, now) = databases();
     for n in 0..1000 {
-        assert_eq!(databases.registers(&name(&format!("n{n}")), "http://a", "life", "x"), Ok(true));
+        assert_eq!(
+            databases.registers(&name(&format!("n{n}")), "http://a", "life", &one("x")),
+            Ok(true)
+        );
     }
     assert!(databases.known().is_empty());
     let long_ago = now.checked_sub(VOTE_LIVES * 2).expect("an uptime of minutes");
     for (who, at) in [("gone", long_ago), ("shop", long_ago), ("living", now)] {
-        databases.note(&name(who), Source::Vote, "one", at);
+        databases.note(&name(who), Source::Vote, &one("one"), at);
     }
     databases.sweep(|name| *name == shop);
     let kept: Vec<String> = databases.known().keys().map(ToString::to_string).collect();
     assert_eq!(kept, ["living", "shop"]);
+}
+
+/// A copy that was restored beside its original has the same id, and its process comes while the original's lives.
+#[test]
+fn s2_a_copy_of_a_living_database_is_refused() {
+    let (databases, shop, now) = databases();
+    let at = |endpoint: &str, instance: &str, place: &str, secs: u64| {
+        let now = now + Duration::from_secs(secs);
+        databases.takes_at(endpoint, instance, &placed("one", place), now)
+    };
+    assert!(at("http://a", "first", "here", 0) && at("http://b", "second", "here", 1));
+    assert_eq!(databases.of(&shop), placed("one", "here"));
+    for secs in [2, 5, 8, 14] {
+        assert!(!at("http://c", "third", "there", secs), "S2 at {secs}");
+        assert!(!at("http://a", "third", "there", secs), "S2 at {secs}, at the same address");
+        assert!(at("http://a", "first", "here", secs) && at("http://b", "second", "", secs));
+    }
+    assert_eq!(databases.of(&shop), placed("one", "here"));
+    let told = databases.registers_at(&shop, "http://c", "third", &placed("one", "there"), now);
+    let told = told.expect_err("it is refused").to_string();
+    assert!(told.contains("database one at here, and this is one at there"), "{told}");
+    databases.left(&shop, "http://a", "first");
+    assert!(at("http://c", "third", "there", 15), "b does not know where it is");
+    assert_eq!(databases.of(&shop), placed("one", "there"));
+    assert!(!at("http://a", "first", "here", 16), "the latest one stays");
+}
+
+/// A replica is promoted: the processes find out one after the other, and nobody has to say that it moved.
+#[test]
+fn l1_processes_whose_database_moves_are_taken_once_the_last_one_has_moved() {
+    let (databases, shop, now) = databases();
+    let at = |process: usize, place: &str, secs: u64| {
+        let now = now + Duration::from_secs(secs);
+        let endpoint = ["http://a", "http://b", "http://c"][process];
+        databases.takes_at(endpoint, "life", &placed("one", place), now)
+    };
+    assert!((0..3).all(|process| at(process, "here", 0)));
+    assert!(!at(0, "there", 5), "two are not there yet");
+    assert_eq!(databases.of(&shop).place, "here");
+    assert!(!at(1, "there", 6), "one is not there yet");
+    assert!(at(2, "there", 7), "all are there");
+    assert_eq!(databases.of(&shop), placed("one", "there"));
+    assert!((0..3).all(|process| at(process, "there", 10)));
+    // One alone moves at once, and one that does not know its place is in nobody's way.
+    databases.left(&shop, "http://a", "life");
+    databases.left(&shop, "http://b", "life");
+    assert!(at(2, "elsewhere", 11) && at(0, "elsewhere", 12));
+    assert!(at(0, "", 13) && at(2, "at last", 14));
+}
+
+/// The first one goes to a copy while the others stay where they were: it is told of once it counts as gone.
+#[test]
+fn s2_a_process_that_moves_to_a_copy_alone_is_refused() {
+    let (databases, shop, now) = databases();
+    let at = |endpoint: &str, place: &str, secs: u64| {
+        let now = now + Duration::from_secs(secs);
+        databases.takes_at(endpoint, "life", &placed("one", place), now)
+    };
+    assert!(at("http://a", "here", 0) && at("http://b", "here", 0));
+    let told = || databases.known().get(&shop).map_or(0, |known| known.others);
+    for secs in (5..60).step_by(5) {
+        assert!(!at("http://a", "copy", secs), "S2 at {secs}");
+        assert!(at("http://b", "here", secs));
+        assert_eq!(told() > 0, secs > 15, "at {secs}");
+    }
+    assert_eq!(databases.of(&shop).place, "here");
+}
+
+#[test]
+fn s2_the_place_of_those_that_lived_before_a_restart_is_known() {
+    let (databases, shop, _) = databases();
+    databases.was_seen(&shop, "http://a", "life", &placed("one", "here"));
+    databases.was_seen(&shop, "http://b", "life", &placed("one", "before"));
+    assert_eq!(databases.of(&shop), placed("one", "here"), "the latest one");
+    let copy = databases.registers(&shop, "http://c", "life", &placed("one", "copy"));
+    assert!(copy.is_err(), "S2");
+    let here = placed("one", "here");
+    assert_eq!(databases.registers(&shop, "http://b", "life", &here), Ok(true), "to be stored");
+    assert_eq!(databases.registers(&shop, "http://a", "life", &here), Ok(false));
 }

@@ -22,9 +22,9 @@ SELECT EXISTS (SELECT 1 FROM fence)"
 const KEEP_DATABASE: &str = concat!(
     "
 WITH ",
-    fence!("$6"),
+    fence!("$7"),
     ", kept AS (
-    UPDATE endpoints SET database_id = $5
+    UPDATE endpoints SET database_id = $5, database_place = $6
     WHERE name = $2 AND endpoint = $3 AND instance_id = $4 AND EXISTS (SELECT 1 FROM fence)
 )
 SELECT EXISTS (SELECT 1 FROM fence)"
@@ -87,7 +87,7 @@ impl Endpoints for Postgres {
         name: &ParticipantName,
         endpoint: &str,
         instance: &str,
-        database_id: &str,
+        (database_id, place): (&str, &str),
     ) -> Result<(), Error> {
         let query = sqlx::query_as(KEEP_DATABASE)
             .bind(me.0)
@@ -95,6 +95,7 @@ impl Endpoints for Postgres {
             .bind(endpoint.to_owned())
             .bind(instance.to_owned())
             .bind(database_id.to_owned())
+            .bind(place.to_owned())
             .bind(self.nonces.nonce(me));
         let (unfenced,) = self.row("keep a participant's database", query).await?;
         if unfenced { Ok(()) } else { Err(Error::Fenced(me)) }

@@ -9,7 +9,8 @@ use super::{corrupt, ms_from_column};
 /// Every participant's name, with each instance at each of its endpoints or none.
 pub(in crate::store) const SELECT_REGISTRATIONS: &str = "
 SELECT p.name AS name, e.endpoint AS endpoint, coalesce(e.last_seen_ms, 0) AS last_seen_ms,
-    coalesce(e.instance_id, '') AS instance_id, coalesce(e.database_id, '') AS database_id
+    coalesce(e.instance_id, '') AS instance_id, coalesce(e.database_id, '') AS database_id,
+    coalesce(e.database_place, '') AS database_place
 FROM participants AS p LEFT JOIN endpoints AS e ON e.name = p.name
 ORDER BY p.name, e.endpoint, e.instance_id";
 
@@ -21,6 +22,7 @@ pub(in crate::store) struct RegistrationRow {
     last_seen_ms: i64,
     instance_id: String,
     database_id: String,
+    database_place: String,
 }
 
 /// Returns the registrations that can be read. A participant whose row cannot registers again.
@@ -52,6 +54,7 @@ impl RegistrationRow {
             instance: self.instance_id,
             last_seen: ms_from_column(self.last_seen_ms),
             database_id: self.database_id,
+            database_place: self.database_place,
         })
     }
 }

@@ -48,20 +48,22 @@ impl Endpoints for Sqlite {
         name: &ParticipantName,
         endpoint: &str,
         instance: &str,
-        database_id: &str,
+        (database_id, place): (&str, &str),
     ) -> Result<(), Error> {
         let (name, endpoint) = (name.clone(), endpoint.to_owned());
         let (instance, database_id) = (instance.to_owned(), database_id.to_owned());
+        let place = place.to_owned();
         self.write("keep a participant's database", Some(me), move |connection| {
             Box::pin(async move {
                 sqlx::query(
-                    "UPDATE endpoints SET database_id = $4
+                    "UPDATE endpoints SET database_id = $4, database_place = $5
                      WHERE name = $1 AND endpoint = $2 AND instance_id = $3",
                 )
                 .bind(name.as_str())
                 .bind(endpoint)
                 .bind(instance)
                 .bind(database_id)
+                .bind(place)
                 .execute(connection)
                 .await?;
                 Ok(())

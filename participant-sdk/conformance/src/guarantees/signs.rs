@@ -45,7 +45,9 @@ pub(super) async fn status_size(session: Session) -> Result<(), Stop> {
 }
 
 pub(super) async fn working_grows(session: Session) -> Result<(), Stop> {
-    let mut why = "no call was answered WORKING, and no slow payload is given".to_owned();
+    let mut why = "no two calls of one branch, three attempts apart, were answered WORKING: give a slow payload \
+                   (--slow-payload), whose work takes some seconds"
+        .to_owned();
     if let Some(payload) = session.options().slow_payload.clone() {
         let slow = Branch { payload, ..session.branch() };
         let leave = session.options().patience;

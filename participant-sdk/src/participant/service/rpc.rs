@@ -140,7 +140,7 @@ impl<R: Resource> Service<R> {
 
     /// Checks a Prepare.
     fn acceptable(&self, parts: Parts, conditions: Conditions) -> Result<RawCall, Status> {
-        let other = self.other_database(&parts);
+        let other = self.other_database(&parts).or_else(|| self.other_place(&parts));
         let call = self.call(parts, conditions)?;
         match other {
             Some(note) => Err(wire::status(Code::FailedPrecondition, &note)),

@@ -173,6 +173,7 @@ impl Lab {
             participant: "p".into(),
             mode: mode.into(),
             database_id: String::new(),
+            database_place: String::new(),
         })
     }
 
