@@ -123,6 +123,7 @@ fn names() -> [[String; 2]; 7] {
 fn requests() -> Vec<[String; 3]> {
     let refused = "`FIELD_INVALID`";
     let limits = unanimo_core::Limits::default();
+    let days = format!("{} days", limits.start_delay_max.as_secs() / (24 * 60 * 60));
     [
         (
             "Entries of a page of ListTransactions and ListParticipants",
@@ -143,11 +144,7 @@ fn requests() -> Vec<[String; 3]> {
             refused,
         ),
         ("Locks of a transaction, and of each branch", limits.locks_max.to_string(), refused),
-        (
-            "Time ahead of a start, and delay of a step",
-            format!("{} days", limits.start_delay_max.as_secs() / (24 * 60 * 60)),
-            refused,
-        ),
+        ("Time ahead of a start, and delay of a step", days, refused),
         ("Children that stand in each other", limits.children_depth_max.to_string(), refused),
         (
             "Transactions that one request begins, with all children",

@@ -28,8 +28,8 @@ const FILE_HELP: &str = r#"FILE is a JSON object:
             default 7 days after the transaction's end); after that the gid is
             new, and the work would be done again. Where a file may come back
             that late, use --must-exist
-  mode      "2pc", "tcc", or "saga", whose steps then have no order; use `unanimo saga run`
-            for that
+  mode      "2pc", "tcc", or "saga", whose steps then have no order; use
+            `unanimo saga run` for that
   timeout   time to decide, such as "60s" or "1h 30m"; then the transaction is aborted. If left
             out, the coordinator's `timeout-default`
   metadata  an object of texts, which is sent to the participants; may be left out
