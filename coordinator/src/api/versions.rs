@@ -119,14 +119,18 @@ mod tests {
     fn a_version_may_go_where_nothing_waits_for_it() {
         let (old, new) = (version("1", &["tcc"], 1), version("2", &["saga", "tcc"], 2));
         check(&[], 3, &[]);
-        check(&[old.clone()], 0, &[(true, "Yes: this coordinator owes nothing to bank.")]);
         check(
-            &[old.clone()],
+            std::slice::from_ref(&old),
+            0,
+            &[(true, "Yes: this coordinator owes nothing to bank.")],
+        );
+        check(
+            std::slice::from_ref(&old),
             1,
             &[(false, "No: 1 transaction is owed to bank, and no other version is alive.")],
         );
         check(
-            &[new.clone(), old.clone()],
+            &[new, old.clone()],
             7,
             &[
                 (

@@ -287,7 +287,7 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// What is not taken becomes a dead letter before it is purged, whatever is set and whatever is not.
+    /// Gives an event up before it is purged, whatever is set and whatever is not.
     #[test]
     fn an_event_is_given_up_before_it_is_purged() {
         let file = File::new("webhooks", "hooks.toml");

@@ -46,7 +46,7 @@ fn judged(versions: &[ParticipantVersion]) -> Vec<(&str, u32, bool, &str)> {
         .collect()
 }
 
-/// What is owed goes to whichever version is there, so the old one may go as soon as the new one is; and the new one may
+/// Sends what is owed to whichever version is there, so the old one may go as soon as the new one is; and the new one may
 /// not while it alone knows a feature. Answers over gRPC, over HTTP and the page say the same.
 #[tokio::test]
 async fn a_version_is_needed_while_it_alone_can_end_what_is_owed() {

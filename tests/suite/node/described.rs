@@ -14,7 +14,7 @@ use unanimo_tests::schema::wrong;
 use super::{NodeShop, STOCK, Uuid};
 use crate::coordinator::http::{Reply, http_call};
 
-/// What is published.
+/// Returns the description that is published.
 fn description() -> Value {
     serde_json::from_str(include_str!("../../../docs/reference/participant-openapi.json")).unwrap()
 }

@@ -28,7 +28,13 @@ pub(crate) struct Version {
 
 /// Instances of a participant, counted by version.
 #[derive(Debug, Default)]
-pub(super) struct Versions(BTreeMap<Option<(String, BTreeSet<String>)>, (usize, usize, Duration)>);
+pub(super) struct Versions(BTreeMap<Registration, Count>);
+
+/// SDK and features, if they are known.
+type Registration = Option<(String, BTreeSet<String>)>;
+
+/// Instances, those that are alive, and the shortest silence.
+type Count = (usize, usize, Duration);
 
 impl Versions {
     pub(super) fn add(

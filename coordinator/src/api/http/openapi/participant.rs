@@ -60,12 +60,12 @@ fn made() -> Value {
             "parameters": { "Timeout": header(
                 TIMEOUT_HEADER,
                 "Milliseconds for which the coordinator waits for this answer; the work may go on past it.",
-                json!({ "type": "integer", "minimum": 1 }),
+                &json!({ "type": "integer", "minimum": 1 }),
             ), "Traceparent": header(
                 "traceparent",
                 "The transaction's trace (W3C Trace Context).",
-                json!({ "type": "string" }),
-            ), "Tracestate": header("tracestate", "Of the same.", json!({ "type": "string" })) },
+                &json!({ "type": "string" }),
+            ), "Tracestate": header("tracestate", "Of the same.", &json!({ "type": "string" })) },
             "responses": { "Problem": {
                 "description": "No answer: nothing is known, and the call comes again.",
                 "content": { "application/problem+json": { "schema": schema::reference("Problem") } },
@@ -78,7 +78,7 @@ fn made() -> Value {
     })
 }
 
-fn header(name: &str, description: &str, schema: Value) -> Value {
+fn header(name: &str, description: &str, schema: &Value) -> Value {
     json!({ "name": name, "in": "header", "required": false, "description": description, "schema": schema })
 }
 
