@@ -29,7 +29,7 @@ use std::time::SystemTime;
 
 #[cfg(feature = "sqlite")]
 pub(crate) use self::deferred::commit;
-pub(crate) use self::lost::{Losses, record_all, recorded, recorded_end, settled};
+pub(crate) use self::lost::{Losses, record_all, recorded, recorded_before, recorded_end};
 pub(crate) use self::phase_two::phase_two;
 use self::phase_two::{Ran, run};
 #[cfg(any(feature = "mysql", feature = "postgres"))]

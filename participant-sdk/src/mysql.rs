@@ -361,7 +361,7 @@ impl Resource for MySql {
         until: Option<SystemTime>,
         action: &Registered<MySqlConnection>,
     ) -> Result<Voted, Fault> {
-        barrier::settled(&self.for_prepare(), &self.losses, call).await?;
+        barrier::recorded_before(&self.for_prepare(), &self.losses, call).await?;
         let voted = match action.mode {
             Mode::TwoPhaseCommit if action.read_only => {
                 crate::two_phase::read(self, call, until, action).await
@@ -386,7 +386,7 @@ impl Resource for MySql {
             return crate::two_phase::end(self, operation, call).await;
         }
         let blocks = self.for_phase_two();
-        barrier::settled(&blocks, &self.losses, call).await?;
+        barrier::recorded_before(&blocks, &self.losses, call).await?;
         let ended = barrier::phase_two(&blocks, operation, call, action).await;
         barrier::recorded_end(&blocks, &self.losses, call, ended).await
     }

@@ -243,7 +243,7 @@ impl Resource for Sqlite {
         action: &Registered<SqliteConnection>,
     ) -> Result<Voted, Fault> {
         let blocks = SqliteBlocks { pool: &self.prepare };
-        barrier::settled(&blocks, &self.losses, call).await?;
+        barrier::recorded_before(&blocks, &self.losses, call).await?;
         let voted = barrier::try_(&blocks, call, until, action).await;
         barrier::recorded(&blocks, &self.losses, call, voted).await
     }
@@ -259,7 +259,7 @@ impl Resource for Sqlite {
         action: Option<&Registered<SqliteConnection>>,
     ) -> Result<PhaseTwoAnswer, Fault> {
         let blocks = SqliteBlocks { pool: &self.phase_two };
-        barrier::settled(&blocks, &self.losses, call).await?;
+        barrier::recorded_before(&blocks, &self.losses, call).await?;
         let ended = barrier::phase_two(&blocks, operation, call, action).await;
         barrier::recorded_end(&blocks, &self.losses, call, ended).await
     }

@@ -38,7 +38,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Database {
     /// The random id beside its barrier.
     pub id: String,
-    /// What tells it apart from a copy of it.
+    /// Place where it is, which a copy of it has not.
     pub place: String,
 }
 

@@ -98,7 +98,7 @@ fn key(call: &RawCall) -> RowKey {
 ///
 /// # Errors
 /// It cannot be recorded yet: nothing may be done for the branch.
-pub(crate) async fn settled<B: Blocks>(
+pub(crate) async fn recorded_before<B: Blocks>(
     blocks: &B,
     losses: &Losses,
     call: &RawCall,

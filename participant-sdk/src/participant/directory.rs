@@ -159,30 +159,7 @@ impl Entry {
                 );
                 INTERVAL_DEFAULT
             }
-            Err(status) if is_other_database(&status) => {
-                let (error, participant) = (status.message(), &self.request.participant);
-                let was_taken = self.registered_at.is_some_and(|at| at.elapsed() < MOVES_WITHIN);
-                if was_taken {
-                    tracing::warn!(
-                        coordinator,
-                        participant,
-                        error,
-                        "the database has moved, and other processes of this name have not found that yet"
-                    );
-                    return jittered(RETRY_PAUSE);
-                }
-                self.state.send_replace(State::Refused(error.to_owned()));
-                tracing::error!(
-                    alarm = "participant_other_database",
-                    coordinator,
-                    participant,
-                    endpoint,
-                    error,
-                    "the registration is refused: this process has another database than those of its \
-                     name that are alive"
-                );
-                INTERVAL_DEFAULT
-            }
+            Err(status) if is_other_database(&status) => self.other_database(status.message()),
             Err(status) => {
                 let error = status_in_full(&status);
                 if self.state.send_replace(State::Waiting) == State::Registered {
@@ -199,6 +176,32 @@ impl Entry {
                 jittered(RETRY_PAUSE)
             }
         }
+    }
+
+    /// Tells of a refusal for another database's sake; says when to register again.
+    fn other_database(&self, error: &str) -> Duration {
+        let (coordinator, RegisterEndpointRequest { participant, endpoint, .. }) =
+            (&self.coordinator, &self.request);
+        if self.registered_at.is_some_and(|at| at.elapsed() < MOVES_WITHIN) {
+            tracing::warn!(
+                coordinator,
+                participant,
+                error,
+                "the database has moved, and other processes of this name have not found that yet"
+            );
+            return jittered(RETRY_PAUSE);
+        }
+        self.state.send_replace(State::Refused(error.to_owned()));
+        tracing::error!(
+            alarm = "participant_other_database",
+            coordinator,
+            participant,
+            endpoint,
+            error,
+            "the registration is refused: this process has another database than those of its name that are \
+             alive, or a copy of it"
+        );
+        INTERVAL_DEFAULT
     }
 }
 

@@ -76,7 +76,7 @@ impl Gate {
         self.waiting.acquire().await.unwrap().forget();
     }
 
-    /// Takes back what nobody has waited for.
+    /// Lets nobody in whom it was opened for and who has not come.
     pub(crate) fn shut(&self) {
         self.open.forget_permits(usize::MAX);
     }

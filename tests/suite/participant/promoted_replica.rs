@@ -188,7 +188,7 @@ async fn s11_what_a_replica_that_is_promoted_under_load_lacks_is_told() {
     coordinator.stop().await.unwrap();
 }
 
-/// What a commit waits for is on the replica before it is answered: nothing is lost, and nothing is told.
+/// The replica has each commit before that is answered: nothing is lost, and nothing is told.
 #[tokio::test]
 async fn s2_s7_s11_hold_when_a_semi_synchronous_replica_is_promoted_under_load() {
     if std::env::var_os(MYSQLD).is_some() {
