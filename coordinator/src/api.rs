@@ -6,6 +6,7 @@ mod admit;
 mod answers;
 mod audit;
 mod bounds;
+mod calls;
 pub(crate) mod children;
 mod connections;
 mod convert;
@@ -35,6 +36,7 @@ mod work;
 /// Bounds on requests and answers, for docs/reference/limits.md.
 pub mod limits {
     pub use super::bounds::{MESSAGE_BYTES_MAX, STATUS_BYTES_MAX};
+    pub use super::calls::CALL_BYTES;
     pub use super::directory::{FEATURES_MAX, INSTANCE_BYTES_MAX, SDK_BYTES_MAX};
     pub use super::features::REQUIRES_MAX;
     pub use super::history::HISTORY_BYTES_MAX;
@@ -153,7 +155,11 @@ impl Api {
 
     /// Returns when a call has to be answered.
     fn deadline<T>(&self, request: &Request<T>) -> Deadline {
-        Deadline::of(request.metadata(), request.extensions(), self.options.wait_max)
+        let of = Deadline::of(request.metadata(), request.extensions(), self.options.wait_max);
+        match calls::crowded_until(request.extensions()) {
+            Some(until) => of.by(until),
+            None => of,
+        }
     }
 
     /// Returns until when a call may wait.

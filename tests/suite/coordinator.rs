@@ -28,6 +28,7 @@ pub(crate) mod acts;
 mod admission;
 mod bad_input;
 mod by_gid;
+mod calls;
 mod clocks;
 mod databases;
 mod declarative;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,18 +14,19 @@ use tonic::codegen::Service;
 use tower_layer::Layer;
 
 use super::Api;
+use super::calls::{Calls, UnderWay};
 use super::rpc::Rpc;
 use crate::identity::Place;
 
 /// Layer that refuses calls of those who are not known, or have no role for them.
 #[derive(Clone, Debug)]
-pub(super) struct Admit(pub(super) Api);
+pub(super) struct Admit(pub(super) Api, pub(super) Arc<Calls>);
 
 impl<S> Layer<S> for Admit {
     type Service = Admitting<S>;
 
     fn layer(&self, inner: S) -> Admitting<S> {
-        Admitting { inner, api: self.0.clone() }
+        Admitting { inner, api: self.0.clone(), calls: Arc::clone(&self.1) }
     }
 }
 
@@ -33,6 +35,7 @@ impl<S> Layer<S> for Admit {
 pub(super) struct Admitting<S> {
     inner: S,
     api: Api,
+    calls: Arc<Calls>,
 }
 
 impl<S> Service<Request<Body>> for Admitting<S>
@@ -58,13 +61,12 @@ where
         match placed {
             Ok((place, access)) => {
                 request.extensions_mut().insert(access);
+                let call = UnderWay::new(&self.calls);
+                request.extensions_mut().insert(Arc::clone(&call));
                 let answering = self.inner.call(request);
                 Box::pin(async move {
                     let response = answering.await?;
-                    Ok(match place {
-                        None => response,
-                        Some(place) => response.map(|body| Body::new(Held { body, _place: place })),
-                    })
+                    Ok(response.map(|body| Body::new(Held { body, _place: place, _call: call })))
                 })
             }
             Err(status) => {
@@ -80,7 +82,8 @@ where
 #[derive(Debug)]
 struct Held {
     body: Body,
-    _place: Place,
+    _place: Option<Place>,
+    _call: Arc<UnderWay>,
 }
 
 impl http_body::Body for Held {
