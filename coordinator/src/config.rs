@@ -263,7 +263,7 @@ settings! {
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
     /// Most connections of callers over gRPC at once, of which one address may take three quarters of those that others
     /// leave. One more is closed at once; with TLS, behind its handshake. A few more serve calls of operators alone.
-    /// At `http-listen` as many may be open again.
+    /// At `http-listen` as many may be open again. Where the limit of open files is too low for that, there are fewer.
     connections_max: usize = 4096, "UNANIMO_CONNECTIONS_MAX";
     /// Longest life of a connection of a caller: it is then told to make another one, and calls under way end on it.
     /// With it clients spread anew over several addresses, and new certificates are judged. 0s is no bound.

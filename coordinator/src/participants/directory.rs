@@ -43,7 +43,6 @@ use self::turns::Turns;
 use super::ParticipantService;
 use super::breaker::Pauses;
 use super::databases::Databases;
-use super::descriptors;
 use super::load::{Load, Loads};
 use super::own::{self, Own};
 use super::tokens::Tokens;
@@ -62,6 +61,8 @@ pub struct Options {
     pub message_bytes_max: usize,
     /// Names that are kept.
     pub participants_max: usize,
+    /// Connections to participants.
+    pub connections_max: usize,
     /// Pauses between probes with Prepares.
     pub prepare_pauses: Pauses,
     /// Pauses between probes with Commits and Cancels.
@@ -150,8 +151,7 @@ impl Directory {
 
     /// Makes an empty one of participants that are called with this TLS and these tokens.
     pub(crate) fn with_tls(options: Options, tls: unanimo_tls::Client, tokens: Tokens) -> Self {
-        let max = descriptors::for_participants();
-        let connections = Connections::new(max, options.message_bytes_max, tls);
+        let connections = Connections::new(options.connections_max, options.message_bytes_max, tls);
         Self {
             databases: Databases::new(options.keep_alive_interval * INTERVALS_UNTIL_GONE),
             turns: Turns::default(),

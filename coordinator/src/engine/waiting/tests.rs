@@ -11,6 +11,7 @@ fn directory() -> (Directory, ParticipantName) {
         keep_alive_interval: Duration::from_secs(100),
         message_bytes_max: 1 << 20,
         participants_max: 3,
+        connections_max: 512,
         prepare_pauses: pauses,
         phase_two_pauses: pauses,
     };
