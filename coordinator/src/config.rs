@@ -283,8 +283,8 @@ settings! {
     open_transactions_per_identity: usize = 0, "UNANIMO_OPEN_TRANSACTIONS_PER_IDENTITY";
     /// Most bytes of payloads, outputs, metadata and texts of these. 0 is no bound.
     open_bytes_per_identity: usize = 0, "UNANIMO_OPEN_BYTES_PER_IDENTITY";
-    /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
-    /// for others, however slow that participant is: once a participant's branches of a transaction have ended, or
+    /// Part of `transactions-max`, less what the transactions of others hold, that one participant's transactions may take,
+    /// in percent. The rest is for others, however many are slow: once a participant's branches of a transaction have ended, or
     /// while the transaction waits for nothing but others' calls that move nothing, it counts there no more.
     participant_share: usize = 70, "UNANIMO_PARTICIPANT_SHARE";
     /// Most names of participants that are kept. At this number a new name is refused, unless one that is
