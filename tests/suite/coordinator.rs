@@ -62,6 +62,7 @@ mod readers;
 mod reasons;
 mod registrations;
 mod repetitions;
+mod replies;
 mod sagas;
 mod scrapes;
 mod statistics;

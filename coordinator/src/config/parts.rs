@@ -68,6 +68,8 @@ impl Config {
             slots: self.participant_slots,
             keep_alive_interval: self.keep_alive_interval.0,
             message_bytes_max: self.message_bytes_max,
+            // Two messages at least: one server's may take a part of it.
+            replies_bytes_max: self.live_bytes_max.max(self.message_bytes_max.saturating_mul(2)),
             participants_max: self.participants_max,
             connections_max: self.descriptors().participants,
             prepare_pauses: Pauses {

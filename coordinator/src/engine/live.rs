@@ -330,9 +330,8 @@ impl Live {
         }
     }
 
-    /// Has it hold its places in the shares of these participants, and of no others. One whose branches have
-    /// ended has its place back, and so has one that has voted while the votes of others are awaited, until the decision;
-    /// `waited_for` tells of whom the transaction waits for while it is set aside.
+    /// Has it hold its places in participants' shares. One whose branches have ended has its place back, and so has one that has
+    /// voted while the votes of others are awaited; `waited_for` tells of whom it waits for while it is set aside.
     pub(super) fn hold_shares(
         &mut self,
         waited_for: &[ParticipantName],
