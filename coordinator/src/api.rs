@@ -244,7 +244,8 @@ pub(crate) async fn serve(
             server.serve_with_incoming_shutdown(incoming, stop).await
         }
         Some(tls) => {
-            let incoming = Connections::new(tls.grpc(incoming).at_most(room.handshakes), room, metrics);
+            let incoming =
+                Connections::new(tls.grpc(incoming).at_most(room.handshakes), room, metrics);
             server.serve_with_incoming_shutdown(incoming, stop).await
         }
     }

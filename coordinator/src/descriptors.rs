@@ -143,7 +143,9 @@ fn raise(wanted: usize) {
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => tracing::debug!(from = current, to = wanted, "the descriptor limit was raised"),
         // A limit that is too low is told with the numbers.
-        Err(error) => tracing::debug!(%error, limit = current, wanted, "the descriptor limit was not raised"),
+        Err(error) => {
+            tracing::debug!(%error, limit = current, wanted, "the descriptor limit was not raised");
+        }
     }
 }
 
@@ -159,7 +161,8 @@ mod tests {
 
     #[test]
     fn l5_everybody_has_a_part_of_the_descriptors() {
-        let all = [wanted(4096, 0, false), wanted(4096, 1024, true), wanted(usize::MAX, 1024, true)];
+        let all =
+            [wanted(4096, 0, false), wanted(4096, 1024, true), wanted(usize::MAX, 1024, true)];
         for wanted in all {
             for limit in [64, 128, 256, 1024, 4096, 65_536, 1 << 20] {
                 let parts = Parts::of(limit, wanted, 8);

@@ -6,8 +6,8 @@
 //! take none from work. Commit and Rollback are never refused: past the bound they are answered as soon as they are
 //! accepted. Other calls go on, and wait for a short time only.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;

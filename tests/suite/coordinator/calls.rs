@@ -74,7 +74,7 @@ async fn l5_calls_that_wait_are_within_the_bound() {
     })
     .await;
     let grown = process.resident_max().saturating_sub(before) / MIB;
-    assert!(grown < 128, "L5: {grown} MiB for a bound of {}", CALLS_MAX * CALL_BYTES >> 20);
+    assert!(grown < 128, "L5: {grown} MiB for a bound of {}", (CALLS_MAX * CALL_BYTES) >> 20);
     assert_eq!(refused.load(Ordering::Relaxed), expected, "half of the room is for them");
     // Work of others is served, and so is a look that waits for nothing; one more that waits is not.
     let mut other = CoordinatorServiceClient::new(process.another_channel());

@@ -46,7 +46,10 @@ struct Taken {
 }
 
 impl Places {
-    pub(super) fn new((usual_max, reserved_max): (usize, usize), metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(super) fn new(
+        (usual_max, reserved_max): (usize, usize),
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new(Self { usual_max, reserved_max, metrics, taken: Mutex::default() })
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::participants::breaker::Pauses;
 
 pub(super) fn options() -> Options {
     let pauses = Pauses { base: Duration::from_secs(1), cap: Duration::from_secs(1) };
