@@ -19,11 +19,12 @@ use rustix::net::sockopt;
 use tokio::net::TcpListener;
 use unanimo_tls::Peer;
 
-use self::bounded::{Bounded, Calls, OPEN_MAX, Places, Turns};
+use self::bounded::{Bounded, Calls, Places, Turns};
 use self::tls::TlsListener;
 use crate::api::http::{Slot, not_yet, paths, too_many};
 use crate::coordinator::Status;
 use crate::dashboard;
+use crate::descriptors::Room;
 use crate::held::Held;
 
 /// TLS of this server.
@@ -46,7 +47,7 @@ struct Client {
 /// Serves until it is told to stop and has answered what was under way, with the API if it is given. The error is the
 /// listener's.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    (listener, room): (TcpListener, Room),
     tls: Option<Tls>,
     status: Arc<Status>,
     api: Option<Slot>,
@@ -59,20 +60,19 @@ pub(crate) async fn serve(
         false => get(metrics),
     };
     let router = open.route("/metrics", figures).with_state(status);
-    let api = api.map(|api| api_router(api, OPEN_MAX));
+    let api = api.map(|api| api_router(api, room.connections));
     let router = api.into_iter().fold(router, Router::merge);
-    serve_router(listener, tls, router, Places::new(OPEN_MAX), stop).await
+    serve_router((listener, room), tls, router, stop).await
 }
 
 /// Serves the API alone, on so many connections at once.
 pub(crate) async fn serve_api(
-    listener: TcpListener,
+    (listener, room): (TcpListener, Room),
     tls: Option<Tls>,
     api: Slot,
-    open_max: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    serve_router(listener, tls, api_router(api, open_max), Places::new(open_max), stop).await
+    serve_router((listener, room), tls, api_router(api, room.connections), stop).await
 }
 
 /// Time without a byte after which the system asks whether a peer is still there.
@@ -86,10 +86,9 @@ fn keep_alive(listener: &TcpListener) -> std::io::Result<()> {
 }
 
 async fn serve_router(
-    listener: TcpListener,
+    (listener, room): (TcpListener, Room),
     tls: Option<Tls>,
     router: Router,
-    places: Places,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     keep_alive(&listener)?;
@@ -97,6 +96,7 @@ async fn serve_router(
     let router = router.layer(middleware::map_response(guarded));
     let service = router.into_make_service_with_connect_info::<Client>();
     // The listener is dropped at the stop; what is under way has its places until this future is.
+    let places = Places::new(room.connections);
     let of_listener = places.clone();
     let served = match tls {
         None => {
@@ -104,7 +104,8 @@ async fn serve_router(
             axum::serve(listener, service).with_graceful_shutdown(stop).await
         }
         Some(Tls { server, .. }) => {
-            let listener = Bounded::new(TlsListener::new(listener, &server), of_listener);
+            let listener = TlsListener::new(listener, &server, room.handshakes);
+            let listener = Bounded::new(listener, of_listener);
             axum::serve(listener, service).with_graceful_shutdown(stop).await
         }
     };

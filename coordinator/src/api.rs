@@ -6,6 +6,7 @@ mod admit;
 mod answers;
 mod audit;
 mod bounds;
+mod calls;
 pub(crate) mod children;
 mod connections;
 mod convert;
@@ -36,6 +37,7 @@ mod work;
 /// Bounds on requests and answers, for docs/reference/limits.md.
 pub mod limits {
     pub use super::bounds::{MESSAGE_BYTES_MAX, STATUS_BYTES_MAX};
+    pub use super::calls::CALL_BYTES;
     pub use super::directory::{FEATURES_MAX, INSTANCE_BYTES_MAX, SDK_BYTES_MAX};
     pub use super::features::REQUIRES_MAX;
     pub use super::history::HISTORY_BYTES_MAX;
@@ -67,6 +69,7 @@ use unanimo_proto::v1::participant_directory_service_server::ParticipantDirector
 
 use self::access::Access;
 use self::connections::Connections;
+pub(crate) use self::connections::RESERVED_MAX;
 use self::deadline::{Deadline, Late};
 pub(crate) use self::feed::event_json;
 use self::parse::Reading;
@@ -74,6 +77,7 @@ use self::rpc::Rpc;
 pub(crate) use self::stack::Stack;
 pub(crate) use self::statistics::About;
 use crate::audit::Trail;
+use crate::descriptors::{Accepting, Room};
 use crate::engine;
 use crate::env::Env;
 use crate::identity::Known;
@@ -91,8 +95,8 @@ pub struct Options {
     pub upload_bytes_max: usize,
     /// Most bytes of answers that are not read yet, altogether.
     pub unread_bytes_max: usize,
-    /// Most connections of callers.
-    pub connections_max: usize,
+    /// Room of the connections of callers.
+    pub(crate) connections: Room,
     /// Longest life of a connection; zero is no bound.
     pub connection_age_max: Duration,
     /// Largest header list of a request.
@@ -154,7 +158,11 @@ impl Api {
 
     /// Returns when a call has to be answered.
     fn deadline<T>(&self, request: &Request<T>) -> Deadline {
-        Deadline::of(request.metadata(), request.extensions(), self.options.wait_max)
+        let of = Deadline::of(request.metadata(), request.extensions(), self.options.wait_max);
+        match calls::crowded_until(request.extensions()) {
+            Some(until) => of.by(until),
+            None => of,
+        }
     }
 
     /// Returns until when a call may wait.
@@ -170,6 +178,9 @@ const WINDOW_BYTES: u32 = 64 << 20;
 /// Most requests of one connection at once. Its own client waits with further ones: more than are in flight where the
 /// throughput is highest, and few enough that what each costs before it is counted is no matter.
 const STREAMS_MAX: u32 = 4_096;
+
+/// Most connections where health and metrics are served.
+pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 128;
 
 /// Tells the health of the server, and of each of its services.
 pub(crate) async fn tell_health(health: &HealthReporter, status: ServingStatus) {
@@ -209,7 +220,7 @@ pub(crate) async fn serve(
         .build_v1()
         .expect("the descriptors are generated with the code");
     let options = stack.options();
-    let (connections_max, metrics) = (options.connections_max, Arc::clone(&stack.api().metrics));
+    let (room, metrics) = (options.connections, Arc::clone(&stack.api().metrics));
     let mut server = Server::builder();
     if !options.connection_age_max.is_zero() {
         server = server.max_connection_age(options.connection_age_max);
@@ -227,13 +238,15 @@ pub(crate) async fn serve(
     let incoming = TcpIncoming::from(listener)
         .with_nodelay(Some(true))
         .with_keepalive(Some(Duration::from_secs(60)));
+    let incoming = Accepting::new(incoming);
     match tls {
         None => {
-            let incoming = Connections::new(incoming, connections_max, metrics);
+            let incoming = Connections::new(incoming, room, metrics);
             server.serve_with_incoming_shutdown(incoming, stop).await
         }
         Some(tls) => {
-            let incoming = Connections::new(tls.grpc(incoming), connections_max, metrics);
+            let incoming =
+                Connections::new(tls.grpc(incoming).at_most(room.handshakes), room, metrics);
             server.serve_with_incoming_shutdown(incoming, stop).await
         }
     }

@@ -263,11 +263,14 @@ settings! {
     transactions_max: usize = 100_000, "UNANIMO_TRANSACTIONS_MAX";
     /// Most bytes of payloads, outputs, metadata and texts in memory. At this number new work is
     /// refused. Requests on their way in may take as much again, and one message at least; and the first 64 KiB of
-    /// each, altogether, as much once more. Answers that their callers have not read yet may take the same.
+    /// each, altogether, as much once more. Answers that their callers have not read yet may take the same, and so may
+    /// calls under way, of 16 KiB each: past that work that waits is refused, and past half of it GetTransaction that
+    /// waits and WatchTransaction. Commit and Rollback are answered as soon as they are accepted. Answers of participants on
+    /// their way in may take the same, and two messages at least; one that would go over it is asked for again.
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
     /// Most connections of callers over gRPC at once, of which one address may take three quarters of those that others
     /// leave. One more is closed at once; with TLS, behind its handshake. A few more serve calls of operators alone.
-    /// At `http-listen` as many may be open again.
+    /// At `http-listen` as many may be open again. Where the limit of open files is too low for that, there are fewer.
     connections_max: usize = 4096, "UNANIMO_CONNECTIONS_MAX";
     /// Longest life of a connection of a caller: it is then told to make another one, and calls under way end on it.
     /// With it clients spread anew over several addresses, and new certificates are judged. 0s is no bound.
@@ -287,8 +290,8 @@ settings! {
     open_transactions_per_identity: usize = 0, "UNANIMO_OPEN_TRANSACTIONS_PER_IDENTITY";
     /// Most bytes of payloads, outputs, metadata and texts of these. 0 is no bound.
     open_bytes_per_identity: usize = 0, "UNANIMO_OPEN_BYTES_PER_IDENTITY";
-    /// Part of `transactions-max` that one participant's transactions may take, in percent. The rest is
-    /// for others, however slow that participant is: once a participant's branches of a transaction have ended, or
+    /// Part of `transactions-max`, less what the transactions of others hold, that one participant's transactions may take,
+    /// in percent. The rest is for others, however many are slow: once a participant's branches of a transaction have ended, or
     /// while the transaction waits for nothing but others' calls that move nothing, it counts there no more.
     participant_share: usize = 70, "UNANIMO_PARTICIPANT_SHARE";
     /// Most names of participants that are kept. At this number a new name is refused, unless one that is

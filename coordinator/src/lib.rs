@@ -146,6 +146,7 @@ pub mod cluster;
 pub mod config;
 pub mod coordinator;
 mod dashboard;
+mod descriptors;
 pub mod engine;
 #[doc(hidden)]
 pub mod env;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 use unanimo_tls::HttpConnector;
 
+pub(crate) use self::replies::{Counted, OfServer, Replies, Reply};
 pub(crate) use self::url::{Plain, parse_url};
 
 /// Longest wait for a connection.
@@ -65,6 +67,8 @@ impl fmt::Display for Failure {
 #[derive(Clone, Debug)]
 pub(crate) struct Outbound {
     client: legacy::Client<HttpConnector, Full<Bytes>>,
+    /// Counts its answers, if they are counted.
+    server: Option<Arc<OfServer>>,
 }
 
 impl Outbound {
@@ -74,7 +78,12 @@ impl Outbound {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(KEPT_MAX)
             .build(tls.http(CONNECT_PATIENCE));
-        Self { client }
+        Self { client, server: None }
+    }
+
+    /// Counts its answers as this server's.
+    pub(crate) fn counted(self, server: Arc<OfServer>) -> Self {
+        Self { server: Some(server), ..self }
     }
 
     /// Sends a request, and reads the whole answer, whatever its status is.
@@ -107,6 +116,7 @@ impl Outbound {
         if body.size_hint().lower() > body_bytes_max as u64 {
             return Err(Failure::TooLong(body_bytes_max));
         }
+        let body = Reply::new(body, self.server.clone());
         match Limited::new(body, body_bytes_max).collect().await {
             Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
             Err(error) if error.is::<LengthLimitError>() => Err(Failure::TooLong(body_bytes_max)),
@@ -148,6 +158,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     words
 }
 
+mod replies;
 mod url;
 
 #[cfg(test)]

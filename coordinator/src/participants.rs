@@ -10,7 +10,6 @@ pub mod allow;
 pub mod breaker;
 pub mod caller;
 pub mod databases;
-pub(crate) mod descriptors;
 pub mod directory;
 mod failure;
 pub(crate) mod load;

@@ -31,6 +31,7 @@ pub struct Handshakes<S> {
     tcp: Option<S>,
     running: JoinSet<Result<TlsStream, Failed>>,
     failed: Failures,
+    max: usize,
 }
 
 #[derive(Debug)]
@@ -49,7 +50,13 @@ struct Failures {
 impl<S> Handshakes<S> {
     pub(crate) fn new(server: Server, protocol: Protocol, tcp: S) -> Self {
         let (running, failed) = (JoinSet::new(), Failures::default());
-        Self { server, protocol, tcp: Some(tcp), running, failed }
+        Self { server, protocol, tcp: Some(tcp), running, failed, max: HANDSHAKES_MAX }
+    }
+
+    /// Has no more handshakes at a time than so many, and one at least.
+    #[must_use]
+    pub fn at_most(self, max: usize) -> Self {
+        Self { max: max.max(1), ..self }
     }
 
     fn begin(&mut self, tcp: TcpStream) {
@@ -81,7 +88,7 @@ impl<S: Stream<Item = io::Result<TcpStream>> + Unpin> Stream for Handshakes<S> {
                 Poll::Ready(Some(Err(_))) => continue,
                 Poll::Ready(None) | Poll::Pending => {}
             }
-            if self.running.len() >= HANDSHAKES_MAX {
+            if self.running.len() >= self.max {
                 return Poll::Pending;
             }
             let Some(tcp) = &mut self.tcp else {

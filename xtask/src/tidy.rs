@@ -9,6 +9,7 @@ mod glossary;
 mod layers;
 mod length;
 mod manifests;
+mod mutations;
 mod places;
 mod rust;
 mod toolchain;
@@ -84,6 +85,7 @@ fn check(tree: &Tree) -> Vec<Violation> {
     found.extend(words::check(tree));
     found.extend(glossary::check(tree));
     found.extend(places::check(tree));
+    found.extend(mutations::check(tree));
     found.extend(manifests::check(tree));
     found.extend(toolchain::check_pages(tree));
     let mut found = exceptions::apply(found, EXCEPTIONS);

@@ -17,9 +17,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Sleep;
 
-/// Connections at once, where probes and scrapes come.
-pub(super) const OPEN_MAX: usize = 128;
-
 /// Of so many places one is left to what is no call.
 const LEFT_OF: usize = 8;
 

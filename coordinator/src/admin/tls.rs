@@ -9,17 +9,19 @@ use tokio_stream::StreamExt;
 use tonic::transport::server::TcpIncoming;
 use unanimo_tls::{Handshakes, Server, TlsStream};
 
+use crate::descriptors::Accepting;
+
 /// Connections of a TCP listener, over TLS.
 pub(super) struct TlsListener {
     address: io::Result<SocketAddr>,
-    handshakes: Handshakes<TcpIncoming>,
+    handshakes: Handshakes<Accepting<TcpIncoming>>,
 }
 
 impl TlsListener {
-    pub(super) fn new(listener: TcpListener, server: &Server) -> Self {
+    pub(super) fn new(listener: TcpListener, server: &Server, handshakes_max: usize) -> Self {
         let address = listener.local_addr();
         let tcp = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Self { address, handshakes: server.http(tcp) }
+        Self { address, handshakes: server.http(Accepting::new(tcp)).at_most(handshakes_max) }
     }
 }
 
@@ -34,11 +36,8 @@ impl Listener for TlsListener {
                     let address = stream.peer().address;
                     return (stream, address);
                 }
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "no connection can be taken; trying again");
-                    // The system may have no memory or files left, which passes.
-                    tokio::time::sleep(PAUSE).await;
-                }
+                // The stream below it tells of those that cannot be accepted, and pauses.
+                Some(Err(_)) => {}
                 // A listener that is open has no end.
                 None => std::future::pending().await,
             }
@@ -52,6 +51,3 @@ impl Listener for TlsListener {
         }
     }
 }
-
-/// Pause after a connection that could not be taken.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

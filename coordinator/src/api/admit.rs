@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -10,18 +11,19 @@ use tonic::codegen::Service;
 use tower_layer::Layer;
 
 use super::Api;
+use super::calls::{Calls, UnderWay};
 use super::rpc::Rpc;
 use crate::held::Held;
 
 /// Layer that refuses calls of those who are not known, or have no role for them.
 #[derive(Clone, Debug)]
-pub(super) struct Admit(pub(super) Api);
+pub(super) struct Admit(pub(super) Api, pub(super) Arc<Calls>);
 
 impl<S> Layer<S> for Admit {
     type Service = Admitting<S>;
 
     fn layer(&self, inner: S) -> Admitting<S> {
-        Admitting { inner, api: self.0.clone() }
+        Admitting { inner, api: self.0.clone(), calls: Arc::clone(&self.1) }
     }
 }
 
@@ -30,6 +32,7 @@ impl<S> Layer<S> for Admit {
 pub(super) struct Admitting<S> {
     inner: S,
     api: Api,
+    calls: Arc<Calls>,
 }
 
 impl<S> Service<Request<Body>> for Admitting<S>
@@ -55,13 +58,12 @@ where
         match placed {
             Ok((place, access)) => {
                 request.extensions_mut().insert(access);
+                let call = UnderWay::new(&self.calls);
+                request.extensions_mut().insert(Arc::clone(&call));
                 let answering = self.inner.call(request);
                 Box::pin(async move {
                     let response = answering.await?;
-                    Ok(match place {
-                        None => response,
-                        Some(place) => response.map(|body| Body::new(Held::new(body, place))),
-                    })
+                    Ok(response.map(|body| Body::new(Held::new(body, (place, call)))))
                 })
             }
             Err(status) => {

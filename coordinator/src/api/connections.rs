@@ -23,8 +23,10 @@ use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use unanimo_tls::{Peer, TlsStream};
 
+pub(crate) use self::places::RESERVED_MAX;
 use self::places::{Kind, Place, Places};
 pub(super) use self::reserved::{Call, Reserved};
+use crate::descriptors::Room;
 use crate::metrics::Metrics;
 
 /// Longest time for which an answer of some size is not read. As long as a request may take to come.
@@ -53,16 +55,16 @@ const TELL_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct Connections<S> {
     incoming: S,
     places: Arc<Places>,
-    open_max: usize,
+    room: Room,
     metrics: Arc<Metrics>,
     refused: u64,
     told_at: Option<Instant>,
 }
 
 impl<S> Connections<S> {
-    pub(super) fn new(incoming: S, open_max: usize, metrics: Arc<Metrics>) -> Self {
-        let places = Places::new(open_max, Arc::clone(&metrics));
-        Self { incoming, places, open_max, metrics, refused: 0, told_at: None }
+    pub(super) fn new(incoming: S, room: Room, metrics: Arc<Metrics>) -> Self {
+        let places = Places::new((room.connections, room.reserved), Arc::clone(&metrics));
+        Self { incoming, places, room, metrics, refused: 0, told_at: None }
     }
 
     fn refuse(&mut self) {
@@ -70,10 +72,10 @@ impl<S> Connections<S> {
         self.metrics.connection_refused();
         if self.told_at.is_none_or(|at| at.elapsed() >= TELL_INTERVAL) {
             tracing::warn!(
-                open = self.open_max,
+                open = self.room.connections,
                 refused = self.refused,
-                "there are as many connections of callers, or from one address, as may be (connections-max); \
-                 further ones are closed"
+                "there are as many connections of callers, or from one address, as may be (connections-max, or the \
+                 limit of open files); further ones are closed"
             );
             (self.refused, self.told_at) = (0, Some(Instant::now()));
         }
@@ -317,7 +319,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.expect("a runtime").block_on(async {
             let (mut far, near) = tokio::io::duplex(64);
-            let place = Places::new(1, Arc::default()).take(None).expect("a place");
+            let place = Places::new((1, 32), Arc::default()).take(None).expect("a place");
             let mut connection = Connection::new(near, place);
             far.write_all(sent).await.expect("room");
             connection.read_exact(&mut vec![0; sent.len()]).await.expect("what was sent");
@@ -358,7 +360,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let read = runtime.expect("a runtime").block_on(async {
             let (_far, near) = tokio::io::duplex(64);
-            let place = Places::new(0, Arc::default()).take(None).expect("a place");
+            let place = Places::new((0, 32), Arc::default()).take(None).expect("a place");
             let mut connection = Connection::new(near, place);
             connection.reserved.as_ref().expect("a reserved place").refuse();
             let reading = connection.read_u8();

@@ -62,6 +62,11 @@ impl Deadline {
         let asked = asked.and_then(|asked| arrived.checked_add(asked));
         Self { until: last - (left / 3).min(PEEK_MAX), last, asked }
     }
+
+    /// Returns the times of a call that waits no longer than until then.
+    pub(super) fn by(self, until: Instant) -> Self {
+        Self { until: self.until.min(until), last: self.last.min(until + PEEK_MAX), ..self }
+    }
 }
 
 /// Answer to a call whose time is over before anything could be told.

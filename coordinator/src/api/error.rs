@@ -125,6 +125,13 @@ pub(super) fn too_many_uploads(message: impl std::fmt::Display) -> Status {
     Reason::Overloaded.status(message)
 }
 
+/// A call would wait, and so many do that one more has no room.
+pub(super) fn too_many_calls(max: usize) -> Status {
+    Reason::Overloaded.status(format_args!(
+        "too much is in flight: there are {max} calls under way that wait, which is as many as may be (live-bytes-max)"
+    ))
+}
+
 /// All other connections are taken.
 pub(super) fn for_operators_only() -> Status {
     Reason::Overloaded.status(

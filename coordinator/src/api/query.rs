@@ -9,7 +9,7 @@ use super::access::Access;
 use super::convert::{self, Content};
 use super::error::{denied, from_engine, invalid, no_history, other_cluster, other_database};
 use super::namespace::Names;
-use super::{Api, history, page, parse};
+use super::{Api, calls, history, page, parse};
 use crate::engine::{Answer, Error, Handle, Until, View};
 use crate::store::{Filter, Key};
 
@@ -31,8 +31,11 @@ impl Api {
         request: Request<v1::GetTransactionRequest>,
     ) -> Result<v1::GetTransactionResponse, Status> {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
+        let until = parse::wait_for_or(request.get_ref().wait_for, Until::Durable)?;
+        if until != Until::Durable {
+            calls::look_on(&request)?;
+        }
         let request = request.into_inner();
-        let until = parse::wait_for_or(request.wait_for, Until::Durable)?;
         let content =
             Content { outputs: request.include_outputs, payloads: request.include_payloads };
         let key = match request.key {

@@ -94,11 +94,13 @@ macro_rules! serve {
                 &self,
                 request: tonic::Request<$request>,
             ) -> Result<tonic::Response<$response>, tonic::Status> {
-                let deadline = self.deadline(&request);
                 let rpc = $crate::api::rpc::Rpc::$rpc;
+                let counted = $crate::api::calls::begin(rpc, &request);
+                let deadline = self.deadline(&request);
                 let work = async {
                     $crate::api::access::Access::check(rpc, &request)?;
                     $crate::api::features::check(&request)?;
+                    counted?;
                     let namespace = $crate::api::access::Access::of(&request).namespace().cloned();
                     let mut told = Self::$work(self, request).await?;
                     if let Some(namespace) = namespace {

@@ -10,6 +10,7 @@ use unanimo_proto::v1::participant_directory_service_server::ParticipantDirector
 
 use super::admit::{Admit, Admitting};
 use super::answers::Answers;
+use super::calls::Calls;
 use super::uploads::Uploads;
 use super::{Api, Options};
 
@@ -19,6 +20,8 @@ pub(crate) struct Stack {
     api: Api,
     /// Requests on their way in.
     pub(super) uploads: Uploads,
+    /// Calls under way.
+    calls: Arc<Calls>,
     /// Answers on their way out.
     pub(super) answers: Answers,
     pub(super) routes: Routes,
@@ -34,6 +37,7 @@ impl Stack {
             ParticipantDirectoryServiceServer::new(api.clone()).max_decoding_message_size(bytes);
         let operator = OperatorServiceServer::new(api.clone()).max_decoding_message_size(bytes);
         Self {
+            calls: Calls::new(api.options.upload_bytes_max),
             uploads: Uploads::new(api.options.upload_bytes_max),
             answers: Answers::new(api.options.unread_bytes_max, Arc::clone(&api.metrics)),
             routes: Routes::new(coordinator).add_service(directory).add_service(operator),
@@ -54,7 +58,7 @@ impl Stack {
     }
 
     pub(super) fn admit(&self) -> Admit {
-        Admit(self.api.clone())
+        Admit(self.api.clone(), Arc::clone(&self.calls))
     }
 
     /// Returns the services behind their admission.

@@ -16,7 +16,7 @@ use super::deadline::Deadline;
 use super::error::from_engine;
 use super::namespace::Told;
 use super::query::no_key;
-use super::{Api, parse};
+use super::{Api, calls, parse};
 use crate::engine::{Error, View};
 use crate::store::Key;
 
@@ -48,6 +48,7 @@ impl Api {
     ) -> Result<Watching, Status> {
         let Deadline { until: by, last, asked } = self.deadline(&request);
         let access = Access::of(&request);
+        calls::look_on(&request)?;
         let v1::WatchTransactionRequest { key, after_revision, include_outputs, .. } =
             request.into_inner();
         let key = match key {

@@ -17,7 +17,7 @@ use super::error::{
 use super::namespace::Names;
 use super::parse::{self, Definable, Read, Reading};
 use super::query::{durable_view, no_key};
-use super::{Api, convert};
+use super::{Api, calls, convert};
 use crate::engine::{self, Answer, Until, View};
 use crate::participants::databases::Database;
 use crate::store::Key;
@@ -245,9 +245,10 @@ impl Api {
         request: Request<v1::CommitTransactionRequest>,
     ) -> Result<v1::CommitTransactionResponse, Status> {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
-        let v1::CommitTransactionRequest { tx_id, branches, wait_for, include_outputs, .. } =
+        let until = wait_of(&request, request.get_ref().wait_for)?;
+        let v1::CommitTransactionRequest { tx_id, branches, include_outputs, .. } =
             request.into_inner();
-        let (tx_id, until) = (parse::tx_id(&tx_id)?, parse::wait_for(wait_for)?);
+        let tx_id = parse::tx_id(&tx_id)?;
         self.check_count(branches.len())?;
         let listed = branches
             .iter()
@@ -268,9 +269,9 @@ impl Api {
         request: Request<v1::RollbackTransactionRequest>,
     ) -> Result<v1::RollbackTransactionResponse, Status> {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
+        let until = wait_of(&request, request.get_ref().wait_for)?;
         let request = request.into_inner();
         let outputs = request.include_outputs;
-        let until = parse::wait_for(request.wait_for)?;
         let key = match request.key {
             Some(rollback_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
             Some(rollback_transaction_request::Key::Gid(text)) => {
@@ -303,4 +304,13 @@ impl Api {
             false => work.await,
         }
     }
+}
+
+/// Returns the state that a Commit or Rollback waits for: where too many calls wait, that it is accepted.
+fn wait_of<T>(request: &Request<T>, wait_for: i32) -> Result<Until, Status> {
+    let until = parse::wait_for(wait_for)?;
+    Ok(match calls::crowded_until(request.extensions()) {
+        Some(_) => Until::Durable,
+        None => until,
+    })
 }

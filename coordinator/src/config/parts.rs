@@ -1,10 +1,11 @@
 //! Settings for each part of the coordinator.
 
 use unanimo_core::{Backoff, Limits, Policy};
-use unanimo_tls::{ClientFiles, ServerFiles};
+use unanimo_tls::{ClientFiles, HANDSHAKES_MAX, ServerFiles};
 
 use super::Config;
 use super::values::KeysAt;
+use crate::descriptors::{Callers, Parts, Room};
 use crate::identity::{IssuerOptions, KeySource, KeysOnWeb, Quota, Quotas, ShareBounds};
 use crate::outbound::Plain;
 use crate::participants::allow;
@@ -67,7 +68,10 @@ impl Config {
             slots: self.participant_slots,
             keep_alive_interval: self.keep_alive_interval.0,
             message_bytes_max: self.message_bytes_max,
+            // Two messages at least: one server's may take a part of it.
+            replies_bytes_max: self.live_bytes_max.max(self.message_bytes_max.saturating_mul(2)),
             participants_max: self.participants_max,
+            connections_max: self.descriptors().participants,
             prepare_pauses: Pauses {
                 base: self.prepare_backoff.0,
                 cap: self.prepare_backoff_max.0,
@@ -79,6 +83,23 @@ impl Config {
         }
     }
 
+    /// Returns the descriptors that callers may take where there are enough.
+    pub(crate) fn callers(&self) -> Callers {
+        let handshakes = if self.tls_cert.is_set() { HANDSHAKES_MAX } else { 0 };
+        let of = |connections, reserved| Room { connections, reserved, handshakes };
+        let http = self.http_listen.0.map(|_| of(self.connections_max, 0));
+        Callers {
+            grpc: of(self.connections_max, api::RESERVED_MAX),
+            admin: of(api::ADMIN_CONNECTIONS_MAX, 0),
+            http: http.unwrap_or_default(),
+        }
+    }
+
+    /// Returns the parts of the process's descriptors. The limit is raised for them, if it may be.
+    pub(crate) fn descriptors(&self) -> Parts {
+        Parts::of_process(self.callers(), self.postgres_connections as usize)
+    }
+
     pub(crate) fn api(&self) -> api::Options {
         api::Options {
             message_bytes_max: self.message_bytes_max,
@@ -86,7 +107,7 @@ impl Config {
             upload_bytes_max: self.live_bytes_max.max(self.message_bytes_max),
             // One answer at least.
             unread_bytes_max: self.live_bytes_max.max(self.answer_bytes_max()),
-            connections_max: self.connections_max,
+            connections: self.descriptors().callers.grpc,
             connection_age_max: self.connection_age_max.0,
             header_bytes_max: u32::try_from(self.metadata_bytes_max).unwrap_or(u32::MAX),
             wait_max: self.wait_max.0,

@@ -67,7 +67,9 @@ pub(super) fn serve_http(
     };
     let at_admin = config.admin_serves_api().then(|| Slot::clone(api));
     let (status, serves, stopped) = (Arc::clone(status), stop.clone(), self::stopped(stop.clone()));
-    let served = admin::serve(listeners.admin, tls.admin(), status, at_admin, stopped);
+    let callers = config.descriptors().callers;
+    let at = (listeners.admin, callers.admin);
+    let served = admin::serve(at, tls.admin(), status, at_admin, stopped);
     vital.spawn(async move {
         let end = ended("health and metrics", served.await);
         drop(serves);
@@ -75,8 +77,7 @@ pub(super) fn serve_http(
     });
     if let Some(listener) = listeners.http {
         let (api, serves, stopped) = (Slot::clone(api), stop.clone(), self::stopped(stop.clone()));
-        let open_max = config.connections_max;
-        let served = admin::serve_api(listener, tls.admin(), api, open_max, stopped);
+        let served = admin::serve_api((listener, callers.http), tls.admin(), api, stopped);
         vital.spawn(async move {
             let end = ended("the API over HTTP", served.await);
             drop(serves);

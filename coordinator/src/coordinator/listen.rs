@@ -42,6 +42,7 @@ impl Sockets {
     /// That of gRPC refuses connections until the coordinator can serve: whoever probes the port, or
     /// has a second coordinator to try, is told the truth.
     pub(super) async fn bind(config: &Config) -> Result<(Self, Listeners), StartError> {
+        config.descriptors().tell(config.callers());
         let grpc = bind_only(config).map_err(|source| failed("listen", config.listen, source))?;
         let admin = TcpListener::bind(config.admin_listen)
             .await

@@ -8,9 +8,12 @@
 //! holds the place: no breaker refuses new work for that one, and its share is what bounds it. Of those that wait
 //! for a participant whose calls fail, there are no more than its share either, of what those that are set aside for
 //! others leave: past that it gets no new work, or what fails for ever would fill memory, and then hold the places of
-//! others. Where no more can be set aside they hold places, and each participant's share is one of the rest: so however
-//! many participants are sick, there are places left for the next one. Bytes are counted as before. Once the transaction
-//! goes on it holds its places again. A participant whose branches have ended has its place back at once.
+//! others. Where no more can be set aside they hold places. Once the transaction goes on it holds its places again. A
+//! participant whose branches have ended has its place back at once.
+//!
+//! A participant's share is a part of what the transactions of others leave, of places and of bytes alike. So however
+//! many participants are slow or sick, and however greedy, there are places left for the next one: with a share of 70 in 100
+//! the first leaves 30 of 100 places, the second 9, the third 2.
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +28,7 @@ use crate::identity::Quotas;
 use crate::participants::directory::{Directory, Invitation};
 use crate::participants::load::Load;
 
-/// Part of the bytes that one participant's branches may hold: the rest is for others.
+/// Part of the bytes that others leave which one participant's branches may hold: the rest is for others.
 const BYTES_SHARE: (usize, usize) = (15, 16);
 
 /// The most that may be in flight on a node.
@@ -35,21 +38,20 @@ pub struct Bounds {
     pub transactions_max: usize,
     /// Bytes of their payloads, outputs, metadata and texts.
     pub bytes_max: usize,
-    /// Part of the transactions that one participant may have, in percent.
+    /// Part of the transactions that one participant may have of those that others leave, in percent.
     pub share_percent: usize,
 }
 
 impl Bounds {
-    /// Returns one participant's share of what is left of the places.
+    /// Returns one participant's share of the places that others leave.
     fn share_of(self, left: usize) -> usize {
         left.saturating_mul(self.share_percent).div_ceil(100).max(1)
     }
 
-    /// Returns the most bytes of one participant.
-    fn bytes_of_participant(self) -> usize {
+    /// Returns one participant's share of the bytes that others leave.
+    fn bytes_share_of(left: usize) -> usize {
         let (part, whole) = BYTES_SHARE;
-        let bytes = (self.bytes_max / whole).saturating_mul(part);
-        bytes.saturating_add(self.bytes_max % whole)
+        (left / whole).saturating_mul(part).saturating_add(left % whole)
     }
 }
 
@@ -184,10 +186,11 @@ impl Admission {
             return over("bytes of payloads and outputs", bytes_max);
         }
         let lasting = self.lasting.load(Ordering::Relaxed);
-        let kept = lasting.saturating_sub(self.aside());
-        let share_max = self.bounds.share_of(transactions_max.saturating_sub(kept));
-        let bytes_max = self.bounds.bytes_of_participant();
+        let left = |max: usize, all: usize, own| max.saturating_sub(all.saturating_sub(own));
         for Share { participant, load, transactions, bytes, .. } in &permit.shares {
+            let places = left(transactions_max, self.transactions(), load.transactions());
+            let share_max = self.bounds.share_of(places);
+            let bytes_max = Bounds::bytes_share_of(left(bytes_max, self.bytes(), load.bytes()));
             let over =
                 |what, max| Err(Overloaded { what, participant: Some(participant.clone()), max });
             if load.transactions() > share_max && *transactions > 0 {

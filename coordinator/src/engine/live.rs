@@ -330,8 +330,8 @@ impl Live {
         }
     }
 
-    /// Has it hold its places in the shares of these participants, and of no others. One whose branches have
-    /// ended has its place back; `waited_for` tells of whom the transaction waits for while it is set aside.
+    /// Has it hold its places in participants' shares. One whose branches have ended has its place back, and so has one that has
+    /// voted while the votes of others are awaited; `waited_for` tells of whom it waits for while it is set aside.
     pub(super) fn hold_shares(
         &mut self,
         waited_for: &[ParticipantName],
@@ -339,12 +339,16 @@ impl Live {
     ) {
         let (tx, aside) = (&self.tx, self.permit.is_aside());
         let decided = tx.phase().decision().is_some();
+        let awaits_votes = !decided && tx.branches().iter().any(Branch::is_called);
         let holds = |participant: &ParticipantName| {
-            let open = |branch: &Branch| {
-                branch.spec.participant == *participant && branch.progress.ended_at.is_none()
+            let own = |branch: &&Branch| branch.spec.participant == *participant;
+            let mut own = tx.branches().iter().filter(own).peekable();
+            let has_voted = |branch: &Branch| branch.progress.vote.is_some() && !branch.is_called();
+            let is_free = match decided {
+                true => own.all(|branch| branch.progress.ended_at.is_some()),
+                false => awaits_votes && own.peek().is_some() && own.all(has_voted),
             };
-            (!decided || tx.branches().iter().any(open))
-                && (!aside || waited_for.contains(participant))
+            !is_free && (!aside || waited_for.contains(participant))
         };
         // One that answers has its share of the places, whatever becomes of others.
         self.permit.hold(holds, |participant| failing.contains(participant));

@@ -289,6 +289,9 @@ impl Service {
         if !was_decided && live.tx.phase().decision().is_some() {
             live.stop_prepares();
             live.unread = Unread::default();
+            if !live.is_aside() {
+                live.hold_shares(&[], &[]);
+            }
             // One that is not stored may turn out to be another one's gid.
             if live.is_stored() {
                 ends::count_decision(&self.metrics, &live.tx);

@@ -12,6 +12,7 @@ mod held;
 mod invitation;
 mod kind;
 pub(crate) mod listing;
+mod options;
 mod place;
 mod sweep;
 mod turns;
@@ -34,6 +35,7 @@ pub(crate) use self::health::Failed;
 use self::held::Held;
 pub(crate) use self::invitation::Invitation;
 pub use self::kind::CallKind;
+pub use self::options::Options;
 pub use self::place::{
     ENDPOINTS_MAX, INSTANCES_TOTAL_MAX, NamePlace, Place, REGISTRATIONS_BYTES_MAX,
 };
@@ -41,32 +43,13 @@ pub use self::sweep::Stale;
 pub use self::turns::Turn;
 use self::turns::Turns;
 use super::ParticipantService;
-use super::breaker::Pauses;
 use super::databases::Databases;
-use super::descriptors;
 use super::load::{Load, Loads};
 use super::own::{self, Own};
 use super::tokens::Tokens;
 
 /// Keep-alive intervals without a registration after which an endpoint is gone.
 const INTERVALS_UNTIL_GONE: u32 = 3;
-
-/// Settings of the calls to participants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Calls under way at one endpoint: Prepares, and apart from them Commits and Cancels.
-    pub slots: usize,
-    /// Interval in which participants are to register again.
-    pub keep_alive_interval: Duration,
-    /// Largest message that is accepted from a participant.
-    pub message_bytes_max: usize,
-    /// Names that are kept.
-    pub participants_max: usize,
-    /// Pauses between probes with Prepares.
-    pub prepare_pauses: Pauses,
-    /// Pauses between probes with Commits and Cancels.
-    pub phase_two_pauses: Pauses,
-}
 
 /// Reason for which a participant cannot be given new work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -150,8 +133,7 @@ impl Directory {
 
     /// Makes an empty one of participants that are called with this TLS and these tokens.
     pub(crate) fn with_tls(options: Options, tls: unanimo_tls::Client, tokens: Tokens) -> Self {
-        let max = descriptors::for_participants();
-        let connections = Connections::new(max, options.message_bytes_max, tls);
+        let connections = Connections::new(&options, tls);
         Self {
             databases: Databases::new(options.keep_alive_interval * INTERVALS_UNTIL_GONE),
             turns: Turns::default(),

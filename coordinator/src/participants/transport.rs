@@ -10,7 +10,7 @@ use unanimo_proto::v1::{
     CancelRequest, CancelResponse, CommitRequest, CommitResponse, PrepareRequest, PrepareResponse,
 };
 
-use crate::outbound::{Bounds, Failure, Outbound};
+use crate::outbound::{Bounds, Counted, Failure, Outbound};
 
 /// Bound of a call that names none. Each call of the caller names one.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 #[expect(clippy::large_enum_variant, reason = "there are few, and each is beside a connection")]
 pub(crate) enum Client {
     /// Over gRPC.
-    Grpc(ParticipantServiceClient<Channel>),
+    Grpc(ParticipantServiceClient<Counted<Channel>>),
     /// Over HTTP/1.1 with JSON.
     Json(Json),
 }

@@ -135,6 +135,7 @@ pub(crate) fn collect(
 }
 
 /// Way to a collector.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Way {
     Grpc(TraceServiceClient<Channel>),
     Http(Web),

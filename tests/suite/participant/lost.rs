@@ -516,3 +516,34 @@ async fn s7_s11_a_loss_that_cannot_be_recorded_at_once_is_recorded_later() {
     on::<OverTokio>().await;
     on::<MySql>().await;
 }
+
+/// SQLite rolls a whole transaction back by itself where the disk is full: nothing is left behind, so nothing is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s11_a_disk_that_is_full_is_no_loss() {
+    use unanimo_proto::v1::{Mode, cancel_response, prepare_response};
+    use unanimo_sdk::{Isolation, Participant, Sqlite};
+    let (alarms, _listening) = unanimo_tests::alarms::Alarms::listen();
+    let (resource, pool) = <Sqlite as Database>::open().await;
+    Sqlite::run_outside(&pool, "CREATE TABLE big (n blob)".to_owned()).await;
+    let handler = super::refusals::Sql(Isolation::ReadCommitted);
+    let service = Participant::new("p", resource).tcc("sql", handler).service().unwrap();
+    let of = |sql: &str, branch: super::direct::Branch| super::direct::Branch {
+        payload: bytes::Bytes::copy_from_slice(sql.as_bytes()),
+        ..branch
+    };
+    let new = || super::direct::branch(Mode::Tcc, "sql");
+    let fill = "PRAGMA max_page_count = 1; INSERT INTO big VALUES (zeroblob(10000000))";
+    let [freed, cancelled] = [of(fill, new()), of(fill, new())];
+    for branch in [&freed, &cancelled] {
+        let status = branch.prepare(&service).await.unwrap_err();
+        assert!(status.message().contains("full"), "{status:?}");
+        let row = "SELECT count(*) FROM unanimo_barrier".to_owned();
+        assert_eq!(Sqlite::number(&pool, row).await, 0, "nothing is left behind");
+    }
+    let cancel = cancelled.cancel(&service).await.unwrap();
+    assert!(matches!(cancel, cancel_response::Answer::Done(_)), "S11: {cancel:?}");
+    let again = of("INSERT INTO big VALUES (zeroblob(10))", freed);
+    let answer = again.prepare(&service).await.unwrap();
+    assert!(matches!(answer, prepare_response::Answer::Prepared(_)), "{answer:?}");
+    assert!(alarms.named("handler_lost_transaction").is_empty(), "it is nobody's fault");
+}

@@ -34,6 +34,12 @@ const SETTABLE: &[(&str, &str, &str)] = &[
     ("Transactions in flight on a node", "transactions-max", "`OVERLOADED` for new work"),
     ("Bytes of payloads in flight on a node", "live-bytes-max", "`OVERLOADED` for new work"),
     (
+        "Calls under way on a node, in bytes of which each takes 16 KiB",
+        "live-bytes-max",
+        "`OVERLOADED` for new work, and past half of it for GetTransaction that waits and WatchTransaction; Commit and \
+         Rollback are answered as soon as they are accepted",
+    ),
+    (
         "Calls under way at one participant, phase one and phase two apart",
         "participant-slots",
         "calls wait their turn",

@@ -5,6 +5,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
+use crate::api::ADMIN_CONNECTIONS_MAX as OPEN_MAX;
 
 #[test]
 fn those_that_have_ended_take_no_place() {

@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 const SHARE_PERCENT: usize = 75;
 
 /// Places for calls of operators: a few people, with a few commands each.
-const RESERVED_MAX: usize = 32;
+pub(crate) const RESERVED_MAX: usize = 32;
 
 /// The most of them that one address may take.
 const RESERVED_OF_ONE: usize = 8;
@@ -33,6 +33,7 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Places {
     usual_max: usize,
+    reserved_max: usize,
     metrics: Arc<Metrics>,
     taken: Mutex<Taken>,
 }
@@ -45,8 +46,11 @@ struct Taken {
 }
 
 impl Places {
-    pub(super) fn new(usual_max: usize, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { usual_max, metrics, taken: Mutex::default() })
+    pub(super) fn new(
+        (usual_max, reserved_max): (usize, usize),
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self { usual_max, reserved_max, metrics, taken: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -64,7 +68,7 @@ impl Places {
         let share = (left * SHARE_PERCENT / 100).max(1);
         let kind = if taken.all[0] < self.usual_max && usual < share {
             Kind::Usual
-        } else if taken.all[1] < RESERVED_MAX && reserved < RESERVED_OF_ONE {
+        } else if taken.all[1] < self.reserved_max && reserved < RESERVED_OF_ONE {
             Kind::Reserved
         } else {
             return None;
@@ -125,7 +129,7 @@ mod tests {
 
     #[test]
     fn l5_one_address_leaves_places_to_others() {
-        let places = Places::new(100, Arc::default());
+        let places = Places::new((100, RESERVED_MAX), Arc::default());
         let first: Vec<_> = std::iter::from_fn(|| take(&places, "10.0.0.1")).collect();
         assert_eq!(kinds(&first), (75, RESERVED_OF_ONE));
         let second: Vec<_> = std::iter::from_fn(|| take(&places, "10.0.0.2")).collect();
@@ -140,7 +144,7 @@ mod tests {
 
     #[test]
     fn l5_places_for_operators_are_left_when_all_others_are_taken() {
-        let places = Places::new(4, Arc::default());
+        let places = Places::new((4, RESERVED_MAX), Arc::default());
         let far = |n: usize| take(&places, &format!("10.0.0.{n}")).expect("a place");
         let taken: Vec<_> = (0..4 + RESERVED_MAX).map(far).collect();
         assert_eq!(kinds(&taken), (4, RESERVED_MAX));

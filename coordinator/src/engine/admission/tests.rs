@@ -119,6 +119,40 @@ fn l3_what_is_set_aside_takes_no_share_and_gets_it_again() {
     assert_eq!(counted(), [(0, 0, 0), (0, 0, 0)]);
 }
 
+/// However many participants are slow at once, and however greedy, the next one has places and bytes.
+#[test]
+fn l3_several_slow_participants_leave_places_and_bytes_to_the_others() {
+    let of_places = admission(1_000, 1 << 20);
+    let of_bytes = admission(1_000_000, 1 << 20);
+    let names = ["one", "two", "three", "four"];
+    let loads = names.map(|_| Arc::new(Load::default()));
+    let admit_to = |admission: &Arc<Admission>, of: usize, bytes: usize| {
+        let participant = ParticipantName::new(names[of]).expect("a name");
+        let (load, transactions) = (Arc::clone(&loads[of]), 1);
+        let share = Share { participant, load, transactions, bytes, given: false, lasting: false };
+        admission.admit(1, bytes, vec![share])
+    };
+    let all_of = |admission: &Arc<Admission>, bytes: usize| {
+        let mut held = Vec::new();
+        let counts = [0, 1, 2, 3].map(|of| {
+            let before = held.len();
+            held.extend(std::iter::from_fn(|| admit_to(admission, of, bytes).ok()));
+            held.len() - before
+        });
+        drop(held);
+        counts
+    };
+    assert_eq!(all_of(&of_places, 0), [700, 210, 63, 19], "L3: a share of what the others leave");
+    let bytes = all_of(&of_bytes, 100);
+    assert_eq!(bytes, [9830, 614, 39, 2], "L3: fifteen sixteenths of what the others leave");
+    // Where one has places again, nobody is kept from them by what others held before.
+    let all = |of| std::iter::from_fn(|| admit_to(&of_places, of, 0).ok()).collect::<Vec<Permit>>();
+    let (first, second) = (all(0), all(1));
+    drop(first);
+    let third = all(2);
+    assert_eq!((second.len(), third.len()), (210, 553));
+}
+
 /// However many participants are sick at once, the next one has places: those that were set aside leave a share to
 /// others, and so do those that could not be.
 #[test]

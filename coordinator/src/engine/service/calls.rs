@@ -239,7 +239,7 @@ impl Service {
             }
             if live.is_aside() || !live.failing().is_empty() || !self.failing.is_empty() {
                 self.note_place(tx_id);
-            } else if live.tx.phase().decision().is_some() {
+            } else {
                 live.hold_shares(&[], &[]);
             }
         }

@@ -10,7 +10,9 @@ fn directory() -> (Directory, ParticipantName) {
         slots: 2,
         keep_alive_interval: Duration::from_secs(100),
         message_bytes_max: 1 << 20,
+        replies_bytes_max: 2 << 20,
         participants_max: 3,
+        connections_max: 512,
         prepare_pauses: pauses,
         phase_two_pauses: pauses,
     };

@@ -12,8 +12,8 @@ use tonic::transport::Endpoint as Dial;
 use unanimo_proto::over_http;
 use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 
-use super::CallKind;
-use crate::outbound::{KEPT_MAX, Outbound};
+use super::{CallKind, Options};
+use crate::outbound::{Counted, KEPT_MAX, OfServer, Outbound, Replies};
 use crate::participants::allow::parse_endpoint;
 use crate::participants::transport::{Client, Json};
 
@@ -54,6 +54,8 @@ pub(super) struct Connections {
     open: Arc<AtomicUsize>,
     max: usize,
     message_bytes_max: usize,
+    /// Answers on their way in.
+    replies: Arc<Replies>,
     tls: unanimo_tls::Client,
     /// When connections were closed for a call over HTTP/1.1 last.
     closed_at: Mutex<Option<Instant>>,
@@ -100,8 +102,16 @@ pub(crate) struct Open {
 }
 
 impl Connections {
-    pub(super) fn new(max: usize, message_bytes_max: usize, tls: unanimo_tls::Client) -> Self {
-        Self { open: Arc::default(), max, message_bytes_max, tls, closed_at: Mutex::default() }
+    pub(super) fn new(options: &Options, tls: unanimo_tls::Client) -> Self {
+        let Options { connections_max, message_bytes_max, replies_bytes_max, .. } = *options;
+        Self {
+            open: Arc::default(),
+            max: connections_max,
+            message_bytes_max,
+            replies: Replies::new(replies_bytes_max),
+            tls,
+            closed_at: Mutex::default(),
+        }
     }
 
     /// Makes the usual connections of an endpoint; `None` if there are as many as there may be. They are
@@ -111,7 +121,7 @@ impl Connections {
         let lines = match over_http::base(url) {
             Some(base) => {
                 let kept = self.reserve(KEPT_MAX)?;
-                let outbound = Outbound::new(&self.tls);
+                let outbound = Outbound::new(&self.tls).counted(self.replies.of_server());
                 let client = Json::new(outbound, base, self.message_bytes_max);
                 Lines::Json { client, _kept: kept }
             }
@@ -151,10 +161,12 @@ impl Connections {
 
     fn pair(&self, url: &str, now: Instant) -> Option<Pair> {
         let open = self.reserve(PER_PAIR)?;
-        Some(Pair { clients: [self.client(url), self.client(url)], open, used_at: now })
+        let server = self.replies.of_server();
+        let client = || self.client(url, Arc::clone(&server));
+        Some(Pair { clients: [client(), client()], open, used_at: now })
     }
 
-    fn client(&self, url: &str) -> Client {
+    fn client(&self, url: &str, server: Arc<OfServer>) -> Client {
         const CHECKED: &str = "endpoints are checked before they are stored";
         let bounded = |dial: Dial| {
             dial.connect_timeout(CONNECT_TIMEOUT)
@@ -169,7 +181,7 @@ impl Connections {
             true => self.tls.lazy(url, bounded).expect(CHECKED),
             false => bounded(Dial::from_shared(url.to_owned()).expect(CHECKED)).connect_lazy(),
         };
-        let client = ParticipantServiceClient::new(channel)
+        let client = ParticipantServiceClient::new(Counted::new(channel, server))
             .max_decoding_message_size(self.message_bytes_max)
             .max_encoding_message_size(self.message_bytes_max);
         Client::Grpc(client)

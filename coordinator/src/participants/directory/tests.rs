@@ -1,4 +1,5 @@
 use super::*;
+use crate::participants::breaker::Pauses;
 
 pub(super) fn options() -> Options {
     let pauses = Pauses { base: Duration::from_secs(1), cap: Duration::from_secs(1) };
@@ -6,7 +7,9 @@ pub(super) fn options() -> Options {
         slots: 2,
         keep_alive_interval: Duration::from_secs(100),
         message_bytes_max: 1 << 20,
+        replies_bytes_max: 2 << 20,
         participants_max: 3,
+        connections_max: 512,
         prepare_pauses: pauses,
         phase_two_pauses: pauses,
     }
@@ -116,7 +119,7 @@ async fn connections_for_calls_that_fail_are_given_back() {
     let tls =
         unanimo_tls::Client::load(unanimo_tls::ClientFiles::new()).expect("there are no files");
     let room_for = |max| Directory {
-        connections: Connections::new(max, 1 << 20, tls.clone()),
+        connections: Connections::new(&Options { connections_max: max, ..options() }, tls.clone()),
         ..Directory::new(options())
     };
     let directory = room_for(6);

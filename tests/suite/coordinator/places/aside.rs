@@ -49,6 +49,36 @@ async fn l3_a_healthy_participant_gets_its_share_back() {
     }
 }
 
+/// A participant that has voted has its share back while the transaction waits for the votes of others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_one_that_has_voted_has_its_share_while_others_are_awaited() {
+    for mut config in on_both().await {
+        config.transactions_max = 10;
+        config.call_timeout = Period::secs(600);
+        let world = World::start(config).await;
+        let (well, sick) = (Scripted::default(), Scripted::default());
+        register(&world, "well", &well.serve().await).await;
+        register(&world, "sick", &sick.serve().await).await;
+        sick.set_mood(Mood::Hanging);
+        let mut stuck = Vec::new();
+        for n in 0..7 {
+            let mut request = both(&format!("b{n}"));
+            request.wait_for = WaitFor::Accepted.into();
+            stuck.push(world.submit(request).await.unwrap().tx_id);
+        }
+        let more = world.submit(both("b7")).await.unwrap_err();
+        assert_eq!(describe(&more).1, "OVERLOADED", "the sick one's share is taken");
+        until("the votes of the healthy", async || {
+            stuck.iter().all(|tx_id| well.calls(tx_id, "a").len() == 1).then_some(())
+        })
+        .await;
+        for n in 0..10 {
+            let result = world.submit(at("well", &format!("w{n}"), "ok", 5_000)).await;
+            assert_eq!(result.unwrap().outcome(), Outcome::Committed, "L3: {n}");
+        }
+    }
+}
+
 /// A transaction that waits for a healthy participant as well is set aside once that has answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l3_the_answer_of_the_last_healthy_one_sets_aside() {

@@ -1,5 +1,7 @@
 //! A participant that fails takes nothing from the others (promise L3).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tonic::Code;
@@ -135,6 +137,47 @@ async fn l3_one_that_is_slow_has_its_share_only() {
         let status = answered.unwrap_err();
         assert_eq!(describe(&status), (Code::ResourceExhausted, "OVERLOADED".into(), vec![]));
         assert!(status.message().contains("participant slow"), "{}", status.message());
+    }
+}
+
+/// Participants that never answer take their shares of what the others leave: a healthy one has all its work admitted
+/// beside two of them, and beside three.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_several_that_never_answer_leave_places_to_the_healthy() {
+    for shares in [&[210, 63][..], &[210, 63, 19]] {
+        let mut config = on_sqlite();
+        config.transactions_max = 300;
+        config.call_timeout = Period::secs(600);
+        let world = World::start(config).await;
+        let mut waiting = tokio::task::JoinSet::new();
+        for (number, share) in shares.iter().enumerate() {
+            let (name, remote) = (format!("hangs-{number}"), Scripted::default());
+            register(&world, &name, &remote.serve().await).await;
+            remote.set_mood(Mood::Hanging);
+            let refused = Arc::new(AtomicUsize::new(0));
+            for n in 0..share + 20 {
+                let request = at(&name, &format!("{name}-{n}"), "ok", 600_000);
+                let (mut client, refused) = (world.client(), Arc::clone(&refused));
+                waiting.spawn(async move {
+                    let status = client.submit_transaction(request).await.expect_err("a refusal");
+                    assert_eq!(describe(&status).1, "OVERLOADED");
+                    refused.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            until("its share to be taken", async || {
+                let engine = world.running.engine();
+                let taken: usize = shares[..=number].iter().sum();
+                let is_taken = engine.in_flight().0 == taken;
+                (is_taken && refused.load(Ordering::Relaxed) == 20).then_some(())
+            })
+            .await;
+        }
+        for round in 0..20 {
+            let two = (0..2).map(|n| tcc(&format!("well-{round}-{n}"), &["ok"]));
+            for (answered, _) in submit_all(&world, two).await {
+                assert_eq!(answered.unwrap().outcome(), Outcome::Committed, "L3: {round}");
+            }
+        }
     }
 }
 

@@ -94,6 +94,8 @@ async fn l3_those_of_one_participant_that_cannot_be_read_keep_no_others_waiting(
     let ill = Scripted::default();
     register(&world, "ill", &ill.serve().await).await;
     owe(&world, &sick, owed()).await;
+    // They leave their places to the others.
+    parked(&world, KEPT).await;
     let of_ill = (0..OWED).map(|n| at("ill", &format!("i{n}"), "ok", 30_000));
     owe(&world, &ill, of_ill.collect()).await;
     parked(&world, KEPT).await;

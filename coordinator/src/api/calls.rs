@@ -1,0 +1,186 @@
+//! Calls that are under way (promise L5).
+//!
+//! A call that waits takes memory long after its message was read: its stream, its tasks, and its entry at the transaction
+//! that it waits for. So each one is counted from when it is read until its answer has ended. Past the bound new work is
+//! refused; calls that only look on (GetTransaction that waits, WatchTransaction) have half of the room, so that they
+//! take none from work. Commit and Rollback are never refused: past the bound they are answered as soon as they are
+//! accepted. Other calls go on, and wait for a short time only.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::{Extensions, Request, Status};
+
+use super::error::too_many_calls;
+use super::rpc::Rpc;
+
+/// Memory that a call takes while it waits: its stream, its tasks, its entry at a transaction.
+pub const CALL_BYTES: usize = 16 << 10;
+
+/// Part of the calls that may only look on: one in so many.
+const LOOKING_PART: usize = 2;
+
+/// Longest wait of a call past the bound.
+const CROWDED_WAIT: Duration = Duration::from_secs(2);
+
+/// Counts of the calls under way.
+#[derive(Debug)]
+pub(super) struct Calls {
+    all: AtomicUsize,
+    looking: AtomicUsize,
+    max: usize,
+}
+
+impl Calls {
+    /// Makes the counts of calls that may take so many bytes together.
+    pub(super) fn new(bytes_max: usize) -> Arc<Self> {
+        let max = (bytes_max / CALL_BYTES).max(LOOKING_PART);
+        Arc::new(Self { all: AtomicUsize::new(0), looking: AtomicUsize::new(0), max })
+    }
+}
+
+/// A call, counted from when its message is read until this is dropped, with the end of its answer.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    calls: Arc<Calls>,
+    is_counted: AtomicBool,
+    is_looking: AtomicBool,
+    /// Until when it may wait, if there were too many when it came.
+    crowded_until: OnceLock<Instant>,
+}
+
+impl UnderWay {
+    pub(super) fn new(calls: &Arc<Calls>) -> Arc<Self> {
+        Arc::new(Self {
+            calls: Arc::clone(calls),
+            is_counted: AtomicBool::new(false),
+            is_looking: AtomicBool::new(false),
+            crowded_until: OnceLock::new(),
+        })
+    }
+
+    /// Counts it; `false` if there are too many.
+    fn count(&self) -> bool {
+        if self.is_counted.swap(true, Ordering::Relaxed) {
+            return true;
+        }
+        // Added first, so that two at once cannot both take the last place.
+        let is_within = self.calls.all.fetch_add(1, Ordering::Relaxed) < self.calls.max;
+        if !is_within {
+            self.crowded_until.get_or_init(|| Instant::now() + CROWDED_WAIT);
+        }
+        is_within
+    }
+
+    /// Counts it among those that only look on; `false` if there are too many.
+    fn look_on(&self) -> bool {
+        if self.is_looking.swap(true, Ordering::Relaxed) {
+            return true;
+        }
+        let before = self.calls.looking.fetch_add(1, Ordering::Relaxed);
+        before < self.calls.max / LOOKING_PART && self.crowded_until.get().is_none()
+    }
+
+    /// Counts it no more.
+    fn let_go(&self) {
+        if self.is_counted.swap(false, Ordering::Relaxed) {
+            self.calls.all.fetch_sub(1, Ordering::Relaxed);
+        }
+        if self.is_looking.swap(false, Ordering::Relaxed) {
+            self.calls.looking.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Refuses it: it waits for nothing, and takes no room from others.
+    fn refuse(&self, max: usize) -> Status {
+        self.let_go();
+        too_many_calls(max)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+fn of(extensions: &Extensions) -> Option<&Arc<UnderWay>> {
+    extensions.get()
+}
+
+/// Counts a call whose message is read. New work is refused if there are too many.
+pub(super) fn begin<T>(rpc: Rpc, request: &Request<T>) -> Result<(), Status> {
+    let Some(call) = of(request.extensions()) else { return Ok(()) };
+    let is_work = matches!(
+        rpc,
+        Rpc::SubmitTransaction | Rpc::BeginTransaction | Rpc::ExecuteBranch | Rpc::EnlistBranch
+    );
+    match call.count() || !is_work {
+        true => Ok(()),
+        false => Err(call.refuse(call.calls.max)),
+    }
+}
+
+/// Counts a call that is about to wait, and only looks on. It is refused if there are too many.
+pub(super) fn look_on<T>(request: &Request<T>) -> Result<(), Status> {
+    match of(request.extensions()) {
+        Some(call) if !call.look_on() => Err(call.refuse(call.calls.max / LOOKING_PART)),
+        _ => Ok(()),
+    }
+}
+
+/// Returns until when this call may wait, if there were too many when it came.
+pub(super) fn crowded_until(extensions: &Extensions) -> Option<Instant> {
+    of(extensions)?.crowded_until.get().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(calls: &Arc<Calls>) -> Request<()> {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(UnderWay::new(calls));
+        request
+    }
+
+    #[test]
+    fn l5_calls_past_the_bound_are_refused_and_commit_and_rollback_are_not() {
+        let calls = Calls::new(10 * CALL_BYTES);
+        let mut under_way = Vec::new();
+        for number in 0..9 {
+            let looks = request(&calls);
+            let begun = begin(Rpc::GetTransaction, &looks);
+            assert!(begun.is_ok() && crowded_until(looks.extensions()).is_none());
+            assert_eq!(look_on(&looks).is_ok(), number < 5, "{number}");
+            under_way.push(looks);
+        }
+        assert_eq!(calls.all.load(Ordering::Relaxed), 5, "refused ones take no room");
+        for _ in 5..10 {
+            let works = request(&calls);
+            assert!(begin(Rpc::SubmitTransaction, &works).is_ok());
+            under_way.push(works);
+        }
+        for (rpc, is_refused) in [
+            (Rpc::SubmitTransaction, true),
+            (Rpc::BeginTransaction, true),
+            (Rpc::ExecuteBranch, true),
+            (Rpc::EnlistBranch, true),
+            (Rpc::CommitTransaction, false),
+            (Rpc::RollbackTransaction, false),
+            (Rpc::RetryTransaction, false),
+        ] {
+            let request = request(&calls);
+            assert_eq!(begin(rpc, &request).is_err(), is_refused, "{rpc:?}");
+            assert!(crowded_until(request.extensions()).is_some(), "{rpc:?}");
+        }
+        drop(under_way);
+        let request = request(&calls);
+        assert!(begin(Rpc::SubmitTransaction, &request).is_ok() && look_on(&request).is_ok());
+        drop(request);
+        assert_eq!(calls.all.load(Ordering::Relaxed), 0);
+        assert_eq!(calls.looking.load(Ordering::Relaxed), 0);
+    }
+}
