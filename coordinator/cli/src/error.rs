@@ -73,12 +73,15 @@ impl Error {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::ReaderGone => 0,
-            Self::Config(_) | Self::Definition(_) | Self::Saga(_) | Self::Identities(_) => 2,
+            Self::Config(_)
+            | Self::Definition(_)
+            | Self::Saga(_)
+            | Self::Identities(_)
+            // A file that a setting names.
+            | Self::Start(StartError::Tls(_)) => 2,
             Self::History(error) if error.is_usage() => 2,
             Self::Client(error) if error.is_usage() => 2,
             Self::Check(error) if error.is_usage() => 2,
-            // A file that a setting names.
-            Self::Start(StartError::Tls(_)) => 2,
             Self::Ended(coordinator::Ended::Fenced(_) | coordinator::Ended::Elsewhere(_)) => 3,
             Self::Audit(error) if error.is_tampered() => 7,
             Self::Logged(error) => error.code(),
