@@ -73,7 +73,7 @@ async fn settings_are_shown_to_operators_alone_and_secrets_to_nobody() {
             }
         }
         let all = format!("{}{}", page.body, answer.body);
-        let hashes = tokens.iter().map(|token| token.hashed().to_string());
+        let hashes = tokens.iter().map(|token| token.hashed());
         let hashes: Vec<String> =
             hashes.map(|hashed| hashed.rsplit(':').next().unwrap_or_default().to_owned()).collect();
         let secrets = hashes.iter().map(String::as_str).chain([PASSWORD, COLLECTORS_KEY]);
