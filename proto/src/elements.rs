@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost::{Message, Name};
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
@@ -48,6 +48,15 @@ pub(crate) fn check(name: &str, bytes: &[u8]) -> Result<(), String> {
     }
     let most = counting.of_fields.into_iter().max_by_key(|(_, count)| *count);
     Err(most.map_or_else(String::new, |(field, _)| field.to_owned()))
+}
+
+/// Counts the elements of a message of the contract, as whoever receives it does before it decodes it.
+#[must_use]
+pub fn elements<T: Message + Name>(message: &T) -> usize {
+    let mut counting = Counting { left: usize::MAX, of_fields: HashMap::new() };
+    // What was encoded here can be read.
+    let _ = counting.count(&format!(".unanimo.v1.{}", T::NAME), &message.encode_to_vec(), 0);
+    usize::MAX - counting.left
 }
 
 struct Counting {

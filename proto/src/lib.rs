@@ -15,7 +15,7 @@ mod elements;
 pub mod over_http;
 mod traceparent;
 
-pub use self::elements::ELEMENTS_MAX;
+pub use self::elements::{ELEMENTS_MAX, elements};
 pub use self::traceparent::Traceparent;
 
 /// Package `unanimo.v1`.

@@ -193,23 +193,27 @@ mod tests {
     #[test]
     fn the_help_of_every_command_fits_eighty_columns_without_a_second_wrap() {
         let mut open = vec![super::with_exit_codes(super::Cli::command()).term_width(80)];
-        let mut count = 0;
+        let (mut count, mut wrong) = (0, Vec::new());
         while let Some(mut command) = open.pop() {
             let texts = [command.get_after_help(), command.get_after_long_help()];
             let texts = texts.map(|text| text.map(ToString::to_string).unwrap_or_default());
             let help = command.render_long_help().to_string();
             let name = command.get_name();
             for line in texts.iter().flat_map(|text| text.lines()) {
-                assert!(line.chars().count() <= 78, "{name}: {line}");
-                assert!(help.lines().any(|shown| shown == line), "{name}: {line}\n{help}");
+                if line.chars().count() > 78 || !help.lines().any(|shown| shown == line) {
+                    wrong.push(format!("{name}: {line}"));
+                }
             }
             // clap does not wrap the usage.
             for line in help.lines().filter(|line| !line.starts_with("Usage: ")) {
-                assert!(line.chars().count() <= 80 || !line.trim().contains(' '), "{name}: {line}");
+                if line.chars().count() > 80 && line.trim().contains(' ') {
+                    wrong.push(format!("{name}: {line}"));
+                }
             }
             count += 1;
             open.extend(command.get_subcommands().cloned().map(|command| command.term_width(80)));
         }
         assert!(count > 30, "{count} commands");
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 }

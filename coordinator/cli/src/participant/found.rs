@@ -148,13 +148,16 @@ macro_rules! json_help {
         concat!(
             "JSON (--json): ",
             $begin,
-            " name, transactions_parked
-  (transactions that wait for it out of the coordinator's memory, as last counted; 20000 stands for that
-  many or more) and endpoints, a list of objects with endpoint, state (configured, alive, gone),
-  last_seen_at, instance_id, features (a list of names), sdk; failing, failing_since_at, in_flight and
-  waiting (calls), calls, failed (of the last ten minutes), owed (transactions that have not ended),
-  last_error; and versions, a list of objects with sdk, features, instances, alive, last_seen_at,
-  may_switch_off and sentence (the reason of that). A value that does not apply is null."
+            "
+  name, transactions_parked (transactions that wait for it out of the
+  coordinator's memory, as last counted; 20000 stands for that many or more)
+  and endpoints, a list of objects with endpoint, state (configured, alive,
+  gone), last_seen_at, instance_id, features (a list of names), sdk; failing,
+  failing_since_at, in_flight and waiting (calls), calls, failed (of the last
+  ten minutes), owed (transactions that have not ended), last_error; and
+  versions, a list of objects with sdk, features, instances, alive,
+  last_seen_at, may_switch_off and sentence (the reason of that). A value that
+  does not apply is null."
         )
     };
 }

@@ -30,15 +30,16 @@ const FILE_HELP: &str = r#"FILE is a JSON object:
             that late, use --must-exist
   mode      "2pc", "tcc", or "saga", whose steps then have no order; use
             `unanimo saga run` for that
-  timeout   time to decide, such as "60s" or "1h 30m"; then the transaction is aborted. If left
-            out, the coordinator's `timeout-default`
-  metadata  an object of texts, which is sent to the participants; may be left out
+  timeout   time to decide, such as "60s" or "1h 30m"; then the transaction is
+            aborted. If left out, the coordinator's `timeout-default`
+  metadata  an object of texts, which is sent to the participants; may be left
+            out
   branches  a list of objects:
     branch_id       your name for the branch, unique in the transaction
     participant     name of a participant, as registered or configured
     action          name of one of the participant's actions
-    payload         argument of the action, any JSON; it is sent as written, without the space
-                    between its tokens
+    payload         argument of the action, any JSON; it is sent as written,
+                    without the space between its tokens
     payload_base64  argument of the action if it is not JSON; do not give both
 
 Example, for the two banks of examples/README.md:
@@ -54,21 +55,25 @@ Example, for the two banks of examples/README.md:
        "payload": {"account": "bob", "cents": 100}}
     ]
   }
-A transaction that is aborted has used its gid: to try again, choose another one.
+A transaction that is aborted has used its gid: to try again, choose another
+one.
 
-If the connection to the coordinator breaks, the command asks again under the same gid until
---timeout. That is safe: the transaction is the same one.
+If the connection to the coordinator breaks, the command asks again under the
+same gid until --timeout. That is safe: the transaction is the same one.
 
-JSON (--json): an object with tx_id, gid, outcome (committed, aborted, not_decided), ended,
-  heuristic, abort_cause, abort_branch_id, abort_detail, and branches: a list of objects with
-  branch_id, vote, refusal {reason, message}, last_error, output_dropped, output or output_base64.
-  The values are those of `unanimo tx --help`; tx_id is null where nobody knows it.
+JSON (--json): an object with tx_id, gid, outcome (committed, aborted,
+  not_decided), ended, heuristic, abort_cause, abort_branch_id, abort_detail,
+  and branches: a list of objects with branch_id, vote, refusal {reason,
+  message}, last_error, output_dropped, output or output_base64. The values
+  are those of `unanimo tx --help`; tx_id is null where nobody knows it.
 
-Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a branch ended otherwise, or nobody
-  can tell how (see heuristic): an operator has to look at it, and `unanimo tx show` tells more;
-  5 not decided before --timeout, or with --wait ended not ended, or nobody knows, as where no
-  coordinator is reached: run the same command again; 1 the coordinator refused the transaction, and
-  no run of this command began it; 2 an argument or a field of FILE is wrong, and no transaction was begun."#;
+Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a branch ended
+  otherwise, or nobody can tell how (see heuristic): an operator has to look
+  at it, and `unanimo tx show` tells more; 5 not decided before --timeout, or
+  with --wait ended not ended, or nobody knows, as where no coordinator is
+  reached: run the same command again; 1 the coordinator refused the
+  transaction, and no run of this command began it; 2 an argument or a field
+  of FILE is wrong, and no transaction was begun."#;
 
 /// Exit code for a branch that has ended against the decision, or of which nobody can tell how it has ended.
 pub(crate) const DEVIATES: u8 = 6;

@@ -101,8 +101,11 @@ async fn tables_fit_eighty_columns() {
     let wide = narrow(&["participant", "list", "--wide"]).await;
     let piped = run(&["participant", "list", "--endpoint", &served.endpoint]).await;
     for ran in [wide, piped] {
-        ran.check(0).says(&["a-participant-with-a-name  http://127.0.0.1:1 "]);
+        ran.check(0).says(&["a-participant-with-a-name  1 configured  closed "]);
     }
+    let name = "a-participant-with-a-name";
+    let shown = run(&["participant", "show", name, "--endpoint", &served.endpoint]).await;
+    shown.check(0).says(&[name, "http://127.0.0.1:1  configured"]);
     served.stop().await.check(0);
 }
 

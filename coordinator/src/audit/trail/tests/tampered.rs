@@ -1,10 +1,11 @@
 //! The alarm of a chain that is not as it was written.
 
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::subscriber::{DefaultGuard, set_default};
+use tracing::{Dispatch, Event, Metadata, Subscriber};
 
 use super::super::kept::Kept;
 use super::*;
@@ -14,7 +15,18 @@ use crate::alarm::AUDIT_TAMPERED;
 #[derive(Clone, Default)]
 struct Alarms(Arc<Mutex<Vec<String>>>);
 
+/// Makes listeners more than one: of a single one `tracing` asks another thread whether it listens, and it hears nothing.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Alarms::default()));
+
 impl Alarms {
+    /// Listens until the guard is dropped.
+    fn listen() -> (Self, DefaultGuard) {
+        LazyLock::force(&SECOND);
+        let alarms = Self::default();
+        let guard = set_default(alarms.clone());
+        (alarms, guard)
+    }
+
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().expect("no panic"))
     }
@@ -49,8 +61,7 @@ impl Subscriber for Alarms {
 /// The alarm is told once, whoever purges next, and again once the chain was whole meanwhile.
 #[tokio::test]
 async fn a_chain_that_was_changed_raises_the_alarm_once() {
-    let alarms = Alarms::default();
-    let _guard = tracing::subscriber::set_default(alarms.clone());
+    let (alarms, _guard) = Alarms::listen();
     let desk = Desk::new().await;
     desk.write(1).await;
     let me = desk.trail.0.me;
@@ -71,8 +82,7 @@ async fn a_chain_that_was_changed_raises_the_alarm_once() {
 /// Entries that another incarnation purges between the looks at ends and entries leave no gap.
 #[tokio::test]
 async fn entries_that_another_one_purges_meanwhile_are_no_fault_of_the_chain() {
-    let alarms = Alarms::default();
-    let _guard = tracing::subscriber::set_default(alarms.clone());
+    let (alarms, _guard) = Alarms::listen();
     let kept = Kept::new().await;
     let clock = Arc::new(Hands(AtomicU64::new(1_000 * DAY_MS)));
     let trail = Trail::new(kept.store(), Arc::clone(&clock) as _, Arc::default(), kept.me);
