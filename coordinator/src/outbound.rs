@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 use unanimo_tls::HttpConnector;
 
+use self::replies::TooMuch;
 pub(crate) use self::replies::{Counted, OfServer, Replies, Reply};
 pub(crate) use self::url::{Plain, parse_url};
 
@@ -50,6 +51,8 @@ pub(crate) enum Failure {
     Late(Duration),
     /// The body has more than so many bytes.
     TooLong(usize),
+    /// There is no memory for it now.
+    TooMuch(String),
 }
 
 impl fmt::Display for Failure {
@@ -59,6 +62,7 @@ impl fmt::Display for Failure {
             Self::Broken(cause) => write!(f, "no answer: {cause}"),
             Self::Late(patience) => write!(f, "no answer after {patience:?}"),
             Self::TooLong(most) => write!(f, "the answer has more than {most} bytes"),
+            Self::TooMuch(cause) => f.write_str(cause),
         }
     }
 }
@@ -120,6 +124,7 @@ impl Outbound {
         match Limited::new(body, body_bytes_max).collect().await {
             Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
             Err(error) if error.is::<LengthLimitError>() => Err(Failure::TooLong(body_bytes_max)),
+            Err(error) if error.is::<TooMuch>() => Err(Failure::TooMuch(error.to_string())),
             Err(error) => Err(Failure::Broken(chain(&*error))),
         }
     }

@@ -82,6 +82,8 @@ impl Source {
 struct Seen {
     at: Instant,
     place: String,
+    /// The place that was told before, if none is told now: the database may only not answer.
+    before: String,
 }
 
 #[derive(Debug)]
@@ -194,6 +196,7 @@ impl Databases {
             {
                 // It moves, and the others may be about to. It does not hold them back.
                 seen.place.clear();
+                seen.before.clear();
                 return Err(known.other(participant, database));
             }
         } else if !self.lives(known, &Source::is_process, now) {
@@ -204,10 +207,13 @@ impl Databases {
     }
 
     /// Tells whether a living process other than this one has the database in the known place, and that is not
-    /// this one.
+    /// this one. One whose database does not answer has it there still for whoever is new, which may be a copy's; a process
+    /// that is known moves past it.
     fn is_held_elsewhere(&self, known: &Known, source: &Source, place: &str, now: Instant) -> bool {
+        let is_new = known.by.get(source).is_none_or(|seen| !self.is_alive(source, seen.at, now));
         let holds = |(other, seen): (&Source, &Seen)| {
-            other != source && seen.place == known.place && self.is_alive(other, seen.at, now)
+            let is_there = seen.place == known.place || is_new && seen.before == known.place;
+            other != source && is_there && self.is_alive(other, seen.at, now)
         };
         let are_known = !place.is_empty() && !known.place.is_empty();
         are_known && known.place != place && known.by.iter().any(holds)
@@ -236,7 +242,8 @@ impl Databases {
     ) {
         match self.known().get_mut(participant) {
             Some(known) if known.id == database.id && !known.place.is_empty() => {
-                let seen = Seen { at: Instant::now(), place: database.place.clone() };
+                let place = database.place.clone();
+                let seen = Seen { at: Instant::now(), place, before: String::new() };
                 known.by.insert(Source::process(endpoint, instance), seen);
                 return;
             }
@@ -302,7 +309,12 @@ impl Databases {
             }
             known.place.clone_from(place);
         }
-        known.by.insert(source, Seen { at: now, place: place.clone() });
+        let before = match known.by.remove(&source) {
+            Some(seen) if place.is_empty() && seen.place.is_empty() => seen.before,
+            Some(seen) if place.is_empty() => seen.place,
+            _ => String::new(),
+        };
+        known.by.insert(source, Seen { at: now, place: place.clone(), before });
     }
 
     /// A process has left an endpoint, and with it whoever was seen there without a name.
@@ -331,8 +343,16 @@ impl Databases {
         let now = Instant::now();
         let databases = self.known();
         let known = databases.get(participant).filter(|known| self.lives(known, &|_| true, now));
-        let database =
-            |known: &Known| Database { id: known.id.clone(), place: known.place.clone() };
+        let database = |known: &Known| {
+            // A vote tells no place: where no process is there any more, nobody is to be refused for it.
+            let there = |(source, seen): (&Source, &Seen)| {
+                let is_there = seen.place == known.place || seen.before == known.place;
+                is_there && self.is_alive(source, seen.at, now)
+            };
+            let is_held = known.by.iter().any(there);
+            let place = if is_held { known.place.clone() } else { String::new() };
+            Database { id: known.id.clone(), place }
+        };
         known.map(database).unwrap_or_default()
     }
 

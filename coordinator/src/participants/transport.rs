@@ -109,7 +109,8 @@ fn status(failure: Failure) -> Status {
         }
         Failure::Broken(_) => Status::unavailable(text),
         Failure::Late(_) => Status::deadline_exceeded(text),
-        Failure::TooLong(_) => Status::out_of_range(text),
+        // It tells nothing of the participant's health.
+        Failure::TooLong(_) | Failure::TooMuch(_) => Status::out_of_range(text),
     }
 }
 

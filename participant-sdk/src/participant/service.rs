@@ -7,7 +7,7 @@ mod task;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub(super) struct Inner<R: Resource> {
     is_ready: watch::Sender<bool>,
     /// Place of the database when it was asked last; empty if it is not known.
     place: RwLock<String>,
+    /// The database is being asked again where it is.
+    asks_place: AtomicBool,
 }
 
 /// Participant of a service, whatever its database.
@@ -114,6 +116,7 @@ impl<R: Resource> Service<R> {
                 message_bytes_max: AtomicUsize::new(MESSAGE_BYTES_MAX),
                 is_ready,
                 place: RwLock::default(),
+                asks_place: AtomicBool::new(false),
             }),
             prepare_slots: Arc::new(Semaphore::new(slots.prepare)),
             phase_two_slots: Arc::new(Semaphore::new(slots.phase_two)),

@@ -203,7 +203,9 @@ fn s2_a_copy_of_a_living_database_is_refused() {
     let told = told.expect_err("it is refused").to_string();
     assert!(told.contains("database one at here, and this is one at there"), "{told}");
     databases.left(&shop, "http://a", "first");
-    assert!(at("http://c", "third", "there", 15), "b does not know where it is");
+    assert!(!at("http://c", "third", "there", 15), "S2: b's database may only not answer");
+    databases.left(&shop, "http://b", "second");
+    assert!(at("http://c", "third", "there", 15), "nobody else is left");
     assert_eq!(databases.of(&shop), placed("one", "there"));
     assert!(!at("http://a", "first", "here", 16), "the latest one stays");
 }

@@ -1,6 +1,7 @@
 //! Place of the participant's database: a copy, which has the same id, is elsewhere.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Service;
@@ -38,11 +39,19 @@ impl<R: Resource> Service<R> {
     }
 
     /// Tells whether the participant's database is elsewhere by the coordinator's word: this process has a copy of it,
-    /// or is the first one that has seen it move.
+    /// or is the first one that has seen it move; or the last one, which finds out now.
     pub(crate) fn other_place(&self, parts: &Parts) -> Option<String> {
         let asked = parts.context.as_ref().map(|context| context.database_place.as_str())?;
         let own = self.inner.place.read().unwrap_or_else(PoisonError::into_inner);
         let differ = !asked.is_empty() && !own.is_empty() && asked != own.as_str();
+        if differ && !self.inner.asks_place.swap(true, Ordering::AcqRel) {
+            // One that does not register would never ask again.
+            let service = self.clone();
+            tokio::spawn(async move {
+                service.look_at_place().await;
+                service.inner.asks_place.store(false, Ordering::Release);
+            });
+        }
         differ.then(|| {
             format!(
                 "this process of participant {} has its database at {own}, and not at {asked} as those that are \

@@ -75,7 +75,13 @@ impl Ends {
 
     fn promoted_by(&mut self, noticed_at: Instant) {
         let last_end = self.order.back().and_then(|tx_id| self.ends.get(tx_id));
-        let last_end_at = last_end.map_or(noticed_at, |end| end.left_at);
+        let mut last_end_at = last_end.map_or(noticed_at, |end| end.left_at);
+        // A server that was promoted before it may be looked through still: what that one lacks is not forgotten.
+        if let Some(former) = self.promoted
+            && noticed_at.saturating_duration_since(former.noticed_at) < MAY_MISS
+        {
+            last_end_at = last_end_at.min(former.last_end_at);
+        }
         self.promoted = Some(Promoted { noticed_at, last_end_at });
     }
 
@@ -285,7 +291,13 @@ mod tests {
         assert!(ends.may_miss(&first), "the server may lack what was written last before it");
         ends.let_go(noticed_at + MAY_MISS / 2);
         assert_eq!(ends.order.len(), 2, "the server is still looked through");
-        ends.let_go(noticed_at + MAY_MISS);
+        // Another server is promoted before that is over, and something has ended meanwhile.
+        ends.insert(&tombstone(2, ""), Some(1));
+        let last = ends.ends.get_mut(&TxId(Uuid::from_u128(2))).expect("it is remembered");
+        last.left_at = noticed_at + Duration::from_secs(1);
+        ends.promoted_by(noticed_at + Duration::from_secs(2));
+        assert!(ends.may_miss(&first), "neither server was seen to have it");
+        ends.let_go(noticed_at + 2 * MAY_MISS);
         assert!(ends.order.is_empty());
     }
 
