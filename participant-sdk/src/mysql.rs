@@ -382,11 +382,11 @@ impl Resource for MySql {
         call: &RawCall,
         action: Option<&Registered<MySqlConnection>>,
     ) -> Result<PhaseTwoAnswer, Fault> {
-        let blocks = self.for_phase_two();
-        barrier::recorded_before(&blocks, &self.losses, call).await?;
         if call.mode == Mode::TwoPhaseCommit {
             return crate::two_phase::end(self, operation, call).await;
         }
+        let blocks = self.for_phase_two();
+        barrier::recorded_before(&blocks, &self.losses, call).await?;
         let ended = barrier::phase_two(&blocks, operation, call, action).await;
         barrier::recorded_end(&blocks, &self.losses, call, ended).await
     }
