@@ -191,7 +191,7 @@ mod tests {
         read(&File::new("identities", "who.toml"), text.as_bytes()).map_err(|e| e.to_string())
     }
 
-    /// Whoever has come or gone has not moved.
+    /// Tells processes that have come or gone from those that have moved.
     #[test]
     fn one_that_moves_to_another_namespace_is_found() {
         let entry = |name: &str, namespace: &str| {
