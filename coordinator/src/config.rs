@@ -264,8 +264,9 @@ settings! {
     /// Most bytes of payloads, outputs, metadata and texts in memory. At this number new work is
     /// refused. Requests on their way in may take as much again, and one message at least; and the first 64 KiB of
     /// each, altogether, as much once more. Answers that their callers have not read yet may take the same, and so may
-    /// calls under way, of 16 KiB each: past that work that waits is refused, and past half of it GetTransaction that
-    /// waits and WatchTransaction. Commit and Rollback are answered as soon as they are accepted. Answers of participants on
+    /// calls under way, of 16 KiB each: past three quarters of that a call waits for two seconds at most, past all of it
+    /// work that waits is refused, and Commit and Rollback are answered as soon as they are accepted; GetTransaction that
+    /// waits and WatchTransaction are refused past half of it. Answers of participants on
     /// their way in may take the same, and two messages at least; one that would go over it is asked for again.
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
     /// Most connections of callers over gRPC at once, of which one address may take three quarters of those that others

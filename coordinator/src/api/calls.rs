@@ -1,10 +1,12 @@
 //! Calls that are under way (promise L5).
 //!
 //! A call that waits takes memory long after its message was read: its stream, its tasks, and its entry at the transaction
-//! that it waits for. So each one is counted from when it is read until its answer has ended. Past the bound new work is
+//! that it waits for. So each one is counted from when it is read until its answer has ended. Those that wait for long have
+//! three quarters of the room: past that a call waits for a short time only, so that work which is done soon is served
+//! however many wait for a participant that is slow (promise L3). Past the bound new work is
 //! refused; calls that only look on (GetTransaction that waits, WatchTransaction) have half of the room, so that they
 //! take none from work. Commit and Rollback are never refused: past the bound they are answered as soon as they are
-//! accepted. Other calls go on, and wait for a short time only.
+//! accepted. Other calls go on.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,7 +24,10 @@ pub const CALL_BYTES: usize = 16 << 10;
 /// Part of the calls that may only look on: one in so many.
 const LOOKING_PART: usize = 2;
 
-/// Longest wait of a call past the bound.
+/// Part of the calls that may wait for long: so many in so many.
+const WAITING_PART: (usize, usize) = (3, 4);
+
+/// Longest wait of a call past that part.
 const CROWDED_WAIT: Duration = Duration::from_secs(2);
 
 /// Counts of the calls under way.
@@ -47,7 +52,9 @@ pub(super) struct UnderWay {
     calls: Arc<Calls>,
     is_counted: AtomicBool,
     is_looking: AtomicBool,
-    /// Until when it may wait, if there were too many when it came.
+    /// There were as many as there may be when it came.
+    is_over: AtomicBool,
+    /// Until when it may wait, if many were waiting when it came.
     crowded_until: OnceLock<Instant>,
 }
 
@@ -57,6 +64,7 @@ impl UnderWay {
             calls: Arc::clone(calls),
             is_counted: AtomicBool::new(false),
             is_looking: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
             crowded_until: OnceLock::new(),
         })
     }
@@ -67,11 +75,14 @@ impl UnderWay {
             return true;
         }
         // Added first, so that two at once cannot both take the last place.
-        let is_within = self.calls.all.fetch_add(1, Ordering::Relaxed) < self.calls.max;
-        if !is_within {
+        let before = self.calls.all.fetch_add(1, Ordering::Relaxed);
+        let (part, whole) = WAITING_PART;
+        if before >= self.calls.max / whole * part {
             self.crowded_until.get_or_init(|| Instant::now() + CROWDED_WAIT);
         }
-        is_within
+        let is_over = before >= self.calls.max;
+        self.is_over.store(is_over, Ordering::Relaxed);
+        !is_over
     }
 
     /// Counts it among those that only look on; `false` if there are too many.
@@ -80,7 +91,7 @@ impl UnderWay {
             return true;
         }
         let before = self.calls.looking.fetch_add(1, Ordering::Relaxed);
-        before < self.calls.max / LOOKING_PART && self.crowded_until.get().is_none()
+        before < self.calls.max / LOOKING_PART && !self.is_over.load(Ordering::Relaxed)
     }
 
     /// Counts it no more.
@@ -131,7 +142,12 @@ pub(super) fn look_on<T>(request: &Request<T>) -> Result<(), Status> {
     }
 }
 
-/// Returns until when this call may wait, if there were too many when it came.
+/// Tells whether there were as many calls as there may be when this one came.
+pub(super) fn is_over(extensions: &Extensions) -> bool {
+    of(extensions).is_some_and(|call| call.is_over.load(Ordering::Relaxed))
+}
+
+/// Returns until when this call may wait, if many were waiting when it came.
 pub(super) fn crowded_until(extensions: &Extensions) -> Option<Instant> {
     of(extensions)?.crowded_until.get().copied()
 }
@@ -158,9 +174,11 @@ mod tests {
             under_way.push(looks);
         }
         assert_eq!(calls.all.load(Ordering::Relaxed), 5, "refused ones take no room");
-        for _ in 5..10 {
+        for number in 5..10 {
             let works = request(&calls);
             assert!(begin(Rpc::SubmitTransaction, &works).is_ok());
+            let is_crowded = crowded_until(works.extensions()).is_some();
+            assert_eq!(is_crowded, number >= 6, "L3: {number} are under way");
             under_way.push(works);
         }
         for (rpc, is_refused) in [
@@ -175,6 +193,7 @@ mod tests {
             let request = request(&calls);
             assert_eq!(begin(rpc, &request).is_err(), is_refused, "{rpc:?}");
             assert!(crowded_until(request.extensions()).is_some(), "{rpc:?}");
+            assert!(is_over(request.extensions()), "{rpc:?}");
         }
         drop(under_way);
         let request = request(&calls);

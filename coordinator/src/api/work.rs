@@ -306,11 +306,8 @@ impl Api {
     }
 }
 
-/// Returns the state that a Commit or Rollback waits for: where too many calls wait, that it is accepted.
+/// Returns the state that a Commit or Rollback waits for: where as many calls wait as may be, that it is accepted.
 fn wait_of<T>(request: &Request<T>, wait_for: i32) -> Result<Until, Status> {
     let until = parse::wait_for(wait_for)?;
-    Ok(match calls::crowded_until(request.extensions()) {
-        Some(_) => Until::Durable,
-        None => until,
-    })
+    Ok(if calls::is_over(request.extensions()) { Until::Durable } else { until })
 }

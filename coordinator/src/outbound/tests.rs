@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use unanimo_tls::{Client, ClientFiles};
 
-use super::{Bounds, Failure, Outbound};
+use super::{Bounds, Failure, Outbound, Replies};
 
 const BOUNDS: Bounds = Bounds { patience: Duration::from_secs(5), body_bytes_max: 16 };
 
@@ -75,4 +75,17 @@ async fn what_was_not_sent_is_told_apart_from_what_has_no_answer() {
     let url = server(Some("nonsense\r\n\r\n")).await;
     let failure = answer(&url, BOUNDS).await.expect_err("no answer");
     assert!(matches!(failure, Failure::Broken(_)), "{failure}");
+}
+
+/// L3: an answer for which there is no memory now says nothing of the server's health.
+#[tokio::test]
+async fn l3_an_answer_that_finds_no_memory_is_no_broken_connection() {
+    let body = "x".repeat(100_000);
+    let text = format!("HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n{body}");
+    let url = server(Some(Box::leak(text.into_boxed_str()))).await;
+    let counted = outbound().counted(Replies::new(1024).of_server());
+    let request = Request::post(&url).body(Bytes::from_static(b"{}")).expect("it works");
+    let bounds = Bounds { body_bytes_max: 1 << 20, ..BOUNDS };
+    let failure = counted.send(request, bounds).await.expect_err("no answer");
+    assert!(matches!(failure, Failure::TooMuch(_)), "{failure}");
 }

@@ -209,6 +209,27 @@ async fn l1_an_operation_without_a_place_is_done() {
     serving.stop().await;
 }
 
+/// L1: a process that does not register learns from a refusal that its database has moved, as the others have found.
+#[tokio::test]
+async fn l1_a_process_that_does_not_register_finds_that_its_database_has_moved() {
+    let file = reaper::run_folder().join(format!("{}.db", uuid::Uuid::now_v7()));
+    let database = Sqlite::open(&file).await.unwrap();
+    let service = service(database.clone());
+    let serving = service.serve(Serve::on("127.0.0.1:0").without_sweep()).await.unwrap();
+    let before = database.place().await.unwrap().unwrap();
+    let moved = file.with_extension("moved");
+    std::fs::copy(&file, &moved).unwrap();
+    std::fs::rename(&moved, &file).unwrap();
+    let place = database.place().await.unwrap().unwrap();
+    assert_ne!(place, before);
+    let mut of = Branch { payload: "x".into(), ..branch(Mode::Tcc, "ok") };
+    of.context.database_place = place;
+    let refused = of.prepare(&service).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "it has not looked: {refused}");
+    until("it to look again", async || of.prepare(&service).await.ok()).await;
+    serving.stop().await;
+}
+
 async fn register(at: &Coordinator, life: &str, place: &str) -> Result<(), Status> {
     let mut client = ParticipantDirectoryServiceClient::connect(at.endpoint()).await.unwrap();
     let request = RegisterEndpointRequest {

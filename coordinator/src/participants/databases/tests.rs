@@ -210,6 +210,17 @@ fn s2_a_copy_of_a_living_database_is_refused() {
     assert!(!at("http://a", "first", "here", 16), "the latest one stays");
 }
 
+/// L1: a place where no process is any more is told to nobody: votes tell none, and count for longer.
+#[test]
+fn l1_a_place_that_nobody_holds_is_not_told() {
+    let (databases, shop, now) = databases();
+    assert!(databases.takes_at("http://a", "first", &placed("one", "here"), now));
+    databases.votes(&shop, "one").expect("it is its database");
+    assert_eq!(databases.of(&shop), placed("one", "here"));
+    databases.left(&shop, "http://a", "first");
+    assert_eq!(databases.of(&shop), placed("one", ""), "the id of the vote counts");
+}
+
 /// A replica is promoted: the processes find out one after the other, and nobody has to say that it moved.
 #[test]
 fn l1_processes_whose_database_moves_are_taken_once_the_last_one_has_moved() {
