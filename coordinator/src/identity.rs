@@ -21,7 +21,7 @@ use unanimo_tls::{Reload, TokenHashes};
 
 pub(crate) use self::caller::{Caller, Unknown};
 pub(crate) use self::denials::Denials;
-pub(crate) use self::file::{key_of, read};
+pub(crate) use self::file::read;
 pub(crate) use self::jwt::{
     Issuer, Options as IssuerOptions, Source as KeySource, Web as KeysOnWeb,
 };

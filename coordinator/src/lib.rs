@@ -148,6 +148,7 @@ pub mod coordinator;
 mod dashboard;
 mod descriptors;
 pub mod engine;
+mod entries;
 #[doc(hidden)]
 pub mod env;
 #[doc(hidden)]

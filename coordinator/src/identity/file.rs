@@ -10,6 +10,7 @@ use unanimo_tls::{Error, File};
 
 use super::quotas::Own;
 use super::{Identities, Identity, Role, Told};
+use crate::entries::Entries;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,23 +45,11 @@ struct Entry {
 /// It is malformed, or an entry breaks a rule. The message repeats no value of the file, which might be a token or
 /// its hash.
 pub(crate) fn read(file: &File, content: &[u8]) -> Result<Identities, Error> {
-    let text = std::str::from_utf8(content).map_err(|_| file.breaks("it must be UTF-8"))?;
-    let line_at = |start| 1 + text.get(..start).unwrap_or_default().matches('\n').count();
-    let place = |error: &toml::de::Error| {
-        format!("line {}", error.span().map_or(1, |span| line_at(span.start)))
-    };
-    // A syntax error is told in the parser's words, which are of the syntax.
-    let _: toml::Table = toml::from_str(text)
-        .map_err(|error| file.breaks(format!("{}: {}", place(&error), error.message())))?;
-    let reader = toml::Deserializer::parse(text).map_err(|error| file.breaks(place(&error)))?;
-    let document: Document = serde_path_to_error::deserialize(reader).map_err(|error| {
-        let key = key_of(error.path());
-        let error = error.inner();
-        file.breaks(format!("{}: {}", place(error), rule(error.message(), &key)))
-    })?;
+    let entries = Entries::new(file, content)?;
+    let document: Document = entries.read("identity", rule)?;
     let (mut identities, mut names) = (Identities::default(), BTreeSet::new());
     for (index, entry) in document.identity.into_iter().enumerate() {
-        let line = line_at(entry.name.span().start);
+        let line = entries.line_at(entry.name.span().start);
         let place = format!("identity {} (line {line})", index + 1);
         if !names.insert(entry.name.get_ref().clone()) {
             let rule =
@@ -72,29 +61,15 @@ pub(crate) fn read(file: &File, content: &[u8]) -> Result<Identities, Error> {
     Ok(identities)
 }
 
-/// Returns the key of an entry that a path leads to, or through; empty where it leads to none.
-pub(crate) fn key_of(path: &serde_path_to_error::Path) -> String {
-    let mut keys = path.iter().filter_map(|segment| match segment {
-        serde_path_to_error::Segment::Map { key } => Some(key.clone()),
-        _ => None,
-    });
-    // The first one is the name of the list of entries.
-    keys.nth(1).unwrap_or_default()
-}
-
-/// Returns the words about a key that is not known or is missing; for a value, which they would repeat, its rule.
-fn rule(words: &str, key: &str) -> String {
-    if words.starts_with("unknown field ") || words.starts_with("missing field ") {
-        return words.to_owned();
-    }
-    let rule = match key {
+/// Returns the rule of a key.
+fn rule(key: &str) -> Option<&'static str> {
+    Some(match key {
         "name" | "namespace" => "must be a text",
         "roles" => "each must be initiator, participant, operator or viewer",
         "open-transactions" | "open-bytes" => "must be a whole number",
         "participants" | "subjects" | "tokens" | "claims" => "must be a list of texts",
-        _ => return "must be tables with the name [[identity]]".to_owned(),
-    };
-    format!("{key}: {rule}")
+        _ => return None,
+    })
 }
 
 fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {

@@ -14,8 +14,9 @@ use unanimo_core::ParticipantName;
 use unanimo_tls::{Error, File};
 
 use super::{Begin, Rules, WEBHOOKS_MAX, Webhook, Webhooks};
+use crate::entries::Entries;
 use crate::feed::Kind;
-use crate::identity::{Told, key_of};
+use crate::identity::Told;
 use crate::outbound::{Plain, parse_url};
 
 /// Most secrets of a webhook: the one in use, and those that are about to go or to come.
@@ -89,26 +90,15 @@ struct Entry {
 /// # Errors
 /// It is malformed, or an entry breaks a rule. The message repeats no value of the file, which might be a secret.
 pub(super) fn read(file: &File, content: &[u8], rules: Rules) -> Result<Webhooks, Error> {
-    let text = std::str::from_utf8(content).map_err(|_| file.breaks("it must be UTF-8"))?;
-    let line_at = |start| 1 + text.get(..start).unwrap_or_default().matches('\n').count();
-    let place = |error: &toml::de::Error| {
-        format!("line {}", error.span().map_or(1, |span| line_at(span.start)))
-    };
-    let _: toml::Table = toml::from_str(text)
-        .map_err(|error| file.breaks(format!("{}: {}", place(&error), error.message())))?;
-    let reader = toml::Deserializer::parse(text).map_err(|error| file.breaks(place(&error)))?;
-    let document: Document = serde_path_to_error::deserialize(reader).map_err(|error| {
-        let key = key_of(error.path());
-        let error = error.inner();
-        file.breaks(format!("{}: {}", place(error), rule(error.message(), &key)))
-    })?;
+    let entries = Entries::new(file, content)?;
+    let document: Document = entries.read("webhook", rule)?;
     let count = document.webhook.len();
     if count > WEBHOOKS_MAX {
         return Err(file.breaks(format!("must have at most {WEBHOOKS_MAX} webhooks, has {count}")));
     }
     let mut webhooks = Webhooks::default();
     for (index, entry) in document.webhook.into_iter().enumerate() {
-        let line = line_at(entry.name.span().start);
+        let line = entries.line_at(entry.name.span().start);
         let place = format!("webhook {} (line {line})", index + 1);
         let webhook = webhook(entry, rules);
         let webhook = webhook.map_err(|rule| file.breaks(format!("{place}: {rule}")))?;
@@ -120,12 +110,9 @@ pub(super) fn read(file: &File, content: &[u8], rules: Rules) -> Result<Webhooks
     Ok(webhooks)
 }
 
-/// Returns the words about a key that is not known or is missing; for a value, which they would repeat, its rule.
-fn rule(words: &str, key: &str) -> String {
-    if words.starts_with("unknown field ") || words.starts_with("missing field ") {
-        return words.to_owned();
-    }
-    let rule = match key {
+/// Returns the rule of a key.
+fn rule(key: &str) -> Option<&'static str> {
+    Some(match key {
         "secrets" => "must be a list of texts",
         "kinds" => "each must be committed, aborted, heuristic, stalled or forgotten",
         "begin" => "must be new or oldest",
@@ -134,9 +121,8 @@ fn rule(words: &str, key: &str) -> String {
             "must be a text such as \"30s\" or \"1h 30m\""
         }
         "name" | "url" | "gid-prefix" | "participant" => "must be a text",
-        _ => return "must be tables with the name [[webhook]]".to_owned(),
-    };
-    format!("{key}: {rule}")
+        _ => return None,
+    })
 }
 
 fn webhook(entry: Entry, rules: Rules) -> Result<Webhook, String> {

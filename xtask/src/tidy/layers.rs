@@ -35,7 +35,17 @@ const MODULES: &[Modules] = &[
     // The lowest layer.
     Modules {
         krate: "unanimo-coordinator",
-        modules: &["advice", "alarm", "crash", "env", "identity", "lines", "suspension", "wire"],
+        modules: &[
+            "advice",
+            "alarm",
+            "crash",
+            "entries",
+            "env",
+            "identity",
+            "lines",
+            "suspension",
+            "wire",
+        ],
         may_not_use: &[
             "admin",
             "api",
