@@ -29,6 +29,7 @@ mod lock_takes;
 mod locks;
 mod long_histories;
 pub(crate) mod migration;
+mod names;
 mod nonces;
 mod openings;
 mod pages;

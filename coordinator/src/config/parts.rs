@@ -122,6 +122,7 @@ impl Config {
             pool_connections: self.postgres_connections,
             statement_timeout: self.statement_timeout.0,
             schema: self.database_schema.as_str().to_owned(),
+            ..PostgresOptions::default()
         }
     }
 

@@ -25,6 +25,9 @@ use crate::suspension::Moment;
 /// Pause between two counts of the transactions that need attention.
 const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Pause between two looks at what clients' names are looked for by.
+const NAMES_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Longest pause between two purges while the last one found something to purge.
 const PURGE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -68,6 +71,7 @@ pub(super) fn start(
     tasks.spawn(places::forget_stale(engine, directory, Arc::clone(&store), me));
     tasks.spawn(purge.audit.clone().run());
     tasks.spawn(purge.run());
+    tasks.spawn(keep_names(Arc::clone(&store), me));
     tasks.spawn(count_attention(store, metrics));
     feed
 }
@@ -300,6 +304,17 @@ async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
             }
         }
         tokio::time::sleep(ATTENTION_INTERVAL).await;
+    }
+}
+
+/// Keeps what clients' names are looked for by. Without it each new one is looked for in more places.
+async fn keep_names(store: Arc<dyn Store>, me: Incarnation) {
+    loop {
+        if let Err(error) = store.transactions().keep_names(me).await {
+            let error = in_full(&error);
+            tracing::debug!(error, "failed to keep what clients' names are looked for by");
+        }
+        tokio::time::sleep(NAMES_INTERVAL).await;
     }
 }
 

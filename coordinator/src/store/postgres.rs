@@ -35,6 +35,7 @@ mod feed;
 mod heartbeat;
 mod incarnations;
 mod locks;
+mod names;
 mod place;
 mod progress;
 mod proof;
@@ -74,6 +75,8 @@ pub struct PostgresOptions {
     pub statement_timeout: Duration,
     /// Schema of the tables.
     pub schema: String,
+    /// Clients' names under one epoch, from which on the next one begins: see [`names`].
+    pub names_of_epoch: u64,
 }
 
 impl Default for PostgresOptions {
@@ -82,6 +85,7 @@ impl Default for PostgresOptions {
             pool_connections: 8,
             statement_timeout: Duration::from_secs(10),
             schema: schema::SCHEMA_DEFAULT.to_owned(),
+            names_of_epoch: names::NAMES_OF_EPOCH,
         }
     }
 }
@@ -102,6 +106,7 @@ pub struct Postgres {
     journals: batch::Connections,
     cluster_id: String,
     nonces: Nonces,
+    names: names::Names,
     progress: progress::Progress,
     damage: damage::Damage,
 }
@@ -112,9 +117,10 @@ impl Postgres {
         let sessions = Sessions::new(connector.clone(), options);
         let heartbeat = Heartbeat::new(connector.clone());
         let progress = connector.progress.clone();
-        let journals = batch::Connections::new(connector, options.answer_timeout());
+        let names = names::Names::new(options.names_of_epoch);
+        let journals = batch::Connections::new(connector, options.answer_timeout(), names.clone());
         let (nonces, damage) = Default::default();
-        Self { sessions, heartbeat, journals, cluster_id, nonces, progress, damage }
+        Self { sessions, heartbeat, journals, cluster_id, nonces, names, progress, damage }
     }
 
     /// Runs one statement, and returns its rows.

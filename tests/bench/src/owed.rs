@@ -54,7 +54,8 @@ WITH sample AS MATERIALIZED (
         CASE WHEN place > 0 THEN overlay(body PLACING id::text::bytea FROM place) ELSE body END, data, history
     FROM ids CROSS JOIN sample
 ), names AS (
-    INSERT INTO unanimo.gids (key, tx_id) SELECT substr(sha256(id::text::bytea), 1, 16), id FROM ids
+    INSERT INTO unanimo.gids (epoch, key, tx_id)
+    SELECT epoch, substr(sha256(id::text::bytea), 1, 16), id FROM ids CROSS JOIN unanimo.cluster
 ), asleep AS (
     INSERT INTO unanimo.parked (tx_id, owner, wake_ms, reasons, initiator, bytes)
     SELECT id, owner, $4, reasons, coalesce(initiator, ''), coalesce(bytes, 500)

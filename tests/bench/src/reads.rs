@@ -29,15 +29,19 @@ macro_rules! loaded_id {
     };
 }
 
-/// Names of a load, in the order of their keys: an index that is filled so is written once.
+/// Names of a load, in epochs before the first one, of as many names as the coordinator puts into each; in the order of
+/// their keys: an index that is filled so is written once.
 const NAMES: &str = concat!(
     "
-INSERT INTO unanimo.gids (key, tx_id)
-SELECT substr(sha256(id::text::bytea), 1, 16) AS key, id FROM (
-    SELECT ",
+WITH names AS MATERIALIZED (
+    SELECT -1000 * $5 - i / 1048576 AS epoch, substr(sha256(id::text::bytea), 1, 16) AS key, id FROM (
+        SELECT i, ",
     loaded_id!(),
     " AS id FROM generate_series($1, $6) AS i) AS new
-ORDER BY key"
+), epochs AS (
+    INSERT INTO unanimo.epochs (epoch, closed_by) SELECT epoch, gen_random_uuid() FROM names GROUP BY epoch
+)
+INSERT INTO unanimo.gids (epoch, key, tx_id) SELECT epoch, key, id FROM names ORDER BY epoch, key"
 );
 
 /// Copies of a finished transaction, each with a gid and times of its own.
@@ -114,6 +118,8 @@ impl Side {
         if stays {
             self.loads.push(load);
         }
+        let me = create(&self.store, "keeps names").await?;
+        self.store.transactions().keep_names(me).await?;
         Ok(())
     }
 

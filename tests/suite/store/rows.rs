@@ -11,8 +11,8 @@ pub(crate) fn begun(gid: &Gid) -> String {
     let body = format!("01{identity}0202010000000100030100");
     format!(
         "WITH named AS (
-             INSERT INTO gids (key, tx_id)
-             VALUES (substr(sha256('{gid}'), 1, 16), gen_random_uuid()) RETURNING tx_id)
+             INSERT INTO gids (epoch, key, tx_id)
+             SELECT epoch, substr(sha256('{gid}'), 1, 16), gen_random_uuid() FROM cluster RETURNING tx_id)
          INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, body)
          SELECT tx_id, 0, 1, 99, gen_random_uuid(), 1, 0, decode('{body}', 'hex') FROM named"
     )

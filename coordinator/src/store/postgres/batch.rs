@@ -7,6 +7,7 @@ mod obstacles;
 mod statement;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +21,7 @@ use self::obstacles::{Last, Obstacles};
 use self::statement::{Columns, Look, Row};
 use super::super::batch::unreadable_holder;
 use super::super::{BatchError, BatchWriter, GidHolder, Write, Written};
+use super::names::{Known, Names};
 use super::session::{Connector, Session, SessionError, is_wrong_server};
 use super::{no_answer, proof};
 
@@ -38,6 +40,7 @@ pub(super) struct Writer {
     deferred: HashSet<Uuid>,
     /// Batches in which clients' names are looked for before they are inserted.
     looks_for_names: u32,
+    names: Names,
 }
 
 /// Batches in which clients' names are looked for after one was there already. Whoever sends again what was begun does so
@@ -72,9 +75,20 @@ impl Writer {
         nonce: Uuid,
         connector: Connector,
         answer_timeout: Duration,
+        names: Names,
     ) -> Self {
         let (unproven, deferred, looks_for_names) = (None, HashSet::new(), 0);
-        Self { session, me, nonce, connector, answer_timeout, unproven, deferred, looks_for_names }
+        Self {
+            session,
+            me,
+            nonce,
+            connector,
+            answer_timeout,
+            unproven,
+            deferred,
+            looks_for_names,
+            names,
+        }
     }
 
     /// Sends a batch, unless it is the one that was committed before and is not proven yet. Then it is
@@ -85,20 +99,21 @@ impl Writer {
         {
             return Ok(committed);
         }
-        let columns = Columns::of(batch);
+        let (columns, epochs) = (Columns::of(batch), self.epochs().await?);
         let look = if self.looks_for_names > 0 { Look::Names } else { Look::Nothing };
         self.looks_for_names = self.looks_for_names.saturating_sub(1);
-        let rows = match self.send(&columns, look).await {
+        let rows = match self.send(&columns, look, &epochs).await {
             // Nothing of it is written. Some row of it is there already: of a lost answer, or somebody else's.
             Err(error) if is_there(&error) => {
                 if is_name(&error) {
                     self.looks_for_names = LOOKS_FOR_NAMES;
                 }
-                self.send(&columns, Look::All).await
+                self.send(&columns, Look::All, &epochs).await
             }
             sent => sent,
         };
         let rows = rows.map_err(classify)?;
+        self.note_names(batch, &rows);
         let write_ids = batch.iter().map(|write| write.write_id).collect();
         Ok(Committed { write_ids, rows, ..Committed::default() })
     }
@@ -110,8 +125,36 @@ impl Writer {
         (!is_current).then(|| SessionError::Former { server: server() })
     }
 
-    async fn send(&mut self, columns: &Columns<'_>, look: Look) -> Result<Vec<Row>, sqlx::Error> {
-        let query = columns.query(self.me, self.connector.tables(), self.nonce, look);
+    /// Returns the epochs of names, and reads them if they are not known.
+    async fn epochs(&mut self) -> Result<Arc<Known>, BatchError> {
+        if let Some(known) = self.names.known() {
+            return Ok(known);
+        }
+        let reading = self.names.read(&mut self.session.connection);
+        let read = tokio::time::timeout(self.answer_timeout, reading).await;
+        read.unwrap_or_else(|_| Err(no_answer())).map_err(classify)
+    }
+
+    /// Counts the names of a batch. If their epoch was not the last one, none of them is there: which it is, is read before
+    /// the next batch.
+    fn note_names(&self, batch: &[Write], rows: &[Row]) {
+        match rows.iter().find_map(|row| row.is_of_epoch) {
+            Some(true) => {
+                let begins = batch.iter().filter(|write| write.transition.begins.is_some());
+                self.names.inserted(begins.count());
+            }
+            Some(false) => self.names.forget(),
+            None => {}
+        }
+    }
+
+    async fn send(
+        &mut self,
+        columns: &Columns<'_>,
+        look: Look,
+        epochs: &Known,
+    ) -> Result<Vec<Row>, sqlx::Error> {
+        let query = columns.query(self.me, self.connector.tables(), self.nonce, look, epochs);
         let query = query.fetch_all(&mut self.session.connection);
         let answered = tokio::time::timeout(self.answer_timeout, query).await;
         answered.unwrap_or_else(|_| Err(no_answer()))

@@ -38,10 +38,10 @@ WITH birth AS (
     UPDATE cluster SET incarnations = incarnations + 1
     WHERE incarnations = $1 AND cluster_id = $4
         AND (SELECT max(version) FROM unanimo_migrations WHERE success) = $5
-    RETURNING incarnations AS incarnation
+    RETURNING incarnations AS incarnation, epoch, epoch_nonce
 ), fence AS (
-    INSERT INTO fences (incarnation, node, nonce, parks_before, parked_before, parks_from)
-    SELECT incarnation, $2, gen_random_uuid(), mark, mark, until FROM birth CROSS JOIN (SELECT ",
+    INSERT INTO fences (incarnation, node, nonce, parks_before, parked_before, parks_from, epoch, epoch_nonce)
+    SELECT incarnation, $2, gen_random_uuid(), mark, mark, until, epoch, epoch_nonce FROM birth CROSS JOIN (SELECT ",
     identifier_at!("-5"),
     ", ",
     identifier_at!("60"),

@@ -2,8 +2,11 @@
 
 mod parts;
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::query::QueryAs;
 use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
@@ -15,12 +18,16 @@ use super::super::purge::{
 use super::super::rows::{self, gid_key};
 use super::Postgres;
 use super::damage::{Damage, Step, in_halves};
+use super::names::Known;
 use super::transactions::{Aside, SET_ASIDE, of_ids_without_data, set_failed_aside};
 
 /// Transactions that ended before the cutoff, are not heuristic or were forgotten: the last row of each tells. An
 /// operator's acts stay, and so does a saga whose participants may not have asked about their steps yet, and what the
 /// feed does not have yet, of which another row may be the last one. A write that is not the journal's has an identifier
 /// of chance, above all of those that begin with an incarnation. The first row tells when it was begun, and its mode.
+///
+/// `OFFSET 0` keeps the planner from the index of the feed's rows: it would read all that was written lately for each of
+/// these.
 macro_rules! old {
     ($ended:literal) => {
         concat!(
@@ -46,9 +53,10 @@ WHERE ended.ended_ms < $2 AND ended.ended_ms >= $8 AND ended.stripped_ms IS NULL
         OR ended_ms + least((ended_ms - first.created_ms) / 2, $5) + $6 < $4)
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = ended.tx_id)
     AND (
-        SELECT count(*) FROM feed CROSS JOIN log AS entry
+        SELECT count(*) FROM feed CROSS JOIN (
+            SELECT owner, kind, write_id FROM log AS entry WHERE entry.tx_id = ended.tx_id OFFSET 0) AS entry
         LEFT JOIN feed_cursors ON incarnation = entry.owner
-        WHERE entry.tx_id = ended.tx_id AND entry.kind & 128 <> 0
+        WHERE entry.kind & 128 <> 0
             AND entry.write_id < '00000001-0000-0000-0000-000000000000' AND entry.owner >= done_before
             AND (next_write IS NULL OR entry.write_id >= next_write
                 OR position(uuid_send(entry.write_id) IN open_writes) > 0)) = 0
@@ -135,13 +143,17 @@ CROSS JOIN LATERAL (
 
 /// A transaction goes with its gid, or not at all: a gid that is left alone would be nobody's for ever. One that was
 /// adopted since has one more row.
-const DELETE: &str = concat!(
-    "
+macro_rules! delete {
+    ($old:literal) => {
+        concat!(
+            "
 WITH ",
-    fence!("$4"),
-    ", named AS MATERIALIZED (
-    DELETE FROM gids USING UNNEST($2::uuid[], $3::bytea[]) AS old (tx_id, key)
-    WHERE gids.key = old.key AND gids.tx_id = old.tx_id AND EXISTS (SELECT 1 FROM fence)
+            fence!("$4"),
+            ", named AS MATERIALIZED (
+    DELETE FROM gids USING ",
+            $old,
+            "
+    WHERE gids.epoch = old.epoch AND gids.key = old.key AND gids.tx_id = old.tx_id AND EXISTS (SELECT 1 FROM fence)
     RETURNING gids.tx_id
 ), gone AS (
     DELETE FROM log USING named WHERE log.tx_id = named.tx_id
@@ -149,6 +161,17 @@ WITH ",
     DELETE FROM parked USING named WHERE parked.tx_id = named.tx_id
 )
 SELECT tx_id FROM named"
+        )
+    };
+}
+
+/// Looks for each name in the epochs in which it may be.
+const DELETE: &str =
+    delete!("UNNEST($2::uuid[], $3::bytea[], $5::int4[]) AS old (tx_id, key, epoch)");
+
+/// Looks for each name in all of them: those that are known may not be those of the database.
+const DELETE_ANYWHERE: &str = delete!(
+    "(SELECT tx_id, key, epoch FROM UNNEST($2::uuid[], $3::bytea[]) AS new (tx_id, key) CROSS JOIN epochs) AS old"
 );
 
 /// Those that are not there any more were deleted by somebody else.
@@ -229,6 +252,7 @@ impl Purge for Postgres {
         let raised: Vec<(i64,)> = self.rows(RAISING, raise).await?;
         let (watermark,) = raised.into_iter().next().ok_or(Error::Fenced(me))?;
         let (before, damage) = (watermark.min(cutoffs.gids_ms), self.damage.clone());
+        let epochs = self.names.known();
         let delete = self.run(DELETING, move |connection| {
             Box::pin(async move {
                 let (right, mut aside) = ((me, nonce), Aside::default());
@@ -241,27 +265,35 @@ impl Purge for Postgres {
                 let mut old = of_ids_without_data(connection, &due).await?;
                 old.sort_unstable_by_key(|read| read.tx_id);
                 let ids = column(&old, |read| read.tx_id);
-                let delete = |part: &[Uuid]| {
+                let keys_of = |part: &[Uuid]| {
                     let rows = old.iter().filter(|read| part.binary_search(&read.tx_id).is_ok());
-                    let keys: Vec<Vec<u8>> = rows.map(|read| gid_key(read.gid())).collect();
-                    let query = sqlx::query_as::<_, (Uuid,)>(DELETE).bind(me.0);
-                    query.bind(part.to_vec()).bind(keys).bind(nonce)
+                    rows.map(|read| (read.tx_id, gid_key(read.gid()))).collect::<Vec<_>>()
                 };
-                let made = in_halves(connection, &ids, delete).await?;
-                set_failed_aside(connection, right, made.failed, &mut aside).await?;
-                let deleted: Vec<Uuid> = made.done.into_iter().map(|(tx_id,)| tx_id).collect();
+                let (mut deleted, mut cut) = (HashSet::new(), None);
+                for epochs in [epochs.as_deref(), None] {
+                    let is_left = |id: &&Uuid| !deleted.contains(*id);
+                    let left: Vec<Uuid> = ids.iter().filter(is_left).copied().collect();
+                    let delete = |part: &[Uuid]| delete_of((me, nonce), keys_of(part), epochs);
+                    let made = in_halves(connection, &left, delete).await?;
+                    set_failed_aside(connection, right, made.failed, &mut aside).await?;
+                    deleted.extend(made.done.into_iter().map(|(tx_id,)| tx_id));
+                    cut = made.cut;
+                    if cut.is_some() || epochs.is_none() || deleted.len() == ids.len() {
+                        break;
+                    }
+                }
                 // What does not tell its own gid stays, and a person has to look at it.
                 let is_refused = |id: &Uuid| aside.refused.iter().any(|(refused, _)| refused == id);
                 let left: Vec<Uuid> = due
                     .into_iter()
                     .filter(|tx_id| !deleted.contains(tx_id) && !is_refused(tx_id))
                     .collect();
-                if !left.is_empty() && made.cut.is_none() {
+                if !left.is_empty() && cut.is_none() {
                     let there = sqlx::query_scalar(STILL_THERE).bind(left);
                     let there: Vec<Uuid> = there.fetch_all(&mut *connection).await?;
                     set_aside(connection, me, nonce, there).await?;
                 }
-                purged(deleted.len(), made.cut, aside)
+                purged(deleted.len(), cut, aside)
             })
         });
         delete.await
@@ -307,6 +339,28 @@ async fn stripped(
     let in_range = |from, before| query(STRIPPED, from, before);
     let of_names = |names: &[Uuid]| query(STRIPPED_OF, 0, before).bind(names.to_vec());
     parts::due(connection, damage, (Step::Delete, before), in_range, of_names).await
+}
+
+/// Makes the statement that deletes these names, with what they are names of. It looks for them where they may be, if that
+/// is known.
+fn delete_of(
+    (me, nonce): (Incarnation, Uuid),
+    names: Vec<(Uuid, Vec<u8>)>,
+    epochs: Option<&Known>,
+) -> QueryAs<'static, sqlx::Postgres, (Uuid,), PgArguments> {
+    let Some(known) = epochs else {
+        let (ids, keys): (Vec<Uuid>, Vec<Vec<u8>>) = names.into_iter().unzip();
+        return sqlx::query_as(DELETE_ANYWHERE).bind(me.0).bind(ids).bind(keys).bind(nonce);
+    };
+    let (mut ids, mut keys, mut epochs) = (Vec::new(), Vec::new(), Vec::new());
+    for (tx_id, key) in names {
+        for epoch in known.epochs_of(&key) {
+            ids.push(tx_id);
+            keys.push(key.clone());
+            epochs.push(epoch);
+        }
+    }
+    sqlx::query_as(DELETE).bind(me.0).bind(ids).bind(keys).bind(nonce).bind(epochs)
 }
 
 /// Counts what is done; where that is nothing although some could be read, the error says why.

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub(super) use self::aside::{Aside, set_failed_aside};
 use self::listed::COUNT_PHASES;
-pub(super) use self::parked::identifier_at;
+pub(super) use self::parked::{identifier_at, is_lock_timeout};
 use self::parked::{park_fenced, park_own};
 pub(super) use self::read::{of_ids, of_ids_without_data};
 use super::super::listing::Search;
@@ -261,9 +261,9 @@ impl Transactions for Postgres {
     }
 
     async fn find(&self, key: &Key) -> Result<Option<Stored>, Error> {
-        let wanted = key.clone();
+        let (wanted, epochs) = (key.clone(), self.names.known());
         let found = self.run("read a transaction", move |connection| {
-            Box::pin(async move { read::by_key(connection, wanted).await })
+            Box::pin(async move { read::by_key(connection, wanted, epochs.as_deref()).await })
         });
         Ok(rows::one(found.await?)?.filter(|stored| key.is_of(stored)))
     }
@@ -325,6 +325,10 @@ impl Transactions for Postgres {
             looking.await?;
         }
         Ok(AttentionCount { damaged_ranges: self.damage.lost(), ..count })
+    }
+
+    async fn keep_names(&self, me: Incarnation) -> Result<(), Error> {
+        self.keep_epochs(me).await
     }
 }
 

@@ -7,6 +7,7 @@ use unanimo_core::Incarnation;
 use uuid::Uuid;
 
 use super::super::super::Error;
+use super::super::names::Names;
 use super::super::session::{Connector, Session, SessionError};
 use super::super::{failed, no_answer, proof};
 use super::Writer;
@@ -20,6 +21,7 @@ const LOCKED_TRIES_MAX: u32 = 25;
 pub(in crate::store::postgres) struct Connections {
     connector: Connector,
     answer_timeout: Duration,
+    names: Names,
     /// Those that the standbys do not have yet. Whoever connects next goes on with one: each new one would
     /// have a later position to wait for, and standbys that stay behind would never come up with it.
     unproven: Arc<Mutex<Vec<Made>>>,
@@ -37,8 +39,12 @@ struct Made {
 }
 
 impl Connections {
-    pub(in crate::store::postgres) fn new(connector: Connector, answer_timeout: Duration) -> Self {
-        Self { connector, answer_timeout, unproven: Arc::default() }
+    pub(in crate::store::postgres) fn new(
+        connector: Connector,
+        answer_timeout: Duration,
+        names: Names,
+    ) -> Self {
+        Self { connector, answer_timeout, names, unproven: Arc::default() }
     }
 
     /// Connects, and commits a write: what this connection reads from then on is at least as
@@ -62,7 +68,8 @@ impl Connections {
         match session? {
             Some(session) => {
                 let connector = self.connector.clone();
-                Ok(Writer::new(session, me, nonce, connector, self.answer_timeout))
+                let names = self.names.clone();
+                Ok(Writer::new(session, me, nonce, connector, self.answer_timeout, names))
             }
             None => Err(Error::Fenced(me)),
         }

@@ -27,14 +27,17 @@ JOIN log USING (tx_id, follows) WHERE write_id = own.id";
 const NEEDED: &str = "
 SELECT (SELECT count(owner + version + kind) FROM log WHERE tx_id = $1)
     + (SELECT count(owner + reasons) FROM parked WHERE tx_id = $1)
-    + (SELECT count(tx_id) FROM gids WHERE key = $2)";
+    + (SELECT count(tx_id) FROM epochs JOIN gids USING (epoch) WHERE key = $2)";
 
-const NAMES: &str = "SELECT key, tx_id FROM gids WHERE key = ANY($1)";
+const NAMES: &str = "SELECT key, tx_id FROM epochs JOIN gids USING (epoch) WHERE key = ANY($1)";
 
 /// Reads the transactions that have these gids. A gid without one answers with a row, too: both are written in
 /// one statement, and so a gid alone is damage.
-const HOLDERS: &str =
-    select_log!("RIGHT JOIN gids USING (tx_id) WHERE key = ANY($1) ORDER BY tx_id, follows");
+const HOLDERS: &str = select_log!(
+    "RIGHT JOIN (
+    SELECT tx_id FROM epochs JOIN gids USING (epoch) WHERE key = ANY($1)) AS named USING (tx_id)
+ORDER BY tx_id, follows"
+);
 
 /// Last row of a transaction.
 #[derive(Debug, sqlx::FromRow)]

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::super::super::Write;
 use super::super::super::rows::{Encoded, ms_to_column, number_to_column};
+use super::super::names::Known;
 use super::super::session::settings_of_session;
 
 /// The fence is locked first: a rival that fences waits for the batch, or the batch for the rival. It is
@@ -18,6 +19,9 @@ use super::super::session::settings_of_session;
 /// Statements on `parked` begin there (`IS TRUE` keeps the planner from a join with all that was written), and a
 /// column of nothing but NULL goes as an empty array: both cost what they find.
 ///
+/// Names are inserted under the epoch that the process knows, if that is the last one, unless they are in one of the
+/// places that are looked at: see [`super::super::names`].
+///
 /// Columns are taken apart in a SELECT, where the server does it value by value; in FROM it would store each of them first.
 ///
 /// Once without a look for rows that are there already, which costs a quarter more; and again with it, after such
@@ -27,13 +31,17 @@ macro_rules! batch {
         concat!(
             "
 WITH fence AS MATERIALIZED (
-    SELECT parks_before, parks_from FROM fences
+    SELECT parks_before, parks_from, (epoch = $43 AND epoch_nonce = $44) IS TRUE AS is_of_epoch FROM fences
     WHERE incarnation = $1 AND nonce = $30 AND NOT fenced AND tableoid = ($29::text)::oid
     FOR SHARE
 ), named AS MATERIALIZED (
-    INSERT INTO gids (key, tx_id)
-    SELECT key, tx_id FROM (SELECT unnest($2::bytea[]) AS key, unnest($3::uuid[]) AS tx_id) AS new
-    WHERE EXISTS (SELECT 1 FROM fence) ",
+    INSERT INTO gids (epoch, key, tx_id)
+    SELECT $43, key, tx_id FROM (SELECT unnest($2::bytea[]) AS key, unnest($3::uuid[]) AS tx_id) AS new
+    WHERE EXISTS (SELECT 1 FROM fence WHERE is_of_epoch) AND (key IN (
+        SELECT maybe.key FROM UNNEST($45::int4[], $46::bytea[]) AS maybe (epoch, key)
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM gids AS earlier WHERE earlier.epoch = maybe.epoch AND earlier.key = maybe.key LIMIT 1
+        ) AS earlier)) IS NOT TRUE ",
             $names,
             " RETURNING tx_id
 ), begun AS (
@@ -94,12 +102,13 @@ WITH fence AS MATERIALIZED (
         SELECT ended.tx_id FROM (SELECT unnest($28::uuid[]) AS tx_id) AS ended
         WHERE ended.tx_id IN (SELECT tx_id FROM applied))
 )
-SELECT tx_id, NULL AS settings, NULL AS synchronous, NULL AS number, NULL AS count FROM applied
+SELECT tx_id, NULL AS settings, NULL AS synchronous, NULL AS number, NULL AS count,
+    NULL AS is_of_epoch FROM applied
 WHERE (SELECT count(*) FROM applied) <> $40
 UNION ALL SELECT NULL, ",
             settings_of_session!(),
             ", current_setting('synchronous_standby_names') <> '', txid_current(),
-    (SELECT count(*) FROM applied) FROM fence"
+    (SELECT count(*) FROM applied), is_of_epoch FROM fence"
         )
     };
 }
@@ -132,6 +141,8 @@ pub(super) struct Row {
     pub(super) number: Option<i64>,
     /// Number of the transactions that were written.
     pub(super) count: Option<i64>,
+    /// The epoch under which names were to be inserted is the last one.
+    pub(super) is_of_epoch: Option<bool>,
 }
 
 /// A row of the log, with its name.
@@ -211,6 +222,7 @@ impl<'a> Columns<'a> {
         tables: &str,
         nonce: Uuid,
         look: Look,
+        names: &Known,
     ) -> Query<'_> {
         let Self { begun, moved, parks, opened, unparks, plain, acts, releases } = self;
         let statement = match look {
@@ -218,6 +230,8 @@ impl<'a> Columns<'a> {
             Look::Names => BATCH_NAMES,
             Look::All => BATCH_AGAIN,
         };
+        let keys = begun.iter().filter_map(|new| new.row.gid_key.as_deref());
+        let (maybe_epochs, maybe_keys) = names.looked_for(keys);
         sqlx::query_as(statement)
             .bind(me.0)
             .bind(column(begun, |new| new.row.gid_key.as_deref()))
@@ -261,6 +275,10 @@ impl<'a> Columns<'a> {
             .bind(i64::try_from(begun.len() + moved.len()).unwrap_or(i64::MAX))
             .bind(seldom(parks, |row| row.3.as_ref().map(|(initiator, _)| initiator.as_str())))
             .bind(seldom(parks, |row| row.3.as_ref().map(|(_, bytes)| *bytes)))
+            .bind(names.epoch)
+            .bind(names.nonce)
+            .bind(maybe_epochs)
+            .bind(maybe_keys)
     }
 }
 

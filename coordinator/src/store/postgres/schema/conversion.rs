@@ -30,7 +30,8 @@ FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int2[], $5::int8[], $6::int8
     $9::bytea[], $10::bytea[], $11::int8[])
     AS new (tx_id, version, owner, kind, created_ms, ended_ms, stripped_ms, body, data, history, follows)";
 const NAME: &str = "
-INSERT INTO gids (key, tx_id) SELECT * FROM UNNEST($1::bytea[], $2::uuid[])";
+INSERT INTO gids (epoch, key, tx_id)
+SELECT epoch, key, tx_id FROM cluster CROSS JOIN UNNEST($1::bytea[], $2::uuid[]) AS new (key, tx_id)";
 const PARK: &str = "
 INSERT INTO parked (tx_id, owner, wake_ms, reasons)
 SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int2[])";

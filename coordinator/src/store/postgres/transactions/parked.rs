@@ -252,7 +252,8 @@ async fn past_batches(
     }
 }
 
-fn is_lock_timeout(error: &sqlx::Error) -> bool {
+/// Tells whether a statement has waited for a lock for as long as it may.
+pub(in crate::store::postgres) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     error.code().is_some_and(|code| code == "55P03")
 }

@@ -1,21 +1,30 @@
 //! Transactions as they are read from the log: many at once, and one after the other where the database gives up
 //! on what it reads. So one whose rows are damaged on the disk harms itself alone.
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
 use super::super::super::Key;
 use super::super::super::error::is_of_data;
 use super::super::super::rows::{self, Read, gid_key, select_log};
+use super::super::names::Known;
 
 const WHOLE: &str = select_log!(data, "WHERE tx_id = ANY($1) ORDER BY tx_id, follows");
 const WITHOUT_DATA: &str = select_log!("WHERE tx_id = ANY($1) ORDER BY tx_id, follows");
 const NEWEST_FIRST: &str = select_log!("WHERE tx_id = ANY($1) ORDER BY tx_id DESC, follows");
 const BY_TX_ID: &str = select_log!(data, "WHERE tx_id = $1 ORDER BY follows");
-/// Answers with a row though the log has none.
-const BY_GID: &str =
-    select_log!(data, "RIGHT JOIN gids USING (tx_id) WHERE key = $1 ORDER BY follows");
-const ID_OF_GID: &str = "SELECT tx_id FROM gids WHERE key = $1";
+/// Answers with a row though the log has none. Looks in these epochs.
+const BY_GID: &str = select_log!(
+    data,
+    "RIGHT JOIN gids USING (tx_id) WHERE epoch = ANY($2) AND key = $1 ORDER BY follows"
+);
+/// The same, in all epochs.
+const BY_GID_ANYWHERE: &str = select_log!(
+    data,
+    "RIGHT JOIN (SELECT tx_id FROM epochs JOIN gids USING (epoch) WHERE key = $1) AS named
+    USING (tx_id) ORDER BY follows"
+);
+const ID_OF_GID: &str = "SELECT tx_id FROM epochs JOIN gids USING (epoch) WHERE key = $1";
 
 /// Reads all rows of these transactions.
 pub(in crate::store::postgres) async fn of_ids(
@@ -63,16 +72,36 @@ async fn read(
     Ok(found)
 }
 
+/// Reads the rows of one transaction. A gid is looked for where it may be, and then everywhere: the epochs that are known
+/// may not be those of the database.
+async fn rows_of(
+    connection: &mut PgConnection,
+    key: &Key,
+    epochs: Option<&Known>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    let gid = match key {
+        Key::Tx(tx_id) => {
+            return sqlx::query(BY_TX_ID).bind(tx_id.0).fetch_all(connection).await;
+        }
+        Key::Gid(gid) => gid_key(gid.as_str()),
+    };
+    if let Some(known) = epochs {
+        let query = sqlx::query(BY_GID).bind(&gid).bind(known.epochs_of(&gid));
+        let rows = query.fetch_all(&mut *connection).await?;
+        if !rows.is_empty() {
+            return Ok(rows);
+        }
+    }
+    sqlx::query(BY_GID_ANYWHERE).bind(&gid).fetch_all(connection).await
+}
+
 /// Reads all rows of one transaction. Whoever asks by a gid that is stored without a transaction is told so.
 pub(super) async fn by_key(
     connection: &mut PgConnection,
     key: Key,
+    epochs: Option<&Known>,
 ) -> Result<Option<Read>, sqlx::Error> {
-    let query = match &key {
-        Key::Tx(tx_id) => sqlx::query(BY_TX_ID).bind(tx_id.0),
-        Key::Gid(gid) => sqlx::query(BY_GID).bind(gid_key(gid.as_str())),
-    };
-    let error = match query.fetch_all(&mut *connection).await {
+    let error = match rows_of(connection, &key, epochs).await {
         Err(error) if is_of_data(&error) => error,
         rows => return Ok(rows::read(&rows?).pop()),
     };

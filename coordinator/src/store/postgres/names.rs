@@ -1,0 +1,184 @@
+//! Clients' names (`gids`), by epochs.
+//!
+//! A name's key is a piece of a hash: of many names each new one would be in a place of the index of its own, which the
+//! server has to read, and to write whole into its log after each checkpoint. So names are inserted under the epoch of
+//! their time, in a part of the index that stays small. Under the earlier epochs, which are closed, a name is looked for
+//! only where the [`Filter`] of one says that it may be there.
+//!
+//! **The rule that promise S9 relies on**: under one gid there is one name, in one epoch. It holds because
+//!
+//! - an incarnation has the number of the last epoch beside its fence, and a nonce that was drawn when the epoch began.
+//!   A batch locks that row. It inserts names under the epoch that its process knows, and only if number and nonce are
+//!   those of the row; within an epoch the index lets one of two in;
+//! - an epoch is closed by one statement that changes the rows of all incarnations that may write. It waits for the
+//!   batches under way, so all names of the epoch are there once the next one begins, and no other one comes. An
+//!   incarnation that is created meanwhile has counted a birth, and the statement then changes nothing;
+//! - a batch that knows the next epoch began after that, and sees all names of the earlier ones. It looks for each of its
+//!   names in all of them but those whose filter, made of the names of the closed epoch, says that it is not there;
+//! - a database that went back (a standby that was behind, a backup) may have another epoch of the same number. It has
+//!   another nonce: the process reads anew what is there, and keeps a filter only if its epoch was closed by the same.
+//!
+//! Whoever reads a name looks where it may be, and then everywhere before it says that there is none.
+
+mod filter;
+mod keep;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use self::filter::Filter;
+
+/// Reads the last epoch, and those before it.
+const KNOWN: &str = "
+SELECT cluster.epoch, epoch_nonce, epochs.epoch, closed_by
+FROM cluster LEFT JOIN epochs ON epochs.epoch < cluster.epoch AND closed_by IS NOT NULL
+ORDER BY epochs.epoch";
+
+/// Names of an epoch from which on it is closed. Beside many names it is a part of them: so there are never many epochs.
+pub(super) const NAMES_OF_EPOCH: u64 = 1 << 20;
+
+/// Most bytes of filters in memory: of about 340 million names. Names of other epochs are looked for in the database.
+const FILTERS_BYTES_MAX: usize = 512 << 20;
+
+/// Knowledge of the epochs, of one process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Names(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    read: Mutex<Read>,
+    /// Names that this process has inserted under the last epoch since they were counted.
+    inserted: AtomicU64,
+    kept: tokio::sync::Mutex<keep::Kept>,
+    /// Names of an epoch from which on it is closed, where there are few.
+    names_of_epoch: u64,
+}
+
+#[derive(Debug, Default)]
+struct Read {
+    known: Option<Arc<Known>>,
+    /// It is not what the database has.
+    is_stale: bool,
+}
+
+/// Epochs of a database, as they were read.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// The last one.
+    pub(super) epoch: i32,
+    pub(super) nonce: Uuid,
+    /// All others.
+    closed: Vec<Closed>,
+}
+
+#[derive(Clone, Debug)]
+struct Closed {
+    epoch: i32,
+    closed_by: Uuid,
+    filter: Option<Arc<Filter>>,
+}
+
+impl Known {
+    /// Returns the closed epochs in which a name may be.
+    fn closed_of<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = i32> + 'a {
+        let may_have = |closed: &&Closed| match &closed.filter {
+            Some(filter) => filter.may_have(key),
+            None => true,
+        };
+        self.closed.iter().filter(may_have).map(|closed| closed.epoch)
+    }
+
+    /// Returns the epochs in which a name may be.
+    pub(super) fn epochs_of(&self, key: &[u8]) -> Vec<i32> {
+        std::iter::once(self.epoch).chain(self.closed_of(key)).collect()
+    }
+
+    /// Returns the places where names are looked for before they are inserted, in two columns: closed epochs, and keys.
+    pub(super) fn looked_for<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k [u8]>,
+    ) -> (Vec<i32>, Vec<&'k [u8]>) {
+        let (mut epochs, mut looked_for) = (Vec::new(), Vec::new());
+        for key in keys {
+            for epoch in self.closed_of(key) {
+                epochs.push(epoch);
+                looked_for.push(key);
+            }
+        }
+        (epochs, looked_for)
+    }
+
+    fn filters_bytes(&self) -> usize {
+        let filters = self.closed.iter().filter_map(|closed| closed.filter.as_ref());
+        filters.map(|filter| filter.bytes()).sum()
+    }
+}
+
+impl Names {
+    pub(super) fn new(names_of_epoch: u64) -> Self {
+        Self(Arc::new(Shared { names_of_epoch, ..Shared::default() }))
+    }
+
+    /// Returns what is known, if it is.
+    pub(super) fn known(&self) -> Option<Arc<Known>> {
+        let read = self.lock();
+        read.known.clone().filter(|_| !read.is_stale)
+    }
+
+    /// Counts names that were inserted.
+    pub(super) fn inserted(&self, names: usize) {
+        self.0.inserted.fetch_add(names as u64, Ordering::Relaxed);
+    }
+
+    /// Notes that what is known is not what the database has.
+    pub(super) fn forget(&self) {
+        self.lock().is_stale = true;
+    }
+
+    /// Reads which epochs there are. The filters of those that were known stay.
+    pub(super) async fn read(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<Arc<Known>, sqlx::Error> {
+        type Row = (i32, Uuid, Option<i32>, Option<Uuid>);
+        let before = self.lock().known.clone();
+        let rows: Vec<Row> = sqlx::query_as(KNOWN).fetch_all(connection).await?;
+        let Some((epoch, nonce, ..)) = rows.first().copied() else {
+            return Err(sqlx::Error::RowNotFound);
+        };
+        let filter_of = |epoch: i32, closed_by: Uuid| {
+            let closed = before.as_ref()?.closed.iter();
+            let mut same = closed.filter(|c| (c.epoch, c.closed_by) == (epoch, closed_by));
+            same.next()?.filter.clone()
+        };
+        let closed = rows.into_iter().filter_map(|(_, _, epoch, closed_by)| {
+            let (epoch, closed_by) = (epoch?, closed_by?);
+            Some(Closed { epoch, closed_by, filter: filter_of(epoch, closed_by) })
+        });
+        let known = Arc::new(Known { epoch, nonce, closed: closed.collect() });
+        *self.lock() = Read { known: Some(Arc::clone(&known)), is_stale: false };
+        Ok(known)
+    }
+
+    /// Notes the filter of an epoch, if that is still known and there is room, and tells whether it has.
+    fn note(&self, epoch: i32, closed_by: Uuid, filter: Filter) -> bool {
+        let mut read = self.lock();
+        let Some(before) = read.known.as_deref() else { return false };
+        let mut after = before.clone();
+        let is_it = |closed: &Closed| (closed.epoch, closed.closed_by) == (epoch, closed_by);
+        let Some(place) = after.closed.iter().position(is_it) else { return false };
+        after.closed[place].filter = None;
+        let has_room = after.filters_bytes() + filter.bytes() <= FILTERS_BYTES_MAX;
+        after.closed[place].filter = has_room.then(|| Arc::new(filter));
+        read.known = Some(Arc::new(after));
+        has_room
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Read> {
+        // Nothing in here panics half way through a change.
+        self.0.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

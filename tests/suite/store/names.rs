@@ -1,0 +1,344 @@
+//! Clients' names by epochs: one gid means one transaction, in whichever epoch it was begun (promise S9).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection};
+use unanimo_coordinator::store::{Key, PostgresOptions, Retention, Store, Write, Written, open};
+use unanimo_core::{Gid, PhaseTwoAnswer, PhaseTwoOperation, TxId};
+use unanimo_tests::postgres::Server;
+
+use super::{Fixture, a_write, create, execute};
+use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Opens a store whose epochs have so many names.
+async fn opened(url: &str, names_of_epoch: u64) -> Arc<dyn Store> {
+    open(url, &PostgresOptions { names_of_epoch, ..PostgresOptions::default() }).await.unwrap()
+}
+
+/// A store of its own database, with an incarnation.
+async fn fixture(names_of_epoch: u64) -> Fixture {
+    let url = Server::shared().database().await;
+    let store = opened(&url, names_of_epoch).await;
+    let me = create(&store, "one").await;
+    Fixture { store, url, me }
+}
+
+fn begin(gid: &Gid) -> (TxId, Write) {
+    let (live, begin) = Live::begin_with(definition(gid), now());
+    (live.id(), a_write(begin))
+}
+
+/// Begins under some gids, each in a batch of its own.
+async fn begun(fixture: &Fixture, gids: &[Gid]) -> Vec<TxId> {
+    let (mut ids, mut writer) = (Vec::new(), fixture.writer().await);
+    for gid in gids {
+        let (id, write) = begin(gid);
+        assert_eq!(writer.write(&[write]).await.unwrap(), [Written::Applied]);
+        ids.push(id);
+    }
+    ids
+}
+
+/// Asserts that nobody begins another one under this gid, and that it is found.
+async fn is_held_by(fixture: &Fixture, gid: &Gid, tx_id: TxId) {
+    let (_, write) = begin(gid);
+    let written = fixture.writer().await.write(&[write]).await.unwrap();
+    let [Written::GidHeld(holder)] = &*written else { panic!("{gid}: {written:?}") };
+    assert_eq!(holder.tx_id, tx_id);
+    let found = fixture.store.transactions().find(&Key::Gid(gid.clone())).await.unwrap();
+    assert_eq!(found.expect("it is found").record.identity.tx_id, tx_id);
+}
+
+async fn keep(fixture: &Fixture) {
+    fixture.store.transactions().keep_names(fixture.me).await.unwrap();
+}
+
+/// Reads the last epoch, and the number of all.
+async fn epochs(raw: &mut PgConnection) -> (i32, i64) {
+    let query = "SELECT epoch, (SELECT count(*) FROM epochs) FROM cluster";
+    sqlx::query_as(query).fetch_one(raw).await.unwrap()
+}
+
+fn gids(count: usize) -> Vec<Gid> {
+    (0..count).map(|_| new_gid()).collect()
+}
+
+#[tokio::test]
+async fn s9_a_gid_means_the_same_transaction_in_every_later_epoch() {
+    let fixture = fixture(4).await;
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    let (mut names, mut ids) = (Vec::new(), Vec::new());
+    for last in 2..5 {
+        let new = gids(4);
+        ids.extend(begun(&fixture, &new).await);
+        names.extend(new);
+        keep(&fixture).await;
+        assert_eq!(epochs(&mut raw).await, (last, i64::from(last)), "one epoch is closed");
+        for (gid, id) in names.iter().zip(&ids) {
+            is_held_by(&fixture, gid, *id).await;
+        }
+    }
+    // What nobody has begun is not found, in whatever epoch it is looked for.
+    let none = fixture.store.transactions().find(&Key::Gid(new_gid())).await.unwrap();
+    assert_eq!(none, None);
+    // A process that starts knows no filter, and looks everywhere; and then it has read them.
+    let later = opened(&fixture.url, 4).await;
+    let me = create(&later, "two").await;
+    let later = Fixture { store: later, url: fixture.url.clone(), me };
+    for _ in 0..2 {
+        for (gid, id) in names.iter().zip(&ids) {
+            is_held_by(&later, gid, *id).await;
+        }
+        keep(&later).await;
+    }
+}
+
+#[tokio::test]
+async fn s9_a_process_that_knows_an_earlier_epoch_inserts_no_name() {
+    let one = fixture(4).await;
+    let (store, first) = (opened(&one.url, 4).await, new_gid());
+    let two = Fixture { me: create(&store, "two").await, store, url: one.url.clone() };
+    begun(&one, &gids(1)).await;
+    begun(&two, &gids(4)).await;
+    keep(&two).await;
+    let ids = begun(&two, std::slice::from_ref(&first)).await;
+
+    // It knows the first epoch, and would not find a name of the second one there.
+    let (mut writer, (_, write)) = (one.writer().await, begin(&first));
+    let mut raw = PgConnection::connect(&one.url).await.unwrap();
+    assert_eq!(epochs(&mut raw).await.0, 2);
+    let written = writer.write(std::slice::from_ref(&write)).await.unwrap();
+    assert!(matches!(written[..], [Written::GidHeld(_)]), "{written:?}");
+    // What nobody holds is applied once the process knows the last epoch.
+    let (_, fresh) = begin(&new_gid());
+    let mut tries = 0;
+    while writer.write(std::slice::from_ref(&fresh)).await.unwrap() != [Written::Applied] {
+        tries += 1;
+        assert!(tries < 3, "the last epoch is read after the first try");
+    }
+    is_held_by(&one, &first, ids[0]).await;
+    let of_closed = "SELECT count(*) FROM gids WHERE epoch = 1";
+    let of_closed: i64 = sqlx::query_scalar(of_closed).fetch_one(&mut raw).await.unwrap();
+    assert_eq!(of_closed, 5, "no name is inserted under a closed epoch");
+}
+
+#[tokio::test]
+async fn s9_an_epoch_is_closed_only_once_no_batch_is_under_way() {
+    let fixture = fixture(4).await;
+    begun(&fixture, &gids(4)).await;
+    let mut batch = PgConnection::connect(&fixture.url).await.unwrap();
+    let lock = "BEGIN; SELECT 1 FROM fences WHERE NOT fenced FOR SHARE";
+    sqlx::raw_sql(lock).execute(&mut batch).await.unwrap();
+    let kept = fixture.store.transactions().keep_names(fixture.me).await;
+    kept.expect_err("a batch is under way");
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    assert_eq!(epochs(&mut raw).await, (1, 1));
+    begun(&fixture, &gids(1)).await;
+    sqlx::raw_sql("COMMIT").execute(&mut batch).await.unwrap();
+    keep(&fixture).await;
+    assert_eq!(epochs(&mut raw).await, (2, 2));
+}
+
+/// One that is created while an epoch is closed is not left behind in it.
+#[tokio::test]
+async fn s9_an_incarnation_that_is_created_meanwhile_knows_the_last_epoch() {
+    let fixture = fixture(4).await;
+    begun(&fixture, &gids(4)).await;
+    let mut birth = PgConnection::connect(&fixture.url).await.unwrap();
+    let create = "BEGIN; UPDATE cluster SET incarnations = incarnations + 1;
+        INSERT INTO fences (incarnation, node, nonce, epoch, epoch_nonce)
+        SELECT incarnations, 'new', gen_random_uuid(), epoch, epoch_nonce FROM cluster";
+    sqlx::raw_sql(create).execute(&mut birth).await.unwrap();
+    let (store, me) = (Arc::clone(&fixture.store), fixture.me);
+    let keeping = tokio::spawn(async move { store.transactions().keep_names(me).await });
+    // It waits for the row that counts births.
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    let waits = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock')";
+    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut raw).await.unwrap() {
+        assert!(!keeping.is_finished(), "nothing is waited for");
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut birth).await.unwrap();
+    // It may have failed; nobody is left behind.
+    let _ = keeping.await.unwrap();
+    let behind = "SELECT count(*) FROM fences CROSS JOIN cluster WHERE NOT fenced
+        AND (fences.epoch, fences.epoch_nonce) IS DISTINCT FROM (cluster.epoch, cluster.epoch_nonce)";
+    let behind: i64 = sqlx::query_scalar(behind).fetch_one(&mut raw).await.unwrap();
+    assert_eq!(behind, 0);
+    keep(&fixture).await;
+    assert_eq!(epochs(&mut raw).await, (2, 2));
+}
+
+/// A standby that was behind, or a backup, has another epoch of the same number, with other names.
+#[tokio::test]
+async fn s9_a_filter_is_not_used_for_an_epoch_of_another_history() {
+    let (fixture, gid) = (fixture(4).await, new_gid());
+    let id = begun(&fixture, std::slice::from_ref(&gid)).await[0];
+    begun(&fixture, &gids(4)).await;
+    // The history that this process knows has no such name in that epoch.
+    let take_away = "CREATE TABLE away AS SELECT * FROM gids WHERE tx_id = '{id}';
+        DELETE FROM gids WHERE tx_id = '{id}'";
+    execute(&fixture.url, &take_away.replace("{id}", &id.0.to_string())).await;
+    keep(&fixture).await;
+    begun(&fixture, &gids(1)).await;
+    let other = "INSERT INTO gids SELECT * FROM away; DROP TABLE away;
+        UPDATE cluster SET epoch_nonce = gen_random_uuid();
+        UPDATE fences SET epoch_nonce = cluster.epoch_nonce FROM cluster;
+        UPDATE epochs SET closed_by = epoch_nonce, filter = NULL FROM cluster WHERE epochs.epoch < cluster.epoch";
+    execute(&fixture.url, other).await;
+    for _ in 0..2 {
+        is_held_by(&fixture, &gid, id).await;
+        keep(&fixture).await;
+    }
+}
+
+#[tokio::test]
+async fn s9_a_stored_filter_that_is_damaged_is_made_anew() {
+    let (fixture, names) = (fixture(4).await, gids(4));
+    let ids = begun(&fixture, &names).await;
+    keep(&fixture).await;
+    let damage = "UPDATE epochs SET filter = set_byte(filter, 30, get_byte(filter, 30) # 255)
+        WHERE filter IS NOT NULL";
+    execute(&fixture.url, damage).await;
+    let store = opened(&fixture.url, 4).await;
+    let later = Fixture { me: create(&store, "two").await, store, url: fixture.url.clone() };
+    keep(&later).await;
+    for (gid, id) in names.iter().zip(ids) {
+        is_held_by(&later, gid, id).await;
+    }
+}
+
+#[tokio::test]
+async fn an_epoch_whose_names_are_purged_goes() {
+    let fixture = fixture(4).await;
+    for _ in 0..4 {
+        let (mut live, begin) = Live::begin_with(definition(&new_gid()), LONG_AGO);
+        fixture.write([begin, live.commit()]).await;
+        let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done);
+        fixture.write(end).await;
+    }
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    keep(&fixture).await;
+    assert_eq!(epochs(&mut raw).await, (2, 2));
+    // With the filter in memory, and without.
+    let retention = Retention { details: DAY, gids: 2 * DAY };
+    let purge = fixture.store.purge();
+    assert_eq!(purge.run(fixture.me, retention, now()).await.unwrap().stripped, 4);
+    assert_eq!(purge.run(fixture.me, retention, now().after(DAY)).await.unwrap().deleted, 4);
+    let store = opened(&fixture.url, 4).await;
+    let later = Fixture { me: create(&store, "two").await, store, url: fixture.url.clone() };
+    keep(&later).await;
+    assert_eq!(epochs(&mut raw).await, (2, 1));
+    keep(&fixture).await;
+    let (_, write) = begin(&new_gid());
+    assert_eq!(fixture.writer().await.write(&[write]).await.unwrap(), [Written::Applied]);
+}
+
+/// Names that go by an epoch that the process does not know, are purged as well.
+#[tokio::test]
+async fn s9_a_name_is_purged_in_whichever_epoch_it_is() {
+    let fixture = fixture(1_000).await;
+    let (mut live, begin) = Live::begin_with(definition(&new_gid()), LONG_AGO);
+    fixture.write([begin, live.commit()]).await;
+    let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done);
+    fixture.write(end).await;
+    let other = "INSERT INTO epochs (epoch, closed_by) VALUES (0, gen_random_uuid()); UPDATE gids SET epoch = 0";
+    execute(&fixture.url, other).await;
+    let (retention, purge) = (Retention { details: DAY, gids: 2 * DAY }, fixture.store.purge());
+    assert_eq!(purge.run(fixture.me, retention, now()).await.unwrap().stripped, 1);
+    assert_eq!(purge.run(fixture.me, retention, now().after(DAY)).await.unwrap().deleted, 1);
+}
+
+/// A new name is looked for in no closed epoch but where a filter is wrong: once in some hundreds.
+#[tokio::test]
+async fn a_begin_reads_nothing_of_the_names_of_closed_epochs() {
+    const NAMES: usize = 400;
+    let fixture = fixture(200).await;
+    for _ in 0..3 {
+        begun(&fixture, &gids(200)).await;
+        keep(&fixture).await;
+    }
+    let mut writer = fixture.writer().await;
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    assert_eq!(epochs(&mut raw).await, (4, 4));
+    let before = scans(&mut raw, "gids_pkey").await.0;
+    let batch: Vec<Write> = gids(NAMES).iter().map(|gid| begin(gid).1).collect();
+    assert!(writer.write(&batch).await.unwrap().iter().all(|one| *one == Written::Applied));
+    drop(writer);
+    fixture.store.close().await;
+    let looked = scans(&mut raw, "gids_pkey").await.0 - before;
+    assert!(looked <= 40, "{looked} looks for {NAMES} names in 3 closed epochs");
+}
+
+/// Reads how often an index was looked into, and how many entries were read, once all other sessions have ended.
+async fn scans(raw: &mut PgConnection, index: &str) -> (i64, i64) {
+    const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    const SCANS: &str =
+        "SELECT idx_scan, idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = $1";
+    for _ in 0..100 {
+        let others: i64 = sqlx::query_scalar(OTHERS).fetch_one(&mut *raw).await.unwrap();
+        if others == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    sqlx::query_as(SCANS).bind(index).fetch_one(raw).await.unwrap()
+}
+
+/// The purge reads the rows of what is due, and no index of all that was written lately, whatever the planner takes the
+/// log's rows for.
+#[tokio::test]
+async fn the_purge_reads_nothing_of_what_was_written_lately() {
+    const DUE: i64 = 100;
+    const LATELY: i64 = 20_000;
+    let fixture = Fixture::postgres().await;
+    for _ in 0..DUE {
+        let (mut live, begin) = Live::begin_with(definition(&new_gid()), LONG_AGO);
+        fixture.write([begin, live.commit()]).await;
+        let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done);
+        fixture.write(end).await;
+    }
+    // News of a journal, and statistics as a sample of very many rows gives them.
+    let lately = format!(
+        "INSERT INTO log (tx_id, follows, version, owner, write_id, kind, body)
+         SELECT gen_random_uuid(), 0, 1, 1, lpad(to_hex(i), 32, '0')::uuid, 128, ''
+         FROM generate_series(1, {LATELY}) AS i;
+         ALTER TABLE log ALTER COLUMN tx_id SET (n_distinct = 100);
+         ANALYZE log"
+    );
+    execute(&fixture.url, &lately).await;
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    let retention = Retention { details: DAY, gids: 2 * DAY };
+    let purged = fixture.store.purge().run(fixture.me, retention, now()).await.unwrap();
+    assert_eq!(purged.stripped, DUE.unsigned_abs());
+    fixture.store.close().await;
+    let (_, read) = scans(&mut raw, "log_news").await;
+    assert!(read < LATELY, "{read} entries of the feed's index for {DUE} that are due");
+}
+
+/// Names from before there were epochs mean what they did.
+#[tokio::test]
+async fn s9_names_of_the_version_before_are_found() {
+    let (before, gid) = (fixture(4).await, new_gid());
+    let id = begun(&before, std::slice::from_ref(&gid)).await[0];
+    before.store.incarnations().fence(before.me, "a test").await.unwrap();
+    before.store.close().await;
+    let back = "ALTER TABLE gids DROP CONSTRAINT gids_pkey, ADD PRIMARY KEY (key);
+        ALTER TABLE gids DROP COLUMN epoch; DROP TABLE epochs;
+        ALTER TABLE cluster DROP COLUMN epoch, DROP COLUMN epoch_nonce;
+        ALTER TABLE fences DROP COLUMN epoch, DROP COLUMN epoch_nonce;
+        DELETE FROM unanimo_migrations WHERE version = 24";
+    execute(&before.url, back).await;
+    let store = opened(&before.url, 4).await;
+    let fixture = Fixture { me: create(&store, "two").await, store, url: before.url };
+    for _ in 0..2 {
+        is_held_by(&fixture, &gid, id).await;
+        keep(&fixture).await;
+    }
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    assert_eq!(epochs(&mut raw).await, (1, 2), "they have an epoch of their own");
+}
