@@ -29,6 +29,9 @@ const TIMES: usize = 15;
 /// Batches of each kind between two turns of the sides.
 const ROUNDS: usize = 5;
 
+/// Pause between load and what is read afterwards.
+const QUIET: Duration = Duration::from_secs(15);
+
 /// Transactions under way at once.
 const IN_FLIGHT: usize = 64;
 
@@ -188,6 +191,8 @@ async fn held(sides: &mut Sides, time: Duration, hold: Duration) -> Result<()> {
     for world in worlds {
         world.stop().await;
     }
+    // What was begun within the last seconds is looked through for what is open: that is load, and no history.
+    tokio::time::sleep(QUIET).await;
     reads(sides, "").await?;
     purged(sides, "purge of 500, ms").await?;
     holder.execute("COMMIT").await?;
