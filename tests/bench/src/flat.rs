@@ -26,8 +26,9 @@ const DUE_UNDER_LOAD: i64 = 100_000;
 /// Repetitions of what is timed. The middle one counts.
 const TIMES: usize = 15;
 
-/// Batches of each kind between two turns of the sides.
-const ROUNDS: usize = 5;
+/// Batches of each kind between two turns of the sides, each of which has a session of its own: many, so that what a session
+/// does at first counts little.
+const ROUNDS: usize = 20;
 
 /// Pause between load and what is read afterwards.
 const QUIET: Duration = Duration::from_secs(15);

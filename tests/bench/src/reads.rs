@@ -161,13 +161,14 @@ impl Side {
         let me = create(&self.store, "measured").await?;
         let (id, [begin, ..]) = a_transaction(now())?;
         let mut writer = self.store.batch_writer(me).await?;
-        writer.write(&[begin]).await?;
+        ensure!(writer.write(&[begin]).await? == [Written::Applied], "it is begun");
         let mut open: Vec<Write> = Vec::new();
         for _ in 0..OPEN {
             let (_, [begin, ..]) = a_transaction(now())?;
             open.push(begin);
         }
-        writer.write(&open).await?;
+        let written = writer.write(&open).await?;
+        ensure!(written.iter().all(|one| *one == Written::Applied), "all are begun");
         drop(writer);
         let (old, other) = (self.any()?, self.any()?);
         let (store, heir) = (self.store.clone(), create(&self.store, "heir").await?);

@@ -68,7 +68,9 @@ impl Connections {
         match session? {
             Some(session) => {
                 let connector = self.connector.clone();
+                // It reads which epochs there are: the database may be another one's by now.
                 let names = self.names.clone();
+                names.forget();
                 Ok(Writer::new(session, me, nonce, connector, self.answer_timeout, names))
             }
             None => Err(Error::Fenced(me)),
