@@ -15,6 +15,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod text;
+mod webhooks;
 mod words;
 
 use std::sync::Arc;
@@ -152,6 +153,7 @@ struct System {
     info: Info,
     limits: Vec<(String, String)>,
     state: Statistics,
+    webhooks: webhooks::Webhooks,
 }
 
 /// Who looks, and by which means the answers are asked for.
@@ -386,7 +388,8 @@ async fn system(State(pages): State<Pages>, request: Request) -> Response {
                 true => looking.ask("/v1/statistics?includeSettings=true").await?,
                 false => Statistics::default(),
             };
-            let page = System { here: "/system", limits: limits.collect(), info, state };
+            let (limits, webhooks) = (limits.collect(), webhooks::Webhooks::of(&looking).await);
+            let page = System { here: "/system", limits, info, state, webhooks };
             Ok(made(StatusCode::OK, &page))
         }
         .await,

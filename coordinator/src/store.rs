@@ -53,7 +53,7 @@ pub use transactions::{
     Found, Key, Page, PhaseCount, PhaseName, Stored, Transactions, Unreadable,
 };
 pub use waits::{Asleep, WAITS_COUNT_MAX, Wait, Waits};
-pub use webhooks::{DeadLetter, MadeDue, WebhookPlace, Webhooks};
+pub use webhooks::{Again, DeadLetter, MadeDue, WebhookPlace, Webhooks};
 
 /// Durable state, by what is kept. Every request runs to its end in a task that nobody cancels, or
 /// its connection is thrown away: see [`Postgres`].

@@ -10,6 +10,7 @@ mod message;
 mod service;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub const WEBHOOKS_MAX: usize = 32;
 
 /// Most test events under way at once.
 const TESTS_MAX: usize = 4;
+
+/// Ranges of dead letters that are noted one by one while one is sent again; of more than that all are taken to be asked for.
+const ASKED_MAX: usize = 32;
 
 /// Makes JSON of an event, as it is told over HTTP; nothing of one that cannot be read.
 pub(crate) type Render = Arc<dyn Fn(&crate::store::FeedRow) -> Option<Vec<u8>> + Send + Sync>;
@@ -165,6 +169,8 @@ pub(crate) struct Live {
     pub(crate) webhook: Arc<Webhook>,
     standing: Arc<Mutex<Standing>>,
     wake: Arc<Notify>,
+    /// Dead letters that were asked for since the last one was begun to be sent again.
+    asked: Arc<Mutex<Vec<RangeInclusive<u64>>>>,
     /// A test event was taken: a receiver that was gone is back.
     is_back: Arc<std::sync::atomic::AtomicBool>,
     /// When it was told to end.
@@ -173,8 +179,8 @@ pub(crate) struct Live {
 
 impl Live {
     fn new(webhook: Arc<Webhook>) -> Self {
-        let (standing, wake, is_back, ends) = Default::default();
-        Self { webhook, standing, wake, is_back, ends }
+        let (standing, wake, asked, is_back, ends) = Default::default();
+        Self { webhook, standing, wake, asked, is_back, ends }
     }
 
     fn lock(&self) -> MutexGuard<'_, Standing> {
@@ -196,6 +202,31 @@ impl Live {
 
     fn is_to_end(&self) -> bool {
         self.ends.get().is_some()
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Vec<RangeInclusive<u64>>> {
+        // Nothing in here panics half way through a change.
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that dead letters of these revisions are to be sent again, before they are durably due: an attempt that is
+    /// under way may be of one of them, and says nothing of what its receiver does by now.
+    pub(crate) fn ask(&self, revisions: RangeInclusive<u64>) {
+        let mut asked = self.asked();
+        if asked.len() >= ASKED_MAX {
+            asked.clear();
+            asked.push(0..=u64::MAX);
+        }
+        asked.push(revisions);
+    }
+
+    fn forget_asked(&self) {
+        self.asked().clear();
+    }
+
+    /// Tells whether a dead letter was asked for since the last one was begun to be sent again.
+    fn is_asked(&self, revision: u64) -> bool {
+        self.asked().iter().any(|revisions| revisions.contains(&revision))
     }
 
     /// Has it look for dead letters that are due, and ends its pause.

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from unanimo.v1 import participant_pb2 as wire
 from unanimo.v1 import participant_pb2_grpc, transaction_pb2
 
+import tracing
 from barrier import Busy, Refused
 from overtime import Bounded, Overtime
 
@@ -77,7 +78,7 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             vote, row = self._run(request, call, operation)
         except Busy:
             return wire.PrepareResponse(working=working(request))
-        log.info("prepare %s of %s: %s", request.context.branch_id, request.context.tx_id, vote)
+        self._tell("prepare", request, call, vote)
         database_id = self.barrier.database_id
         if vote == "prepared":
             output = transaction_pb2.Payload(data=row.output, media_type=row.output_type)
@@ -133,18 +134,23 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             end, note = self._run(request, call, lambda: operation(request.context, work))
         except Busy:
             return response(working=working(request))
-        log.info("%s %s of %s: %s", name, request.context.branch_id, request.context.tx_id, end)
+        self._tell(name, request, call, end)
         if end == "done":
             return response(done=wire.Done())
         return response(heuristic=wire.HeuristicOutcome(kind=HEURISTICS[end], note=note))
 
+    def _tell(self, name, request, call, end):
+        of, trace_id = request.context, tracing.id_of(tracing.of_call(call))
+        log.info("%s %s of %s: %s trace=%s", name, of.branch_id, of.tx_id, end, trace_id)
+
     def _run(self, request, call, operation):
         """Runs an operation of the barrier. One that fails is no answer: the call comes again."""
         of = f"branch {request.context.branch_id} of {request.context.tx_id}"
+        traceparent = tracing.of_call(call)
         left_s = call.time_remaining()
         time_s = self.overtime_s + (CALL_TIMEOUT_S if left_s is None else min(left_s, CALL_TIME_MAX_S))
         try:
-            return self.bounded.run(time_s, operation)
+            return self.bounded.run(time_s, lambda: tracing.within(traceparent, operation))
         except Busy:
             raise
         except Overtime as error:

@@ -27,6 +27,7 @@ mod participant;
 mod proxied;
 mod reference;
 mod sagas;
+mod secrets;
 mod server;
 mod settings;
 mod shown;

@@ -73,7 +73,7 @@ pub(crate) mod uploads;
 mod versions;
 mod waits;
 mod watches;
-mod webhooks;
+pub(crate) mod webhooks;
 mod went_back;
 mod why;
 

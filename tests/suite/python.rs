@@ -6,6 +6,7 @@ mod secured;
 mod set_up;
 mod sweep;
 mod syntax;
+mod traced;
 mod work;
 
 use std::collections::BTreeMap;

@@ -15,10 +15,13 @@ use unanimo_tls::Peer;
 
 pub(super) use self::standing::{Sight, Standing};
 use super::Api;
-use super::error::{Reason, issuer_unavailable, no_role, one_too_many, unauthenticated};
+use super::error::{
+    Reason, from_engine, is_of, issuer_unavailable, no_role, one_too_many, over_quota_of_another,
+    unauthenticated,
+};
 use super::namespace::Names;
 use super::rpc::Rpc;
-use crate::engine::View;
+use crate::engine::{self, View};
 use crate::identity::{Caller, Known, Place, Role, Unknown, network_of};
 
 /// Roles that see every transaction.
@@ -190,6 +193,16 @@ impl Access {
     /// Returns the name that is stored with what this call begins.
     pub(super) fn initiator(&self) -> String {
         self.caller.full_name()
+    }
+
+    /// Makes the status of an error. Who joins another one's transaction is not told what that one has open.
+    pub(super) fn told(&self, error: engine::Error) -> Status {
+        match error {
+            engine::Error::OverQuota(over) if !is_of(&over, &self.initiator()) => {
+                over_quota_of_another(&over)
+            }
+            error => from_engine(error),
+        }
     }
 
     /// Returns its namespace.

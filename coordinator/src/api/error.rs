@@ -22,8 +22,8 @@ pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
 pub(super) use self::reasons::{
     issuer_unavailable, no_webhook, revision_unknown, too_many_streams, too_many_tests,
 };
-pub(super) use self::shares::one_too_many;
 use self::shares::over_quota;
+pub(super) use self::shares::{is_of, one_too_many, over_quota_of_another};
 use super::convert;
 use super::rpc::Rpc;
 use crate::audit::Unwritten;

@@ -92,6 +92,7 @@ impl Api {
         let (store, me) = (std::sync::Arc::clone(&self.store), self.me);
         let work = async move {
             let revisions = revision.map_or(0..=u64::MAX, |revision| revision..=revision);
+            live.ask(revisions.clone());
             let due = store.webhooks().send_all_again(me, &webhook, revisions).await;
             // Some may be due where it failed.
             live.wake();

@@ -109,6 +109,7 @@ impl Api {
 
     async fn enlist_branch(
         &self,
+        access: &Access,
         tx_id: TxId,
         Read { branch, child }: Read,
         enlistment: Enlistment,
@@ -125,9 +126,9 @@ impl Api {
                 .engine
                 .enlist(tx_id, branch, None, enlistment, by)
                 .await
-                .map_err(from_engine);
+                .map_err(|error| access.told(error));
         }
-        enlisted.map_err(from_engine)
+        enlisted.map_err(|error| access.told(error))
     }
 
     /// Returns the payload of a known branch that is the child with this digest: one that comes again may have other
@@ -161,7 +162,7 @@ impl Api {
             (parse::tx_id(&tx_id)?, parse::one_branch(branch, self.reading(&access))?);
         self.check_own(&access, &Key::Tx(tx_id), by).await?;
         let id = read.branch.branch_id.clone();
-        match self.enlist_branch(tx_id, read, Enlistment::Coordinator, by).await? {
+        match self.enlist_branch(&access, tx_id, read, Enlistment::Coordinator, by).await? {
             Answer::View(view) => match view.tx.branch_by_id(&id) {
                 Some(branch) => Ok(convert::executed(&view.tx, branch)),
                 None => Err(from_engine(crate::engine::Error::Moving)),
@@ -201,7 +202,7 @@ impl Api {
         let (databases, participant) =
             (self.directory.databases(), read.branch.participant.clone());
         databases.check(&participant, &database_id).map_err(|other| other_database(&other))?;
-        let answer = self.enlist_branch(tx_id, read, Enlistment::Initiator, by).await?;
+        let answer = self.enlist_branch(&access, tx_id, read, Enlistment::Initiator, by).await?;
         let View { tx, .. } = *durable_view(answer)?;
         // A branch that is known may be called only while nothing is decided. It counts all the same:
         // a Commit that came before this answer did not list it.

@@ -190,7 +190,7 @@ impl Purge {
         }
         let before = Timestamp(now.0.saturating_sub(retention));
         for _ in 0..EVENT_PURGES_MAX {
-            match self.store.feed().purge(self.me, before).await {
+            match self.store.feed().purge(self.me, self.events_retention, now).await {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => {

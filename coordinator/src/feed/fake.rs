@@ -1,6 +1,7 @@
 //! Feed for tests: it is only read, and counts the reads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp};
@@ -57,7 +58,7 @@ impl Feed for Fake {
         unreachable!("it is read only")
     }
 
-    async fn purge(&self, _: Incarnation, _: Timestamp) -> Result<u64, Error> {
+    async fn purge(&self, _: Incarnation, _: Duration, _: Timestamp) -> Result<u64, Error> {
         unreachable!("it is read only")
     }
 }

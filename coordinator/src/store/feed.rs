@@ -5,13 +5,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
 use super::purge::PURGE_BYTES_MAX;
-use super::rows::{Read, is_held, is_news, ms_from_column, phase_of};
+use super::rows::{Read, is_held, is_news, ms_from_column, ms_to_column, phase_of};
 use super::{Error, Found, PhaseName};
 
 /// Ends of the feed.
@@ -167,6 +168,8 @@ pub trait Feed: Send + Sync {
     /// Adds events and moves a cursor, in one step, and returns the last revision. `to` is the cursor as it shall be, with
     /// the `step` that it has; revisions are above `above`. Nothing, if the cursor is not at that step any more.
     ///
+    /// The time at which they were added, by which the purge goes, is the database's own. One without a clock takes `now`.
+    ///
     /// # Errors
     /// [`Error::Fenced`] once the incarnation is fenced.
     async fn advance(
@@ -188,11 +191,13 @@ pub trait Feed: Send + Sync {
     /// Reads at most so many events behind a revision, in order.
     async fn page(&self, after: u64, limit: u32) -> Result<FeedPage, Error>;
 
-    /// Deletes a bounded number of events that were added before this time, the oldest first, and returns their number.
+    /// Deletes a bounded number of events that were added longer ago than they are kept, the oldest first, and returns their
+    /// number. One that seems to come from later than `now`, a time on which the clocks agree, goes with those behind it:
+    /// a clock was wrong.
     ///
     /// # Errors
     /// [`Error::Fenced`] once the incarnation is fenced.
-    async fn purge(&self, me: Incarnation, before: Timestamp) -> Result<u64, Error>;
+    async fn purge(&self, me: Incarnation, kept: Duration, now: Timestamp) -> Result<u64, Error>;
 }
 
 /// Bytes of the transactions of one look at the log, unless one has more.
@@ -246,12 +251,22 @@ pub(super) fn page(events: Vec<(i64, Uuid, Vec<u8>)>, (purged, last): (i64, i64)
     FeedPage { events: events.into_iter().map(event).collect(), ends }
 }
 
-/// Returns the last of the events, which are in order, before which all were added before this time.
-pub(super) fn purged_up_to(events: &[(i64, i64)], before: Timestamp) -> Option<(i64, u64)> {
-    let before = super::rows::ms_to_column(before);
-    let old = events.iter().take_while(|(_, added_ms)| *added_ms < before);
-    let count = old.clone().count() as u64;
-    old.last().map(|(revision, _)| (*revision, count))
+/// Returns the last of the events, which are in order, that was added longer ago than they are kept, as all before it were,
+/// and the number of all these. Events are added in their order: one from later than now was there before the next one.
+pub(super) fn purged_up_to(
+    events: &[(i64, i64)],
+    kept: Duration,
+    now: Timestamp,
+) -> Option<(i64, u64)> {
+    let kept = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
+    let before = ms_to_column(Timestamp(now.0.saturating_sub(kept)));
+    let now = ms_to_column(now);
+    let is_old = |added_ms: i64| added_ms < before;
+    let is_kept = |added_ms: i64| !is_old(added_ms) && added_ms <= now;
+    let young = events.iter().position(|(_, added_ms)| is_kept(*added_ms));
+    let before = &events[..young.unwrap_or(events.len())];
+    let last = before.iter().rposition(|(_, added_ms)| is_old(*added_ms))?;
+    Some((events[last].0, last as u64 + 1))
 }
 
 /// Row of a search for news.
@@ -327,6 +342,20 @@ mod tests {
         let (write_id, tx_id) = (Uuid::from_u128(write), Uuid::from_u128(tx));
         let (ended_ms, before, forgotten_ms) = (None, None, None);
         NewsRow { write_id, tx_id, version: 1, kind: 0, ended_ms, before, forgotten_ms }
+    }
+
+    #[test]
+    fn events_go_by_their_age_and_those_of_a_wrong_clock_with_their_neighbours() {
+        let up_to = |added: &[i64]| {
+            let events: Vec<_> = (1..).zip(added.iter().copied()).collect();
+            purged_up_to(&events, Duration::from_millis(50), Timestamp(100))
+        };
+        assert_eq!(up_to(&[]), None);
+        assert_eq!(up_to(&[50, 10]), None, "what comes behind a young one stays");
+        assert_eq!(up_to(&[10, 49, 50, 20]), Some((2, 2)));
+        assert_eq!(up_to(&[101]), None, "nobody knows how old it is");
+        assert_eq!(up_to(&[i64::MAX, 900, 49, 101, 60]), Some((3, 3)));
+        assert_eq!(up_to(&[10, 900, 100, 10]), Some((1, 1)));
     }
 
     #[test]

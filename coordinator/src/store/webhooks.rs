@@ -51,6 +51,20 @@ pub struct DeadLetter {
     pub is_due: bool,
 }
 
+/// What became of a dead letter that was sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It was taken, and is gone.
+    Taken,
+    /// It stays.
+    Stays {
+        /// The failure.
+        cause: String,
+        /// It was asked for once more while it was sent.
+        is_due: bool,
+    },
+}
+
 /// Dead letters that are to be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MadeDue {
@@ -124,13 +138,13 @@ pub trait Webhooks: Send + Sync {
         }
     }
 
-    /// Notes what became of a dead letter that was sent again: it was taken and is gone, or this is why it stays.
+    /// Notes what became of a dead letter that was sent again.
     async fn sent_again(
         &self,
         me: Incarnation,
         name: &str,
         revision: u64,
-        cause: Option<String>,
+        became: Again,
     ) -> Result<(), Error>;
 
     /// Deletes a bounded number of dead letters that were given up before this time, and returns their number.

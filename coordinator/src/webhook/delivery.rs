@@ -17,7 +17,7 @@ use super::service::Parts;
 use super::{Begin, Live, message};
 use crate::feed::{Event, Told};
 use crate::outbound::Outbound;
-use crate::store::{DeadLetter, Error, FeedRow, WebhookPlace, in_full};
+use crate::store::{Again, DeadLetter, Error, FeedRow, WebhookPlace, in_full};
 
 /// Attempts that each event has, however long the receiver has taken nothing: one failure may be of the moment.
 const ATTEMPTS_MIN: u32 = 3;
@@ -374,25 +374,24 @@ impl Sender {
             let DeadLetter { revision, tx_id, body, .. } = letter;
             let row = FeedRow { revision, tx_id, body };
             let event = Event::read(&row.body);
+            self.live.forget_asked();
             let taken = match &event {
                 Some(event) => self.attempt(&row, event).await,
                 None => None,
             };
             crash_point!("webhook-before-note");
-            let cause = match taken {
-                Some(Taken::Yes(_)) => None,
-                Some(Taken::Not(cause, _)) => Some(cause),
-                Some(Taken::Gone) => {
-                    store
-                        .webhooks()
-                        .sent_again(me, &name, revision, Some("answered 410 Gone".into()))
-                        .await?;
-                    self.stop().await?;
-                    return Ok(());
-                }
-                None => Some(UNREADABLE.to_owned()),
+            let is_gone = taken == Some(Taken::Gone);
+            let stays = |cause| Again::Stays { cause, is_due: self.live.is_asked(revision) };
+            let became = match taken {
+                Some(Taken::Yes(_)) => Again::Taken,
+                Some(Taken::Not(cause, _)) => stays(cause),
+                Some(Taken::Gone) => stays("answered 410 Gone".to_owned()),
+                None => stays(UNREADABLE.to_owned()),
             };
-            store.webhooks().sent_again(me, &name, revision, cause).await?;
+            store.webhooks().sent_again(me, &name, revision, became).await?;
+            if is_gone {
+                return self.stop().await.map(drop);
+            }
             self.failing = failing;
         }
         Ok(())

@@ -15,7 +15,7 @@ use unanimo_proto::v1::{
 use unanimo_tests::postgres::Server;
 use unanimo_tests::wait::until;
 
-use super::http::{first_event, http_call};
+use super::http::{first_event, http_call, http_get};
 use super::process::Process;
 use super::{World, config, describe, sqlite_url, tcc};
 
@@ -297,6 +297,39 @@ async fn l3_a_late_commit_is_not_passed_over_among_a_thousand() {
     let far = of_none.message().await.unwrap().unwrap();
     assert_eq!(far.event, None);
     Events::after(&world, far.revision).await;
+}
+
+/// L3: what locks the row about the ends of the feed holds up events, and no transaction. They come once it is free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l3_a_lock_in_the_feed_holds_up_events_alone() {
+    let url = Server::shared().database().await;
+    let world = World::start(config(&url)).await;
+    let mut events = Events::after(&world, 0).await;
+    world.submit(tcc("before", &["ok"])).await.unwrap();
+    assert_eq!(events.next().await.gid, "before");
+    let mut rival = sqlx::PgConnection::connect(&url).await.unwrap();
+    for locking in ["BEGIN", "SELECT 1 FROM feed FOR UPDATE"] {
+        sqlx::query(locking).execute(&mut rival).await.unwrap();
+    }
+    let mut gids = BTreeSet::new();
+    for number in 0..20 {
+        let gid = format!("g{number}");
+        world.submit(tcc(&gid, &["ok"])).await.expect("it waits for no event");
+        gids.insert(gid);
+    }
+    until("the feed to be behind", async || {
+        let (_, text) = http_get(&world, "/metrics").await;
+        let lag = text.lines().find_map(|line| line.strip_prefix("unanimo_events_lag_seconds "))?;
+        (lag.parse::<f64>().unwrap() >= 1.0).then_some(())
+    })
+    .await;
+    let silent = tokio::time::timeout(Duration::from_millis(100), events.stream.message()).await;
+    assert!(silent.is_err(), "it is not durable: {silent:?}");
+    sqlx::query("ROLLBACK").execute(&mut rival).await.unwrap();
+    for _ in 0..20 {
+        let gid = events.next().await.gid;
+        assert!(gids.remove(&gid), "{gid} comes once");
+    }
 }
 
 /// A process that is killed before or behind the step that adds events leaves none out, and none twice.

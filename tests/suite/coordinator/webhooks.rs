@@ -1,5 +1,8 @@
 //! Webhooks: each event is sent, in order and signed, and what a receiver does not take is kept.
 
+mod asked_twice;
+mod over_tls;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -35,6 +38,8 @@ const OTHER_SECRET: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
     Status(u16),
+    /// It takes the request, and answers this once it has another behaviour.
+    Wait(u16),
     /// It takes the request and answers nothing.
     Hang,
     /// A body without an end.
@@ -84,14 +89,17 @@ struct Receiver {
     way: Arc<Mutex<Way>>,
     taken: Arc<Mutex<Vec<Message>>>,
     refused: Arc<Mutex<Vec<Message>>>,
+    /// Those that were not answered at once.
+    waiting: Arc<Mutex<Vec<Message>>>,
 }
 
 impl Receiver {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
-        let (taken, refused) = (Arc::default(), Arc::default());
-        let receiver = Self { url, way: Arc::new(Mutex::new(Way::Status(204))), taken, refused };
+        let (taken, refused, waiting) = Default::default();
+        let way = Arc::new(Mutex::new(Way::Status(204)));
+        let receiver = Self { url, way, taken, refused, waiting };
         let answering = receiver.clone();
         let app = axum::Router::new().fallback(move |headers: HeaderMap, body: Bytes| {
             let receiver = answering.clone();
@@ -102,12 +110,21 @@ impl Receiver {
     }
 
     async fn answer(&self, message: Message) -> Response {
-        let way = *self.way.lock().unwrap();
+        let mut way = *self.way.lock().unwrap();
+        if let Way::Wait(status) = way {
+            self.waiting.lock().unwrap().push(message.clone());
+            while *self.way.lock().unwrap() == way {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            way = Way::Status(status);
+        }
         let is_taken = matches!(way, Way::Status(200..300));
         if is_taken { &self.taken } else { &self.refused }.lock().unwrap().push(message);
         let answer = Response::builder();
         match way {
-            Way::Status(status) => answer.status(status).body(Body::empty()).unwrap(),
+            Way::Status(status) | Way::Wait(status) => {
+                answer.status(status).body(Body::empty()).unwrap()
+            }
             Way::Hang => std::future::pending().await,
             Way::Redirect => {
                 let answer = answer.status(StatusCode::TEMPORARY_REDIRECT);
@@ -167,7 +184,7 @@ fn file(text: &str) -> PathBuf {
 }
 
 /// File with a webhook, `hook`, where nobody receives, and that is sent nothing.
-pub(super) fn unreachable() -> PathBuf {
+pub(crate) fn unreachable() -> PathBuf {
     file(&format!(
         "[[webhook]]\nname = \"hook\"\nurl = \"http://127.0.0.1:1/\"\nsecrets = [\"{SECRET}\"]\ngid-prefix = \"none\"\n"
     ))
@@ -406,6 +423,16 @@ async fn l3_a_receiver_that_takes_nothing_holds_up_no_other() {
             again.iter().zip(&dead).all(|(now, then)| now.attempts > then.attempts && !now.due)
         })
         .await;
+        let (_, page) = super::http::http_get(&world, "/system").await;
+        for shown in [
+            "<th scope=\"row\">bad</th>",
+            ">failing</span>",
+            ">delivering</span>",
+            "<span class=\"state bad\">3</span>",
+            &failing.last_error,
+        ] {
+            assert!(page.contains(shown), "{way:?}: {shown} in {page}");
+        }
         bad.set(Way::Status(200));
         let revision = dead[1].event.as_ref().unwrap().revision;
         assert_eq!(

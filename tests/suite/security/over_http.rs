@@ -280,6 +280,48 @@ async fn pages_are_for_those_who_may_look() {
     }
 }
 
+/// The webhooks on the system's page are for operators and viewers without a namespace, and to leave them out denies nothing.
+#[tokio::test]
+async fn webhooks_are_on_the_page_of_those_alone_who_may_list_them() {
+    let file = File::new();
+    let viewer = "name = \"bob\"\n";
+    let text = std::fs::read_to_string(file.path()).unwrap();
+    let mut config = crate::coordinator::config(&crate::coordinator::sqlite_url());
+    config.identities = file.setting();
+    config.webhooks = super::setting(&crate::coordinator::webhooks::unreachable());
+    let world = World::start(config.clone()).await;
+    let address = world.running.admin_address().unwrap();
+    for (column, is_shown) in [false, false, false, false, true, true].into_iter().enumerate() {
+        let header = format!("Bearer {}", file.token(column));
+        let headers = [("authorization", header.as_str())];
+        let page = http_call(address, "GET", "/system", &headers, b"").await;
+        assert_eq!(page.code, 200, "{page:?}");
+        let shown = page.body.contains(">Webhooks</h2>") && page.body.contains(">hook</th>");
+        assert_eq!(shown, is_shown, "{}: {}", COLUMNS[column], page.body);
+        assert!(is_shown || !page.body.contains("hook"), "{}", page.body);
+    }
+    let denied = |text: &str| text.contains("ListWebhooks");
+    let audit = async |world: &World| {
+        let header = format!("Bearer {}", file.token(4));
+        let address = world.running.admin_address().unwrap();
+        http_call(address, "GET", "/v1/audit", &[("authorization", &header)], b"").await.body
+    };
+    assert!(!denied(&audit(&world).await));
+    // The viewer comes into a namespace.
+    let moved = text.replacen(viewer, &format!("{viewer}namespace = \"tenant-a\"\n"), 1);
+    assert_ne!(moved, text);
+    std::fs::write(file.path(), moved).unwrap();
+    let header = format!("Bearer {}", file.token(5));
+    let page = until("the webhooks to go", async || {
+        let headers = [("authorization", header.as_str())];
+        let page = http_call(address, "GET", "/system", &headers, b"").await;
+        (!page.body.contains("hook")).then_some(page)
+    })
+    .await;
+    assert!(page.code == 200 && page.body.contains(">Limits in force</h2>"), "{page:?}");
+    assert!(!denied(&audit(&world).await));
+}
+
 /// Without identities it is the address that is counted, over HTTP as over gRPC.
 #[tokio::test]
 async fn an_address_has_its_share_over_http() {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 use unanimo_proto::v1::{self, BranchSpec, Resolution};
@@ -118,6 +119,45 @@ async fn a_participant_enlists_no_branch_and_names_no_database_of_another() {
     let context = enlist(2, branch("d", "ok"), "its-own").await.unwrap().into_inner().context;
     assert_eq!(context.unwrap().database_id, "its-own", "a guess was not kept");
     enlist(0, branch("e", "ok"), "").await.expect("the initiator names no database");
+}
+
+/// A participant that joins a transaction learns that there is no room for its branch, and not what the initiator has open.
+#[tokio::test]
+async fn a_participant_is_not_told_what_the_initiator_has_open() {
+    let file = File::new();
+    let web = "name = \"web\"\n";
+    let text = std::fs::read_to_string(file.path()).unwrap();
+    assert!(text.contains(web));
+    let bounded = text.replacen(web, &format!("{web}open-bytes = 54321\n"), 1);
+    std::fs::write(file.path(), bounded).unwrap();
+    let world = file.world().await;
+    let begun = begin(file.link(&world, 0)).await;
+    let enlist = async |column: usize| {
+        let payload = v1::Payload { data: vec![b'x'; 60_000].into(), ..Default::default() };
+        let request = v1::EnlistBranchRequest {
+            tx_id: begun.tx_id.clone(),
+            branch: Some(BranchSpec { payload: Some(payload), ..branch("large", "ok") }),
+            ..Default::default()
+        };
+        let mut client = CoordinatorServiceClient::new(file.link(&world, column));
+        let status = client.enlist_branch(request).await.expect_err("it is too large");
+        assert_eq!(
+            describe(&status),
+            (Code::ResourceExhausted, "QUOTA_REACHED".into(), vec![]),
+            "{status}"
+        );
+        let details = status.get_error_details();
+        assert!(details.retry_info().is_some(), "{status}");
+        let metadata = details.error_info().unwrap().metadata.clone();
+        (status.message().to_owned(), metadata)
+    };
+    let (message, metadata) = enlist(0).await;
+    assert!(message.contains("identity web") && message.contains("54321"), "{message}");
+    assert_eq!(metadata["max"], "54321");
+    let (message, metadata) = enlist(2).await;
+    assert_eq!(message, "the transaction's initiator has reached its quota of open-bytes");
+    let (open, max) = (metadata.get("open"), metadata.get("max"));
+    assert_eq!((open, max, metadata["quota"].as_str()), (None, None, "open-bytes"));
 }
 
 /// Another request under a gid tells its transaction's initiator which one it is, and nobody else.

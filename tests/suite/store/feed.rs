@@ -1,5 +1,6 @@
 //! The feed of events: what is new in the log, and the place up to which it was taken.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use unanimo_coordinator::store::{
@@ -9,9 +10,10 @@ use unanimo_coordinator::store::{
 use unanimo_core::{
     HeuristicKind, Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Timestamp, Transition, TxId,
 };
+use unanimo_tests::wait::until;
 use uuid::Uuid;
 
-use super::{Fixture, a_write, create, on_both_stores};
+use super::{Fixture, a_write, count, create, execute, on_both_stores};
 use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
 on_both_stores!(
@@ -135,7 +137,7 @@ async fn s5_events_and_their_place_are_written_together_or_not_at_all(fixture: F
     let mine = FeedCursor { next: of(me, 70), ..cursors[0].clone() };
     let written = feed.advance(me, mine.clone(), at, 0, vec![event(5)]).await;
     assert!(matches!(written, Err(Error::Fenced(_))), "{written:?}");
-    let purged = feed.purge(me, now()).await;
+    let purged = feed.purge(me, Duration::ZERO, now().after(DAY)).await;
     assert!(matches!(purged, Err(Error::Fenced(_))), "{purged:?}");
     assert!(matches!(feed.finish(me, me).await, Err(Error::Fenced(_))));
     let added = feed.advance(successor, mine, at, 0, vec![event(6)]).await.unwrap();
@@ -200,22 +202,71 @@ async fn an_end_without_its_details_is_news_but_what_the_purge_keeps_is_not(fixt
 }
 
 async fn old_events_go_from_the_first_on(fixture: Fixture) {
+    const KEPT: Duration = Duration::from_millis(50);
     let (feed, me) = (fixture.store.feed(), fixture.me);
-    // The clock was wrong for a moment.
-    for (step, at) in [(0, 10), (1, 90), (2, 20), (3, 100)] {
+    // The third clock was wrong by far, and the fifth one by a little.
+    for (step, at) in [10, 90, 1_i64 << 50, 20, 160, 100].into_iter().enumerate() {
+        let step = i64::try_from(step).unwrap();
         let to = FeedCursor { step, ..FeedCursor::of(me, false) };
-        feed.advance(me, to, Timestamp(at), 0, vec![event(1)]).await.unwrap().unwrap();
+        feed.advance(me, to, now(), 0, vec![event(1)]).await.unwrap().unwrap();
+        let set = format!("UPDATE feed_events SET added_ms = {at} WHERE revision = {}", step + 1);
+        execute(&fixture.url, &set).await;
     }
     let kept = async || {
         let page = feed.page(0, 9).await.unwrap();
         (page.events.first().map(|row| row.revision), page.ends.purged, page.ends.last)
     };
-    assert_eq!(feed.purge(me, Timestamp(10)).await.unwrap(), 0);
-    assert_eq!(kept().await, (Some(1), 0, 4));
-    assert_eq!(feed.purge(me, Timestamp(50)).await.unwrap(), 1);
-    assert_eq!(kept().await, (Some(2), 1, 4), "what comes behind a young one stays");
-    assert_eq!(feed.purge(me, Timestamp(95)).await.unwrap(), 2);
-    assert_eq!(kept().await, (Some(4), 3, 4));
-    assert_eq!(feed.purge(me, Timestamp(101)).await.unwrap(), 1);
-    assert_eq!(kept().await, (None, 4, 4));
+    let purge = async |now| feed.purge(me, KEPT, Timestamp(now)).await.unwrap();
+    assert_eq!(purge(60).await, 0);
+    assert_eq!(kept().await, (Some(1), 0, 6));
+    assert_eq!(purge(100).await, 1);
+    assert_eq!(kept().await, (Some(2), 1, 6), "what comes behind a young one stays");
+    assert_eq!(purge(145).await, 3, "one of a wrong clock goes with that behind it");
+    assert_eq!(kept().await, (Some(5), 4, 6));
+    assert_eq!(purge(151).await, 2, "it seems to come from later than now");
+    assert_eq!(kept().await, (None, 6, 6));
+    assert_eq!(purge(1_000).await, 0);
+}
+
+/// The purge goes by one clock, that of the database: a coordinator whose clock is wrong keeps events neither for less time
+/// nor for more.
+#[tokio::test]
+async fn events_have_the_time_of_the_database() {
+    let fixture = Fixture::postgres().await;
+    let (feed, me) = (fixture.store.feed(), fixture.me);
+    for (step, at) in [Timestamp(5), now().after(1_000 * DAY)].into_iter().enumerate() {
+        let to = FeedCursor { step: i64::try_from(step).unwrap(), ..FeedCursor::of(me, false) };
+        feed.advance(me, to, at, 0, vec![event(1)]).await.unwrap().unwrap();
+    }
+    let new =
+        "feed_events WHERE abs(added_ms - extract(epoch FROM clock_timestamp()) * 1000) < 600000";
+    assert_eq!(count(&fixture, new).await, 2);
+    assert_eq!(feed.purge(me, DAY, now()).await.unwrap(), 0);
+    assert_eq!(feed.purge(me, DAY, now().after(2 * DAY)).await.unwrap(), 2);
+}
+
+/// L3: a purge that takes its time to delete old events holds up nobody who adds new ones.
+#[tokio::test]
+async fn l3_a_slow_purge_holds_up_no_new_event() {
+    let fixture = Fixture::postgres().await;
+    let (feed, me) = (fixture.store.feed(), fixture.me);
+    let to = |step| FeedCursor { step, ..FeedCursor::of(me, false) };
+    feed.advance(me, to(0), now(), 0, vec![event(1)]).await.unwrap().unwrap();
+    let slowly = "
+        CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(5); RETURN OLD; END $$;
+        CREATE TRIGGER slowly BEFORE DELETE ON feed_events FOR EACH ROW EXECUTE FUNCTION slowly();";
+    execute(&fixture.url, slowly).await;
+    let store = Arc::clone(&fixture.store);
+    let tomorrow = now().after(DAY);
+    let purging =
+        tokio::spawn(async move { store.feed().purge(me, Duration::ZERO, tomorrow).await });
+    let deleting = "pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    until("it to delete", async || (count(&fixture, deleting).await > 0).then_some(())).await;
+    let added = feed.advance(me, to(1), now(), 0, vec![event(2)]).await.unwrap();
+    assert_eq!(added, Some(2));
+    assert!(!purging.is_finished(), "it deletes still");
+    assert_eq!(purging.await.unwrap().unwrap(), 1);
+    let page = feed.page(0, 9).await.unwrap();
+    assert_eq!((told(&page), page.ends.purged, page.ends.last), (vec![(2, 2)], 1, 2));
 }

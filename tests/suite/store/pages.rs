@@ -10,10 +10,11 @@ use std::time::Duration;
 use sqlx::{Connection, SqliteConnection};
 use unanimo_coordinator::store::journal::Error as JournalError;
 use unanimo_coordinator::store::{
-    BatchError, Claim, Error, Filter, Key, PostgresOptions, Retention, Write, Written, in_full,
-    open,
+    BatchError, Claim, Error, Filter, Key, NewsOf, PostgresOptions, Retention, Write, Written,
+    in_full, open,
 };
 use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, TxId};
+use uuid::Uuid;
 
 use super::journal::Journal;
 use super::{Fixture, a_write, create, rows};
@@ -195,6 +196,37 @@ async fn l3_a_damaged_page_of_the_file_harms_the_transactions_on_it_alone() {
     for live in closed.ended.iter().filter(|live| harmed.contains(&live.id())) {
         assert!(transactions.find(&Key::Tx(live.id())).await.is_err(), "it is not gone");
     }
+}
+
+/// The feed is told of what can be read beside damaged pages, and how much it passes over: what is on them, and what is of
+/// the same transactions.
+#[tokio::test]
+async fn l3_news_on_damaged_pages_of_the_file_are_counted_and_others_are_told() {
+    let closed = Closed::new().await;
+    let mut raw = closed.raw().await;
+    let all = sqlx::query_scalar("SELECT write_id FROM log WHERE kind & 128 <> 0");
+    let all: Vec<Uuid> = all.fetch_all(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    assert!(all.len() >= COUNT, "{}", all.len());
+    let leaves = closed.pages("log", "leaf").await;
+    closed.damage(leaves[leaves.len() / 4]);
+    // One of what is open, too, so that an adoption meets it, and sets all aside that is harmed.
+    closed.damage(leaves[leaves.len() - 4]);
+    let harmed = closed.harmed().await;
+    let fixture = closed.reopened().await;
+    claim_all(&fixture).await;
+    let news = async |of| fixture.store.feed().news(of, 500).await.unwrap();
+    let found = news(NewsOf::Range(Uuid::nil(), Uuid::max())).await;
+    assert!(found.news.iter().all(|news| !harmed.contains(&news.tx_id)), "{harmed:?}");
+    assert!(!found.unreadable.is_empty() && !found.news.is_empty());
+    let told = found.news.iter().map(|news| news.write_id);
+    let both: BTreeSet<Uuid> = told.chain(found.unreadable.iter().copied()).collect();
+    assert_eq!(both, all.iter().copied().collect(), "each is told or counted");
+    assert_eq!(both.len(), found.news.len() + found.unreadable.len(), "and not both");
+    let named = news(NewsOf::Writes(all)).await;
+    assert_eq!(named.news.len(), found.news.len());
+    let of_named: BTreeSet<_> = named.unreadable.into_iter().collect();
+    assert_eq!(of_named, found.unreadable.into_iter().collect());
 }
 
 /// L3: a batch meets a damaged page. Its other writes are made.

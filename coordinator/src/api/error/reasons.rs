@@ -150,7 +150,7 @@ reasons! {
     AddressLimited = "ADDRESS_LIMITED", ResourceExhausted, retry, None,
         "Callers without an identity have called from this address more often than `address-rate`, or have as many calls under way as `address-calls`. Nothing of the call was read. Come back after the delay in `RetryInfo`. Other addresses are not affected.";
     QuotaReached = "QUOTA_REACHED", ResourceExhausted, retry, None,
-        "The caller's identity has as many transactions open as its [quota](../security.md#quotas) allows, or these hold as many bytes. `quota` in the metadata is `open-transactions` or `open-bytes`, `open` is what is open, and `max` the bound. Nothing was stored. A request whose gid is known is answered all the same. Come back after the delay in `RetryInfo`, or once some of them have ended. Others are not affected.";
+        "The caller's identity has as many transactions open as its [quota](../security.md#quotas) allows, or these hold as many bytes. `quota` in the metadata is `open-transactions` or `open-bytes`, `open` is what is open, and `max` the bound; a participant that joins another one's transaction is told neither. Nothing was stored. A request whose gid is known is answered all the same. Come back after the delay in `RetryInfo`, or once some of them have ended. Others are not affected.";
     QuotaNotCounted = "QUOTA_NOT_COUNTED", Unavailable, retry, None,
         "The caller's identity has a [quota](../security.md#quotas), the coordinator has just started, and it was not known within the time of the call what is open. Nothing was stored.";
     Draining = "DRAINING", Unavailable, retry, None,

@@ -34,3 +34,19 @@ pub(in crate::api) fn over_quota(over: &OverQuota) -> Status {
         [("quota", over.quota().to_owned()), ("open", open.to_string()), ("max", max.to_string())];
     Reason::QuotaReached.status_after(over, &[], &metadata, QUOTA_DELAY)
 }
+
+/// Tells whether a quota is that of the identity with this full name.
+pub(in crate::api) fn is_of(over: &OverQuota, full_name: &str) -> bool {
+    match over {
+        OverQuota::Transactions { identity, .. } | OverQuota::Bytes { identity, .. } => {
+            identity == full_name
+        }
+    }
+}
+
+/// Makes the same error for a caller who is not that identity: it learns neither its name nor its numbers.
+pub(in crate::api) fn over_quota_of_another(over: &OverQuota) -> Status {
+    let quota = over.quota();
+    let message = format!("the transaction's initiator has reached its quota of {quota}");
+    Reason::QuotaReached.status_after(message, &[], &[("quota", quota.to_owned())], QUOTA_DELAY)
+}

@@ -169,6 +169,11 @@ impl Http {
         self.may(Rpc::GetStatistics, asker)
     }
 
+    /// Tells whether whoever looks may see the webhooks: nobody of a namespace may.
+    pub(crate) fn may_see_webhooks(&self, asker: &Asker) -> bool {
+        self.may(Rpc::ListWebhooks, asker) && self.namespace(asker).is_none()
+    }
+
     fn may(&self, rpc: Rpc, asker: &Asker) -> bool {
         let is_certified = asker.peer.as_ref().is_some_and(|peer| peer.names.is_some());
         (is_certified || !self.callers.demand_certificates)

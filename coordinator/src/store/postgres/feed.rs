@@ -2,6 +2,8 @@
 
 mod damaged;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp};
 
@@ -9,7 +11,7 @@ use self::damaged::{Rows, in_range, of_writes};
 use super::super::feed::{
     CursorColumns, PURGE_MAX, cursor, cut_to_bytes, news, open_column, page, purged_up_to,
 };
-use super::super::{Error, Feed, FeedCursor, FeedPage, NewEvent, NewsFound, NewsOf, rows};
+use super::super::{Error, Feed, FeedCursor, FeedPage, NewEvent, NewsFound, NewsOf};
 use super::Postgres;
 use super::transactions::of_ids_without_data;
 
@@ -23,7 +25,7 @@ ORDER BY fences.incarnation";
 const ADVANCE: &str = concat!(
     "
 WITH ",
-    fence!("$11"),
+    fence!("$10"),
     ", new AS (
     INSERT INTO feed_cursors (incarnation, step, next_write, open_writes)
     SELECT $2, 1, $4, $5 WHERE $3::int8 = 0 AND EXISTS (SELECT 1 FROM fence)
@@ -39,8 +41,8 @@ WITH ",
     RETURNING last_revision
 ), added AS (
     INSERT INTO feed_events (revision, added_ms, tx_id, body)
-    SELECT last_revision - $7 + ordinal, $8, tx_id, body
-    FROM numbered, UNNEST($9::uuid[], $10::bytea[]) WITH ORDINALITY AS event (tx_id, body, ordinal)
+    SELECT last_revision - $7 + ordinal, floor(extract(epoch FROM clock_timestamp()) * 1000)::int8, tx_id, body
+    FROM numbered, UNNEST($8::uuid[], $9::bytea[]) WITH ORDINALITY AS event (tx_id, body, ordinal)
 )
 SELECT EXISTS (SELECT 1 FROM fence), (SELECT last_revision FROM numbered)"
 );
@@ -67,16 +69,22 @@ const PAGE: &str =
 
 const ENDS: &str = "SELECT purged_revision, last_revision FROM feed";
 
-const OLDEST: &str = "SELECT revision, added_ms FROM feed_events ORDER BY revision LIMIT $1";
+/// Begins behind what was purged: the index has entries of rows that are gone until they are swept away.
+const OLDEST: &str = "
+SELECT revision, added_ms FROM feed_events WHERE revision > (SELECT purged_revision FROM feed)
+ORDER BY revision LIMIT $1";
 
+/// The row about the ends comes last: whoever adds events waits for it, and not for the rows that are deleted.
 const PURGE: &str = concat!(
     "
 WITH ",
     fence!("$3"),
-    ", purged AS (
-    UPDATE feed SET purged_revision = greatest(purged_revision, $2) WHERE EXISTS (SELECT 1 FROM fence)
-), gone AS (
+    ", gone AS (
     DELETE FROM feed_events WHERE revision <= $2 AND EXISTS (SELECT 1 FROM fence)
+    RETURNING 1
+), purged AS (
+    UPDATE feed SET purged_revision = greatest(purged_revision, $2)
+    WHERE (SELECT count(*) FROM gone) >= 0 AND EXISTS (SELECT 1 FROM fence)
 )
 SELECT EXISTS (SELECT 1 FROM fence)"
 );
@@ -117,7 +125,7 @@ impl Feed for Postgres {
         &self,
         me: Incarnation,
         to: FeedCursor,
-        now: Timestamp,
+        _: Timestamp,
         above: u64,
         events: Vec<NewEvent>,
     ) -> Result<Option<u64>, Error> {
@@ -132,7 +140,6 @@ impl Feed for Postgres {
             .bind(open_column(&to.open))
             .bind(i64::try_from(above).unwrap_or(i64::MAX))
             .bind(count)
-            .bind(rows::ms_to_column(now))
             .bind(tx_ids)
             .bind(bodies)
             .bind(self.nonces.nonce(me));
@@ -164,10 +171,10 @@ impl Feed for Postgres {
         .await
     }
 
-    async fn purge(&self, me: Incarnation, before: Timestamp) -> Result<u64, Error> {
+    async fn purge(&self, me: Incarnation, kept: Duration, now: Timestamp) -> Result<u64, Error> {
         let oldest = sqlx::query_as(OLDEST).bind(PURGE_MAX);
         let oldest = self.rows("find old events", oldest).await?;
-        let Some((last, count)) = purged_up_to(&oldest, before) else { return Ok(0) };
+        let Some((last, count)) = purged_up_to(&oldest, kept, now) else { return Ok(0) };
         let query =
             sqlx::query_as::<_, (bool,)>(PURGE).bind(me.0).bind(last).bind(self.nonces.nonce(me));
         let (written,) = self.row("delete old events", query).await?;

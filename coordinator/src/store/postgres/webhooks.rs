@@ -9,7 +9,7 @@ use super::super::webhooks::{
     AGAIN_MAX, COUNT, DEAD_OF_ALL, DEAD_OF_ONE, DUE, DeadColumns, MadeDue, NewDead, PLACE,
     PURGE_MAX, PlaceColumns, column, number, place,
 };
-use super::super::{DeadLetter, Error, WebhookPlace, Webhooks, rows};
+use super::super::{Again, DeadLetter, Error, WebhookPlace, Webhooks, rows};
 use super::Postgres;
 
 const ADVANCE: &str = concat!(
@@ -65,7 +65,7 @@ const STAYS: &str = concat!(
 WITH ",
     fence!("$5"),
     ", kept AS (
-    UPDATE webhook_dead_letters SET due = false, attempts = attempts + 1, cause = $4
+    UPDATE webhook_dead_letters SET due = $6, attempts = attempts + 1, cause = $4
     WHERE name = $2 AND revision = $3 AND EXISTS (SELECT 1 FROM fence)
 )
 SELECT EXISTS (SELECT 1 FROM fence)"
@@ -171,18 +171,18 @@ impl Webhooks for Postgres {
         me: Incarnation,
         name: &str,
         revision: u64,
-        cause: Option<String>,
+        became: Again,
     ) -> Result<(), Error> {
-        let statement = if cause.is_some() { STAYS } else { TAKEN };
+        let statement = if became == Again::Taken { TAKEN } else { STAYS };
         let query = sqlx::query_as::<_, (bool,)>(statement)
             .bind(me.0)
             .bind(name.to_owned())
             .bind(column(revision));
-        let query = match cause {
-            Some(cause) => query.bind(cause),
-            None => query,
+        let nonce = self.nonces.nonce(me);
+        let query = match became {
+            Again::Taken => query.bind(nonce),
+            Again::Stays { cause, is_due } => query.bind(cause).bind(nonce).bind(is_due),
         };
-        let query = query.bind(self.nonces.nonce(me));
         let (written,) = self.row("note what became of a dead letter", query).await?;
         if written { Ok(()) } else { Err(Error::Fenced(me)) }
     }

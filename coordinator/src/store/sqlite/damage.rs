@@ -60,6 +60,11 @@ const READ: &str = read!("BETWEEN $1 AND $2");
 /// Goes to no other page: whoever reads a range looks for what comes after it.
 const READ_ONE: &str = read!("= $1 AND $2 = $1");
 
+/// Beginning of the search for news that are passed over.
+const PASSED_NEWS: &str = "
+SELECT write_id FROM log AS entry INDEXED BY log_news
+WHERE kind & 128 <> 0 AND write_id >= $1 AND write_id < $2 AND CASE WHEN ";
+
 /// Goes through the index of the key, and not to the rows.
 const NAMES: &str = "SELECT DISTINCT tx_id FROM log WHERE +rowid BETWEEN $1 AND $2";
 
@@ -108,6 +113,22 @@ impl Damage {
     pub(super) fn lost(&self) -> i64 {
         let is_named = !lock(&self.on_them).is_empty();
         if is_named { 0 } else { i64::try_from(self.ranges().len()).unwrap_or(i64::MAX) }
+    }
+
+    /// Returns a statement that finds the writes of news that a sparing one passes over. It goes through the index of news:
+    /// a row is looked at only where it can be read.
+    pub(super) fn passed_news(&self) -> Option<AssertSqlSafe<String>> {
+        let ranges = self.ranges();
+        if ranges.is_empty() {
+            return None;
+        }
+        let mut statement = PASSED_NEWS.to_owned();
+        put_ranges(&mut statement, "entry", &ranges);
+        statement.push_str(
+            " THEN true ELSE EXISTS (SELECT 1 FROM aside AS damaged WHERE damaged.tx_id = entry.tx_id) END \
+             ORDER BY write_id LIMIT $3",
+        );
+        Some(AssertSqlSafe(statement))
     }
 
     /// Tells whether there is any.

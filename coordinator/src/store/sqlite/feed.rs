@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimo_core::{Incarnation, Timestamp};
@@ -62,7 +63,17 @@ const PAGE: &str =
 
 const ENDS: &str = "SELECT purged_revision, last_revision FROM feed";
 
-const OLDEST: &str = "SELECT revision, added_ms FROM feed_events ORDER BY revision LIMIT $1";
+const OLDEST: &str = "
+SELECT revision, added_ms FROM feed_events WHERE revision > (SELECT purged_revision FROM feed)
+ORDER BY revision LIMIT $1";
+
+/// Writes that are told at most of those that are passed over because of damage.
+const PASSED_MAX: i64 = 10_000;
+
+/// Returns the write that comes next.
+fn after(write: Uuid) -> Uuid {
+    Uuid::from_u128(write.as_u128().saturating_add(1))
+}
 
 #[async_trait]
 impl Feed for Sqlite {
@@ -140,10 +151,10 @@ impl Feed for Sqlite {
         .await
     }
 
-    async fn purge(&self, me: Incarnation, before: Timestamp) -> Result<u64, Error> {
+    async fn purge(&self, me: Incarnation, kept: Duration, now: Timestamp) -> Result<u64, Error> {
         let oldest = sqlx::query_as(OLDEST).bind(PURGE_MAX);
         let oldest = self.rows("find old events", oldest).await?;
-        let Some((last, count)) = purged_up_to(&oldest, before) else { return Ok(0) };
+        let Some((last, count)) = purged_up_to(&oldest, kept, now) else { return Ok(0) };
         self.write("delete old events", Some(me), move |connection| {
             Box::pin(async move {
                 let purged = "UPDATE feed SET purged_revision = max(purged_revision, $1)";
@@ -163,12 +174,13 @@ impl Sqlite {
         self.read("read what is new in the log", move |connection| {
             Box::pin(async move {
                 let mut found: Vec<NewsRow> = Vec::new();
-                let (mut to, mut left) = (Uuid::nil(), Vec::new());
-                let is_range = matches!(of, NewsOf::Range(..));
+                let (mut from, mut to, mut left) = (None, Uuid::nil(), Vec::new());
+                let (mut looked, mut unreadable) = (Vec::new(), Vec::new());
                 match of {
-                    NewsOf::Range(from, until) => {
+                    NewsOf::Range(first, until) => {
+                        from = Some(first);
                         let query = sqlx::query_as(opened.damage.sparing(NEWS_OF_RANGE));
-                        let query = query.bind(from).bind(until).bind(i64::from(limit));
+                        let query = query.bind(first).bind(until).bind(i64::from(limit));
                         found = query.fetch_all(&mut *connection).await?;
                         to = reached(&found, limit as usize, until);
                     }
@@ -180,6 +192,7 @@ impl Sqlite {
                             }
                             let query = sqlx::query_as(opened.damage.sparing(NEWS_OF_WRITE));
                             found.extend(query.bind(id).fetch_all(&mut *connection).await?);
+                            looked.push((id, after(id)));
                         }
                     }
                 }
@@ -192,16 +205,26 @@ impl Sqlite {
                     }
                 }
                 let over = cut_to_bytes(&mut found, &bytes_of);
-                if is_range {
-                    to = over.into_iter().min().unwrap_or(to);
-                } else {
-                    left.extend(over);
+                match from {
+                    Some(from) => {
+                        to = over.into_iter().min().unwrap_or(to);
+                        looked.push((from, to));
+                    }
+                    None => left.extend(over),
+                }
+                for (from, until) in looked {
+                    let Some(passed) = opened.damage.passed_news() else { break };
+                    let query = sqlx::query_scalar::<_, Uuid>(passed)
+                        .bind(from)
+                        .bind(until)
+                        .bind(PASSED_MAX);
+                    unreadable.extend(query.fetch_all(&mut *connection).await?);
                 }
                 let mut ids: Vec<Uuid> = found.iter().map(|row| row.tx_id).collect();
                 ids.sort_unstable();
                 ids.dedup();
                 let read = of_ids_without_data(connection, &ids).await?;
-                Ok(NewsFound { news: news(found, read), reached: to, left, unreadable: Vec::new() })
+                Ok(NewsFound { news: news(found, read), reached: to, left, unreadable })
             })
         })
         .await

@@ -9,7 +9,7 @@ use super::super::webhooks::{
     AGAIN_MAX, COUNT, DEAD_OF_ALL, DEAD_OF_ONE, DUE, DeadColumns, MadeDue, NewDead, PLACE,
     PURGE_MAX, PlaceColumns, column, number, place,
 };
-use super::super::{DeadLetter, Error, WebhookPlace, Webhooks, rows};
+use super::super::{Again, DeadLetter, Error, WebhookPlace, Webhooks, rows};
 use super::Sqlite;
 
 const BEGIN: &str = "
@@ -33,7 +33,7 @@ RETURNING revision";
 const TAKEN: &str = "DELETE FROM webhook_dead_letters WHERE name = $1 AND revision = $2";
 
 const STAYS: &str = "
-UPDATE webhook_dead_letters SET due = 0, attempts = attempts + 1, cause = $3
+UPDATE webhook_dead_letters SET due = $4, attempts = attempts + 1, cause = $3
 WHERE name = $1 AND revision = $2";
 
 const PURGE: &str = "
@@ -134,16 +134,16 @@ impl Webhooks for Sqlite {
         me: Incarnation,
         name: &str,
         revision: u64,
-        cause: Option<String>,
+        became: Again,
     ) -> Result<(), Error> {
         let (name, revision) = (name.to_owned(), column(revision));
         self.write("note what became of a dead letter", Some(me), move |connection| {
             Box::pin(async move {
-                let query = sqlx::query(if cause.is_some() { STAYS } else { TAKEN });
+                let query = sqlx::query(if became == Again::Taken { TAKEN } else { STAYS });
                 let query = query.bind(name).bind(revision);
-                let query = match cause {
-                    Some(cause) => query.bind(cause),
-                    None => query,
+                let query = match became {
+                    Again::Taken => query,
+                    Again::Stays { cause, is_due } => query.bind(cause).bind(is_due),
                 };
                 query.execute(connection).await.map(drop)
             })
