@@ -177,7 +177,9 @@ pub const TABLE: &[Described] = &[
     Described {
         name: PARTICIPANT_OTHER_DATABASE,
         raised: "A process of a participant registers, or votes, with another database than the processes of \
-                 its name that are alive, or registers with a copy of theirs in another place. It is refused: each would hold a part of the work for the whole. A \
+                 its name that are alive, or registers with a copy of theirs in another place. It is refused: each would hold a part of the work for the whole. \
+                 A registration that is refused is told once a process with the known database has registered since: one that \
+                 has died counts as alive for a while, and its next life is no mistake. A \
                  participant has one line in a minute, with `refused`, their number.",
         act: "Stop the process that is wrong; see [one name, one \
               database](../in-doubt.md#one-name-one-database). If the participant was given a new database on \

@@ -14,7 +14,8 @@
 //! - Whoever waits too long answers "working", never no.
 //! - What is read from a row that was found is answered after a commit of the transaction that has read it: the
 //!   row's own commit may not have reached a standby yet, and another session may lead to another server.
-//! - A handler that loses its transaction, in whichever phase, leaves a row that says so, and that is a hazard.
+//! - A handler that loses its transaction, in whichever phase, leaves a row that says so, and that is a hazard. No
+//!   other row hides it.
 
 #[cfg(feature = "sqlite")]
 mod deferred;
@@ -29,7 +30,11 @@ use std::time::SystemTime;
 
 #[cfg(feature = "sqlite")]
 pub(crate) use self::deferred::commit;
-pub(crate) use self::lost::{Losses, record_all, recorded, recorded_before, recorded_end};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) use self::lost::recorded_behind;
+pub(crate) use self::lost::{
+    Losses, Unrecorded, record_all, recorded, recorded_before, recorded_end,
+};
 pub(crate) use self::phase_two::phase_two;
 use self::phase_two::{Ran, run};
 #[cfg(any(feature = "mysql", feature = "postgres"))]

@@ -57,7 +57,7 @@
 //!     .submit()
 //!     .await?;
 //! assert!(outcome.is_committed());
-//! # shop.stop().await;
+//! # shop.stop().await?;
 //! # Ok(())
 //! # }
 //! # }

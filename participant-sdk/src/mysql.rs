@@ -383,7 +383,7 @@ impl Resource for MySql {
         action: Option<&Registered<MySqlConnection>>,
     ) -> Result<PhaseTwoAnswer, Fault> {
         if call.mode == Mode::TwoPhaseCommit {
-            return crate::two_phase::end(self, operation, call).await;
+            return crate::two_phase::end(self, &self.losses, operation, call).await;
         }
         let blocks = self.for_phase_two();
         barrier::recorded_before(&blocks, &self.losses, call).await?;

@@ -54,6 +54,14 @@
 //! raised an alarm: make a gauge of it. Each sweep that leaves one older than the grace also logs a
 //! line of level WARN, `branches are in doubt`, with `in_doubt`, `oldest_s` and `alarmed`.
 //!
+//! # Lost transactions
+//!
+//! A handler that ends its local transaction by itself may have left something behind, and its branch is a hazard: its row
+//! says so. If the database takes no record of that just then, it is kept in memory and tried again, nothing is done for the
+//! branch by this process before, and a stop ([`Serving::stop`], [`Registration::stop`]) waits for it. What cannot be recorded by then
+//! is told by the error of the stop and, branch by branch, by the alarm `handler_lost_transaction`. A process that is killed
+//! before has told of it in the log alone: the next one does not know.
+//!
 //! # Steps of sagas
 //!
 //! A step is done by its yes, and nothing is sent to it if its saga commits. Its row stays `prepared`

@@ -68,7 +68,7 @@
 //!     _ => transaction.rollback().await?,
 //! };
 //! assert!(outcome.is_committed() && outcome.deviation().is_none(), "{outcome}");
-//! # serving.stop().await;
+//! # serving.stop().await?;
 //! # Ok(())
 //! # }
 //! # }

@@ -7,7 +7,7 @@
 use std::time::SystemTime;
 
 use crate::action::{Registered, caught};
-use crate::barrier::{self, Block, Blocks, Row, State, Worked};
+use crate::barrier::{self, Block, Blocks, Losses, Row, State, Worked};
 use crate::handler::{Isolation, PrepareError};
 use crate::payload::Payload;
 use crate::refusal::Refusal;
@@ -193,39 +193,59 @@ pub(crate) async fn read<D: Prepares>(
     found.unwrap_or(row).vote()
 }
 
-/// Phase two.
+/// Phase two. What is prepared under the branch's name is ended first: it holds the row. Only then a handler's loss of which
+/// this process knows, and the database does not, is recorded, and before any answer: a hazard is never told as done.
 pub(crate) async fn end<D: Prepares>(
     database: &D,
+    losses: &Losses,
     operation: PhaseTwoOperation,
     call: &RawCall,
 ) -> Result<PhaseTwoAnswer, Fault> {
     match operation {
-        PhaseTwoOperation::Commit => commit(database, call).await,
-        PhaseTwoOperation::Cancel => cancel(database, call).await,
+        PhaseTwoOperation::Commit => commit(database, losses, call).await,
+        PhaseTwoOperation::Cancel => cancel(database, losses, call).await,
     }
 }
 
-async fn commit<D: Prepares>(database: &D, call: &RawCall) -> Result<PhaseTwoAnswer, Fault> {
-    match ended(database, PhaseTwoOperation::Commit, call).await? {
-        End::Done => Ok(PhaseTwoAnswer::Done),
-        End::Busy => Err(Fault::Busy),
-        // Committed before, or lost: the row tells.
-        End::Missing => match database.find(Phase::Two, call).await? {
-            Some(row) => Ok(row.end(PhaseTwoOperation::Commit).unwrap_or(PhaseTwoAnswer::Done)),
-            None => barrier::nothing_to_commit(&database.blocks(Phase::Two), call).await,
-        },
+async fn commit<D: Prepares>(
+    database: &D,
+    losses: &Losses,
+    call: &RawCall,
+) -> Result<PhaseTwoAnswer, Fault> {
+    let end = ended(database, PhaseTwoOperation::Commit, call).await?;
+    if end == End::Busy {
+        return Err(Fault::Busy);
+    }
+    // Another attempt than the one that lost its transaction may have voted yes, elsewhere.
+    let is_lost = barrier::recorded_behind(&database.blocks(Phase::Two), losses, call).await?;
+    if end == End::Done && !is_lost {
+        return Ok(PhaseTwoAnswer::Done);
+    }
+    // Committed before, or lost: the row tells.
+    match database.find(Phase::Two, call).await? {
+        Some(row) => Ok(row.end(PhaseTwoOperation::Commit).unwrap_or(PhaseTwoAnswer::Done)),
+        None => barrier::nothing_to_commit(&database.blocks(Phase::Two), call).await,
     }
 }
 
 /// Makes sure that nothing is prepared, and that nothing ever will be.
-async fn cancel<D: Prepares>(database: &D, call: &RawCall) -> Result<PhaseTwoAnswer, Fault> {
+async fn cancel<D: Prepares>(
+    database: &D,
+    losses: &Losses,
+    call: &RawCall,
+) -> Result<PhaseTwoAnswer, Fault> {
     for _ in 0..TURNS_MAX {
         match ended(database, PhaseTwoOperation::Cancel, call).await? {
             End::Done | End::Missing => {}
             End::Busy => return Err(Fault::Busy),
         }
-        // By a Prepare at work, or one that has prepared meanwhile: from the beginning.
-        match barrier::leave_tombstone(&database.blocks(Phase::Two), call).await {
+        let blocks = database.blocks(Phase::Two);
+        // The row is held by a Prepare at work, or one that has prepared meanwhile: from the beginning.
+        match barrier::recorded_behind(&blocks, losses, call).await {
+            Err(Fault::Busy) => continue,
+            recorded => drop(recorded?),
+        }
+        match barrier::leave_tombstone(&blocks, call).await {
             Err(Fault::Busy) | Ok(None) => {}
             Ok(Some(answered)) => return Ok(answered),
             Err(fault) => return Err(fault),

@@ -190,7 +190,7 @@ impl World {
         let status = until("the shop in Node to end", ended).await;
         assert!(status.success(), "{}", self.node.log());
         for serving in self.serving {
-            serving.stop().await;
+            serving.stop().await.unwrap();
         }
     }
 }

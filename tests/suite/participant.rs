@@ -30,6 +30,7 @@ mod killed_step;
 mod large_answers;
 mod left_behind;
 mod lost;
+mod lost_at_stop;
 mod mariadb;
 mod model;
 mod open_payloads;

@@ -196,7 +196,7 @@ impl World {
         let ended = async || self.python.process.child().try_wait().unwrap();
         let status = until("the shop in Python to end", ended).await;
         assert!(status.success(), "{}", self.python.log());
-        self.serving.stop().await;
+        self.serving.stop().await.unwrap();
         self.coordinator.stop().await.unwrap();
     }
 }

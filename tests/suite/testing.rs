@@ -82,7 +82,7 @@ async fn a_coordinator_in_the_process_survives_its_crash() {
         (shop.observe().await.unwrap() == "free 9996, reserved 0").then_some(())
     })
     .await;
-    serving.stop().await;
+    serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }
 

@@ -147,7 +147,9 @@ pub(super) fn too_many_unread(message: impl std::fmt::Display) -> Status {
 
 /// All processes of a participant share one database.
 pub(super) fn other_database(other: &Other) -> Status {
-    Reason::OtherDatabase.status_with(other, &[], &[("database_id", other.known.clone())])
+    let metadata =
+        [("database_id", other.known.clone()), ("both_live", other.both_live.to_string())];
+    Reason::OtherDatabase.status_with(other, &[], &metadata)
 }
 
 /// The branch of an Enlist was stored, and meanwhile a process with another database has registered.

@@ -15,7 +15,13 @@
 //! the other, and nobody has to say so. One that moves is refused until the last one has moved, without an alarm for
 //! as long as it would count as alive. No branch is bound to a place, and votes tell none.
 //!
+//! A process that has died counts as alive for three keep-alive intervals after it was seen last. Whoever comes with another
+//! database or place meanwhile, such as its next life, is refused, for nobody can tell the two cases apart; but there is an alarm only
+//! once a process with the known one has registered since: those that live do so within one interval.
+//!
 //! An id is noted only once the request that names it is done: one that is refused leaves nothing behind.
+
+mod known;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,14 +30,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use unanimo_core::ParticipantName;
 
-use crate::alarm::PARTICIPANT_OTHER_DATABASE;
+use self::known::{Known, Seen, Source};
 
 /// Time for which a vote keeps its database's id alive. A configured endpoint does not register, so its
 /// votes are all that is known of it.
 const VOTE_LIVES: Duration = Duration::from_secs(10 * 60);
-
-/// Between two alarms of one participant.
-const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A database, as a process tells of it. An empty text is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,86 +59,9 @@ pub struct Other {
     pub known: String,
     /// The other one.
     pub found: String,
-}
-
-/// Who told of a database.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Source {
-    /// A vote.
-    Vote,
-    /// A registration, of this life of a process at this endpoint.
-    Process { endpoint: String, instance: String },
-}
-
-impl Source {
-    fn process(endpoint: &str, instance: &str) -> Self {
-        Self::Process { endpoint: endpoint.to_owned(), instance: instance.to_owned() }
-    }
-
-    fn is_process(&self) -> bool {
-        matches!(self, Self::Process { .. })
-    }
-}
-
-/// Time at which somebody was last seen, and the place that was told.
-#[derive(Clone, Debug)]
-struct Seen {
-    at: Instant,
-    place: String,
-    /// The place that was told before, if none is told now: the database may only not answer.
-    before: String,
-}
-
-#[derive(Debug)]
-struct Known {
-    id: String,
-    /// Place of those that are taken.
-    place: String,
-    /// Those who were seen with it.
-    by: BTreeMap<Source, Seen>,
-    /// Registrations and votes of another database that were refused, and when they were last told of.
-    others: u64,
-    told_at: Option<Instant>,
-}
-
-impl Known {
-    fn new(id: &str) -> Self {
-        let (id, place) = (id.to_owned(), String::new());
-        Self { id, place, by: BTreeMap::new(), others: 0, told_at: None }
-    }
-
-    /// Returns the refusal of another database.
-    fn other(&self, participant: &ParticipantName, database: &Database) -> Other {
-        let (known, found) = match database.id == self.id {
-            true => (at(&self.id, &self.place), at(&database.id, &database.place)),
-            false => (self.id.clone(), database.id.clone()),
-        };
-        Other { participant: participant.clone(), known, found }
-    }
-
-    /// Refuses what comes from another database, with one alarm for all of it.
-    fn refuse(
-        &mut self,
-        participant: &ParticipantName,
-        (what, endpoint): (&str, &str),
-        database: &Database,
-        now: Instant,
-    ) -> Other {
-        let other = self.other(participant, database);
-        self.others += 1;
-        if self.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_INTERVAL) {
-            self.told_at = Some(now);
-            tracing::error!(
-                alarm = PARTICIPANT_OTHER_DATABASE, %participant, what, endpoint, refused = self.others,
-                error = %other, "a process of the participant has another database, and is refused"
-            );
-        }
-        other
-    }
-}
-
-fn at(id: &str, place: &str) -> String {
-    format!("{id} at {place}")
+    /// A process with the known one is proven to be alive beside it. Otherwise all of them may have died, or be about
+    /// to move, and nobody need be told yet.
+    pub both_live: bool,
 }
 
 /// Databases of all participants.
@@ -186,24 +112,27 @@ impl Databases {
         let mut databases = self.known();
         let Some(known) = databases.get_mut(participant) else { return Ok(true) };
         let source = Source::process(endpoint, instance);
-        if known.id == database.id {
+        let is_copy = known.id == database.id;
+        if is_copy {
             if !self.is_held_elsewhere(known, &source, &database.place, now) {
                 let seen = known.by.get(&source);
                 return Ok(seen.is_none_or(|seen| seen.place != database.place));
-            }
-            if let Some(seen) = known.by.get_mut(&source)
-                && self.is_alive(&source, seen.at, now)
-            {
-                // It moves, and the others may be about to. It does not hold them back.
-                seen.place.clear();
-                seen.before.clear();
-                return Err(known.other(participant, database));
             }
         } else if !self.lives(known, &Source::is_process, now) {
             // A registration tells more than votes do.
             return Ok(true);
         }
-        Err(known.refuse(participant, ("a registration", endpoint), database, now))
+        let both_live = known.both_live(&source, database, now);
+        if is_copy
+            && let Some(seen) = known.by.get_mut(&source)
+            && self.is_alive(&source, seen.at, now)
+        {
+            // It moves, and the others may be about to. It does not hold them back.
+            seen.place.clear();
+            seen.before.clear();
+            return Err(known.other(participant, database, false));
+        }
+        Err(known.refuse(participant, ("a registration", endpoint), (database, both_live), now))
     }
 
     /// Tells whether a living process other than this one has the database in the known place, and that is not
@@ -268,7 +197,7 @@ impl Databases {
             && known.id != id
             && self.lives(known, &|_| true, now)
         {
-            return Err(known.refuse(participant, ("a vote", ""), &database, now));
+            return Err(known.refuse(participant, ("a vote", ""), (&database, true), now));
         }
         self.note(participant, Source::Vote, &database, now);
         Ok(())
@@ -314,7 +243,7 @@ impl Databases {
             Some(seen) if place.is_empty() => seen.place,
             _ => String::new(),
         };
-        known.by.insert(source, Seen { at: now, place: place.clone(), before });
+        known.takes(source, Seen { at: now, place: place.clone(), before });
     }
 
     /// A process has left an endpoint, and with it whoever was seen there without a name.
@@ -375,7 +304,8 @@ impl Databases {
         if id.is_empty() || known.is_empty() || known == id {
             return Ok(());
         }
-        Err(Other { participant: participant.clone(), known, found: id.to_owned() })
+        let participant = participant.clone();
+        Err(Other { participant, known, found: id.to_owned(), both_live: true })
     }
 }
 

@@ -66,6 +66,16 @@ impl Row {
         Self { refusal, ..Self::new(State::Refused) }
     }
 
+    /// The row of a branch whose handler has lost its transaction.
+    pub(super) fn of_loss(text: String) -> Self {
+        Self { refusal: Refusal::new(TRANSACTION_LOST, text), ..Self::new(State::Running) }
+    }
+
+    /// Tells whether it is such a row: Commit and Cancel answer with a hazard for that very reason.
+    pub(super) fn tells_loss(&self) -> bool {
+        self.state == State::Running && self.refusal.reason == TRANSACTION_LOST
+    }
+
     pub(crate) fn from_columns(columns: Columns) -> Result<Self, Fault> {
         let (state, output, output_type, reason, message) = columns;
         let state = State::parse(&state).ok_or_else(|| {
@@ -121,6 +131,9 @@ impl Row {
         }
     }
 }
+
+/// Reason in the row of a branch whose handler has lost its transaction.
+const TRANSACTION_LOST: &str = "TRANSACTION_LOST";
 
 /// Reasons of a vote no of who does not know the work.
 const NOT_UNDERSTOOD: [&str; 4] =

@@ -109,20 +109,31 @@ fn answer(error: &sqlx::Error) -> Option<&MySqlDatabaseError> {
     error.as_database_error()?.try_downcast_ref()
 }
 
-/// Classes of which every error speaks of the work, by SQLSTATE: values, a view's check, and what a trigger
-/// or a procedure signals. Such an error would be raised again, and is a vote no. All others are no vote: an
+/// Classes of which every error speaks of the work, by SQLSTATE: no branch of a CASE, values, a view's check, and what
+/// a trigger or a procedure signals. Such an error would be raised again, and is a vote no. All others are no vote: an
 /// unknown column (1054), an unknown table (1146) or a missing default (1364) may be a schema that is being
 /// changed while a new version is rolled out, and what a role may not do is a matter of the set-up.
-const CLASSES: [&str; 3] = ["22", "44", "45"];
+const CLASSES: [&str; 4] = ["20", "22", "44", "45"];
+
+/// Classes that the servers use. Those beyond are of triggers and procedures, which signal them of the work, with a
+/// number of their own.
+const OF_THE_SERVERS: [&str; 50] = [
+    "00", "01", "02", "07", "08", "09", "0A", "0B", "0F", "0K", "0L", "0P", "0Z", "10", "20", "21",
+    "22", "23", "24", "25", "26", "28", "2B", "2D", "2F", "30", "33", "34", "35", "37", "38", "39",
+    "3B", "3C", "3D", "3F", "40", "42", "44", "45", "51", "57", "58", "70", "72", "HY", "IM", "S0",
+    "S1", "XA",
+];
 
 /// Single errors that do, too. Their classes have others, such as 1052, an ambiguous column.
-const NUMBERS: [u16; 14] = [
+const NUMBERS: [u16; 16] = [
     1048, // ER_BAD_NULL_ERROR
+    1172, // ER_TOO_MANY_ROWS: of SELECT … INTO in a procedure
     1216, // ER_NO_REFERENCED_ROW
     1217, // ER_ROW_IS_REFERENCED
     1242, // ER_SUBQUERY_NO_1_ROW
     1264, // ER_WARN_DATA_OUT_OF_RANGE
     1265, // WARN_DATA_TRUNCATED
+    1329, // ER_SP_FETCH_NO_DATA
     1366, // ER_TRUNCATED_WRONG_VALUE_FOR_FIELD
     1369, // ER_VIEW_CHECK_FAILED
     1411, // ER_WRONG_VALUE_FOR_TYPE
@@ -151,7 +162,8 @@ fn is_of_the_work(number: u16, class: &str, isolation: Isolation) -> bool {
     if EXCLUSIVE.contains(&number) {
         return isolation == Isolation::ReadCommitted;
     }
-    CLASSES.contains(&class) || NUMBERS.contains(&number)
+    let is_of_the_service = class.len() == 2 && !OF_THE_SERVERS.contains(&class);
+    CLASSES.contains(&class) || NUMBERS.contains(&number) || is_of_the_service
 }
 
 /// Returns the vote no for an error of a handler, or for what caused it, in which the server speaks of the
@@ -226,6 +238,11 @@ mod tests {
             (1242, "21"),
             (1369, "HY"),
             (1690, "22"),
+            (1172, "42"),
+            (1329, "02"),
+            (1339, "20"),
+            (31_001, "U0"),
+            (1644, "99"),
         ] {
             for isolation in [ReadCommitted, RepeatableRead] {
                 assert!(is_of_the_work(number, class, isolation), "{number}");
@@ -257,6 +274,9 @@ mod tests {
             (1836, "HY"),
             (1969, "70"),
             (3024, "HY"),
+            (1927, "70"),
+            (1399, "XA"),
+            (9_999, ""),
         ] {
             assert!(!is_of_the_work(number, class, ReadCommitted), "{number}");
         }

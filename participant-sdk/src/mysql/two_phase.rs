@@ -151,7 +151,8 @@ impl MySql {
         }
         match state {
             state if is_yes(&state) => self.affirm_prepared(connection).await.map(|()| true),
-            Some(_) => Err(Fault::Lost("it prepared the XA transaction that it was given")),
+            // All of it is in there, and the Cancel rolls it back.
+            Some(_) => Err(Fault::Wrong("it prepared the XA transaction that it was given")),
             None => Err(Fault::SetUp(
                 "the database refused to begin an XA transaction: it is prepared in another database of the \
                  server, and all processes of a participant must use one"

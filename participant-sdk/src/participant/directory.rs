@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tonic::{Code, Request};
 use tonic_types::StatusExt;
 use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
@@ -27,9 +26,6 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time of a registration.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time in which processes of one name find out that their database has moved, each at its next registration.
-const MOVES_WITHIN: Duration = Duration::from_secs(15);
-
 /// State of a registration, as its coordinator tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -46,8 +42,6 @@ pub(super) struct Entry {
     client: ParticipantDirectoryServiceClient<Link>,
     coordinator: String,
     request: RegisterEndpointRequest,
-    /// Time of the last registration that was taken.
-    registered_at: Option<Instant>,
     state: watch::Sender<State>,
     /// Coordinator group that it is registered with; empty before.
     group: watch::Sender<String>,
@@ -75,7 +69,6 @@ impl Entry {
             client: ParticipantDirectoryServiceClient::new(route.link()),
             coordinator: route.name,
             request,
-            registered_at: None,
             state: watch::Sender::new(State::Waiting),
             group: watch::Sender::new(String::new()),
         })
@@ -138,7 +131,6 @@ impl Entry {
                     *group = cluster_id;
                     is_new
                 });
-                self.registered_at = Some(Instant::now());
                 if self.state.send_replace(State::Registered) != State::Registered {
                     tracing::info!(coordinator, participant, endpoint, "registered");
                 }
@@ -159,7 +151,9 @@ impl Entry {
                 );
                 INTERVAL_DEFAULT
             }
-            Err(status) if is_other_database(&status) => self.other_database(status.message()),
+            Err(status) if is_other_database(&status) => {
+                self.other_database(status.message(), both_live(&status))
+            }
             Err(status) => {
                 let error = status_in_full(&status);
                 if self.state.send_replace(State::Waiting) == State::Registered {
@@ -179,15 +173,15 @@ impl Entry {
     }
 
     /// Tells of a refusal for another database's sake; says when to register again.
-    fn other_database(&self, error: &str) -> Duration {
+    fn other_database(&self, error: &str, both_live: bool) -> Duration {
         let (coordinator, RegisterEndpointRequest { participant, endpoint, .. }) =
             (&self.coordinator, &self.request);
-        if self.registered_at.is_some_and(|at| at.elapsed() < MOVES_WITHIN) {
+        if !both_live {
             tracing::warn!(
                 coordinator,
                 participant,
                 error,
-                "the database has moved, and other processes of this name have not found that yet"
+                "the database has moved or is another one, and other processes of this name have not found that yet, or have died"
             );
             return jittered(RETRY_PAUSE);
         }
@@ -226,6 +220,14 @@ fn is_refusal(code: Code) -> bool {
 
 /// Reason of a coordinator that knows living processes of the name on another database.
 const OTHER_DATABASE: &str = "OTHER_DATABASE";
+
+/// Tells whether the coordinator has seen a process with the known database since this one came: then a person is needed.
+/// Otherwise the others may have died, or be about to find that the database has moved.
+fn both_live(status: &tonic::Status) -> bool {
+    let details = status.get_error_details();
+    let told = details.error_info().and_then(|info| info.metadata.get("both_live"));
+    told.is_none_or(|told| told != "false")
+}
 
 pub(super) fn is_other_database(status: &tonic::Status) -> bool {
     let details = status.get_error_details();

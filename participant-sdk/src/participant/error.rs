@@ -1,5 +1,6 @@
 //! Mistakes in a participant's making.
 
+use crate::barrier::Unrecorded;
 use crate::channel::BadAddress;
 use crate::handler::BoxError;
 use crate::schema;
@@ -64,6 +65,15 @@ pub enum Error {
     /// No session of the database can be used as operations use it.
     #[error("open a session of the database: {0}")]
     Session(String),
+    /// Handlers have lost their local transactions, and the database has not taken the record of that before the end.
+    #[error(
+        "record that handlers have lost their local transactions: {branches}; a Cancel may be answered as done \
+         although what they have left behind stands"
+    )]
+    Unrecorded {
+        /// Some of the branches.
+        branches: String,
+    },
     /// A file of TLS or of tokens cannot be used, or nobody can be whom [`Participant::accept`](super::Participant::accept) names.
     #[error(transparent)]
     Tls(unanimo_tls::Error),
@@ -75,6 +85,25 @@ pub enum Error {
         /// Rule that it breaks.
         rule: String,
     },
+}
+
+/// Branches that an error names. The log has all of them.
+const BRANCHES_MAX: usize = 20;
+
+impl Error {
+    /// Tells of losses that are not recorded, if there are any; `why` nobody records them any more.
+    pub(super) fn unless_recorded(unrecorded: &[Unrecorded], why: &str) -> Result<(), Self> {
+        if unrecorded.is_empty() {
+            return Ok(());
+        }
+        unrecorded.iter().for_each(|branch| branch.tell(why));
+        let named = unrecorded.iter().take(BRANCHES_MAX).map(ToString::to_string);
+        let mut branches = named.collect::<Vec<_>>().join(", ");
+        if unrecorded.len() > BRANCHES_MAX {
+            branches.push_str(&format!(", and {} more", unrecorded.len() - BRANCHES_MAX));
+        }
+        Err(Self::Unrecorded { branches })
+    }
 }
 
 impl From<BadAddress> for Error {

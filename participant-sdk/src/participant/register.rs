@@ -16,11 +16,15 @@ use uuid::Uuid;
 use super::directory::{Entry, State};
 use super::metrics::{Figures, Metrics};
 use super::{Error, InDoubt, Service, Sweep, Sweeper, groups};
+use crate::barrier::Unrecorded;
 use crate::channel::{self, Coordinator};
 use crate::resource::Resource;
 
 /// Bytes of a gRPC message: the coordinator's default.
 pub(super) const MESSAGE_BYTES_MAX: usize = 8 << 20;
+
+/// Reason for which losses are not recorded any more.
+pub(super) const STOPPED: &str = "the participant has stopped";
 
 /// Longest wait of a stop for calls under way, if nothing else is said.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -145,9 +149,10 @@ impl<R: Resource> Service<R> {
     /// tokio::signal::ctrl_c().await?;
     ///
     /// // First the coordinators know, and what is under way ends; then the server stops.
-    /// registration.stop().await;
+    /// let recorded = registration.stop().await;
     /// let _ = stop.send(());
     /// server.await??;
+    /// recorded?;
     /// # Ok(())
     /// # }
     /// ```
@@ -198,7 +203,7 @@ impl<R: Resource> Service<R> {
         // A former name may be another service's by now: that is told in the log, and hinders nothing.
         let own = entries.iter().filter(|entry| entry.is_of(name));
         let states = own.map(|entry| (entry.coordinator(), entry.state())).collect();
-        let (service, closing) = (self.clone(), self.clone());
+        let [service, closing, recording] = [(); 3].map(|()| self.clone());
         Ok(Registration {
             sweeper,
             leave: watch::Sender::new(false),
@@ -208,11 +213,15 @@ impl<R: Resource> Service<R> {
             states,
             drained: Some(Box::pin(async move { service.drain().await })),
             close: Box::new(move || closing.close()),
+            unrecorded: Arc::new(move || recording.unrecorded()),
             drain,
             figures: Arc::clone(&self.inner.figures),
         })
     }
 }
+
+/// Returns the branches of losses of handlers that are not recorded yet.
+pub(super) type Look = Arc<dyn Fn() -> Vec<Unrecorded> + Send + Sync>;
 
 /// Registrations of a participant, which are kept alive, and its sweeper. [`Self::stop`] ends them in good
 /// order. Dropping it ends them at once: the coordinators then notice that by themselves, three missed
@@ -235,6 +244,7 @@ pub struct Registration {
     drained: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
     /// Begins nothing any more.
     close: Box<dyn Fn() + Send + Sync>,
+    unrecorded: Look,
     drain: Duration,
     figures: Arc<Figures>,
 }
@@ -295,11 +305,15 @@ impl Registration {
         Ok(())
     }
 
-    /// Ends the sweeper, deregisters, and waits for operations under way, for at most the time of
+    /// Ends the sweeper, deregisters, waits for operations under way, and records what handlers have [lost](super#lost-transactions)
+    /// and the database has not taken before, for at most the time of
     /// [`Register::drain_at_most`], of which coordinators that do not answer, and a sweep that does not end, take one half.
     /// Then nothing is begun any more, and the server may stop: it comes last.
     /// Branches that it leaves open are ended by another process of this participant, or by the next one.
-    pub async fn stop(mut self) {
+    ///
+    /// # Errors
+    /// The database has not taken the record of a loss. It has stopped all the same.
+    pub async fn stop(mut self) -> Result<(), Error> {
         let drain = self.drain;
         let drained = self.drained.take();
         let ends = async {
@@ -312,6 +326,16 @@ impl Registration {
             self.close();
             tracing::warn!("operations are still under way after {drain:?}; stopping anyway");
         }
+        self.recorded()
+    }
+
+    /// Fails if a loss of a handler is not recorded.
+    pub(super) fn recorded(&self) -> Result<(), Error> {
+        Error::unless_recorded(&(self.unrecorded)(), STOPPED)
+    }
+
+    pub(super) fn unrecorded(&self) -> Look {
+        Arc::clone(&self.unrecorded)
     }
 
     /// Begins nothing any more, where what is under way is not waited for.

@@ -23,7 +23,7 @@ use self::told::Told;
 use super::accept::Accepted;
 use super::incoming::Incoming;
 use super::metrics::Metrics;
-use super::register::{MESSAGE_BYTES_MAX, Register, Registration};
+use super::register::{MESSAGE_BYTES_MAX, Register, Registration, STOPPED};
 use super::service::MESSAGE_REST_BYTES_MAX;
 use super::{Error, InDoubt, Participant, Service, Sweep};
 use crate::causes::in_full;
@@ -321,10 +321,14 @@ impl Serving {
         reason.unwrap_or_else(|| "its task has ended".to_owned())
     }
 
-    /// Deregisters, takes no more calls, and waits for those under way, for at most 30 s or the time of
+    /// Deregisters, takes no more calls, waits for those under way, and records what handlers have [lost](super#lost-transactions)
+    /// and the database has not taken before, for at most 30 s or the time of
     /// [`Serve::drain_at_most`], of which coordinators that do not answer, and a sweep that does not end, take one half. What
     /// they leave open is ended by another process of this participant, or by the next one.
-    pub async fn stop(mut self) {
+    ///
+    /// # Errors
+    /// The database has not taken the record of a loss. It has stopped all the same.
+    pub async fn stop(mut self) -> Result<(), Error> {
         let drain = self.drain;
         let ends = async {
             self.registration.leave_within(drain / 2).await;
@@ -336,31 +340,37 @@ impl Serving {
             self.registration.close();
             tracing::warn!("calls are still under way after {drain:?}; stopping anyway");
         }
+        self.registration.recorded()
     }
 
     /// Serves until the process is told to end (SIGTERM, or Ctrl-C), and then [stops](Self::stop). Told so
     /// once more, it waits for nothing any more.
     ///
     /// # Errors
-    /// Signals cannot be listened to, or the server has ended by itself.
+    /// Signals cannot be listened to, the server has ended by itself, or the database has not taken the record of what a
+    /// handler has lost.
     pub async fn until_stopped(mut self) -> io::Result<()> {
         let mut told = Told::listen()?;
         tokio::select! {
             told = told.once() => told?,
             reason = self.ended() => {
-                self.stop().await;
-                let text = format!("the participant is served no longer: {reason}");
+                let mut text = format!("the participant is served no longer: {reason}");
+                if let Err(error) = self.stop().await {
+                    text.push_str(&format!("; failed to {error}"));
+                }
                 return Err(io::Error::other(text));
             }
         }
-        tokio::select! {
-            () = self.stop() => {}
+        let unrecorded = self.registration.unrecorded();
+        let stopped = tokio::select! {
+            stopped = self.stop() => stopped,
             told = told.once() => {
                 told?;
                 tracing::warn!("told to end once more: calls that are under way are not waited for");
+                Error::unless_recorded(&unrecorded(), STOPPED)
             }
-        }
-        Ok(())
+        };
+        stopped.map_err(|error| io::Error::other(format!("failed to {error}")))
     }
 }
 

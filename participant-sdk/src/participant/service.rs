@@ -61,6 +61,8 @@ pub(super) struct Inner<R: Resource> {
     place: RwLock<String>,
     /// The database is being asked again where it is.
     asks_place: AtomicBool,
+    /// Losses of handlers are being recorded.
+    records: Arc<AtomicBool>,
 }
 
 /// Participant of a service, whatever its database.
@@ -117,6 +119,7 @@ impl<R: Resource> Service<R> {
                 is_ready,
                 place: RwLock::default(),
                 asks_place: AtomicBool::new(false),
+                records: Arc::default(),
             }),
             prepare_slots: Arc::new(Semaphore::new(slots.prepare)),
             phase_two_slots: Arc::new(Semaphore::new(slots.phase_two)),
@@ -163,19 +166,6 @@ impl<R: Resource> Service<R> {
 
     pub(super) fn is_ready(&self) -> bool {
         *self.inner.is_ready.borrow()
-    }
-
-    /// Waits until nothing is at work. Nothing is begun any more.
-    pub(super) async fn drain(&self) {
-        for (slots, count) in
-            [(&self.prepare_slots, self.slots.0), (&self.phase_two_slots, self.slots.1)]
-        {
-            let all = u32::try_from(count).unwrap_or(u32::MAX);
-            if let Ok(permits) = slots.acquire_many(all).await {
-                permits.forget();
-            }
-            slots.close();
-        }
     }
 
     /// Begins nothing any more, and waits for nothing.

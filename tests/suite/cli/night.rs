@@ -115,7 +115,7 @@ async fn a_participant_that_left_is_listed_as_gone() {
     };
     until("it to be alive", async || (state().await.as_deref() == Some("alive")).then_some(()))
         .await;
-    serving.stop().await;
+    serving.stop().await.unwrap();
     let gone = async || {
         let ran = run(&list[..2].iter().chain(&list[3..]).copied().collect::<Vec<_>>()).await;
         let line = ran.check(0).out.lines().find(|line| line.starts_with("bank-a"))?.to_owned();

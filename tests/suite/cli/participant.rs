@@ -251,7 +251,7 @@ async fn pauses_of_slow_work_are_compared() {
     let quick = result(&[]).await;
     assert_eq!(quick["result"], "skipped", "nobody had to wait: {quick}");
     assert!(quick.to_string().contains("--slow-payload"), "{quick}");
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }
 
 /// A step that reads an input is checked with `--input`.

@@ -120,8 +120,8 @@ async fn one_trace(collector: Collector, config: Config, is_late: bool) {
     let draft = draft.branch("b", "two", "work", bytes::Bytes::from("x")).wait_until_ended();
     let submitted = draft.submit().instrument(tracing::info_span!("checkout")).await.unwrap();
     assert!(submitted.is_committed());
-    one.stop().await;
-    two.stop().await;
+    one.stop().await.unwrap();
+    two.stop().await.unwrap();
     if is_late {
         let is_there =
             async || (!named(&collector.spans(), "transaction").is_empty()).then_some(());

@@ -125,7 +125,7 @@ async fn a_participant_hears_those_with_the_token_of_its_coordinator() {
         guarded.commits(&format!("h{gids}")).await.then_some(())
     })
     .await;
-    guarded.serving.stop().await;
+    guarded.serving.stop().await.unwrap();
 }
 
 /// A service in a server of its own is guarded as well, with connections of this crate and with tokens.

@@ -99,12 +99,12 @@ async fn s2_a_second_database_of_a_living_name_gets_no_work() {
     let rows = || "SELECT count(*) FROM unanimo_barrier".to_owned();
     assert_eq!(Sqlite::number(&pool_one, rows()).await, 6);
     assert_eq!(Sqlite::number(&pool_other, rows()).await, 0, "S2");
-    first.stop().await;
+    first.stop().await.unwrap();
     until("the second to be taken", async || second.registered().await.ok()).await;
     let draft = client.tcc("g").branch("a", "p", "ok", bytes::Bytes::from("x"));
     assert!(draft.submit().await.unwrap().is_committed());
     assert_eq!(Sqlite::number(&pool_other, rows()).await, 1);
-    second.stop().await;
+    second.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }
 

@@ -151,14 +151,14 @@ async fn gets_no_work_while_the_original_lives<D: Copied>() {
     assert_eq!((here.rows().await, there.rows().await), (6, 0), "S2");
     reaches_nothing(&other, &places[0]).await;
     assert_eq!(there.rows().await, 0, "S2");
-    first.stop().await;
+    first.stop().await.unwrap();
     until("the second to be taken", async || second.registered().await.ok()).await;
     assert!(
         commits::<D>(&coordinator, "later").await,
         "L1: it lives alone, and is the database now"
     );
     assert_eq!(there.rows().await, 1);
-    second.stop().await;
+    second.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }
 
@@ -206,7 +206,7 @@ async fn l1_an_operation_without_a_place_is_done() {
     assert!(matches!(of.commit(&service).await, Ok(commit_response::Answer::Done(_))));
     let undone = Branch { payload: "x".into(), ..branch(Mode::Tcc, "ok") };
     assert!(matches!(undone.cancel(&service).await, Ok(cancel_response::Answer::Done(_))));
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }
 
 /// L1: a process that does not register learns from a refusal that its database has moved, as the others have found.
@@ -227,7 +227,29 @@ async fn l1_a_process_that_does_not_register_finds_that_its_database_has_moved()
     let refused = of.prepare(&service).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "it has not looked: {refused}");
     until("it to look again", async || of.prepare(&service).await.ok()).await;
-    serving.stop().await;
+    serving.stop().await.unwrap();
+}
+
+/// L1: a process dies, and its database moves before it is started again. What it had counts until it is gone, and nobody is told
+/// of a copy.
+#[tokio::test]
+async fn l1_the_next_life_behind_a_database_that_moved_is_taken_without_an_alarm() {
+    let (alarms, _listening) = Alarms::listen();
+    let coordinator = Coordinator::start().await.unwrap();
+    let serve = || Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).without_sweep();
+    let [(here, _), (there, _)] = Sqlite::with_a_copy().await;
+    let (first, next) = (service(here), service(there));
+    let mut serving = first.serve(serve()).await.unwrap();
+    serving.registered().await.unwrap();
+    // It does not deregister.
+    drop((serving, first));
+    let mut serving = next.serve(serve()).await.unwrap();
+    serving.registered().await.unwrap();
+    assert!(commits::<Sqlite>(&coordinator, "g").await);
+    let told = alarms.named("participant_other_database");
+    assert!(told.is_empty(), "{told:?}");
+    serving.stop().await.unwrap();
+    coordinator.stop().await.unwrap();
 }
 
 async fn register(at: &Coordinator, life: &str, place: &str) -> Result<(), Status> {

@@ -24,7 +24,7 @@ async fn l4_calls_for_a_former_name_arrive() {
     let before = Participant::new("old", database.clone()).tcc("ok", Reserve);
     let mut before = before.serve(serve()).await.unwrap();
     before.registered().await.unwrap();
-    before.stop().await;
+    before.stop().await.unwrap();
     let renamed = Participant::new("new", database).formerly("old").formerly("older");
     let mut serving = renamed.tcc("ok", Reserve).serve(serve()).await.unwrap();
     serving.registered().await.unwrap();
@@ -36,7 +36,7 @@ async fn l4_calls_for_a_former_name_arrive() {
     }
     let names = "SELECT count(DISTINCT participant) FROM unanimo_barrier WHERE state = 'committed'";
     assert_eq!(Sqlite::number(&pool, names.to_owned()).await, 3);
-    serving.stop().await;
+    serving.stop().await.unwrap();
     // It leaves under all of them. It may come again, so that is asked for a while.
     let client = client.wait_at_most(Duration::from_secs(3));
     let draft = client.tcc("late").branch("a", "old", "ok", bytes::Bytes::from("x"));
@@ -66,8 +66,8 @@ async fn a_former_name_that_is_refused_fails_no_registration() {
     })
     .await;
     serving.registered().await.expect("nor later");
-    serving.stop().await;
-    other.stop().await;
+    serving.stop().await.unwrap();
+    other.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }
 
@@ -82,7 +82,7 @@ async fn a_registration_with_another_service_is_refused() {
     let registered = tokio::time::timeout(Duration::from_secs(20), serving.registered()).await;
     let refused = registered.expect("it is not waited for ever").unwrap_err();
     assert!(refused.to_string().contains("Unimplemented"), "{refused}");
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }
 
 /// An endpoint of the coordinator's own configuration does not register: what it holds in doubt is ended all the
@@ -118,5 +118,5 @@ async fn a_participant_that_does_not_register_is_swept() {
     let bound = "UPDATE unanimo_barrier SET prepare_until = now() - interval '2 hours'";
     pool.execute(bound).await.unwrap();
     until("its purge", async || states(&pool, &tx_id).await.is_empty().then_some(())).await;
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }

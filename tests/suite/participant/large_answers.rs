@@ -64,7 +64,7 @@ async fn a_participant_reads_messages_up_to_the_limit_that_it_is_given() {
                 assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
             }
         }
-        serving.stop().await;
+        serving.stop().await.unwrap();
     }
 }
 
@@ -103,5 +103,5 @@ async fn a_participant_takes_long_headers_up_to_a_limit() {
     assert!(prepare(LONG).await.unwrap());
     prepare(70_000).await.unwrap_err();
     assert!(prepare(0).await.unwrap(), "and others are taken");
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }

@@ -81,7 +81,7 @@ async fn a_payload_that_the_new_version_cannot_read_is_told<D: Database>() {
         let executed = tx.execute(id, "p", action, Json(payload)).await.unwrap();
         assert!(matches!(executed, Executed::Prepared(_)), "{executed:?}");
     }
-    old.stop().await;
+    old.stop().await.unwrap();
 
     let new = version::<D, u64>(database).service().unwrap();
     // Nobody answers at first.
@@ -133,7 +133,7 @@ async fn l4_a_silent_group_keeps_no_payload_from_being_looked_at() {
         assert!(matches!(executed, Executed::Prepared(_)), "{executed:?}");
         open.push(tx);
     }
-    old.stop().await;
+    old.stop().await.unwrap();
     let new = version::<Sqlite, u64>(database).service().unwrap();
     let relay = Relay::start().await;
     let sweep = Sweep::default().interval(Duration::from_millis(10));

@@ -63,7 +63,7 @@ async fn a_participant_serves_its_coordinator_alone() {
     let mut client = ParticipantServiceClient::new(channel(serving.endpoint(), authority.client()));
     let status = client.prepare(PrepareRequest::default()).await.expect_err("no context");
     assert_eq!(status.code(), Code::InvalidArgument, "a known one is heard: {status}");
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }
 
 /// Of those whom the authority knows only the coordinator is heard.
@@ -83,11 +83,11 @@ async fn a_participant_accepts_the_names_that_it_is_told() {
         client.prepare(PrepareRequest::default()).await.expect_err("an initiator").code()
     };
     assert_eq!(prepare(serving.endpoint()).await, Code::PermissionDenied);
-    serving.stop().await;
+    serving.stop().await.unwrap();
     let serving = accepting("spiffe://shop.example/web").await;
     assert_eq!(prepare(serving.endpoint()).await, Code::InvalidArgument, "it is heard");
     assert!(!commits(&world, &authority, "h").await, "the coordinator is not");
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }
 
 /// Names that nobody can have are an error, and not a participant that serves everybody, or nobody.
@@ -123,7 +123,7 @@ async fn a_coordinator_does_not_call_a_participant_of_another_authority() {
     let files = unanimo_tls::ServerFiles::new(cert, key);
     let serving = serve(&world, &authority, Serve::on("127.0.0.1:0").tls(files)).await;
     assert!(!commits(&world, &authority, "g").await);
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }
 
 /// An endpoint on another machine must have TLS, where the coordinator has.

@@ -59,7 +59,7 @@ async fn a_client_of_several_addresses_goes_on_where_one_answers() {
     // The keep-alive of the connection notices it.
     within(Duration::from_secs(25), "second-is-silent").await;
     within(Duration::from_secs(5), "first-again").await;
-    serving.stop().await;
+    serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }
 
@@ -93,7 +93,7 @@ async fn s9_a_client_sends_nothing_to_a_node_of_another_group() {
         let found = there.find_by_gid_is_unknown(gid).await;
         assert!(found, "{gid} was begun once more");
     }
-    serving.stop().await;
+    serving.stop().await.unwrap();
     other.stop().await.unwrap();
 }
 
@@ -146,7 +146,7 @@ async fn s9_a_client_of_two_groups_refuses_and_names_both_unless_it_is_told_one(
     for gid in ["told", "nowhere"] {
         assert!(there.find_by_gid_is_unknown(gid).await, "{gid} was begun at the other group");
     }
-    serving.stop().await;
+    serving.stop().await.unwrap();
     one.stop().await.unwrap();
     other.stop().await.unwrap();
 }
@@ -171,7 +171,7 @@ async fn s9_a_node_that_failed_is_asked_for_its_group_again() {
     for gid in ["before", "between", "after"] {
         assert!(there.find_by_gid_is_unknown(gid).await, "{gid} was begun once more");
     }
-    serving.stop().await;
+    serving.stop().await.unwrap();
     other.stop().await.unwrap();
 }
 
@@ -233,7 +233,7 @@ async fn a_channel_of_ones_own_and_its_interceptors_are_used() {
     assert!(error.contains("no token today"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(5), "it is not asked again");
 
-    serving.stop().await;
+    serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }
 

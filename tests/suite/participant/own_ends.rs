@@ -63,7 +63,7 @@ async fn a_stop_waits_as_long_as_it_is_told_to() {
     let calling = tokio::spawn(async move { at_work.prepare(&service).await });
     handler.gate.waiting().await;
     let started = Instant::now();
-    serving.stop().await;
+    serving.stop().await.unwrap();
     let took = started.elapsed();
     assert!(took >= drain && took < Duration::from_secs(15), "{took:?}");
     calling.abort();
@@ -96,7 +96,7 @@ async fn a_stop_waits_for_calls_although_no_coordinator_answers() {
     handler.gate.open();
     let answer = calling.await.unwrap().unwrap();
     assert!(matches!(answer, prepare_response::Answer::Prepared(_)), "{answer:?}");
-    stopping.await.unwrap();
+    stopping.await.unwrap().unwrap();
     drop(deaf);
 }
 
@@ -256,7 +256,7 @@ async fn l1_a_vote_whose_output_fits_no_message_is_told_without_it() {
         let stored = "SELECT length(output) FROM unanimo_barrier ORDER BY tx_id DESC LIMIT 1";
         assert_eq!(Sqlite::number(&pool, stored.to_owned()).await, i64::try_from(size).unwrap());
     }
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }
 
 /// A handler is ended at its own bound, long before that of its call, and no person is called for it.

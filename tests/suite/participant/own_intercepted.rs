@@ -77,7 +77,7 @@ async fn every_call_of_a_participant_runs_through_its_interceptors() {
         (is_kept && count(&asked, "GetServerInfo") > 0).then_some(())
     })
     .await;
-    registration.stop().await;
+    registration.stop().await.unwrap();
     let expected = set(["DeregisterEndpoint", "InquireBranches", "RegisterEndpoint"]);
     let names = called(&guard, true);
     assert!(names.is_superset(&expected), "{names:?}");
@@ -161,6 +161,6 @@ async fn every_call_of_a_client_runs_through_its_interceptors() {
     let error = without.server_info().await.unwrap_err().to_string();
     assert!(error.contains("who are you?"), "{error}");
     assert_eq!(called(&guards[0], false), set(["GetServerInfo"]));
-    serving.stop().await;
+    serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }

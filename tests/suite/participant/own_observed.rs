@@ -226,7 +226,7 @@ async fn figures_tell_what_was_answered_and_what_is_in_doubt() {
     .await;
     assert_eq!((seen.count, seen.known), (1, true));
     assert_eq!(service.metrics().in_doubt.count, 1);
-    registration.stop().await;
+    registration.stop().await.unwrap();
 }
 
 /// A call without an answer has taken no time for one, and one that is rejected before it is at work has failed.
@@ -267,6 +267,6 @@ async fn figures_of_a_participant_that_is_served() {
     assert!(draft.wait_until_ended().submit().await.unwrap().is_committed());
     let Metrics { prepare, commit, cancel, .. } = serving.metrics();
     assert_eq!((prepare.done, commit.done, cancel.done), (1, 1, 0));
-    serving.stop().await;
+    serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }

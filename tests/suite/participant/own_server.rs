@@ -97,7 +97,7 @@ async fn a_participant_in_ones_own_server_takes_part_and_leaves_in_order() {
     assert!(submit("one").await.unwrap().is_committed());
     until("a sweep", async || (registration.in_doubt()?.sweeps > 0).then_some(())).await;
 
-    registration.stop().await;
+    registration.stop().await.unwrap();
     // It has deregistered: nobody waits for a deadline. The client asks again for as long as it may.
     let client = client.clone().wait_at_most(Duration::from_secs(2));
     until("the news of it", async || {
@@ -134,7 +134,7 @@ async fn what_is_under_way_ends_before_the_registration_has_stopped() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!stopping.is_finished(), "it waits for what is at work");
     handler.gate.open();
-    stopping.await.unwrap();
+    stopping.await.unwrap().unwrap();
     assert!(calling.is_finished() || calling.await.is_ok());
     own.stop().await;
 }
@@ -167,14 +167,14 @@ async fn a_stop_that_ends_before_what_is_at_work_begins_nothing_any_more() {
             let mut serving = service.serve(serve.without_sweep()).await.unwrap();
             serving.registered().await.unwrap();
             handler.gate.waiting().await;
-            serving.stop().await;
+            serving.stop().await.unwrap();
         } else {
             let register = Register::at("http://127.0.0.1:9").with(coordinator);
             let register = register.without_sweep().drain_at_most(drain);
             let mut registration = service.register(register).await.unwrap();
             registration.registered().await.unwrap();
             handler.gate.waiting().await;
-            registration.stop().await;
+            registration.stop().await.unwrap();
         }
         assert!(!calling.is_finished());
         let late = of(Deed::Work).prepare(&service).await.unwrap();
@@ -216,7 +216,7 @@ async fn l1_a_set_up_behind_a_prepared_transaction_waits_while_ones_own_server_s
         .await
         .unwrap();
     assert_eq!(noted, 1);
-    registration.stop().await;
+    registration.stop().await.unwrap();
     own.stop().await;
 }
 
@@ -247,7 +247,7 @@ async fn a_refused_registration_ends_the_wait_and_a_token_makes_it() {
     let register = own.register().with(with_token).without_sweep();
     let mut registration = service.register(register).await.unwrap();
     registration.registered().await.unwrap();
-    registration.stop().await;
+    registration.stop().await.unwrap();
     assert_eq!(directory.deregistered().len(), 1, "with the token, too");
     drop(serving);
     own.stop().await;

@@ -18,6 +18,7 @@ use super::direct::{Branch, branch, refused};
 
 mod at_work;
 mod doubt;
+mod losses;
 mod lost;
 
 /// Database of participant `p`, with handlers that run their payload as SQL: `plain`, `swallow` (takes errors for
@@ -65,6 +66,12 @@ pub(super) trait Database: Sized {
 
     /// Checks that a connection is as it was, and goes on working.
     async fn is_clean(&self);
+
+    /// Returns the way of a handler that keeps an effect beside the transaction that it was given.
+    fn keeps_beside(branch: &Branch) -> String;
+
+    /// Runs statements from outside.
+    async fn run_outside(&self, sql: &str);
 }
 
 macro_rules! tests {
@@ -112,6 +119,10 @@ on_each_database! {
         s7_a_lost_answer_to_commit_is_found_done,
         s7_a_lost_answer_to_rollback_leaves_its_tombstone_in_the_end,
         s7_a_session_that_is_ended_is_no_vote;
+    losses:
+        s11_a_cancel_before_the_record_of_a_loss_is_a_hazard,
+        s11_a_yes_of_another_process_does_not_hide_a_loss,
+        s11_a_loss_is_written_over_what_another_process_has_left;
 }
 
 const INSERT: &str = "INSERT INTO effect VALUES (1)";

@@ -159,7 +159,7 @@ async fn s2_s7_s11_hold_when_a_synchronous_standby_is_promoted_under_load() {
     let open =
         "SELECT count(*) FROM unanimo_barrier WHERE state IN ('prepared', 'running', 'lost')";
     assert_eq!(one(&there, open).await, 0, "L4");
-    serving.stop().await;
+    serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }
 
@@ -213,7 +213,7 @@ async fn s11_what_an_asynchronous_standby_lacks_is_told() {
     let here: Rows =
         here.into_iter().map(|(tx_id, branch_id, state)| ((tx_id, branch_id), state)).collect();
     each_is_told(&alarms, &expected, &here).await;
-    serving.stop().await;
+    serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }
 

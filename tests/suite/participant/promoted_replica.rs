@@ -184,7 +184,7 @@ async fn s11_what_a_replica_that_is_promoted_under_load_lacks_is_told() {
     let here: Rows =
         here.into_iter().map(|(tx_id, branch_id, state)| ((tx_id, branch_id), state)).collect();
     each_is_told(&alarms, &expected, &here).await;
-    serving.stop().await;
+    serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }
 
@@ -240,6 +240,6 @@ async fn s2_s7_s11_hold_when_a_semi_synchronous_replica_is_promoted_under_load()
         "SELECT count(*) FROM unanimo_barrier WHERE state IN ('prepared', 'running', 'lost')";
     assert_eq!(one(&there, open).await, Some(0), "L4");
     assert_eq!(lost(&alarms), Vec::new(), "S11: nothing is missing");
-    serving.stop().await;
+    serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }

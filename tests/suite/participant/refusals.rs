@@ -237,6 +237,8 @@ async fn s2_an_error_of_the_work_that_a_handler_passes_on_is_a_no() {
     is_refused::<MySql>(at, &values[1..]).await;
     let signal = "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'";
     is_refused::<MySql>(at, &[signal, "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 30001"]).await;
+    // A class of the service's own, with a number of its own.
+    is_refused::<MySql>(at, &["SIGNAL SQLSTATE 'U0001' SET MYSQL_ERRNO = 31001"]).await;
     is_refused::<Sqlite>(at, &OF_THE_WORK).await;
     // What is not a snapshot's is a no in each isolation.
     is_refused::<Postgres>(Isolation::RepeatableRead, &OF_THE_WORK[1..]).await;

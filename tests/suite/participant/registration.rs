@@ -107,7 +107,7 @@ async fn a_registration_tells_features_sdk_and_the_life_of_the_process() {
         serving.registered().await.unwrap();
         // Registered again, as the same.
         tokio::time::sleep(Duration::from_millis(100)).await;
-        serving.stop().await;
+        serving.stop().await.unwrap();
         let mut seen = [one.registered(), other.registered()].concat();
         seen.retain(|request| !instances.contains(&request.instance_id));
         let RegisterEndpointRequest { instance_id, sdk, features, .. } = seen[0].clone();
@@ -210,7 +210,7 @@ async fn rows_of_another_group_raise_an_alarm<D: Database>(more: &str, values: &
     })
     .await;
     assert_eq!(lines.of("other_cluster").len(), 1);
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }
 
 /// A participant that knows no coordinator looks after nothing, and says so at its start.
@@ -240,7 +240,7 @@ async fn a_participant_without_a_coordinator_says_that_nothing_is_purged() {
             );
             assert!(serving.in_doubt().is_none());
         }
-        serving.stop().await;
+        serving.stop().await.unwrap();
     }
     coordinator.stop().await.unwrap();
 }
@@ -276,7 +276,7 @@ async fn s12_rows_of_a_group_that_is_asked_raise_no_alarm() {
             Some(alarms.named("other_cluster")).filter(|lines| lines.len() > number)
         })
         .await;
-        serving.stop().await;
+        serving.stop().await.unwrap();
         assert_eq!(told.len(), number + 1, "{told:?}");
         let told = &told[number];
         assert!(told.contains("cluster_id=\"was\"") && told.contains(&asked), "{told}");

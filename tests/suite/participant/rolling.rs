@@ -125,7 +125,7 @@ impl Replica {
 
     async fn stop(mut self) {
         let (serving, runtime) = (self.serving.take().unwrap(), self.runtime.as_ref().unwrap());
-        runtime.spawn(serving.stop()).await.unwrap();
+        runtime.spawn(serving.stop()).await.unwrap().unwrap();
     }
 }
 

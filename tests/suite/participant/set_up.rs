@@ -46,7 +46,7 @@ async fn l1_a_set_up_that_needs_what_is_prepared_is_made_once_that_has_ended() {
         .await
         .unwrap();
     assert_eq!(noted, 1, "committed first, and then altered");
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }
 
 /// Our own table is upgraded in the same way, from every version before.

@@ -40,7 +40,7 @@ async fn a_registration_gets_through_a_connection_that_fell_silent() {
     .await;
     until("an initiator", async || through.server_info().await.ok()).await;
     assert!(started.elapsed() < Duration::from_secs(60));
-    serving.stop().await;
+    serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }
 
@@ -74,6 +74,6 @@ async fn l4_a_question_gets_through_a_connection_that_fell_silent() {
     .await;
     assert!(held.rollback().await.unwrap().is_aborted());
     sweeper.stop().await;
-    serving.stop().await;
+    serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }

@@ -651,7 +651,7 @@ async fn s12_a_participant_that_is_served_has_a_sweeper() {
     })
     .await;
     assert_eq!(effects(&pool, &tx_id).await, ["a"]);
-    tokio::time::timeout(Duration::from_secs(10), serving.stop()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), serving.stop()).await.unwrap().unwrap();
 
     let serve = Serve::on("127.0.0.1:0").register_with(world.url()).without_sweep();
     assert_eq!(participant(&url).await.serve(serve).await.unwrap().in_doubt(), None);

@@ -315,6 +315,14 @@ impl Database for Bank {
     async fn is_clean(&self) {
         self.is_clean().await;
     }
+
+    fn keeps_beside(_: &Branch) -> String {
+        format!("ROLLBACK; BEGIN READ WRITE; {INSERT}; COMMIT")
+    }
+
+    async fn run_outside(&self, sql: &str) {
+        self.pool.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
+    }
 }
 
 fn serve(database: over::Database, gate: &Arc<Semaphore>) -> Service<over::Database> {

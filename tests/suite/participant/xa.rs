@@ -309,6 +309,15 @@ impl Database for Bank {
     async fn is_clean(&self) {
         self.is_clean().await;
     }
+
+    fn keeps_beside(branch: &Branch) -> String {
+        let xid = xid(branch);
+        format!("XA END {xid}; XA ROLLBACK {xid}; START TRANSACTION READ WRITE; {INSERT}; COMMIT")
+    }
+
+    async fn run_outside(&self, sql: &str) {
+        run(&mut self.pool.acquire().await.unwrap(), sql).await.unwrap();
+    }
 }
 
 /// Every prepared transaction of the server, in SQL.

@@ -85,6 +85,6 @@ async fn s11_a_bank_whose_account_is_gone_does_not_end() {
             assert_eq!(found, (account, cents, 0, 0));
         }
     }
-    serving.stop().await;
+    serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }

@@ -210,7 +210,7 @@ impl World {
 
     async fn stop(self) {
         for (_, _, serving) in self.served {
-            serving.stop().await;
+            serving.stop().await.unwrap();
         }
         self.coordinator.stop().await.unwrap();
     }

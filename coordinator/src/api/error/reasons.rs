@@ -134,7 +134,7 @@ reasons! {
     OtherCluster = "OTHER_CLUSTER", FailedPrecondition, final, None,
         "The branches of InquireBranches belong to another coordinator group; `cluster_id` in the metadata names the one that was asked. Nothing can be told of them.";
     OtherDatabase = "OTHER_DATABASE", FailedPrecondition, final, None,
-        "A process of a participant has another database than those that are alive, by the id beside its barrier, or a copy of it in another place; `database_id` in the metadata is theirs. If that was seen while an EnlistBranch was being stored, `effect` in the metadata is `unknown`, and the message says that the branch counts. All processes of one name must share one database.";
+        "A process of a participant has another database than those that are alive, by the id beside its barrier, or a copy of it in another place; `database_id` in the metadata is theirs. `both_live` there is `false` for a registration as long as no process with the known one has registered since it came first: they may have died, or be about to move, and then the refusal ends by itself, at the latest after three `keep-alive-interval`s. If that was seen while an EnlistBranch was being stored, `effect` in the metadata is `unknown`, and the message says that the branch counts. All processes of one name must share one database.";
     EndpointNotAllowed = "ENDPOINT_NOT_ALLOWED", PermissionDenied, final, None,
         "No pattern of the coordinator's `endpoint-allow` list matches the endpoint.";
     ParticipantNotYet = "PARTICIPANT_NOT_REGISTERED_YET", Unavailable, retry, None,

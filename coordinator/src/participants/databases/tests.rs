@@ -262,6 +262,52 @@ fn s2_a_process_that_moves_to_a_copy_alone_is_refused() {
     assert_eq!(databases.of(&shop).place, "here");
 }
 
+/// The database of a process that died counts for as long as the process would be alive. Its next life, whose database is another
+/// one or elsewhere, is refused meanwhile, and nobody is told: nothing is wrong.
+#[test]
+fn the_next_life_of_a_process_that_died_raises_no_alarm() {
+    for other in [placed("one", "there"), placed("two", "here"), placed("two", "there")] {
+        let (databases, shop, now) = databases();
+        let at = |secs: u64| now + Duration::from_secs(secs);
+        assert!(databases.takes_at("http://a", "first", &placed("one", "here"), now));
+        assert!(databases.takes_at("http://b", "second", &placed("one", "here"), now));
+        for secs in 1..=15 {
+            let refused = databases.registers_at(&shop, "http://a", "next", &other, at(secs));
+            assert!(!refused.expect_err("S2").both_live, "at {secs}");
+        }
+        assert!(databases.known().get(&shop).expect("it is known").told_at.is_none(), "{other:?}");
+        assert!(databases.takes_at("http://a", "next", &other, at(16)), "L1");
+    }
+}
+
+/// Processes that live register again within an interval: then a person is told.
+#[test]
+fn s11_two_that_live_with_two_databases_are_told_at_the_next_registration() {
+    for other in [placed("one", "there"), placed("two", "here")] {
+        for instances in [["first", "second"], ["", ""]] {
+            let (databases, shop, now) = databases();
+            let at = |secs: u64| now + Duration::from_secs(secs);
+            let here = placed("one", "here");
+            // Behind one address, or each at its own.
+            let endpoints =
+                if instances[0].is_empty() { ["http://a", "http://b"] } else { ["http://a"; 2] };
+            assert!(databases.takes_at(endpoints[0], instances[0], &here, now));
+            let refused = |secs| {
+                let refused =
+                    databases.registers_at(&shop, endpoints[1], instances[1], &other, at(secs));
+                refused.expect_err("S2").both_live
+            };
+            assert!(!refused(1) && !refused(2));
+            assert!(databases.takes_at(endpoints[0], instances[0], &here, at(5)));
+            assert!(refused(6), "S11: {other:?}");
+            assert!(databases.known().get(&shop).expect("it is known").told_at.is_some());
+            // One that comes for the first time is not told of for another one's sake.
+            let third = databases.registers_at(&shop, "http://c", "third", &other, at(7));
+            assert!(!third.expect_err("S2").both_live);
+        }
+    }
+}
+
 #[test]
 fn s2_the_place_of_those_that_lived_before_a_restart_is_known() {
     let (databases, shop, _) = databases();

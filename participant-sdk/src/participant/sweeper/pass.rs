@@ -114,6 +114,7 @@ impl<R: Resource> Pass<R> {
         self.inquirer.begin();
         self.pauses.begin(Instant::now());
         self.slow.begin();
+        self.served.record_losses();
         let is_ready = self.served.is_ready();
         let from_start = self.after.is_none();
         let mut listed = Listed::new();

@@ -147,7 +147,7 @@ impl World {
     }
 
     async fn stop(self) {
-        self.trips.stop().await;
+        self.trips.stop().await.unwrap();
         self.running.stop().await.unwrap();
     }
 }

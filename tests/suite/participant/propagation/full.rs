@@ -63,5 +63,5 @@ async fn s2_nobody_joins_whose_branch_the_reply_cannot_name() {
         let transaction = world.get(&format!("full-{id_bytes}")).await;
         assert_eq!(transaction.branches.len(), fit);
     }
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }

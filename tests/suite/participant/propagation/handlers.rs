@@ -204,7 +204,7 @@ async fn a_participant_that_is_stopped_joins_nothing() {
     let tx = scene.begin("stopped").await;
     let Scene { bank, coordinator, pool, .. } = scene;
     let Bank { serving, http, .. } = bank;
-    serving.stop().await;
+    serving.stop().await.unwrap();
     let client = joining::client(&tx.propagation().layer());
     let url = format!("{http}/do/check/0/ok");
     let (status, text) = joining::send(&client, &url, None).await.unwrap();

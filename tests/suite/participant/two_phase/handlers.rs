@@ -106,6 +106,33 @@ async fn s2_a_handler_that_prepares_its_transaction_gets_no_yes() {
     assert_eq!(bank.state(&branch).await.as_deref(), Some("running"));
 }
 
+/// It holds the branch's row, which the record of the loss needs: it is ended first, and is not in doubt for ever.
+#[tokio::test]
+async fn s11_a_handler_that_prepares_its_transaction_under_our_name_is_ended_and_told() {
+    let bank = Bank::open().await;
+    for commits in [false, true] {
+        let branch = sql("plain", "");
+        let name = branch.name();
+        let way = format!("{INSERT}; PREPARE TRANSACTION '{name}'");
+        let branch = Branch { payload: way.into(), ..branch };
+        for _ in 0..2 {
+            let status = bank.prepare(&branch).await.unwrap_err();
+            assert_eq!(status.code(), Code::Internal, "S2: {status:?}");
+        }
+        assert_eq!(bank.prepared().await, [name]);
+        if commits {
+            let answer = branch.commit(&bank.service).await.unwrap();
+            assert_eq!(heuristic(answer), HeuristicKind::Hazard, "S11");
+        } else {
+            let answer = branch.cancel(&bank.service).await.unwrap();
+            assert!(matches!(answer, cancel_response::Answer::Heuristic(_)), "S11: {answer:?}");
+        }
+        assert!(bank.prepared().await.is_empty(), "L1");
+        assert_eq!(bank.effects().await, i64::from(commits));
+        assert_eq!(bank.state(&branch).await.as_deref(), Some("running"));
+    }
+}
+
 #[tokio::test]
 async fn s2_transactions_inside_a_handlers_own_are_part_of_it() {
     let bank = Bank::open().await;

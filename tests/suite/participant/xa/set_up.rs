@@ -30,5 +30,5 @@ async fn l1_a_set_up_that_needs_what_is_prepared_is_made_once_that_has_ended() {
     let noted = sqlx::query_scalar("SELECT count(*) FROM effect WHERE note IS NULL");
     let noted: i64 = noted.fetch_one(&pool).await.unwrap();
     assert_eq!(noted, 1, "committed first, and then altered");
-    serving.stop().await;
+    serving.stop().await.unwrap();
 }
