@@ -271,6 +271,11 @@ impl Metrics {
         text
     }
 
+    /// Returns the number of transactions that have begun since the start.
+    pub(crate) fn begun_so_far(&self) -> u64 {
+        self.pulse.begun.load(Ordering::Relaxed)
+    }
+
     /// Counts a transaction that has begun.
     pub fn begun(&self, mode: Mode) {
         self.pulse.begun.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Disk with little space: a file system in memory.
+//! Disk with little space, a file system in memory; and other mounts.
 
 use std::fs;
 use std::io::Write;
@@ -41,6 +41,18 @@ impl SmallDisk {
             return Some(Self { folder: folder.to_owned() });
         }
         eprintln!("this test is skipped: this process may not mount a file system");
+        None
+    }
+
+    /// Mounts a file over another one; `None` as above.
+    #[must_use]
+    pub fn bind(file: &Path, over: &Path) -> Option<Self> {
+        let mut bind = Command::new("mount");
+        let mounted = bind.arg("--bind").args([file, over]).stderr(Stdio::null()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self { folder: over.to_owned() });
+        }
+        eprintln!("this test is skipped: this process may not mount a file");
         None
     }
 

@@ -60,6 +60,7 @@ mod purge_clocks;
 mod queries;
 mod readers;
 mod reasons;
+mod recovery;
 mod registrations;
 mod repetitions;
 mod replies;

@@ -1,5 +1,6 @@
 //! Maintenance: periodic work of the coordinator.
 
+mod pace;
 mod places;
 mod pulse;
 
@@ -10,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use unanimo_core::{Incarnation, Timestamp};
 
+use self::pace::Pace;
 use super::purge_clock::{PurgeClock, Reading, Verdict};
 use crate::alarm::CLOCK_SKEW;
 use crate::audit::Trail;
@@ -28,14 +30,12 @@ const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause between two looks at what clients' names are looked for by.
 const NAMES_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Longest pause between two purges while the last one found something to purge.
-const PURGE_PAUSE: Duration = Duration::from_millis(100);
-
 /// Pieces in which one run deletes old events: other purges wait for it.
 const EVENT_PURGES_MAX: u32 = 20;
 
-/// Transactions in one step of a run from which on many more are taken to be due.
-const PURGE_MANY: u64 = 250;
+/// Shortest pause between two purges of events, unless `purge-interval` is shorter: a run of them has statements of its
+/// own, whether anything is due or not.
+const EVENT_PURGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shortest pause between two purges of the audit: what is to go from it is a year old.
 const AUDIT_PURGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -90,6 +90,8 @@ pub(super) struct Purge {
     /// When that began last.
     pub(super) audit_purged: Option<Instant>,
     pub(super) events_retention: Duration,
+    /// When events were purged last.
+    pub(super) events_purged: Option<Instant>,
     pub(super) interval: Duration,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: PurgeClock,
@@ -117,6 +119,7 @@ impl Purge {
             purging_audit: JoinSet::new(),
             audit_purged: None,
             events_retention: config.events_retention.0,
+            events_purged: None,
             interval: config.purge_interval.0,
             metrics: Arc::clone(metrics),
             clock: PurgeClock::default(),
@@ -127,11 +130,13 @@ impl Purge {
 
 impl Purge {
     async fn run(mut self) {
+        let mut pace = Pace::default();
         loop {
             let started = Instant::now();
             let purged = self.once().await;
             self.metrics.purged(purged);
-            tokio::time::sleep(pause_after(purged, started.elapsed(), self.interval)).await;
+            pace.note(self.metrics.begun_so_far(), Instant::now());
+            tokio::time::sleep(pace.pause_after(purged, started.elapsed(), self.interval)).await;
         }
     }
 
@@ -183,11 +188,14 @@ impl Purge {
     }
 
     /// Removes events whose own retention is over, in pieces.
-    async fn purge_events(&self, now: Timestamp) {
+    async fn purge_events(&mut self, now: Timestamp) {
         let retention = u64::try_from(self.events_retention.as_millis()).unwrap_or(u64::MAX);
-        if retention == 0 {
+        let pause = EVENT_PURGE_INTERVAL.min(self.interval);
+        let is_due = self.events_purged.is_none_or(|last| last.elapsed() >= pause);
+        if retention == 0 || !is_due {
             return;
         }
+        self.events_purged = Some(Instant::now());
         let before = Timestamp(now.0.saturating_sub(retention));
         for _ in 0..EVENT_PURGES_MAX {
             match self.store.feed().purge(self.me, self.events_retention, now).await {
@@ -251,20 +259,6 @@ impl Purge {
             ),
         }
         self.doubt = doubt;
-    }
-}
-
-/// Returns the pause after a purge. Where many are due it is as long as the purge took, but not longer than
-/// [`PURGE_PAUSE`]: with runs up to that it works for half of the time, with longer ones for nearly all of it.
-fn pause_after(
-    Purged { stripped, deleted }: Purged,
-    took: Duration,
-    interval: Duration,
-) -> Duration {
-    match stripped.max(deleted) {
-        0 => interval,
-        PURGE_MANY.. => took.min(PURGE_PAUSE),
-        _ => PURGE_PAUSE,
     }
 }
 
@@ -340,19 +334,6 @@ mod tests {
     use super::*;
     use crate::audit::kept::Kept;
     use crate::env::SystemEnv;
-
-    #[test]
-    fn where_many_are_due_the_pause_is_as_long_as_the_purge_up_to_a_bound() {
-        let ms = Duration::from_millis;
-        let after = |stripped, deleted, took| {
-            pause_after(Purged { stripped, deleted }, ms(took), Duration::from_secs(10))
-        };
-        assert_eq!(after(0, 0, 5), Duration::from_secs(10));
-        assert_eq!((after(1, 0, 5), after(0, 249, 5)), (PURGE_PAUSE, PURGE_PAUSE));
-        assert_eq!((after(250, 0, 5), after(0, 500, 30)), (ms(5), ms(30)));
-        assert_eq!((after(500, 500, 99), after(500, 500, 101)), (ms(99), ms(100)));
-        assert_eq!(after(500, 500, 4_000), PURGE_PAUSE);
-    }
 
     /// Transactions are purged though the audit waits for a database that does not answer.
     #[tokio::test]

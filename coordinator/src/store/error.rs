@@ -169,6 +169,15 @@ pub enum Error {
         /// Number of its names.
         count: u64,
     },
+    /// The database file is mounted without the folder that it is in.
+    #[error(
+        "open {path}: this file alone is mounted here; where it is from it has another name, and under that SQLite would \
+         keep another write-ahead log and another process find another lock: mount the folder instead"
+    )]
+    MountedAlone {
+        /// The file.
+        path: String,
+    },
     /// A file of the database is not the one that was opened.
     #[error("use {what} {path}: {fault}")]
     Replaced {
@@ -272,6 +281,7 @@ impl Error {
                 | Self::TableTaken(_)
                 | Self::Changed
                 | Self::SeveralNames { .. }
+                | Self::MountedAlone { .. }
                 | Self::Url(_)
         );
         is_refusal || self.is_elsewhere()

@@ -15,6 +15,7 @@ use unanimo_core::{
 use unanimo_tests::postgres::Server;
 use uuid::Uuid;
 
+use crate::memory::ticks_of;
 use crate::say;
 use crate::world::{Shape, definition};
 
@@ -101,7 +102,7 @@ pub(crate) fn a_transaction(at: Timestamp) -> Result<(TxId, [Write; 3])> {
 }
 
 /// Processor time of all sessions of a database, in hundredths of seconds.
-async fn processor_time(raw: &mut PgConnection) -> Result<u64> {
+pub(crate) async fn processor_time(raw: &mut PgConnection) -> Result<u64> {
     let pids: Vec<i32> = sqlx::query_scalar(
         "SELECT pid FROM pg_stat_activity
          WHERE datname = current_database() AND pid <> pg_backend_pid()",
@@ -110,13 +111,15 @@ async fn processor_time(raw: &mut PgConnection) -> Result<u64> {
     .await?;
     let mut ticks = 0;
     for pid in pids {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // Behind the name, which may hold anything: the state is the third field.
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let field = |n: usize| fields.split_whitespace().nth(n).and_then(|f| f.parse().ok());
-        ticks += field(11).unwrap_or(0) + field(12).unwrap_or(0);
+        ticks += ticks_of(&fs::read_to_string(format!("/proc/{pid}/stat"))?)?;
     }
     Ok(ticks)
+}
+
+/// Bytes of the database's own log so far.
+pub(crate) async fn wal(raw: &mut PgConnection) -> Result<i64> {
+    let query = "SELECT (pg_current_wal_insert_lsn() - '0/0')::int8";
+    Ok(sqlx::query_scalar(query).fetch_one(raw).await?)
 }
 
 async fn bytes(raw: &mut PgConnection) -> Result<(i64, i64)> {

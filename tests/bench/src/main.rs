@@ -10,6 +10,7 @@ mod load;
 mod memory;
 mod owed;
 mod plain;
+mod purge;
 mod reads;
 mod volume;
 mod world;
@@ -89,6 +90,12 @@ enum Measure {
         #[arg(long, default_value_t = 1_000_000)]
         count: i64,
     },
+    /// Measures the purge: what it spends on each transaction, and what is left to others beside it.
+    Purge {
+        /// Number of transactions that are due, for each of its two steps.
+        #[arg(long, default_value_t = 100_000)]
+        count: i64,
+    },
     /// Starts on a database of the version before the log with so many transactions, and tells the time and the memory
     /// that the conversion takes.
     Conversion {
@@ -111,6 +118,9 @@ async fn main() -> Result<ExitCode> {
         }
         Some(Measure::Owed { count }) => {
             return owed::measure(count, Duration::from_secs(seconds)).await;
+        }
+        Some(Measure::Purge { count }) => {
+            return purge::measure(count, Duration::from_secs(seconds)).await;
         }
         Some(Measure::Conversion { count }) => return conversion::measure(count).await,
         None => {}

@@ -1,10 +1,14 @@
 //! A standby of the coordinator's database that is behind, and is promoted while transactions are in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::{Connection, Executor, PgConnection};
 use tonic::Code;
+use tonic::transport::Channel;
+use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
     BeginTransactionRequest, CommitBranch, CommitTransactionRequest, GetTransactionRequest, Mode,
     Outcome, RollbackTransactionRequest, TransactionResult, WaitFor, get_transaction_request,
@@ -227,5 +231,97 @@ async fn s3_after_a_promotion_answers_wait_until_the_rows_are_written_again() {
     let shown = world.client().get_transaction(ask(60)).await.unwrap().into_inner();
     assert_eq!(shown.transaction.unwrap().outcome(), Outcome::Committed);
     world.p.hold(false);
+    world.running.stop().await.unwrap();
+}
+
+/// Initiators of a load.
+const INITIATORS: usize = 8;
+
+/// Submits one transaction after the other, each again until it is decided; returns their gids, and what was told.
+async fn load(
+    mut client: CoordinatorServiceClient<Channel>,
+    number: usize,
+    stop: Arc<AtomicBool>,
+) -> Vec<(String, TransactionResult)> {
+    let mut told = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let gid = format!("load-{number}-{}", told.len());
+        loop {
+            let mut request = tcc(&gid, &["ok", "ok"]);
+            request.timeout = millis(20_000);
+            let answer = client.submit_transaction(request).await;
+            let result = answer.ok().and_then(|answer| answer.into_inner().result);
+            match result.filter(|result| result.outcome() != Outcome::NotDecided) {
+                Some(result) => {
+                    told.push((gid, result));
+                    break;
+                }
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+    told
+}
+
+/// S1, S4, S10: under load the primary is killed, its synchronous standby is promoted, and for a while the former primary
+/// is back in its place. Nothing is lost, and nothing is written on the former one.
+#[tokio::test]
+async fn s1_s4_s10_a_synchronous_standby_that_is_promoted_under_load_lacks_nothing() {
+    let (alarms, _listening) = Alarms::listen();
+    let (primary, standby, url, there) = pair().await;
+    let admin = primary.url("postgres");
+    execute(&admin, "ALTER SYSTEM SET synchronous_standby_names = '*'").await;
+    execute(&admin, "SELECT pg_reload_conf()").await;
+    let synchronous = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+    until("the standby to be waited for", async || {
+        (one(&admin, synchronous).await == 1).then_some(())
+    })
+    .await;
+    let proxy = Proxy::start(primary.socket()).await;
+    let world = World::start(config(&proxy.url(&url))).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let loads: Vec<_> = (0..INITIATORS)
+        .map(|number| tokio::spawn(load(world.client(), number, Arc::clone(&stop))))
+        .collect();
+    let flows = async || {
+        let before = world.p.seen().len();
+        let more = async || (world.p.seen().len() > before + 400).then_some(());
+        until("the load to flow", more).await;
+    };
+    flows().await;
+
+    apart(&primary, Server::stop_immediately).await;
+    promote(&there).await;
+    proxy.switch_to(standby.socket());
+    flows().await;
+    apart(&primary, Server::launch).await;
+    let names = "SELECT count(*) FROM unanimo.gids";
+    let before = one(&url, names).await;
+    proxy.switch_to(primary.socket());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(one(&url, names).await, before, "nothing is written there");
+    proxy.switch_to(standby.socket());
+    flows().await;
+    stop.store(true, Ordering::Relaxed);
+
+    let mut count = 0;
+    for load in loads {
+        for (gid, told) in load.await.unwrap() {
+            count += 1;
+            let shown = world.get_until(&gid, "its end", |t| t.ended_at.is_some()).await;
+            assert_eq!((shown.outcome(), &shown.tx_id), (told.outcome(), &told.tx_id), "S4, S10");
+            let (wanted, other) = match told.outcome() {
+                Outcome::Committed => ("commit", "cancel"),
+                _ => ("cancel", "commit"),
+            };
+            for id in ["a", "b"] {
+                let calls = world.p.calls(&told.tx_id, id);
+                assert!(!calls.contains(&other), "S1: {gid}: {calls:?}");
+                assert!(calls.contains(&wanted) || wanted == "cancel", "{gid}: {calls:?}");
+            }
+        }
+    }
+    assert!(count >= 300, "{count} transactions");
+    assert_eq!(alarms.named("database_went_back"), [] as [String; 0], "nothing was lost");
     world.running.stop().await.unwrap();
 }

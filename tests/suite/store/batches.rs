@@ -13,7 +13,7 @@ use unanimo_tests::wait::until;
 
 use super::journal::Journal;
 use super::unwell::{End, Unwell};
-use super::{Fixture, a_write, on_both_stores, rows};
+use super::{Fixture, a_write, execute, on_both_stores, rows};
 use crate::fixtures::{Live, definition, new_gid, now, spec};
 
 on_both_stores!(
@@ -24,6 +24,8 @@ on_both_stores!(
     one_row_that_is_too_much_is_not_the_servers_trouble,
     one_row_on_a_server_that_takes_no_more_is_its_trouble,
     a_row_that_may_be_there_and_is_refused_waits_alone,
+    l3_a_row_at_which_the_database_fails_delays_only_itself,
+    a_database_that_fails_at_everything_is_the_trouble,
 );
 
 /// Begins transactions, and returns what is to become of them.
@@ -127,6 +129,90 @@ async fn a_batch_that_takes_too_long_is_halved(fixture: Fixture) {
         assert!(store.batches() < 60, "{} batches", store.batches());
         journal.end().await.unwrap();
     }
+}
+
+/// L3: the database fails at one row, whatever it calls that, and takes all others. The node is well.
+async fn l3_a_row_at_which_the_database_fails_delays_only_itself(fixture: Fixture) {
+    let (stuck, transition) = Live::begin(&new_gid());
+    let (id, failing) = (stuck.id(), Arc::new(AtomicBool::new(true)));
+    let is_failing = Arc::clone(&failing);
+    let has_it = move |batch: &[Write]| batch.iter().any(|write| write.transition.tx_id == id);
+    let plan = move |_, batch: &[Write]| {
+        if has_it(batch) && is_failing.load(Ordering::Relaxed) { End::Failed } else { End::Well }
+    };
+    let mut journal = Journal::start(Unwell::new(&fixture.store, plan), fixture.me);
+    let mut wanted = begin(&journal, 500);
+    journal.submit(transition);
+    wanted.extend(begin(&journal, 500));
+    assert_eq!(completed_in_time(&mut journal, &wanted).await, []);
+    for _ in 0..20 {
+        let started = Instant::now();
+        let wanted = begin(&journal, 1);
+        assert_eq!(completed_in_time(&mut journal, &wanted).await, []);
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+        assert_eq!(journal.handle.trouble(), None);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // It is never refused: nobody knows that it will fail the next time.
+    let told = journal.results.try_recv();
+    assert!(told.is_err(), "{told:?}");
+    failing.store(false, Ordering::Relaxed);
+    assert_eq!(completed_in_time(&mut journal, &[(id, Version(1))]).await, []);
+    journal.end().await.unwrap();
+}
+
+async fn completed_in_time(journal: &mut Journal, wanted: &[(TxId, Version)]) -> Vec<Completion> {
+    let completed = journal.completed(wanted);
+    tokio::time::timeout(Duration::from_secs(20), completed).await.expect("they are written")
+}
+
+/// The database fails at everything: that is its trouble, and no row's, and all is written once it is over.
+async fn a_database_that_fails_at_everything_is_the_trouble(fixture: Fixture) {
+    for count in [1, 10] {
+        let failing = Arc::new(AtomicBool::new(true));
+        let is_failing = Arc::clone(&failing);
+        let plan = move |_, _: &[Write]| {
+            if is_failing.load(Ordering::Relaxed) { End::Failed } else { End::Well }
+        };
+        let store = Unwell::new(&fixture.store, plan);
+        let mut journal = Journal::start(Arc::clone(&store) as _, fixture.me);
+        let wanted = begin(&journal, count);
+        until("some attempts", async || (store.batches() >= 8).then_some(())).await;
+        for _ in 0..20 {
+            let why = journal.handle.trouble().expect("it is in trouble");
+            assert!(why.contains("out of memory"), "{why}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        failing.store(false, Ordering::Relaxed);
+        assert_eq!(completed_in_time(&mut journal, &wanted).await, []);
+        assert_eq!(journal.handle.trouble(), None);
+        journal.end().await.unwrap();
+    }
+}
+
+/// L3: the same on PostgreSQL itself, with an error that tells nothing of a row.
+#[tokio::test]
+async fn l3_an_internal_error_at_one_row_delays_only_itself() {
+    let fixture = Fixture::postgres().await;
+    let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
+    let (stuck, transition) = Live::begin(&new_gid());
+    let refuse = format!(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'invalid memory alloc request size' USING ERRCODE = 'XX000'; END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON log FOR EACH ROW
+             WHEN (NEW.tx_id = '{}') EXECUTE FUNCTION fail()",
+        stuck.id()
+    );
+    execute(&fixture.url, &refuse).await;
+    journal.submit(transition);
+    for _ in 0..10 {
+        let wanted = begin(&journal, 100);
+        assert_eq!(completed_in_time(&mut journal, &wanted).await, []);
+    }
+    execute(&fixture.url, "DROP TRIGGER fail ON log").await;
+    let stuck = [(stuck.id(), Version(1))];
+    assert_eq!(completed_in_time(&mut journal, &stuck).await, []);
+    journal.end().await.unwrap();
 }
 
 /// The server refuses everything as more than it takes: no row is to blame.

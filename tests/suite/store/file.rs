@@ -285,6 +285,29 @@ async fn s5_another_name_of_a_file_is_no_way_around_its_lock() {
     fixture.write([Live::begin(&new_gid()).1]).await;
 }
 
+/// S5: a file that is mounted by itself, as containers can have it, has another log and another lock there.
+#[tokio::test]
+async fn s5_a_file_that_is_mounted_by_itself_is_refused() {
+    let folder = new_folder();
+    let fixture = open(&folder.join("x.db")).await;
+    fixture.write([Live::begin(&new_gid()).1]).await;
+    let elsewhere = new_folder().join("x.db");
+    fs::write(&elsewhere, b"").unwrap();
+    let Some(mount) = SmallDisk::bind(&folder.join("x.db"), &elsewhere) else { return };
+    let url = format!("sqlite:{}", elsewhere.display());
+    let error = store::open(&url, &PostgresOptions::default()).await.unwrap_err();
+    assert!(matches!(error, Error::MountedAlone { .. }) && error.is_lasting(), "{error:?}");
+    assert!(error.to_string().contains("mount the folder"), "{error}");
+    // Where it is from it goes on.
+    fixture.write([Live::begin(&new_gid()).1]).await;
+    drop(mount);
+    let folder = new_folder();
+    let mount = SmallDisk::mount_over(&folder, 4 << 20).expect("as above");
+    let mounted = open(&folder.join("x.db")).await;
+    mounted.write([Live::begin(&new_gid()).1]).await;
+    drop((mounted, mount));
+}
+
 /// The lock alone was deleted: a second process gets a new one. It does not take itself for alone, and the first
 /// one answers nothing more.
 #[tokio::test]

@@ -281,3 +281,46 @@ async fn l3_a_locked_row_is_left_out_of_an_adoption() {
     assert_eq!(store.transactions().claim(heir, one).await.unwrap().records.len(), 1);
     assert_eq!(store.transactions().attention().await.unwrap().unreadable, 1, "it is back");
 }
+
+/// L3: SQLite keeps bytes of any length in a column. Names that are none hide no others.
+#[tokio::test]
+async fn l3_names_that_are_none_hide_no_others() {
+    let fixture = Fixture::sqlite().await;
+    let (store, me) = (&fixture.store, fixture.me);
+    let (good, aside) = (committing(&fixture).await, committing(&fixture).await);
+    let transactions = store.transactions();
+    edit(&fixture.url, aside.id(), |body| replace(body, COMMITTING, PAUSED)).await;
+    transactions.set_aside(me, &[aside.id()], true).await.unwrap();
+    // Of the same millisecond, and cut.
+    let short = &good.id().0.simple().to_string()[..28];
+    for row in [
+        "INTO log SELECT x'SHORT', follows, version, owner, randomblob(16), kind, created_ms, ended_ms, stripped_ms, body, \
+         data, history FROM log WHERE tx_id = x'GOOD'",
+        "INTO aside VALUES (x'SHORT', 1)",
+        "INTO parked (tx_id, owner, reasons) VALUES (x'SHORT', OWNER, 1)",
+    ] {
+        let row = row.replace("SHORT", short).replace("OWNER", &me.0.to_string());
+        let row = row.replace("GOOD", &good.id().0.simple().to_string());
+        execute(&fixture.url, &format!("INSERT {row}")).await;
+    }
+    let is_open = async |owner| {
+        let open = transactions.open_of(owner).await.unwrap();
+        open.iter().any(|(tx_id, _)| *tx_id == good.id())
+    };
+    assert!(is_open(me).await);
+    assert_eq!(transactions.all_set_aside(None, 9).await.unwrap(), [aside.id()]);
+    let all = || Filter { limit: 100, ..Filter::default() };
+    let phases = vec![unanimo_coordinator::store::PhaseName::Committing];
+    for filter in [all(), Filter { phases, ..all() }] {
+        let listed = transactions.list(&filter).await.unwrap().found;
+        assert!(listed.iter().flatten().any(|one| one.record.identity.tx_id == good.id()));
+    }
+    let attention = Filter { attention: true, ..all() };
+    let listed = transactions.list(&attention).await.unwrap().found;
+    assert!(matches!(&listed[..], [Err(unreadable)] if unreadable.tx_id == aside.id()));
+    let heir = create(store, "heir").await;
+    store.incarnations().fence(me, "a test").await.unwrap();
+    let claimed = transactions.claim(heir, Claim::OfFenced(100)).await.unwrap();
+    assert!(claimed.records.iter().any(|record| record.identity.tx_id == good.id()));
+    assert!(is_open(heir).await);
+}

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use unanimo_core::Incarnation;
 
 use self::budget::Budget;
+use self::refused::Fault;
 use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
 use super::queue::{Line, Queue};
 use super::{Completion, Ended, Error, Flush, Observer};
@@ -129,12 +130,16 @@ impl Lane {
     ) -> Result<(), Error> {
         let rows = batch.len();
         let said = in_full(&error);
-        let is_damage = matches!(error, BatchError::Damaged(_));
         match error {
             BatchError::Refused(_) if rows > 1 => halve(batch, work),
             BatchError::Refused(error) => self.refuse(batch, &in_full(&*error)),
-            BatchError::TooMuch(error) | BatchError::Damaged(error) => {
-                self.refuse_or_wait(batch, (&said, &in_full(&*error)), is_damage, work).await?;
+            BatchError::TooMuch(error) => {
+                let cause = in_full(&*error);
+                self.refuse_or_wait(batch, (&said, &cause), Fault::TooMuch, work).await?;
+            }
+            BatchError::Damaged(error) => {
+                let cause = in_full(&*error);
+                self.refuse_or_wait(batch, (&said, &cause), Fault::Damage, work).await?;
             }
             BatchError::LockTimeout(_) => {
                 tracing::debug!(error = said, rows, "a batch waited for a lock for too long");
@@ -154,14 +159,8 @@ impl Lane {
                     self.rest().await;
                 }
             }
-            BatchError::Failed(_) => {
-                self.queue.note_trouble(Some(said.clone()));
-                tracing::warn!(
-                    error = said,
-                    "failed to write a batch, and nothing of it is written; it is tried again"
-                );
-                self.rest().await;
-                self.send_again(batch, work);
+            BatchError::Failed(error) => {
+                self.send_again(batch, (&said, &in_full(&*error)), work).await?;
             }
             BatchError::WrongServer(_) => {
                 tracing::warn!(
@@ -250,16 +249,35 @@ impl Lane {
         }
     }
 
-    /// Sends a batch again that the server did not do; in smaller ones if it was not the first.
-    fn send_again(&mut self, batch: Vec<Write>, work: &mut Vec<Vec<Write>>) {
+    /// Sends a batch again that the server did not do; in smaller ones if it was not the first. One row that fails alone
+    /// is in nobody's way from then on: the failure may be its own, whatever the server calls it.
+    async fn send_again(
+        &mut self,
+        batch: Vec<Write>,
+        (said, error): (&str, &str),
+        work: &mut Vec<Vec<Write>>,
+    ) -> Result<(), Error> {
+        let (rows, is_sent) = (batch.len(), self.writer.is_some());
         // Without a connection it was not sent.
-        self.failures += u32::from(self.writer.is_some());
-        if self.failures >= FAILURES_MAX && batch.len() > 1 {
-            self.budget.shrink();
-            halve(batch, work);
-        } else {
-            work.push(batch);
+        self.failures += u32::from(is_sent);
+        let was_alone = is_sent && self.queue.was_refused_alone(&batch);
+        if !was_alone {
+            self.queue.note_trouble(Some(said.to_owned()));
         }
+        tracing::warn!(
+            error = said,
+            rows,
+            "failed to write a batch, and nothing of it is written; it is tried again"
+        );
+        if is_sent && (was_alone || self.failures >= FAILURES_MAX) {
+            if rows > 1 {
+                self.budget.shrink();
+            }
+            return self.refuse_or_wait(batch, (said, error), Fault::Unknown, work).await;
+        }
+        self.rest().await;
+        work.push(batch);
+        Ok(())
     }
 
     /// Leaves a batch to the slow lane; one that is there already goes alone from now on.

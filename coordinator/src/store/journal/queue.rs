@@ -367,6 +367,12 @@ impl Queue {
         if batch.len() == 1 { blame } else { Blame::Open }
     }
 
+    /// Tells whether this is one write that the server has refused before, alone as well.
+    pub(super) fn was_refused_alone(&self, batch: &[Write]) -> bool {
+        let [write] = batch else { return false };
+        self.lock().slots.get(&write.transition.tx_id).is_some_and(|slot| slot.refused_alone)
+    }
+
     /// Notes that a write is held up by what only it needs, and tells whether that is new.
     pub(super) fn note_held(&self, tx_id: TxId) -> bool {
         let mut inner = self.lock();

@@ -66,13 +66,16 @@ impl Names {
         self.real.try_exists().map_err(|source| failed(&self.real, source))
     }
 
-    /// Refuses a file that has more names: under another one SQLite would not find its write-ahead log, and
-    /// a second process not the lock.
+    /// Refuses a file that has more names, links or mounts: under another one SQLite would not find its write-ahead
+    /// log, and a second process not the lock.
     pub(super) fn check_only_name(&self) -> Result<(), Error> {
         let file = fs::metadata(&self.real).map_err(|source| failed(&self.real, source))?;
+        let path = || self.real.display().to_string();
         if file.is_file() && file.nlink() > 1 {
-            let path = self.real.display().to_string();
-            return Err(Error::SeveralNames { path, count: file.nlink() });
+            return Err(Error::SeveralNames { path: path(), count: file.nlink() });
+        }
+        if is_mount(&self.real) {
+            return Err(Error::MountedAlone { path: path() });
         }
         Ok(())
     }
@@ -83,6 +86,21 @@ impl Names {
         name.push(suffix);
         PathBuf::from(name)
     }
+}
+
+/// Tells whether this file is mounted by itself, so that it has another name elsewhere. A kernel that does not know says
+/// no.
+#[cfg(target_os = "linux")]
+fn is_mount(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
+        .is_ok_and(|file| file.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Tells whether this file is mounted by itself: other systems mount folders alone.
+#[cfg(not(target_os = "linux"))]
+fn is_mount(_: &Path) -> bool {
+    false
 }
 
 /// Lock on the file beside the database, for as long as it lives.

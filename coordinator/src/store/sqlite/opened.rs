@@ -58,11 +58,15 @@ impl Opened {
     /// Writes what a deleted log holds into the database file, which is where it belongs: this process alone
     /// can still read it. With anything else amiss another process may have the file, and nothing is written.
     async fn save(&self) {
-        if !self.files.has_lost_log_only() || self.has_saved.swap(true, Ordering::Relaxed) {
+        if !self.files.has_lost_log_only() {
             return;
         }
+        // Whoever comes meanwhile waits until it is done: the process ends with the first error that is told.
         let mut first = self.first.lock().await;
         let Some(first) = first.as_mut() else { return };
+        if self.has_saved.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let saved: Result<(i64, i64, i64), _> =
             sqlx::query_as("PRAGMA wal_checkpoint(FULL)").fetch_one(first).await;
         match saved {

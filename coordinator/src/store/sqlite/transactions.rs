@@ -49,7 +49,7 @@ pub(super) use is_last;
 const CLAIM_OF_FENCED: &str = concat!(
     "
 SELECT parked.tx_id FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
-WHERE parked.wake_ms IS NULL AND parked.owner IN (SELECT incarnation FROM fences WHERE fenced)
+WHERE parked.wake_ms IS NULL AND parked.owner IN (SELECT incarnation FROM fences WHERE fenced) AND length(parked.tx_id) = 16
     AND last.owner IN (SELECT incarnation FROM fences WHERE fenced)
     AND last.kind & 15 < 5 AND ",
     is_last!("last"),
@@ -60,7 +60,7 @@ WHERE parked.wake_ms IS NULL AND parked.owner IN (SELECT incarnation FROM fences
 const CLAIM_DUE: &str = concat!(
     "
 SELECT parked.tx_id FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
-WHERE parked.wake_ms <= $2 AND NOT EXISTS (SELECT 1 FROM waits WHERE waits.tx_id = parked.tx_id)
+WHERE parked.wake_ms <= $2 AND NOT EXISTS (SELECT 1 FROM waits WHERE waits.tx_id = parked.tx_id) AND length(parked.tx_id) = 16
     AND (last.owner = $1 OR last.owner IN (SELECT incarnation FROM fences WHERE fenced))
     AND last.kind & 15 < 5 AND last.kind & 16 <> 0 AND ",
     is_last!("last"),
@@ -101,12 +101,13 @@ pub(super) const SET_ASIDE: &str = "
 INSERT INTO aside (tx_id, incarnation) VALUES ($1, $2)
 ON CONFLICT (tx_id) DO UPDATE SET incarnation = excluded.incarnation";
 
-const SELECT_SET_ASIDE: &str = "SELECT tx_id FROM aside WHERE tx_id > $1 ORDER BY tx_id LIMIT $2";
+const SELECT_SET_ASIDE: &str =
+    "SELECT tx_id FROM aside WHERE tx_id > $1 AND length(tx_id) = 16 ORDER BY tx_id LIMIT $2";
 
 const SELECT_OPEN: &str = concat!(
     "
 SELECT last.tx_id, last.version FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
-WHERE parked.owner = $1 AND parked.wake_ms IS NULL
+WHERE parked.owner = $1 AND parked.wake_ms IS NULL AND length(last.tx_id) = 16
     AND last.owner = $1 AND last.kind & 15 < 5 AND ",
     is_last!("last"),
     sound!("last"),
@@ -115,7 +116,7 @@ WHERE parked.owner = $1 AND parked.wake_ms IS NULL
 UNION
 SELECT last.tx_id, last.version FROM log AS last
 WHERE last.tx_id >= (SELECT parked_before FROM fences WHERE incarnation = $1)
-    AND last.tx_id < (SELECT parks_from FROM fences WHERE incarnation = $1)
+    AND last.tx_id < (SELECT parks_from FROM fences WHERE incarnation = $1) AND length(last.tx_id) = 16
     AND last.owner = $1 AND last.kind & 15 < 5 AND last.kind & 16 = 0 AND ",
     is_last!("last"),
     sound!("last"),
@@ -203,7 +204,7 @@ const PAGE_OF_ATTENTION: &str = page_of!(
     "
 SELECT tx_id FROM (
     SELECT tx_id FROM parked WHERE reasons <> 0 UNION SELECT tx_id FROM aside) AS known
-WHERE tx_id < $1 AND tx_id >= $3"
+WHERE tx_id < $1 AND tx_id >= $3 AND length(tx_id) = 16"
 );
 const PAGE_OF_OPEN: &str = page_of!(
     "
@@ -219,7 +220,7 @@ SELECT tx_id FROM (
     young_until!(),
     sound!("log"),
     " ORDER BY tx_id DESC LIMIT $2)
-) AS known"
+) AS known WHERE length(tx_id) = 16"
 );
 
 #[async_trait]

@@ -5,14 +5,24 @@ use super::super::queue::{Blame, Line};
 use super::{Error, Lane, going_on, halve};
 use crate::alarm::WRITE_REFUSED;
 
+/// Fault that a server names when it does not write a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It is more than it takes.
+    TooMuch,
+    /// A page is damaged.
+    Damage,
+    /// Another one, of which nobody knows whether it is a row's.
+    Unknown,
+}
+
 impl Lane {
-    /// The server refuses a batch as more than it takes, or because of a damaged page: through a fault of some row, or
-    /// of nothing that is in it.
+    /// The server refuses a batch, or fails to write it: through a fault of some row, or of nothing that is in it.
     pub(super) async fn refuse_or_wait(
         &mut self,
         batch: Vec<Write>,
         (said, error): (&str, &str),
-        is_damage: bool,
+        fault: Fault,
         work: &mut Vec<Vec<Write>>,
     ) -> Result<(), Error> {
         let blame = self.queue.note_refused(&batch);
@@ -22,14 +32,19 @@ impl Lane {
         }
         let mut is_held = blame == Blame::Held;
         match blame {
+            // What the server may do the next time is not refused.
+            Blame::Row if fault == Fault::Unknown => is_held = true,
             // A new row may be given a page that no other row needs: it goes to another one later.
-            Blame::Row if is_damage && self.can_read(&batch).await? => is_held = true,
+            Blame::Row if fault == Fault::Damage && self.can_read(&batch).await? => is_held = true,
             Blame::Row => {
                 self.refuse(batch, error);
                 return Ok(());
             }
             Blame::Open | Blame::Held => {}
-            Blame::Alone if self.is_server_well().await? => self.queue.note_trouble(None),
+            // One that fails for want of space, say, may take a small write.
+            Blame::Alone if fault != Fault::Unknown && self.is_server_well().await? => {
+                self.queue.note_trouble(None);
+            }
             Blame::Alone | Blame::Nobody => self.queue.note_trouble(Some(said.to_owned())),
         }
         for write in batch {
@@ -39,8 +54,8 @@ impl Lane {
                     %tx_id,
                     error,
                     alarm = WRITE_REFUSED,
-                    "the database refuses a row, and it is not known whether that is the row's own fault, or whether \
-                     it was taken before; it is sent again"
+                    "the database does not take a row while it takes others, and it is not known whether that is the \
+                     row's own fault, or whether it was taken before; it is sent again"
                 );
             } else {
                 tracing::warn!(%tx_id, error, "the database does not take a row; it is sent again");

@@ -34,7 +34,7 @@ const MARKS: &str =
 
 pub(super) const PART: &str = "
 SELECT coalesce((
-    SELECT tx_id FROM log WHERE tx_id > $1 AND tx_id < $2 ORDER BY tx_id LIMIT 1 OFFSET $3), $2)";
+    SELECT tx_id FROM log WHERE tx_id > $1 AND tx_id < $2 AND length(tx_id) = 16 ORDER BY tx_id LIMIT 1 OFFSET $3), $2)";
 
 pub(super) const PARK: &str = concat!(
     "
