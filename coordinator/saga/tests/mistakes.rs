@@ -50,8 +50,18 @@ fn a_definition_without_mistakes_passes() {
 #[test]
 fn the_syntax_is_told() {
     with("steps:\n", "steps\n", &["f:6:9: must be YAML or JSON: simple key expect ':'"]);
-    check("", &["f:1:1: is empty"]);
-    check("- saga", &["f:1:1: must be an object, is a list"]);
+    let lacks = "; a definition has `saga: NAME`, and `steps:` with at least one step";
+    for (text, rule) in [
+        ("", "1:1: is empty"),
+        (" \n\n", "3:1: is empty"),
+        ("# a note\n", "2:1: is empty"),
+        ("---\n", "2:1: must be an object, is null"),
+        ("null", "1:1: must be an object, is null"),
+        ("- saga", "1:1: must be an object, is a list"),
+        ("saga", "1:1: must be an object, is a text"),
+    ] {
+        check(text, &[&format!("f:{rule}{lacks}")]);
+    }
     check("saga: a", &["f:1:1: steps must be given"]);
 }
 
