@@ -52,16 +52,20 @@ fn the_syntax_is_told() {
     with("steps:\n", "steps\n", &["f:6:9: must be YAML or JSON: simple key expect ':'"]);
     let lacks = "; a definition has `saga: NAME`, and `steps:` with at least one step";
     for (text, rule) in [
-        ("", "1:1: is empty"),
-        (" \n\n", "3:1: is empty"),
-        ("# a note\n", "2:1: is empty"),
-        ("---\n", "2:1: must be an object, is null"),
-        ("null", "1:1: must be an object, is null"),
-        ("- saga", "1:1: must be an object, is a list"),
-        ("saga", "1:1: must be an object, is a text"),
+        ("", "is empty"),
+        (" \n\n", "is empty"),
+        ("# a note\n", "is empty"),
+        ("---\n", "must be an object, is null"),
+        ("null", "must be an object, is null"),
+        ("- saga", "must be an object, is a list"),
+        ("saga", "must be an object, is a text"),
     ] {
-        check(text, &[&format!("f:{rule}{lacks}")]);
+        let told = SagaFile::parse("f", text).expect_err(text).to_string();
+        assert!(told.starts_with("f:") && told.ends_with(&format!(": {rule}{lacks}")), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
     }
+    check("", &[&format!("f:1:1: is empty{lacks}")]);
+    check("- saga", &[&format!("f:1:1: must be an object, is a list{lacks}")]);
     check("saga: a", &["f:1:1: steps must be given"]);
 }
 

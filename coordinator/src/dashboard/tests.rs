@@ -106,7 +106,7 @@ fn one_that_needs_a_person_has_its_commands() {
         retry.as_str(),
         "--branch debit --as HOW",
         "<details data-key=\"debit\" open>",
-        "Attempts of 1 branches over 6 min; their number, times and errors are with each branch below",
+        "Attempts of 1 branch over 6 min; their number, times and errors are with each branch below",
         "<dd>9, first at 2026-03-04 12:00:01, last at 2026-03-04 12:05:00</dd>",
         "<dd>1, at 2026-03-04 12:00:00</dd>",
         "<a href=\"https://jaeger.example/trace/0af7?a=1&#38;b=2\" rel=\"noopener noreferrer\">0af7</a>",
