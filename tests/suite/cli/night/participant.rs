@@ -29,7 +29,7 @@ async fn show(served: &Served, more: &[&str]) -> Ran {
 
 #[tokio::test]
 async fn a_participant_is_shown_with_what_is_owed_and_which_version_may_go() {
-    let served = Served::start(&["--phase-two-backoff=300ms", "--keep-alive-interval=30s"]).await;
+    let served = Served::start(&["--keep-alive-interval=30s"]).await;
     let shop = Scripted::default();
     let endpoint = shop.serve().await;
     register(&served, endpoint.clone(), "old-sdk_1.0", &["tcc"]).await;
