@@ -33,13 +33,50 @@
     for (const d of details()) if (chosen.has(d.dataset.key)) d.open = chosen.get(d.dataset.key);
   };
 
+  // A list stays where it is. Its rows change in their places, and how many have come since is said above them, and in
+  // the title: a click shows them.
+  const title = document.title;
+  const isList = () => main.dataset.newer !== undefined && main.querySelector("tbody") !== null;
+  const rows = (of) => [...of.querySelectorAll("tbody tr")].map((row) => [row.querySelector("a").getAttribute("href"), row]);
+  const merge = (page) => {
+    const now = rows(page), known = new Map(rows(main)), left = new Map(known);
+    const first = now.findIndex(([href]) => known.has(href));
+    const count = first < 0 ? now.length : first;
+    // Those below the last row that is still there may be on the next page.
+    const last = [...known.keys()].findLastIndex((href) => now.some(([other]) => other === href));
+    for (const href of [...known.keys()].slice(last + 1)) left.delete(href);
+    const anchor = [...known.values()].find((row) => row.getBoundingClientRect().bottom > 0);
+    const top = anchor?.getBoundingClientRect().top;
+    for (const [href, row] of now) {
+      left.delete(href);
+      const old = known.get(href);
+      if (!old || String(getSelection()) !== "") continue;
+      old.className = row.className;
+      [...row.cells].forEach((cell, at) => {
+        if (at > 0 && old.cells[at].innerHTML !== cell.innerHTML) old.cells[at].replaceChildren(...cell.childNodes);
+      });
+    }
+    // What has grown above moves nothing below.
+    if (anchor) scrollBy(0, anchor.getBoundingClientRect().top - top);
+    const parts = [];
+    if (count) parts.push(`${count}${first < 0 ? " or more" : ""} newer`);
+    if (left.size) parts.push(`${left.size} shown that ${left.size > 1 ? "match" : "matches"} no more`);
+    const text = parts.join(", ");
+    document.title = count ? `(${count}) ${title}` : title;
+    const line = document.getElementById("newer");
+    if ((line.firstChild?.textContent ?? "") === text) return;
+    line.replaceChildren();
+    if (!text) return;
+    line.append(Object.assign(document.createElement("a"), { href: location.href, textContent: text }));
+  };
+
   const isRead = () => {
     const focus = document.activeElement;
     return (focus !== main && main.contains(focus)) || String(getSelection()) !== "";
   };
 
   const renew = async () => {
-    if (!wanted || busy || document.hidden || isRead()) return;
+    if (!wanted || busy || document.hidden || (isRead() && !isList())) return;
     busy = true;
     wanted = false;
     let done = false;
@@ -47,12 +84,19 @@
       const headers = { accept: "text/html" };
       const answer = await fetch(location.href, { headers, signal: AbortSignal.timeout(PATIENCE) });
       const text = await answer.text();
+      const page = new DOMParser().parseFromString(text, "text/html").querySelector("main");
+      if (isList()) {
+        if (!answer.ok) throw new Error(`${answer.status}`);
+        merge(page);
+        away.hidden = true;
+        done = true;
+        return;
+      }
       // Somebody may have begun to read meanwhile.
       if (isRead()) {
         wanted = true;
         return;
       }
-      const page = new DOMParser().parseFromString(text, "text/html").querySelector("main");
       // A problem, such as a standby's, passes: what is watched stays the same.
       if (answer.ok && !every) {
         watch = page.dataset.watch;

@@ -106,6 +106,8 @@ struct Attention {
     here: &'static str,
     list: Vec<Tx>,
     next: String,
+    /// Time of the begin of the last one that was looked at.
+    back_to: String,
     may_act: bool,
 }
 
@@ -116,6 +118,8 @@ struct Transactions {
     filter: Filter,
     list: Vec<Tx>,
     next: String,
+    /// Time of the begin of the last one that was looked at.
+    back_to: String,
 }
 
 #[derive(Template)]
@@ -292,8 +296,9 @@ async fn attention(State(pages): State<Pages>, request: Request) -> Response {
                 "" => String::new(),
                 token => format!("/attention?pageToken={}", encoded(token)),
             };
+            let back_to = words::back_to(&found.next_page_token);
             let (list, may_act) = (found.transactions, looking.may_act());
-            let page = Attention { here: "/attention", list, next, may_act };
+            let page = Attention { here: "/attention", list, next, back_to, may_act };
             Ok(made(StatusCode::OK, &page))
         }
         .await,
@@ -312,8 +317,9 @@ async fn transactions(State(pages): State<Pages>, request: Request) -> Response 
                 "" => String::new(),
                 token => format!("/transactions?{}", filter.after(token).query()),
             };
-            let page =
-                Transactions { here: "/transactions", filter, list: found.transactions, next };
+            let back_to = words::back_to(&found.next_page_token);
+            let list = found.transactions;
+            let page = Transactions { here: "/transactions", filter, list, next, back_to };
             Ok(made(StatusCode::OK, &page))
         }
         .await,

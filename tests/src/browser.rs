@@ -280,6 +280,56 @@ impl Page {
         self.call("Input.insertText", json!({ "text": text })).await;
     }
 
+    /// Presses a key: `Tab`, `Enter` or ` `.
+    pub async fn press(&mut self, key: &str) {
+        self.take_events();
+        let (code, number, text) = match key {
+            "Tab" => ("Tab", 9, ""),
+            "Enter" => ("Enter", 13, "\r"),
+            " " => ("Space", 32, " "),
+            other => panic!("{other} is none of the keys"),
+        };
+        for kind in ["keyDown", "keyUp"] {
+            let mut params = json!({
+                "type": kind, "key": key, "code": code, "windowsVirtualKeyCode": number,
+            });
+            if kind == "keyDown" && !text.is_empty() {
+                params["text"] = json!(text);
+            }
+            self.call("Input.dispatchKeyEvent", params).await;
+        }
+    }
+
+    /// Goes on from field to field by the key Tab until one that this selects has the focus, which must be seen there.
+    pub async fn tab_to(&mut self, selector: &str) {
+        const FIELDS_MAX: usize = 200;
+        let quoted = json!(selector);
+        let seen = format!(
+            "(() => {{ const e = document.activeElement; if (!e.matches({quoted})) return ''; \
+             const style = getComputedStyle(e); return `${{style.outlineStyle}} ${{style.outlineWidth}}`; }})()"
+        );
+        for _ in 0..FIELDS_MAX {
+            self.press("Tab").await;
+            let outline = self.value(&seen).await;
+            if outline != "" {
+                assert_eq!(outline, "solid 3px", "{selector} shows that it has the focus");
+                return;
+            }
+        }
+        panic!("no {selector} is reached by the key Tab");
+    }
+
+    /// Types where the focus is.
+    pub async fn type_text(&self, text: &str) {
+        self.call("Input.insertText", json!({ "text": text })).await;
+    }
+
+    /// Presses the key Enter, and waits for the page to which that leads.
+    pub async fn enter(&mut self) {
+        self.press("Enter").await;
+        self.loaded().await;
+    }
+
     /// Sends these headers with every request.
     pub async fn headers(&self, headers: Value) {
         self.call("Network.setExtraHTTPHeaders", json!({ "headers": headers })).await;

@@ -1,5 +1,8 @@
 //! The dashboard in a real browser.
 
+mod hostile;
+mod reading;
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -44,8 +44,9 @@ cargo xtask CHORE
                  --check to fail where the journal does not do its work; bench layout: what PostgreSQL spends
                  on each; bench flat [--count N] [--hold SECONDS]: everything beside N that have finished and
                  beside few, and with a snapshot held open; bench purge [--count N]: what the purge costs, and
-                 leaves to others; bench conversion [--count N]: the first start on N of the version before
-                 the log
+                 leaves to others; bench pages [--count N]: the dashboard's pages beside N that have finished,
+                 with --check to fail where one takes 200 ms; bench conversion [--count N]: the first start
+                 on N of the version before the log
   soak [--minutes N]  half of the participants dead, one slow, the database bounced, the clocks set: memory
                  must be flat, the healthy served as before, nothing half done; 1 minute if not said;
                  then a participant comes back to which very much is owed

@@ -216,4 +216,37 @@ mod tests {
         assert!(count > 30, "{count} commands");
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
+
+    /// Commands that answer something have `--json`. The others are named here, with what they print.
+    #[test]
+    fn every_command_that_answers_has_json() {
+        let without = [
+            ("certs dev", "files"),
+            ("completions", "a script for a shell"),
+            ("config", "a file of settings"),
+            ("demo", "a story"),
+            ("man", "pages of the manual"),
+            ("saga schema", "JSON, always"),
+            ("serve", "its log, which is JSON with --log-format json"),
+            ("token coordinator", "an entry for a file"),
+            ("token new", "the token alone"),
+        ];
+        let mut root = super::Cli::command();
+        root.build();
+        let (mut open, mut found) = (vec![(String::new(), root)], Vec::new());
+        while let Some((path, command)) = open.pop() {
+            let inner = command.get_subcommands();
+            // What the parser adds, and what is for the makers of these pages.
+            let inner = inner.filter(|inner| inner.get_name() != "help" && !inner.is_hide_set());
+            for inner in inner.cloned() {
+                open.push((format!("{path} {}", inner.get_name()).trim().to_owned(), inner));
+            }
+            let has_json = command.get_arguments().any(|arg| arg.get_id() == "json");
+            if !command.has_subcommands() && !has_json {
+                found.push(path);
+            }
+        }
+        found.sort();
+        assert_eq!(found, without.map(|(name, _)| name));
+    }
 }

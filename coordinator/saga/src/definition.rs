@@ -12,7 +12,7 @@ use unanimo_proto::v1;
 use crate::inputs::{self, Declaration, Inputs};
 use crate::problem::{PROBLEMS_MAX, Place, Problem, Problems};
 use crate::reader::{self, Read, STEPS_READ_MAX};
-use crate::tree::{self, Node};
+use crate::tree::{self, Node, Value};
 use crate::wire;
 
 /// Most bytes of a file: what a transaction may hold, and room for how it is written.
@@ -26,7 +26,7 @@ const DEFAULTS_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("read {name}: {source}")]
+    #[error("read {name}: {source}{}", to_do(.source))]
     Read {
         /// The file.
         name: String,
@@ -42,6 +42,18 @@ pub enum Error {
         problems: Problems,
     },
 }
+
+/// What to do about a file that cannot be read.
+fn to_do(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::NotFound => ": a path is looked for from the current directory",
+        std::io::ErrorKind::IsADirectory => ": name the files in it, each by its path",
+        _ => "",
+    }
+}
+
+/// What a file without a definition lacks.
+const LACKS: &str = "; a definition has `saga: NAME`, and `steps:` with at least one step";
 
 fn is_too_long(bytes: usize) -> bool {
     u64::try_from(bytes).unwrap_or(u64::MAX) > FILE_BYTES_MAX
@@ -115,8 +127,16 @@ impl SagaFile {
         }
         let (root, mut problems) = tree::read(file, text);
         let Some(root) = root else {
+            let empty = problems.iter_mut().filter(|problem| problem.rule == tree::EMPTY);
+            empty.for_each(|problem| problem.rule.push_str(LACKS));
             return Err(Problems::sorted(problems));
         };
+        if !matches!(root.value, Value::Map(_) | Value::Unread) {
+            let rule = format!("must be an object, is {}{LACKS}", root.value.kind());
+            let (file, place) = (file.to_owned(), Some(root.place));
+            problems.push(Problem { file, place, path: String::new(), rule });
+            return Err(Problems::sorted(problems));
+        }
         let mut read = reader::read(file, &root, None);
         problems.append(&mut read.problems);
         add_violations(file, &read, &mut problems);

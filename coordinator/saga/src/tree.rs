@@ -22,6 +22,9 @@ const DEPTH_MAX: usize = 64;
 /// Most bytes of the name of a field. No name that means something is as long, and messages repeat it.
 const KEY_BYTES_MAX: usize = 1024;
 
+/// Rule that a text without a document breaks.
+pub(crate) const EMPTY: &str = "is empty";
+
 /// A value and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node {
@@ -168,7 +171,7 @@ impl<'a> Builder<'a> {
             match event {
                 Event::Nothing | Event::StreamStart | Event::DocumentStart(_) => {}
                 Event::StreamEnd | Event::DocumentEnd => {
-                    return Err(self.problem(place, "", "is empty"));
+                    return Err(self.problem(place, "", EMPTY));
                 }
                 event => {
                     let root = self.node(event, place, Path::Root, 0)?;

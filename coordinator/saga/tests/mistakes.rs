@@ -50,8 +50,22 @@ fn a_definition_without_mistakes_passes() {
 #[test]
 fn the_syntax_is_told() {
     with("steps:\n", "steps\n", &["f:6:9: must be YAML or JSON: simple key expect ':'"]);
-    check("", &["f:1:1: is empty"]);
-    check("- saga", &["f:1:1: must be an object, is a list"]);
+    let lacks = "; a definition has `saga: NAME`, and `steps:` with at least one step";
+    for (text, rule) in [
+        ("", "is empty"),
+        (" \n\n", "is empty"),
+        ("# a note\n", "is empty"),
+        ("---\n", "must be an object, is null"),
+        ("null", "must be an object, is null"),
+        ("- saga", "must be an object, is a list"),
+        ("saga", "must be an object, is a text"),
+    ] {
+        let told = SagaFile::parse("f", text).expect_err(text).to_string();
+        assert!(told.starts_with("f:") && told.ends_with(&format!(": {rule}{lacks}")), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+    check("", &[&format!("f:1:1: is empty{lacks}")]);
+    check("- saga", &[&format!("f:1:1: must be an object, is a list{lacks}")]);
     check("saga: a", &["f:1:1: steps must be given"]);
 }
 

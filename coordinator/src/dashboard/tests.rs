@@ -69,8 +69,7 @@ fn one_that_cannot_be_read_has_a_name_and_its_reason() {
     }]);
     let link = format!("<a href=\"/tx/{TX_ID}\">{TX_ID}</a>");
     let html = overview(aside.clone(), false, None);
-    let page =
-        Attention { here: "/attention", list: txs(aside), next: String::new(), may_act: false };
+    let page = attention(txs(aside), "", "");
     for html in [html, page.render().expect("a page")] {
         assert!(html.contains(&link), "{html}");
         assert!(html.contains("field &#60;99&#62; of transactions.progress"), "{html}");
@@ -107,7 +106,7 @@ fn one_that_needs_a_person_has_its_commands() {
         retry.as_str(),
         "--branch debit --as HOW",
         "<details data-key=\"debit\" open>",
-        "Attempts of 1 branches over 6 min; their number, times and errors are with each branch below",
+        "Attempts of 1 branch over 6 min; their number, times and errors are with each branch below",
         "<dd>9, first at 2026-03-04 12:00:01, last at 2026-03-04 12:05:00</dd>",
         "<dd>1, at 2026-03-04 12:00:00</dd>",
         "<a href=\"https://jaeger.example/trace/0af7?a=1&#38;b=2\" rel=\"noopener noreferrer\">0af7</a>",
@@ -116,30 +115,38 @@ fn one_that_needs_a_person_has_its_commands() {
     }
     let mut listed = stalled;
     listed["branches"] = json!([]);
-    let page = Attention {
-        here: "/attention",
-        list: txs(json!([listed])),
-        next: String::new(),
-        may_act: false,
-    };
+    let page = attention(txs(json!([listed])), "", "");
     let html = page.render().expect("a page");
     assert!(html.contains(&retry) && html.contains("--branch BRANCH --as HOW"), "{html}");
 }
 
+fn attention(list: Vec<Tx>, next: &str, back_to: &str) -> Attention {
+    let (next, back_to) = (next.to_owned(), back_to.to_owned());
+    Attention { here: "/attention", list, next, back_to, may_act: false }
+}
+
 #[test]
-fn an_empty_page_of_the_list_is_no_all_clear() {
-    let page = |next: &str| {
-        let page = Attention {
-            here: "/attention",
-            list: Vec::new(),
-            next: next.to_owned(),
-            may_act: false,
-        };
+fn an_empty_page_of_a_list_is_no_all_clear_and_says_how_far_it_has_looked() {
+    let calm = "No transaction needs a person.";
+    let html = |next, back_to| attention(Vec::new(), next, back_to).render().expect("a page");
+    assert!(html("", "").contains(calm));
+    let list = |next: &str, back_to: &str| {
+        let (filter, list) = (super::Filter::default(), Vec::new());
+        let (next, back_to) = (next.to_owned(), back_to.to_owned());
+        let page = super::Transactions { here: "/transactions", filter, list, next, back_to };
         page.render().expect("a page")
     };
-    let calm = "No transaction needs a person.";
-    assert!(page("").contains(calm));
-    assert!(!page("/attention?pageToken=x").contains(calm));
+    assert!(list("", "").contains("No transaction matches."));
+    let (next, back_to) = ("/x?pageToken=y", "2026-03-04 12:00:00");
+    for html in [html(next, back_to), list(next, back_to)] {
+        for shown in [
+            "None of those that this page has looked at matches: they were begun at 2026-03-04 12:00:00 or later.",
+            "<a rel=\"next\" href=\"/x?pageToken=y\">Older ones</a> <span class=\"more\">begun before 2026-03-04 12:00:00</span>",
+        ] {
+            assert!(html.contains(shown), "{shown}: {html}");
+        }
+        assert!(!html.contains(calm) && !html.contains("No transaction matches."), "{html}");
+    }
 }
 
 /// Tells apart what was undone and what never went out.

@@ -27,6 +27,14 @@ pub(super) fn ago(secs: i64) -> String {
     format!("{before:.0}")
 }
 
+/// Returns the time back to which a list was looked through, by the token of its next page; nothing where that tells none.
+pub(super) fn back_to(token: &str) -> String {
+    let millis =
+        token.parse::<uuid::Uuid>().ok().and_then(|id| (id.as_u128() >> 80).try_into().ok());
+    let at = millis.and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    at.map(|at| time(&format!("{at:.0}"))).unwrap_or_default()
+}
+
 /// Returns a value of an enum without its prefix, in lower case.
 pub(super) fn word(value: &str, prefix: &str) -> String {
     value.strip_prefix(prefix).unwrap_or(value).to_lowercase().replace('_', " ")
@@ -97,6 +105,19 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(exact(text), shown);
+        }
+    }
+
+    #[test]
+    fn the_token_of_a_page_tells_how_far_it_has_looked() {
+        for (token, shown) in [
+            ("019cb8b8-1e00-7fff-bfff-000000000000", "2026-03-04 12:00:00"),
+            ("019cb8b8-21e7-ffff-ffff-ffffffffffff", "2026-03-04 12:00:00"),
+            ("ffffffff-ffff-ffff-ffff-ffffffffffff", ""),
+            ("shop", ""),
+            ("", ""),
+        ] {
+            assert_eq!(back_to(token), shown, "{token}");
         }
     }
 

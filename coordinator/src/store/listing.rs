@@ -1,9 +1,15 @@
 //! Pages of transactions: put together from identifiers that a store reads, newest first.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
 use unanimo_core::{Timestamp, TxId};
 use uuid::Uuid;
 
-use super::rows::{Read, fitting};
+use super::rows::{Begin, Read, fitting};
 use super::{Filter, Found, Page, PhaseName};
 
 /// Identifiers that are read at once.
@@ -14,6 +20,11 @@ const CHUNK_BYTES_MAX: i64 = 4 << 20;
 
 /// Transactions that are looked at for one page: some tens of milliseconds of work, however few of them match.
 const LOOKED_MAX: usize = 4_096;
+
+/// Time after which a page ends with what it has found by then, if not all match: whoever reads it goes on with the next
+/// one. So a database that is slow, or transactions of many rows, make a page shorter, and no reader waits. Where all
+/// match a page is as long as was asked for.
+const TIME_MAX: Duration = Duration::from_millis(100);
 
 /// Bytes of rows that are read for one page.
 const LOOKED_BYTES_MAX: i64 = 32 << 20;
@@ -51,11 +62,13 @@ pub(super) struct Search<'a> {
     before: Option<Uuid>,
     looked_at: usize,
     looked_at_bytes: i64,
+    /// Time at which the page ends, if some that were looked at by then do not match.
+    until: Instant,
     page: Page,
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(filter: &'a Filter) -> Self {
+    pub(super) fn new(filter: &'a Filter, now: Instant) -> Self {
         let is_open =
             !filter.phases.is_empty() && !filter.phases.iter().any(|phase| phase.is_end());
         let source = match filter.attention {
@@ -80,14 +93,17 @@ impl<'a> Search<'a> {
             before: Some(start),
             looked_at: 0,
             looked_at_bytes: 0,
+            until: now + TIME_MAX,
             page: Page::default(),
         }
     }
 
     /// Returns where to look next; `None` once the page is full, there are no more, or enough were looked at.
-    pub(super) fn next(&self) -> Option<Range> {
+    pub(super) fn next(&self, now: Instant) -> Option<Range> {
         let (source, from) = (self.source, self.from);
-        let is_enough = self.looked_at >= LOOKED_MAX || self.looked_at_bytes >= LOOKED_BYTES_MAX;
+        let is_enough = self.looked_at >= LOOKED_MAX
+            || self.looked_at_bytes >= LOOKED_BYTES_MAX
+            || (self.looked_at > self.page.found.len() && now >= self.until);
         // The next page of a confined list begins with a whole millisecond, and has to be another one.
         let is_stuck =
             self.filter.confined && self.before.is_some_and(|before| ms(before) == ms(self.start));
@@ -105,6 +121,41 @@ impl<'a> Search<'a> {
         self.looked_at += ids.len();
         self.looked_at_bytes += sized[..ids.len()].iter().map(|(_, bytes)| bytes).sum::<i64>();
         ids
+    }
+
+    /// Tells whether the begin of a transaction, or its last phase, may tell that it is not wanted: then its other rows
+    /// need not be read. Of those that need a person nothing is left out: they may be damaged.
+    pub(super) fn chooses_early(&self) -> bool {
+        let Filter { modes, metadata, gid_prefix, participant, initiator, .. } = self.filter;
+        let is_any = modes.is_empty()
+            && metadata.is_empty()
+            && gid_prefix.is_empty()
+            && participant.is_none()
+            && initiator.is_none();
+        self.source == Source::All && (self.asks_for_phases() || !is_any)
+    }
+
+    /// Tells whether the phase matters.
+    pub(super) fn asks_for_phases(&self) -> bool {
+        !self.filter.phases.is_empty()
+    }
+
+    /// Returns those of which nothing that was read tells that they are not wanted.
+    pub(super) fn choose(&self, ids: Vec<Uuid>, begins: &[Begin]) -> Vec<Uuid> {
+        let unwanted = begins.iter().filter(|begin| !self.may_be_wanted(begin));
+        let unwanted: HashSet<Uuid> = unwanted.map(|begin| begin.read.tx_id).collect();
+        ids.into_iter().filter(|id| !unwanted.contains(id)).collect()
+    }
+
+    fn may_be_wanted(&self, Begin { read, phase }: &Begin) -> bool {
+        let Filter { phases, participant, .. } = self.filter;
+        let may_get_branches = !read.is_declarative();
+        !read.is_whole()
+            || (phase.is_none_or(|phase| phases.is_empty() || phases.contains(&phase))
+                && self.is_begun_as_wanted(read)
+                && participant
+                    .as_ref()
+                    .is_none_or(|participant| may_get_branches || read.has_branch_of(participant)))
     }
 
     /// Adds the transactions that were read of these.
@@ -149,27 +200,23 @@ impl<'a> Search<'a> {
     }
 
     fn is_wanted(&self, read: &Read) -> bool {
-        let Filter {
-            phases,
-            modes,
-            metadata,
-            gid_prefix,
-            participant,
-            initiator,
-            created_from,
-            created_until,
-            before,
-            ..
-        } = self.filter;
+        let Filter { phases, participant, before, .. } = self.filter;
         let is_phase = |phase: &PhaseName| phase.as_str() == read.phase();
-        let created = read.created_at();
         (phases.is_empty() || phases.iter().any(is_phase))
-            && (modes.is_empty() || modes.iter().any(|mode| mode.name() == read.mode()))
-            && (metadata.is_empty() || read.has_metadata(metadata))
-            && read.gid().starts_with(gid_prefix.as_str())
+            && self.is_begun_as_wanted(read)
             && participant.as_ref().is_none_or(|participant| read.has_branch_of(participant))
-            && initiator.as_ref().is_none_or(|initiator| initiator == read.initiator())
             && before.is_none_or(|TxId(before)| read.tx_id < before)
+    }
+
+    /// Tells whether that is wanted which is never changed after the begin.
+    fn is_begun_as_wanted(&self, read: &Read) -> bool {
+        let Filter { modes, metadata, gid_prefix, initiator, created_from, created_until, .. } =
+            self.filter;
+        let created = read.created_at();
+        (modes.is_empty() || modes.iter().any(|mode| mode.name() == read.mode()))
+            && read.gid().starts_with(gid_prefix.as_str())
+            && (metadata.is_empty() || read.has_metadata(metadata))
+            && initiator.as_ref().is_none_or(|initiator| initiator == read.initiator())
             && created_from.is_none_or(|from| created >= from)
             && created_until.is_none_or(|until| created < until)
     }
@@ -198,67 +245,4 @@ fn last_of_same_ms(id: Uuid) -> Uuid {
 /// First identifier that is made at a time, which is that of the transaction's begin.
 fn first_of(at: Timestamp) -> Uuid {
     Uuid::from_u128(u128::from(at.0.min((1 << 48) - 1)) << RANDOM_BITS)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    const COUNT: u128 = 12_000;
-
-    /// Identifier of the nth transaction: there are seven hundred in each millisecond.
-    fn nth(n: u128) -> Uuid {
-        Uuid::from_u128((n / 700) << RANDOM_BITS | (n % 700) << 8)
-    }
-
-    fn is_own(n: u128) -> bool {
-        n.is_multiple_of(2_000) || n == 7_800
-    }
-
-    /// Reads the page that begins here.
-    fn page(before: Option<Uuid>) -> (Vec<Uuid>, Option<Uuid>) {
-        let (before, initiator) = (before.map(TxId), Some("web".to_owned()));
-        let filter = Filter { before, initiator, confined: true, limit: 4, ..Filter::default() };
-        let mut search = Search::new(&filter);
-        while let Some(range) = search.next() {
-            let older = (0..COUNT).rev().filter(|n| nth(*n) < range.before);
-            let chunk: Vec<_> = older.take(usize::try_from(CHUNK_MAX).expect("few")).collect();
-            let sized: Vec<_> = chunk.iter().map(|n| (nth(*n), 100)).collect();
-            let ids = search.take(&sized);
-            let read = chunk.into_iter().take(ids.len()).map(|n| {
-                let mut read = Read::without_rows(nth(n));
-                read.content.row.initiator = if is_own(n) { "web" } else { "eve" }.to_owned();
-                read
-            });
-            search.add(&ids, read.collect());
-        }
-        let Page { found, next } = search.finish();
-        (found.iter().map(|found| tx_id(found).0).collect(), next.map(|TxId(next)| next))
-    }
-
-    #[test]
-    fn a_confined_list_loses_and_repeats_nothing_and_names_no_other() {
-        let others: BTreeSet<_> = (0..COUNT).filter(|n| !is_own(*n)).map(nth).collect();
-        let own: Vec<_> = (0..COUNT).rev().filter(|n| is_own(*n)).map(nth).collect();
-        let (mut all, mut before, mut cut) = (Vec::new(), None, 0);
-        loop {
-            let (found, next) = page(before);
-            all.extend(found);
-            let Some(next) = next else { break };
-            assert!(!others.contains(&next), "it names one of others: {next}");
-            assert!(before.is_none_or(|before| next < before), "it does not go on");
-            (before, cut) = (Some(next), cut + 1);
-        }
-        assert_eq!((all, cut), (own, 3));
-    }
-
-    #[test]
-    fn a_confined_list_tells_nothing_of_the_identifier_where_it_begins() {
-        // Were the next page counted from there, it would begin in another millisecond.
-        assert_eq!(page(Some(nth(11_095))), page(Some(nth(11_096))));
-        let (found, _) = page(Some(nth(8_000)));
-        assert_eq!(found.first(), Some(&nth(7_800)), "older than what was shown last");
-    }
 }

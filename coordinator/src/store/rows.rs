@@ -30,7 +30,7 @@ pub(super) use self::history::{HISTORY_BYTES_MAX, SELECT_HISTORY, history};
 pub(super) use self::identity::IdentityColumns;
 pub(super) use self::kind::{COUNT_ATTENTION, is_held, is_news, phase_of};
 pub(super) use self::lock::TakenRow;
-pub(super) use self::log::{Read, claimed, one, read, select_log};
+pub(super) use self::log::{Begin, Read, begins, claimed, one, read, select_log};
 pub(super) use self::state::StateColumns;
 pub(super) use self::transaction::TransactionRow;
 use super::Error;

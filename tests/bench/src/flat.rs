@@ -37,10 +37,10 @@ const QUIET: Duration = Duration::from_secs(15);
 const IN_FLIGHT: usize = 64;
 
 /// Memory that a server with so many rows would be given, and a log that is not written out all the time.
-const SETTINGS: &str = "fsync = on\nshared_buffers = 1GB\nmax_wal_size = 2GB\n";
+pub(crate) const SETTINGS: &str = "fsync = on\nshared_buffers = 1GB\nmax_wal_size = 2GB\n";
 
 /// Retention by which nothing is due.
-const LONG: Retention =
+pub(crate) const LONG: Retention =
     Retention { details: Duration::from_secs(30 * 86_400), gids: Duration::from_secs(60 * 86_400) };
 
 type Sides = [Side; 2];

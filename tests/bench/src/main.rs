@@ -9,6 +9,7 @@ mod layout;
 mod load;
 mod memory;
 mod owed;
+mod pages;
 mod plain;
 mod purge;
 mod reads;
@@ -96,6 +97,13 @@ enum Measure {
         #[arg(long, default_value_t = 100_000)]
         count: i64,
     },
+    /// Asks for the pages for people, and for lists of the API over HTTP, beside many finished transactions. With `--check`
+    /// the exit code is 1 if one of them takes 200 ms or more in the middle.
+    Pages {
+        /// Number of finished transactions.
+        #[arg(long, default_value_t = 1_000_000)]
+        count: i64,
+    },
     /// Starts on a database of the version before the log with so many transactions, and tells the time and the memory
     /// that the conversion takes.
     Conversion {
@@ -122,6 +130,7 @@ async fn main() -> Result<ExitCode> {
         Some(Measure::Purge { count }) => {
             return purge::measure(count, Duration::from_secs(seconds)).await;
         }
+        Some(Measure::Pages { count }) => return pages::measure(count, check).await,
         Some(Measure::Conversion { count }) => return conversion::measure(count).await,
         None => {}
     }

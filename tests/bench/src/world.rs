@@ -95,12 +95,7 @@ impl World {
 
     /// Starts a world with participants in the coordinator's process, on this database.
     pub(crate) async fn on(url: &str, retention: Retention) -> Result<Self> {
-        Self::in_process(Config {
-            retention: Period::secs(retention.details.as_secs()),
-            gid_retention: Period::secs(retention.gids.as_secs()),
-            ..config_of(url.to_owned())
-        })
-        .await
+        Self::in_process(config_on(url, retention)).await
     }
 
     async fn in_process(config: Config) -> Result<Self> {
@@ -208,6 +203,15 @@ impl World {
 
 fn next(gids: &AtomicU64) -> String {
     format!("bench-{}", gids.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Returns the settings of a coordinator on this database.
+pub(crate) fn config_on(url: &str, retention: Retention) -> Config {
+    Config {
+        retention: Period::secs(retention.details.as_secs()),
+        gid_retention: Period::secs(retention.gids.as_secs()),
+        ..config_of(url.to_owned())
+    }
 }
 
 async fn config(server: &Server) -> Config {

@@ -2,6 +2,7 @@
 
 mod log;
 mod outage;
+mod participant;
 mod texts;
 
 use serde_json::Value;

@@ -64,6 +64,38 @@ async fn a_definition_is_checked_without_a_coordinator() {
     run(&["saga", "check", &good, "--set", "who"]).await.check(2).complains(&["write NAME=VALUE"]);
 }
 
+/// A file without a definition, a directory and a path at which there is nothing: each is told, with what to do, and the
+/// others are checked all the same.
+#[tokio::test]
+async fn a_file_that_holds_no_definition_is_told() {
+    let good = trip("ok");
+    let (empty, folder) = (new_path(".yaml"), new_path(""));
+    fs::write(&empty, "").unwrap();
+    fs::create_dir(&folder).unwrap();
+    let [empty, folder] = [empty, folder].map(|path| path.display().to_string());
+    let ran = run(&["saga", "check", &empty, &folder, "nowhere.yaml", &good]).await;
+    ran.check(1).says(&["trip is good"]).complains(&[
+        &format!("{empty}:1:1: is empty; a definition has `saga: NAME`, and `steps:`"),
+        &format!("failed to read {folder}: Is a directory"),
+        ": name the files in it, each by its path\n",
+        "failed to read nowhere.yaml: No such file",
+        ": a path is looked for from the current directory\n",
+    ]);
+    let ran = run(&["saga", "check", "--json", &empty, &folder, &good]).await;
+    let json = ran.check(1).json();
+    assert_eq!(json["files"][0]["mistakes"][0]["line"], 1);
+    let rule = json["files"][0]["mistakes"][0]["rule"].as_str().unwrap();
+    assert!(rule.starts_with("is empty; a definition has"), "{json}");
+    assert!(json["files"][1]["error"].as_str().unwrap().contains("Is a directory"), "{json}");
+    let expected = json!({ "file": good, "good": true, "saga": "trip", "steps": 4,
+        "inputs": ["fare", "who"], "error": null, "mistakes": [], "warnings": [] });
+    assert_eq!(json["files"][2], expected);
+    for of in [&["saga", "graph"][..], &["saga", "run", "--gid", "g"]] {
+        let ran = run(&[of, &[&*empty]].concat()).await;
+        ran.check(2).complains(&["is empty; a definition has `saga: NAME`"]);
+    }
+}
+
 /// A step that has ended otherwise than was decided is no success.
 #[tokio::test]
 async fn s11_a_deviation_of_a_step_has_an_exit_code_of_its_own() {

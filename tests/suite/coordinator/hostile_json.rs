@@ -181,6 +181,12 @@ async fn what_http_alone_has_is_refused() {
         assert!(reply.body.contains(why), "{why} in {of}");
         assert!(reply.head.contains("nosniff") && reply.head.contains("no-store"), "{of}");
         assert!(!reply.head.contains("access-control-allow"), "{of}");
+        assert!(reply.head.contains("application/problem+json"), "{of}");
+        if method != "HEAD" {
+            let problem: serde_json::Value = serde_json::from_str(&reply.body).expect(&of);
+            assert_eq!(problem["status"], code, "{of}");
+            assert!(problem["title"].is_string() && problem["detail"].is_string(), "{of}");
+        }
     }
     let own = format!("http://{host}");
     let headers = [JSON, ("origin", own.as_str()), ("sec-fetch-site", "same-origin")];

@@ -219,6 +219,7 @@ async fn a_call_too_many_over_http_is_told_when_to_come_back() {
     .await;
     assert!(limited.body.contains("IDENTITY_LIMITED"), "{limited:?}");
     assert!(limited.head.contains("retry-after: 1"), "{limited:?}");
+    assert!(limited.head.contains("application/problem+json"), "{limited:?}");
 }
 
 /// Where gRPC demands a certificate, HTTP does; the name in it is the identity.

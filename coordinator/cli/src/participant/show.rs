@@ -97,10 +97,10 @@ fn head(participant: &v1::Participant) -> String {
         "" => String::new(),
         error => format!("{at}: {}", clean(error)),
     };
-    let owed = format!(
-        "{} transactions have not ended, {} of them parked",
-        health.owed_count, participant.transactions_parked
-    );
+    let owed = match (health.owed_count, participant.transactions_parked) {
+        (1, parked) => format!("1 transaction has not ended, {parked} of them parked"),
+        (owed, parked) => format!("{owed} transactions have not ended, {parked} of them parked"),
+    };
     let facts = [
         ("participant", clean(&participant.name)),
         ("processes", processes_of(participant)),

@@ -9,6 +9,8 @@ mod parked;
 mod read;
 mod waits;
 
+use std::time::Instant;
+
 use async_trait::async_trait;
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
@@ -285,13 +287,23 @@ impl Transactions for Postgres {
 
     async fn list(&self, filter: &Filter) -> Result<Page, Error> {
         const DOING: &str = "list transactions";
-        let mut search = Search::new(filter);
-        while let Some(range) = search.next() {
+        let mut search = Search::new(filter, Instant::now());
+        while let Some(range) = search.next(Instant::now()) {
             let damage = self.damage.clone();
             let page = self.run(DOING, move |connection| {
                 Box::pin(async move { pages::of_range(connection, &damage, range).await })
             });
-            let ids = search.take(&page.await?);
+            let mut ids = search.take(&page.await?);
+            if search.chooses_early() {
+                let (all, with_phases) = (ids.clone(), search.asks_for_phases());
+                let begins = self.run(DOING, move |connection| {
+                    Box::pin(async move { read::begins(connection, &all, with_phases).await })
+                });
+                ids = search.choose(ids, &begins.await?);
+            }
+            if ids.is_empty() {
+                continue;
+            }
             let wanted = ids.clone();
             let found = self.run(DOING, move |connection| {
                 Box::pin(async move { read::for_list(connection, &wanted).await })

@@ -7,8 +7,9 @@ use unanimo_core::{BranchNumber, Digest, Event, Incarnation, ParticipantName, Ti
 use uuid::Uuid;
 
 use super::super::transactions::Found;
-use super::super::{Claimed, Earlier, Error, Stored, Unreadable};
+use super::super::{Claimed, Earlier, Error, PhaseName, Stored, Unreadable};
 use super::body::Content;
+use super::kind::phase_of;
 use super::{corrupt, digest_from_columns, ms_from_column};
 
 /// Completes a SELECT of all rows of transactions, each one's together; with `data`, if their payloads and outputs
@@ -50,6 +51,15 @@ pub(in crate::store) struct Read {
     error: Option<Error>,
 }
 
+/// The first row of a transaction, and the phase of its last one.
+#[derive(Debug)]
+pub(in crate::store) struct Begin {
+    /// As far as its first row tells.
+    pub(in crate::store) read: Read,
+    /// Phase by its last row, if that was asked for.
+    pub(in crate::store) phase: Option<PhaseName>,
+}
+
 impl Read {
     /// A transaction on whose rows the database gave up.
     pub(in crate::store) fn failed(tx_id: Uuid, source: sqlx::Error) -> Self {
@@ -60,6 +70,12 @@ impl Read {
     /// A transaction of which nothing is stored but its name.
     pub(in crate::store) fn without_rows(tx_id: Uuid) -> Self {
         Self { error: Some(Error::NoRows), ..Self::new(tx_id) }
+    }
+
+    /// A transaction that can be read, for tests to fill in.
+    #[cfg(test)]
+    pub(in crate::store) fn begun(tx_id: Uuid) -> Self {
+        Self::new(tx_id)
     }
 
     fn new(tx_id: Uuid) -> Self {
@@ -149,6 +165,11 @@ impl Read {
         &self.content.row.initiator
     }
 
+    /// Tells whether all its branches were named when it was begun.
+    pub(in crate::store) fn is_declarative(&self) -> bool {
+        self.content.row.drive == "declarative"
+    }
+
     /// Word of its mode, as far as it can be read; empty for one that was rolled back before it was begun.
     pub(in crate::store) fn mode(&self) -> &str {
         &self.content.row.mode
@@ -198,6 +219,25 @@ where
         }
     }
     found
+}
+
+/// Reads the first rows of transactions, each with the kind of the last one, if that was asked for.
+pub(in crate::store) fn begins<R>(rows: &[R]) -> Vec<Begin>
+where
+    R: Row,
+    for<'r> Uuid: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> i16: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+    for<'r> &'r str: ColumnIndex<R>,
+{
+    let begin = |row: &R| {
+        let mut read = Read::new(row.try_get("tx_id").ok()?);
+        read.add(LogRow::from_row(row));
+        let kind = row.try_get::<Option<i16>, _>("kind").ok()?;
+        Some(Begin { read, phase: kind.map(phase_of) })
+    };
+    rows.iter().filter_map(begin).collect()
 }
 
 /// Returns the transactions that can be acted on; one that is not whole cannot.

@@ -14,11 +14,11 @@ use super::{BranchRow, OutputRow, progress};
 #[derive(Debug, Default)]
 pub(in crate::store) struct TransactionRow {
     pub(in crate::store) tx_id: Uuid,
-    pub(super) gid: String,
+    pub(in crate::store) gid: String,
     pub(super) owner: i64,
     pub(super) version: i64,
-    pub(super) mode: String,
-    pub(super) drive: String,
+    pub(in crate::store) mode: String,
+    pub(in crate::store) drive: String,
     pub(super) digest: Vec<u8>,
     pub(super) digest_version: i16,
     pub(super) created_ms: i64,
@@ -33,7 +33,7 @@ pub(in crate::store) struct TransactionRow {
     pub(super) forgotten: bool,
     pub(super) stripped: bool,
     pub(in crate::store) initiator: String,
-    pub(super) metadata: String,
+    pub(in crate::store) metadata: String,
     pub(super) trace: String,
     pub(super) progress: progress::Column,
     pub(super) begun_with: String,

@@ -8,6 +8,7 @@ mod plans;
 mod read;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
@@ -365,8 +366,8 @@ impl Sqlite {
 
     async fn list_once(&self, filter: &Filter) -> Result<Page, Error> {
         const DOING: &str = "list transactions";
-        let mut search = Search::new(filter);
-        while let Some(range) = search.next() {
+        let mut search = Search::new(filter, Instant::now());
+        while let Some(range) = search.next(Instant::now()) {
             let query = sqlx::query_as(self.opened.damage.sparing(match range.source {
                 Source::All => PAGE_OF_ALL,
                 Source::Attention => PAGE_OF_ATTENTION,

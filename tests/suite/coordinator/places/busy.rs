@@ -181,12 +181,19 @@ async fn l3_a_busy_answer_closes_no_breaker_at_once() {
         (describe(&status).1 == "PARTICIPANT_FAILING").then_some(())
     };
     until("it to be noticed", failing).await;
+    // A busy answer leaves the pause between probes as it is, and on a slow machine it may have only begun to grow.
+    until("pauses that have grown", async || {
+        let before = sick.seen().len();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        (2..16).contains(&(sick.seen().len() - before)).then_some(())
+    })
+    .await;
     sick.set_mood(Mood::WorkingInPhaseTwo(50));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (before, since) = (sick.seen().len(), Instant::now());
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let calls = sick.seen().len() - before;
-    assert!(calls < 60, "{calls} calls in {:?}", since.elapsed());
+    let (calls, took) = (sick.seen().len() - before, since.elapsed());
+    assert!((calls as f64) < 20.0 * took.as_secs_f64(), "{calls} calls in {took:?}");
     sick.set_mood(Mood::Well);
     let engine = world.running.engine();
     until("memory to be empty", async || (engine.in_flight().0 == 0).then_some(())).await;

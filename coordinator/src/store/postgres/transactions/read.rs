@@ -6,12 +6,17 @@ use uuid::Uuid;
 
 use super::super::super::Key;
 use super::super::super::error::is_of_data;
-use super::super::super::rows::{self, Read, gid_key, select_log};
+use super::super::super::rows::{self, Begin, Read, gid_key, select_log};
 use super::super::names::Known;
 
 const WHOLE: &str = select_log!(data, "WHERE tx_id = ANY($1) ORDER BY tx_id, follows");
 const WITHOUT_DATA: &str = select_log!("WHERE tx_id = ANY($1) ORDER BY tx_id, follows");
 const NEWEST_FIRST: &str = select_log!("WHERE tx_id = ANY($1) ORDER BY tx_id DESC, follows");
+/// First rows, each with the kind of the transaction's last one where `$2` asks for it.
+const BEGINS: &str = "
+SELECT tx_id, follows, version, owner, stripped_ms, body, CASE WHEN $2 THEN (
+    SELECT kind FROM log AS last WHERE last.tx_id = entry.tx_id ORDER BY follows DESC LIMIT 1) END AS kind
+FROM log AS entry WHERE tx_id = ANY($1) AND created_ms IS NOT NULL";
 const BY_TX_ID: &str = select_log!(data, "WHERE tx_id = $1 ORDER BY follows");
 /// Answers with a row though the log has none. Looks in these epochs.
 const BY_GID: &str = select_log!(
@@ -48,6 +53,19 @@ pub(super) async fn for_list(
     ids: &[Uuid],
 ) -> Result<Vec<Read>, sqlx::Error> {
     read(connection, NEWEST_FIRST, ids).await
+}
+
+/// Reads the first rows of these transactions, and the phases of their last ones where that is asked for. Nothing where
+/// the database gives up on one of them: whoever reads all their rows finds out which.
+pub(super) async fn begins(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+    with_phases: bool,
+) -> Result<Vec<Begin>, sqlx::Error> {
+    match sqlx::query(BEGINS).bind(ids).bind(with_phases).fetch_all(connection).await {
+        Err(error) if is_of_data(&error) => Ok(Vec::new()),
+        rows => Ok(rows::begins(&rows?)),
+    }
 }
 
 async fn read(
