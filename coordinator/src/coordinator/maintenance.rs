@@ -30,6 +30,9 @@ const ATTENTION_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause between two looks at what clients' names are looked for by.
 const NAMES_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Looks that fail one after the other of which a log line is written: ten minutes of them.
+const NAMES_FAILURES_TOLD: u32 = 20;
+
 /// Pieces in which one run deletes old events: other purges wait for it.
 const EVENT_PURGES_MAX: u32 = 20;
 
@@ -303,10 +306,23 @@ async fn count_attention(store: Arc<dyn Store>, metrics: Arc<Metrics>) {
 
 /// Keeps what clients' names are looked for by. Without it each new one is looked for in more places.
 async fn keep_names(store: Arc<dyn Store>, me: Incarnation) {
+    let mut failures: u32 = 0;
     loop {
-        if let Err(error) = store.transactions().keep_names(me).await {
-            let error = in_full(&error);
-            tracing::debug!(error, "failed to keep what clients' names are looked for by");
+        match store.transactions().keep_names(me).await {
+            Ok(()) => failures = 0,
+            Err(error) => {
+                let error = in_full(&error);
+                failures = failures.saturating_add(1);
+                if failures.is_multiple_of(NAMES_FAILURES_TOLD) {
+                    tracing::warn!(
+                        error,
+                        failures,
+                        "failed to keep what clients' names are looked for by; new gids are looked for in more places"
+                    );
+                } else {
+                    tracing::debug!(error, "failed to keep what clients' names are looked for by");
+                }
+            }
         }
         tokio::time::sleep(NAMES_INTERVAL).await;
     }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection};
 use unanimo_coordinator::store::{Key, PostgresOptions, Retention, Store, Write, Written, open};
 use unanimo_core::{Gid, PhaseTwoAnswer, PhaseTwoOperation, TxId};
 use unanimo_tests::postgres::Server;
 
+use super::damaged::{Disk, damage_index};
 use super::{Fixture, a_write, create, execute};
 use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
@@ -347,4 +349,83 @@ async fn s9_names_of_the_version_before_are_found() {
     }
     let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
     assert_eq!(epochs(&mut raw).await, (1, 2), "they have an epoch of their own");
+}
+
+/// An epoch that somebody has changed by hand is looked at, and hides no name.
+#[tokio::test]
+async fn s9_a_name_of_an_epoch_that_nothing_has_closed_is_found() {
+    let (fixture, gid) = (fixture(4).await, new_gid());
+    let id = begun(&fixture, std::slice::from_ref(&gid)).await[0];
+    begun(&fixture, &gids(4)).await;
+    keep(&fixture).await;
+    execute(&fixture.url, "UPDATE epochs SET closed_by = NULL, filter = NULL").await;
+    let store = opened(&fixture.url, 1_000).await;
+    let later = Fixture { me: create(&store, "two").await, store, url: fixture.url.clone() };
+    for _ in 0..2 {
+        is_held_by(&later, &gid, id).await;
+        keep(&later).await;
+    }
+}
+
+/// Inserts names under the first epoch, enough of them for several pages of the index.
+async fn many_names(url: &str) {
+    let insert = "INSERT INTO unanimo.gids (epoch, key, tx_id)
+        SELECT 1, decode(md5(n::text), 'hex'), gen_random_uuid() FROM generate_series(1, 2000) AS n";
+    execute(url, insert).await;
+}
+
+/// Returns a gid whose key is among the lowest, or among the highest.
+fn gid_at(first: u8) -> Gid {
+    let is_there = |gid: &String| Sha256::digest(gid.as_bytes())[0] == first;
+    let gid = (0..).map(|number| format!("order-{number}")).find(is_there);
+    Gid::new(&gid.unwrap()).unwrap()
+}
+
+/// The page with the lowest keys of the first epoch cannot be read.
+#[tokio::test]
+async fn l3_a_damaged_page_of_names_refuses_its_own_alone() {
+    let (disk, url) = Disk::start().await;
+    let store = opened(&url, 4).await;
+    let fixture = Fixture { me: create(&store, "one").await, store, url: url.clone() };
+    many_names(&url).await;
+    keep(&fixture).await;
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    assert_eq!(epochs(&mut raw).await, (2, 2));
+    let (low, high) = (gid_at(0), gid_at(0xff));
+    begun(&fixture, std::slice::from_ref(&low)).await;
+    begun(&fixture, &gids(4)).await;
+    raw.close().await.unwrap();
+    damage_index(&disk, &url, "unanimo.gids_pkey").await;
+
+    // Somebody has the gid. Nobody knows who, because there may be one on that page, and no other one waits for that.
+    let mut writer = fixture.writer().await;
+    let batch = [begin(&low).1, begin(&high).1];
+    let written = writer.write(&batch).await.unwrap();
+    let [Written::Refused(why), Written::Applied] = &*written else { panic!("{written:?}") };
+    assert!(why.contains("cannot read"), "{why}");
+
+    // No filter can be made of that epoch, but of others, and the last one is closed.
+    execute(&url, "UPDATE unanimo.epochs SET filter = NULL").await;
+    let store = opened(&url, 4).await;
+    let later = Fixture { me: create(&store, "two").await, store, url: url.clone() };
+    keep(&later).await;
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    assert_eq!(epochs(&mut raw).await, (3, 3));
+    let filtered = "SELECT epoch FROM unanimo.epochs WHERE filter IS NOT NULL";
+    let filtered: Vec<i32> = sqlx::query_scalar(filtered).fetch_all(&mut raw).await.unwrap();
+    assert_eq!(filtered, [2]);
+}
+
+/// A page of the last epoch cannot be read: new names do not come to it for long.
+#[tokio::test]
+async fn l3_an_epoch_with_a_damaged_page_is_closed() {
+    let (disk, url) = Disk::start().await;
+    opened(&url, 1 << 20).await.close().await;
+    many_names(&url).await;
+    damage_index(&disk, &url, "unanimo.gids_pkey").await;
+    let store = opened(&url, 1 << 20).await;
+    let fixture = Fixture { me: create(&store, "one").await, store, url: url.clone() };
+    keep(&fixture).await;
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    assert_eq!(epochs(&mut raw).await, (2, 2));
 }

@@ -47,6 +47,10 @@ pub(super) struct Writer {
 /// often, and each name that is there costs one batch, which is sent twice; each look a fifteenth of what a transaction takes.
 const LOOKS_FOR_NAMES: u32 = 256;
 
+/// Reason for which a transaction cannot have a gid of which the server cannot tell whether another one has it.
+const UNREADABLE_NAME: &str =
+    "the database cannot read the place of its names where this gid would be";
+
 /// A batch that the server has committed, and what is known of it so far.
 #[derive(Debug, Default)]
 struct Committed {
@@ -99,21 +103,28 @@ impl Writer {
         {
             return Ok(committed);
         }
-        let (columns, epochs) = (Columns::of(batch), self.epochs().await?);
+        let columns = Columns::of(batch);
+        let epochs = match columns.has_begins() {
+            true => Some(self.epochs().await?),
+            false => None,
+        };
+        let epochs = epochs.as_deref();
         let look = if self.looks_for_names > 0 { Look::Names } else { Look::Nothing };
         self.looks_for_names = self.looks_for_names.saturating_sub(1);
-        let rows = match self.send(&columns, look, &epochs).await {
+        let rows = match self.send(&columns, look, epochs).await {
             // Nothing of it is written. Some row of it is there already: of a lost answer, or somebody else's.
             Err(error) if is_there(&error) => {
                 if is_name(&error) {
                     self.looks_for_names = LOOKS_FOR_NAMES;
                 }
-                self.send(&columns, Look::All, &epochs).await
+                self.send(&columns, Look::All, epochs).await
             }
             sent => sent,
         };
         let rows = rows.map_err(classify)?;
-        self.note_names(batch, &rows);
+        if epochs.is_some() {
+            self.note_names(batch, &rows);
+        }
         let write_ids = batch.iter().map(|write| write.write_id).collect();
         Ok(Committed { write_ids, rows, ..Committed::default() })
     }
@@ -152,7 +163,7 @@ impl Writer {
         &mut self,
         columns: &Columns<'_>,
         look: Look,
-        epochs: &Known,
+        epochs: Option<&Known>,
     ) -> Result<Vec<Row>, sqlx::Error> {
         let query = columns.query(self.me, self.connector.tables(), self.nonce, look, epochs);
         let query = query.fetch_all(&mut self.session.connection);
@@ -291,6 +302,7 @@ impl Writer {
             return if is_unchanged { Written::Busy } else { Written::Lost };
         };
         match obstacles.holder_of(identity) {
+            _ if obstacles.is_unreadable(identity) => Written::Refused(UNREADABLE_NAME.to_owned()),
             Some(holder) => match holder.digest() {
                 Ok(digest) => Written::GidHeld(GidHolder { tx_id: TxId(holder.tx_id), digest }),
                 // That one is to blame, and no other of this batch.

@@ -31,10 +31,10 @@ use uuid::Uuid;
 
 use self::filter::Filter;
 
-/// Reads the last epoch, and those before it.
+/// Reads the last epoch, and all others.
 const KNOWN: &str = "
 SELECT cluster.epoch, epoch_nonce, epochs.epoch, closed_by
-FROM cluster LEFT JOIN epochs ON epochs.epoch < cluster.epoch AND closed_by IS NOT NULL
+FROM cluster LEFT JOIN epochs ON epochs.epoch <> cluster.epoch
 ORDER BY epochs.epoch";
 
 /// Names of an epoch from which on it is closed. Beside many names it is a part of them: so there are never many epochs.
@@ -62,6 +62,8 @@ struct Read {
     known: Option<Arc<Known>>,
     /// It is not what the database has.
     is_stale: bool,
+    /// Number of promoted servers that were found when it was read.
+    generation: u64,
 }
 
 /// Epochs of a database, as they were read.
@@ -77,8 +79,18 @@ pub(super) struct Known {
 #[derive(Clone, Debug)]
 struct Closed {
     epoch: i32,
-    closed_by: Uuid,
+    /// `None` of one that somebody has changed by hand: it gets no filter.
+    closed_by: Option<Uuid>,
     filter: Option<Arc<Filter>>,
+}
+
+/// A closed epoch: its number, and what it was closed by.
+type OfEpoch = (i32, Uuid);
+
+impl Closed {
+    fn of(&self) -> Option<OfEpoch> {
+        Some((self.epoch, self.closed_by?))
+    }
 }
 
 impl Known {
@@ -138,37 +150,64 @@ impl Names {
         self.lock().is_stale = true;
     }
 
+    /// Notes it for a new session. A server that was promoted may lack what the purge has deleted: the names are back, and
+    /// a filter that was made later lacks them. What the database has of filters went back with the names.
+    pub(super) fn forget_at(&self, generation: u64) {
+        let mut read = self.lock();
+        if read.generation < generation {
+            read.known = None;
+            read.generation = generation;
+        }
+        read.is_stale = true;
+    }
+
+    /// Counts the promoted servers that were found when it was read.
+    fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
     /// Reads which epochs there are. The filters of those that were known stay.
     pub(super) async fn read(
         &self,
         connection: &mut PgConnection,
     ) -> Result<Arc<Known>, sqlx::Error> {
         type Row = (i32, Uuid, Option<i32>, Option<Uuid>);
-        let before = self.lock().known.clone();
+        let (before, generation) = {
+            let read = self.lock();
+            (read.known.clone(), read.generation)
+        };
         let rows: Vec<Row> = sqlx::query_as(KNOWN).fetch_all(connection).await?;
         let Some((epoch, nonce, ..)) = rows.first().copied() else {
             return Err(sqlx::Error::RowNotFound);
         };
-        let filter_of = |epoch: i32, closed_by: Uuid| {
+        let filter_of = |epoch: i32, closed_by: Option<Uuid>| {
             let closed = before.as_ref()?.closed.iter();
             let mut same = closed.filter(|c| (c.epoch, c.closed_by) == (epoch, closed_by));
             same.next()?.filter.clone()
         };
         let closed = rows.into_iter().filter_map(|(_, _, epoch, closed_by)| {
-            let (epoch, closed_by) = (epoch?, closed_by?);
+            let epoch = epoch?;
             Some(Closed { epoch, closed_by, filter: filter_of(epoch, closed_by) })
         });
         let known = Arc::new(Known { epoch, nonce, closed: closed.collect() });
-        *self.lock() = Read { known: Some(Arc::clone(&known)), is_stale: false };
+        let mut read = self.lock();
+        // A server that was promoted meanwhile is read by whoever has found it.
+        if read.generation == generation {
+            *read = Read { known: Some(Arc::clone(&known)), is_stale: false, generation };
+        }
         Ok(known)
     }
 
-    /// Notes the filter of an epoch, if that is still known and there is room, and tells whether it has.
-    fn note(&self, epoch: i32, closed_by: Uuid, filter: Filter) -> bool {
+    /// Notes the filter of an epoch, if it is of the server that is read now, that epoch is still known, and there is room;
+    /// and tells whether it has.
+    fn note(&self, of: OfEpoch, generation: u64, filter: Filter) -> bool {
         let mut read = self.lock();
         let Some(before) = read.known.as_deref() else { return false };
+        if read.generation != generation {
+            return false;
+        }
         let mut after = before.clone();
-        let is_it = |closed: &Closed| (closed.epoch, closed.closed_by) == (epoch, closed_by);
+        let is_it = |closed: &Closed| closed.of() == Some(of);
         let Some(place) = after.closed.iter().position(is_it) else { return false };
         after.closed[place].filter = None;
         let has_room = after.filters_bytes() + filter.bytes() <= FILTERS_BYTES_MAX;
@@ -180,5 +219,44 @@ impl Names {
     fn lock(&self) -> MutexGuard<'_, Read> {
         // Nothing in here panics half way through a change.
         self.0.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::rows::gid_key;
+
+    /// A filter that was made after the purge of a name is not used where the name may be back.
+    #[test]
+    fn s9_filters_are_dropped_at_a_promotion() {
+        let (names, closed_by) = (Names::new(4), Uuid::from_u128(7));
+        let filter = || {
+            let mut filter = Filter::new(1);
+            filter.insert(&gid_key("order-1"));
+            filter
+        };
+        let closed = vec![Closed { epoch: 1, closed_by: Some(closed_by), filter: None }];
+        let known = Known { epoch: 2, nonce: Uuid::from_u128(8), closed };
+        let read = || names.lock().known = Some(Arc::new(known.clone()));
+        let key = gid_key("order-2");
+        let epochs = || names.lock().known.clone().unwrap().epochs_of(&key);
+        read();
+        let before = names.generation();
+        assert!(names.note((1, closed_by), before, filter()));
+        assert_eq!(epochs(), [2]);
+        // Another session with the same server.
+        names.forget_at(before);
+        assert!(names.known().is_none());
+        assert_eq!(epochs(), [2]);
+        names.forget_at(before + 1);
+        assert!(names.lock().known.is_none());
+        // One that was made before is not noted after it.
+        read();
+        assert!(!names.note((1, closed_by), before, filter()));
+        assert_eq!(epochs(), [2, 1]);
+        // What connected before it changes nothing.
+        names.forget_at(before);
+        assert!(names.note((1, closed_by), before + 1, filter()));
     }
 }

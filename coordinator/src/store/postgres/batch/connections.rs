@@ -70,7 +70,7 @@ impl Connections {
                 let connector = self.connector.clone();
                 // It reads which epochs there are: the database may be another one's by now.
                 let names = self.names.clone();
-                names.forget();
+                names.forget_at(session.generation);
                 Ok(Writer::new(session, me, nonce, connector, self.answer_timeout, names))
             }
             None => Err(Error::Fenced(me)),

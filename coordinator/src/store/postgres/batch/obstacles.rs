@@ -55,6 +55,8 @@ pub(super) struct Obstacles {
     last: Vec<Last>,
     /// Transactions that have the gids, by the key of each.
     holders: HashMap<Vec<u8>, Read>,
+    /// Keys of gids of which the server cannot read whether somebody has them.
+    unreadable: HashSet<Vec<u8>>,
 }
 
 impl Obstacles {
@@ -65,6 +67,11 @@ impl Obstacles {
     /// Returns the transaction that has the gid of this one.
     pub(super) fn holder_of(&self, identity: &Identity) -> Option<&Read> {
         self.holders.get(&gid_key(identity.gid.as_str()))
+    }
+
+    /// Tells whether nobody knows if a transaction has the gid of this one.
+    pub(super) fn is_unreadable(&self, identity: &Identity) -> bool {
+        self.unreadable.contains(&gid_key(identity.gid.as_str()))
     }
 
     /// Tells whether the write itself, or the transaction that has its gid, is among them.
@@ -91,21 +98,31 @@ impl Obstacles {
             .bind(write_ids)
             .fetch_all(&mut *connection)
             .await?;
-        let holders = match keys.is_empty() {
-            true => HashMap::new(),
+        let (holders, unreadable) = match keys.is_empty() {
+            true => Default::default(),
             false => holders(connection, keys).await?,
         };
-        Ok(Self { own: own.into_iter().collect(), last, holders })
+        Ok(Self { own: own.into_iter().collect(), last, holders, unreadable })
     }
 }
 
-/// Reads the transactions that have the gids of these keys.
+type Name = (Vec<u8>, Uuid);
+
+/// Reads the transactions that have the gids of these keys; and the keys whose names cannot be read.
 async fn holders(
     connection: &mut PgConnection,
-    keys: Vec<Vec<u8>>,
-) -> Result<HashMap<Vec<u8>, Read>, sqlx::Error> {
-    let names: Vec<(Vec<u8>, Uuid)> =
-        sqlx::query_as(NAMES).bind(&keys).fetch_all(&mut *connection).await?;
+    mut keys: Vec<Vec<u8>>,
+) -> Result<(HashMap<Vec<u8>, Read>, HashSet<Vec<u8>>), sqlx::Error> {
+    let mut unreadable = HashSet::new();
+    let names: Vec<Name> = match sqlx::query_as(NAMES).bind(&keys).fetch_all(&mut *connection).await
+    {
+        Err(error) if is_of_data(&error) => {
+            let names = names_one_by_one(connection, &keys, &mut unreadable).await?;
+            keys.retain(|key| !unreadable.contains(key));
+            names
+        }
+        names => names?,
+    };
     let mut found = match sqlx::query(HOLDERS).bind(&keys).fetch_all(&mut *connection).await {
         Err(error) if is_of_data(&error) => one_by_one(connection, &names).await?,
         rows => rows::read(&rows?),
@@ -114,7 +131,26 @@ async fn holders(
         let place = found.iter().position(|read| read.tx_id == tx_id)?;
         Some((key, found.swap_remove(place)))
     });
-    Ok(holders.collect())
+    Ok((holders.collect(), unreadable))
+}
+
+/// Reads them so that one on which the database gives up harms itself alone.
+async fn names_one_by_one(
+    connection: &mut PgConnection,
+    keys: &[Vec<u8>],
+    unreadable: &mut HashSet<Vec<u8>>,
+) -> Result<Vec<Name>, sqlx::Error> {
+    let mut names = Vec::new();
+    for key in keys {
+        let query = sqlx::query_as(NAMES).bind(std::slice::from_ref(key));
+        match query.fetch_all(&mut *connection).await {
+            Err(error) if is_of_data(&error) => {
+                unreadable.insert(key.clone());
+            }
+            found => names.extend(found?),
+        }
+    }
+    Ok(names)
 }
 
 /// Reads them so that one on which the database gives up harms itself alone.

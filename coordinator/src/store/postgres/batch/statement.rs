@@ -215,14 +215,19 @@ impl<'a> Columns<'a> {
         columns
     }
 
-    /// Returns the statement, with all columns bound.
+    /// Tells whether there are names to insert.
+    pub(super) fn has_begins(&self) -> bool {
+        !self.begun.is_empty()
+    }
+
+    /// Returns the statement, with all columns bound. The epochs are those of names, if there are any.
     pub(super) fn query(
         &self,
         me: Incarnation,
         tables: &str,
         nonce: Uuid,
         look: Look,
-        names: &Known,
+        names: Option<&Known>,
     ) -> Query<'_> {
         let Self { begun, moved, parks, opened, unparks, plain, acts, releases } = self;
         let statement = match look {
@@ -231,7 +236,8 @@ impl<'a> Columns<'a> {
             Look::All => BATCH_AGAIN,
         };
         let keys = begun.iter().filter_map(|new| new.row.gid_key.as_deref());
-        let (maybe_epochs, maybe_keys) = names.looked_for(keys);
+        let (maybe_epochs, maybe_keys) =
+            names.map(|names| names.looked_for(keys)).unwrap_or_default();
         sqlx::query_as(statement)
             .bind(me.0)
             .bind(column(begun, |new| new.row.gid_key.as_deref()))
@@ -275,8 +281,8 @@ impl<'a> Columns<'a> {
             .bind(i64::try_from(begun.len() + moved.len()).unwrap_or(i64::MAX))
             .bind(seldom(parks, |row| row.3.as_ref().map(|(initiator, _)| initiator.as_str())))
             .bind(seldom(parks, |row| row.3.as_ref().map(|(_, bytes)| *bytes)))
-            .bind(names.epoch)
-            .bind(names.nonce)
+            .bind(names.map(|names| names.epoch))
+            .bind(names.map(|names| names.nonce))
             .bind(maybe_epochs)
             .bind(maybe_keys)
     }

@@ -15,7 +15,7 @@ use super::super::super::error::is_of_data;
 use super::super::Postgres;
 use super::super::transactions::is_lock_timeout;
 use super::filter::Filter;
-use super::{Closed, Known};
+use super::{Closed, Known, OfEpoch};
 
 /// Part of all names that an epoch has at least.
 const PARTS: u64 = 16;
@@ -23,8 +23,11 @@ const PARTS: u64 = 16;
 /// Names that one statement reads or counts.
 const CHUNK: i64 = 100_000;
 
-/// Names above which an epoch gets no filter.
-const FILTERED_MAX: u64 = 200_000_000;
+/// Names above which an epoch gets no filter: it would be a value of more than 50 MB.
+const FILTERED_MAX: u64 = 1 << 25;
+
+/// Names from which on the last epoch is closed, however many there are of all.
+const NAMES_OF_EPOCH_MAX: u64 = FILTERED_MAX / 2;
 
 /// Time after which the names of the last epoch are counted again: other processes insert some, too.
 const COUNT_PAUSE: Duration = Duration::from_secs(10 * 60);
@@ -96,7 +99,7 @@ pub(super) struct Kept {
     /// Closed epoch that was looked at last, and when.
     looked: Option<(i32, Instant)>,
     /// Closed epochs that have no filter: they could not be read, or there is no room; and when that was.
-    failed: HashMap<i32, Instant>,
+    failed: HashMap<OfEpoch, Instant>,
 }
 
 impl Postgres {
@@ -107,8 +110,10 @@ impl Postgres {
     ) -> Result<(), Error> {
         let mut kept = self.names.0.kept.lock().await;
         let known = self.read_epochs().await?;
-        for closed in known.closed.iter().filter(|closed| closed.filter.is_none()) {
-            self.make_filter(me, closed, &mut kept).await?;
+        kept.failed.retain(|_, at| at.elapsed() < FAILED_PAUSE);
+        let unfiltered = known.closed.iter().filter(|closed| closed.filter.is_none());
+        for of in unfiltered.filter_map(Closed::of) {
+            self.make_filter(me, of, &mut kept).await?;
         }
         let known = self.names.known().unwrap_or(known);
         self.close_if_full(me, &known, &mut kept).await?;
@@ -123,29 +128,31 @@ impl Postgres {
         read.await
     }
 
-    /// Reads the filter of a closed epoch, or makes it of the epoch's names. One without a name goes.
+    /// Reads the filter of a closed epoch, or makes it of the epoch's names. One without a name goes. What the server
+    /// answers for one epoch holds up no other.
     async fn make_filter(
         &self,
         me: Incarnation,
-        closed: &Closed,
+        of: OfEpoch,
         kept: &mut Kept,
     ) -> Result<(), Error> {
-        let Closed { epoch, closed_by, .. } = *closed;
-        if kept.failed.get(&epoch).is_some_and(|at| at.elapsed() < FAILED_PAUSE) {
+        if kept.failed.contains_key(&of) {
             return Ok(());
         }
-        match self.filter_of(me, epoch, closed_by).await {
+        let generation = self.names.generation();
+        match self.filter_of(me, of).await {
             Ok(filter) => {
-                if !filter.is_some_and(|filter| self.names.note(epoch, closed_by, filter)) {
-                    kept.failed.insert(epoch, Instant::now());
+                if !filter.is_some_and(|filter| self.names.note(of, generation, filter)) {
+                    kept.failed.insert(of, Instant::now());
                 }
             }
-            Err(Error::Database { source, .. }) if is_of_data(&source) => {
-                kept.failed.insert(epoch, Instant::now());
+            Err(Error::Database { doing, source: source @ sqlx::Error::Database(_) }) => {
+                kept.failed.insert(of, Instant::now());
                 tracing::warn!(
-                    epoch,
+                    epoch = of.0,
+                    doing,
                     error = %source,
-                    "failed to read the names of a time; each new gid is looked for among them in the database"
+                    "failed to make the filter of an epoch of names; each new gid is looked for among them in the database"
                 );
             }
             Err(error) => return Err(error),
@@ -156,8 +163,7 @@ impl Postgres {
     async fn filter_of(
         &self,
         me: Incarnation,
-        epoch: i32,
-        closed_by: Uuid,
+        (epoch, closed_by): OfEpoch,
     ) -> Result<Option<Filter>, Error> {
         let stored = self.run("read a filter of names", move |connection| {
             Box::pin(async move {
@@ -171,25 +177,24 @@ impl Postgres {
             Err(Error::Database { source, .. }) if is_of_data(&source) => None,
             stored => stored?,
         };
-        if let Some(filter) = stored.and_then(|stored| Filter::decode(&stored)) {
+        if let Some(filter) = aside(move || Filter::decode(&stored?)).await {
             return Ok(Some(filter));
         }
-        self.make_anew(me, epoch, closed_by).await
+        self.make_anew(me, (epoch, closed_by)).await
     }
 
     /// Makes a filter of the names that are there, and stores it.
     async fn make_anew(
         &self,
         me: Incarnation,
-        epoch: i32,
-        closed_by: Uuid,
+        (epoch, closed_by): OfEpoch,
     ) -> Result<Option<Filter>, Error> {
         let names = self.count_names(epoch, FILTERED_MAX).await?;
         if names >= FILTERED_MAX {
             return Ok(None);
         }
         if names == 0 {
-            self.delete_epoch(me, epoch, closed_by).await?;
+            self.delete_epoch(me, (epoch, closed_by)).await?;
             return Ok(None);
         }
         let (mut filter, mut after) = (Filter::new(names), Vec::new());
@@ -201,7 +206,9 @@ impl Postgres {
                 None => break,
             }
         }
-        let (stored, nonce) = (filter.encode(), self.nonces.nonce(me));
+        let encoded = aside(move || Some((filter.encode(), filter))).await;
+        let Some((stored, filter)) = encoded else { return Ok(None) };
+        let nonce = self.nonces.nonce(me);
         let store = self.run("store a filter of names", move |connection| {
             Box::pin(async move {
                 let store = sqlx::query(STORE).bind(me.0).bind(epoch).bind(closed_by);
@@ -251,7 +258,7 @@ impl Postgres {
         let shared = &self.names.0;
         let filters = known.closed.iter().filter_map(|closed| closed.filter.as_ref());
         let before: u64 = filters.map(|filter| filter.names()).sum();
-        let full = shared.names_of_epoch.max(before / PARTS);
+        let full = shared.names_of_epoch.max((before / PARTS).min(NAMES_OF_EPOCH_MAX));
         let inserted = shared.inserted.load(Ordering::Relaxed);
         let is_few = kept.counted.is_some_and(|(epoch, names, at)| {
             epoch == known.epoch && names + inserted < full && at.elapsed() < COUNT_PAUSE
@@ -259,7 +266,18 @@ impl Postgres {
         if is_few {
             return Ok(());
         }
-        let names = self.count_names(known.epoch, full).await?;
+        let names = match self.count_names(known.epoch, full).await {
+            // Those that come later are in pages of their own then.
+            Err(Error::Database { source, .. }) if is_of_data(&source) => {
+                tracing::warn!(
+                    epoch = known.epoch,
+                    error = %source,
+                    "failed to read the names of the last epoch; the next one begins"
+                );
+                full
+            }
+            names => names?,
+        };
         shared.inserted.fetch_sub(inserted, Ordering::Relaxed);
         kept.counted = Some((known.epoch, names, Instant::now()));
         if names < full {
@@ -276,10 +294,10 @@ impl Postgres {
         if turned? {
             tracing::debug!(epoch = known.epoch, names, "a new epoch of names has begun");
         }
-        if let Some(closed) = known.closed.iter().find(|closed| closed.epoch == epoch) {
-            self.make_filter(me, closed, kept).await?;
+        match known.closed.iter().find(|closed| closed.epoch == epoch).and_then(Closed::of) {
+            Some(of) => self.make_filter(me, of, kept).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Looks at the next closed epoch: without a name it goes, and with few it gets a smaller filter.
@@ -296,13 +314,13 @@ impl Postgres {
         let later = known.closed.iter().find(|closed| Some(closed.epoch) > last);
         let Some(closed) = later.or(known.closed.first()) else { return Ok(()) };
         kept.looked = Some((closed.epoch, Instant::now()));
-        let Some(filter) = &closed.filter else { return Ok(()) };
+        let (Some(filter), Some(of)) = (&closed.filter, closed.of()) else { return Ok(()) };
+        let generation = self.names.generation();
         let left = self.count_names(closed.epoch, filter.names() / THIN).await?;
         let is_thin = filter.names() > SMALL && left < filter.names() / THIN;
         if left == 0 || is_thin {
-            let Closed { epoch, closed_by, .. } = *closed;
-            if let Some(filter) = self.make_anew(me, epoch, closed_by).await? {
-                self.names.note(epoch, closed_by, filter);
+            if let Some(filter) = self.make_anew(me, of).await? {
+                self.names.note(of, generation, filter);
             }
         }
         Ok(())
@@ -311,8 +329,7 @@ impl Postgres {
     async fn delete_epoch(
         &self,
         me: Incarnation,
-        epoch: i32,
-        closed_by: Uuid,
+        (epoch, closed_by): OfEpoch,
     ) -> Result<(), Error> {
         let nonce = self.nonces.nonce(me);
         let delete = self.run("delete an epoch without a name", move |connection| {
@@ -324,6 +341,11 @@ impl Postgres {
         delete.await?;
         self.read_epochs().await.map(drop)
     }
+}
+
+/// Works on a filter, which may be large, on a thread that answers nobody else. Nothing if that ends.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok().flatten()
 }
 
 /// Counts the names of a part, and returns where the next one begins; nothing after the last part.
