@@ -109,6 +109,7 @@ pub struct Postgres {
     names: names::Names,
     progress: progress::Progress,
     damage: damage::Damage,
+    reached: purge::Reached,
 }
 
 impl Postgres {
@@ -119,8 +120,8 @@ impl Postgres {
         let progress = connector.progress.clone();
         let names = names::Names::new(options.names_of_epoch);
         let journals = batch::Connections::new(connector, options.answer_timeout(), names.clone());
-        let (nonces, damage) = Default::default();
-        Self { sessions, heartbeat, journals, cluster_id, nonces, names, progress, damage }
+        let (nonces, damage, reached) = Default::default();
+        Self { sessions, heartbeat, journals, cluster_id, nonces, names, progress, damage, reached }
     }
 
     /// Runs one statement, and returns its rows.

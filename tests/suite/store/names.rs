@@ -278,7 +278,7 @@ async fn a_begin_reads_nothing_of_the_names_of_closed_epochs() {
 }
 
 /// Reads how often an index was looked into, and how many entries were read, once all other sessions have ended.
-async fn scans(raw: &mut PgConnection, index: &str) -> (i64, i64) {
+pub(super) async fn scans(raw: &mut PgConnection, index: &str) -> (i64, i64) {
     const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
     const SCANS: &str =
@@ -291,41 +291,6 @@ async fn scans(raw: &mut PgConnection, index: &str) -> (i64, i64) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     sqlx::query_as(SCANS).bind(index).fetch_one(raw).await.unwrap()
-}
-
-/// The purge reads the rows of what is due, and no index of all that was written lately, whatever the planner takes the
-/// log's rows for.
-#[tokio::test]
-async fn the_purge_reads_nothing_of_what_was_written_lately() {
-    const DUE: i64 = 100;
-    const LATELY: i64 = 2_000;
-    let fixture = Fixture::postgres().await;
-    for _ in 0..DUE {
-        let (mut live, begin) = Live::begin_with(definition(&new_gid()), LONG_AGO);
-        fixture.write([begin, live.commit()]).await;
-        let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done);
-        fixture.write(end).await;
-    }
-    // News of a journal beside many rows, and statistics as a sample of very many rows gives them: hardly any are news, and
-    // there are many of each transaction.
-    let lately = format!(
-        "INSERT INTO log (tx_id, follows, version, owner, write_id, kind, body)
-         SELECT gen_random_uuid(), 0, 1, 1, gen_random_uuid(), 1, '' FROM generate_series(1, 200000);
-         ALTER TABLE log ALTER COLUMN tx_id SET (n_distinct = 4000);
-         ALTER TABLE log ALTER COLUMN write_id SET STATISTICS 10;
-         ANALYZE log;
-         INSERT INTO log (tx_id, follows, version, owner, write_id, kind, body)
-         SELECT gen_random_uuid(), 0, 1, 1, lpad(to_hex(i), 32, '0')::uuid, 128, ''
-         FROM generate_series(1, {LATELY}) AS i"
-    );
-    execute(&fixture.url, &lately).await;
-    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
-    let retention = Retention { details: DAY, gids: 2 * DAY };
-    let purged = fixture.store.purge().run(fixture.me, retention, now()).await.unwrap();
-    assert_eq!(purged.stripped, DUE.unsigned_abs());
-    fixture.store.close().await;
-    let (_, read) = scans(&mut raw, "log_news").await;
-    assert!(read < LATELY, "{read} entries of the feed's index for {DUE} that are due");
 }
 
 /// Names from before there were epochs mean what they did.

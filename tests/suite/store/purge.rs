@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use sqlx::{Connection, Executor, PgConnection};
 use unanimo_coordinator::store::{Key, LockTake, LockTaken, Purged, Retention, Written};
 use unanimo_core::{
     BranchNumber, Event, EventKind, HeuristicKind, Input, Lock, LockMode, LockName, Mode, Parent,
     PhaseTwoAnswer, PhaseTwoOperation, Timestamp, Version,
 };
 
+use super::names::scans;
 use super::{Fixture, a_write, count, execute, on_both_stores};
 use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
@@ -272,4 +274,92 @@ async fn a_part_of_the_purge_that_fails_does_not_hold_up_the_other(fixture: Fixt
     assert_eq!(transactions.find(&Key::Tx(gone.id())).await.unwrap(), None);
     let stored = transactions.find(&Key::Tx(kept.id())).await.unwrap().unwrap();
     assert!(!stored.stripped);
+}
+
+/// The purge reads the rows of what is due, and no index of all that was written lately, whatever the planner takes the
+/// log's rows for.
+#[tokio::test]
+async fn the_purge_reads_nothing_of_what_was_written_lately() {
+    const DUE: i64 = 100;
+    const LATELY: i64 = 2_000;
+    let fixture = Fixture::postgres().await;
+    for _ in 0..DUE {
+        let (mut live, begin) = Live::begin_with(definition(&new_gid()), LONG_AGO);
+        fixture.write([begin, live.commit()]).await;
+        let end = live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done);
+        fixture.write(end).await;
+    }
+    // News of a journal beside many rows, and statistics as a sample of very many rows gives them: hardly any are news, and
+    // there are many of each transaction.
+    let lately = format!(
+        "INSERT INTO log (tx_id, follows, version, owner, write_id, kind, body)
+         SELECT gen_random_uuid(), 0, 1, 1, gen_random_uuid(), 1, '' FROM generate_series(1, 200000);
+         ALTER TABLE log ALTER COLUMN tx_id SET (n_distinct = 4000);
+         ALTER TABLE log ALTER COLUMN write_id SET STATISTICS 10;
+         ANALYZE log;
+         INSERT INTO log (tx_id, follows, version, owner, write_id, kind, body)
+         SELECT gen_random_uuid(), 0, 1, 1, lpad(to_hex(i), 32, '0')::uuid, 128, ''
+         FROM generate_series(1, {LATELY}) AS i"
+    );
+    execute(&fixture.url, &lately).await;
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    let retention = Retention { details: DAY, gids: 2 * DAY };
+    let purged = fixture.store.purge().run(fixture.me, retention, now()).await.unwrap();
+    assert_eq!(purged.stripped, DUE.unsigned_abs());
+    fixture.store.close().await;
+    let (_, read) = scans(&mut raw, "log_news").await;
+    assert!(read < LATELY, "{read} entries of the feed's index for {DUE} that are due");
+}
+
+/// Deletions that a snapshot keeps in the index are passed over once, and not by each run.
+#[tokio::test]
+async fn the_purge_goes_on_where_it_was_beside_a_snapshot() {
+    const RUNS: i64 = 4;
+    const EACH: i64 = 500;
+    let fixture = Fixture::postgres().await;
+    for _ in 0..RUNS * EACH / 100 {
+        let (mut begins, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..100 {
+            let (mut live, begin) = Live::begin_with(definition(&new_gid()), LONG_AGO);
+            begins.extend([begin, live.commit()]);
+            ends.extend(live.phase_two(PhaseTwoOperation::Commit, &PhaseTwoAnswer::Done));
+        }
+        fixture.write(begins).await;
+        fixture.write(ends).await;
+    }
+    // Each ended at a time of its own.
+    let spread = "UPDATE log SET ended_ms = ended_ms + number FROM (
+            SELECT tx_id, row_number() OVER () AS number FROM gids) AS numbered
+        WHERE log.tx_id = numbered.tx_id AND ended_ms IS NOT NULL;
+        VACUUM ANALYZE log";
+    for statement in spread.split(';') {
+        execute(&fixture.url, statement).await;
+    }
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    let mut holder = PgConnection::connect(&fixture.url).await.unwrap();
+    holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    holder.execute("SELECT 1 FROM cluster").await.unwrap();
+    let purge = fixture.store.purge();
+    let retention = Retention { details: DAY, gids: 2 * DAY };
+    // The first search waits: it is one that takes long.
+    let mut lock = PgConnection::connect(&fixture.url).await.unwrap();
+    lock.execute("BEGIN").await.unwrap();
+    lock.execute("LOCK TABLE log").await.unwrap();
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        lock.execute("COMMIT").await.unwrap();
+    };
+    let (stripped, ()) = tokio::join!(purge.strip(fixture.me, retention, now()), release);
+    let mut stripped = vec![stripped.unwrap()];
+    for _ in 1..RUNS {
+        stripped.push(purge.strip(fixture.me, retention, now()).await.unwrap());
+    }
+    assert_eq!(stripped, vec![EACH.unsigned_abs(); 4]);
+    holder.execute("COMMIT").await.unwrap();
+    drop(holder);
+    drop(lock);
+    fixture.store.close().await;
+    let (_, read) = scans(&mut raw, "log_ended").await;
+    // All that were found, and once more those of the run before.
+    assert!(read <= RUNS * EACH * 2, "{read} entries for {} that were due", RUNS * EACH);
 }

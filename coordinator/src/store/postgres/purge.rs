@@ -1,6 +1,7 @@
 //! The purge on PostgreSQL.
 
 mod parts;
+mod reached;
 
 use std::collections::HashSet;
 
@@ -10,6 +11,7 @@ use sqlx::query::QueryAs;
 use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
+pub(super) use self::reached::Reached;
 use super::super::Error;
 use super::super::purge::{
     Cutoffs, DELETING, PURGE_BYTES_MAX, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention,
@@ -37,7 +39,7 @@ WITH ",
             "
 SELECT ended.tx_id, (
     SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))::int8
-    FROM log AS entry WHERE entry.tx_id = ended.tx_id)
+    FROM log AS entry WHERE entry.tx_id = ended.tx_id), ended_ms
 FROM ",
             $ended,
             "
@@ -123,7 +125,7 @@ macro_rules! stripped {
 WITH ",
             fence!("$5"),
             "
-SELECT ended.tx_id, 0::int8 FROM ",
+SELECT ended.tx_id, 0::int8, ended_ms FROM ",
             $log,
             "
 WHERE ended_ms < $2 AND ended_ms >= $6 AND created_ms < $2 AND stripped_ms <= $4
@@ -202,11 +204,11 @@ impl Purge for Postgres {
         now: Timestamp,
     ) -> Result<u64, Error> {
         let (cutoffs, nonce) = (retention.cutoffs(now), self.nonces.nonce(me));
-        let damage = self.damage.clone();
+        let known = (self.damage.clone(), self.reached.clone());
         let strip = self.run(STRIPPING, move |connection| {
             Box::pin(async move {
                 let (right, mut aside) = ((me, nonce), Aside::default());
-                let (old, unread) = old(connection, &damage, right, cutoffs).await?;
+                let (old, unread) = old(connection, &known, right, cutoffs).await?;
                 set_failed_aside(connection, right, unread, &mut aside).await?;
                 let old = rows::fitting(&old, PURGE_BYTES_MAX);
                 let found = of_ids_without_data(connection, &old).await?;
@@ -251,12 +253,13 @@ impl Purge for Postgres {
             .bind(nonce);
         let raised: Vec<(i64,)> = self.rows(RAISING, raise).await?;
         let (watermark,) = raised.into_iter().next().ok_or(Error::Fenced(me))?;
-        let (before, damage) = (watermark.min(cutoffs.gids_ms), self.damage.clone());
+        let before = watermark.min(cutoffs.gids_ms);
+        let known = (self.damage.clone(), self.reached.clone());
         let epochs = self.names.known();
         let delete = self.run(DELETING, move |connection| {
             Box::pin(async move {
                 let (right, mut aside) = ((me, nonce), Aside::default());
-                let (due, unread) = stripped(connection, &damage, right, before, cutoffs).await?;
+                let (due, unread) = stripped(connection, &known, right, before, cutoffs).await?;
                 set_failed_aside(connection, right, unread, &mut aside).await?;
                 if due.is_empty() {
                     return purged(0, None, aside);
@@ -303,7 +306,7 @@ impl Purge for Postgres {
 /// Returns what is due to be stripped, with the bytes of each one's rows, and what of that cannot be read.
 async fn old(
     connection: &mut PgConnection,
-    damage: &Damage,
+    known: &(Damage, Reached),
     (me, nonce): (Incarnation, Uuid),
     cutoffs: Cutoffs,
 ) -> Result<parts::Due, sqlx::Error> {
@@ -321,13 +324,13 @@ async fn old(
     let in_range = |from, before| query(OLD, from, before);
     let of_names = |names: &[Uuid]| query(OLD_OF, 0, cutoffs.details_ms).bind(names.to_vec());
     let limits = (Step::Strip, cutoffs.details_ms);
-    parts::due(connection, damage, limits, in_range, of_names).await
+    parts::due(connection, known, limits, in_range, of_names).await
 }
 
 /// Returns what is due to be deleted, and what of that cannot be read.
 async fn stripped(
     connection: &mut PgConnection,
-    damage: &Damage,
+    known: &(Damage, Reached),
     (me, nonce): (Incarnation, Uuid),
     before: i64,
     cutoffs: Cutoffs,
@@ -338,7 +341,7 @@ async fn stripped(
     };
     let in_range = |from, before| query(STRIPPED, from, before);
     let of_names = |names: &[Uuid]| query(STRIPPED_OF, 0, before).bind(names.to_vec());
-    parts::due(connection, damage, (Step::Delete, before), in_range, of_names).await
+    parts::due(connection, known, (Step::Delete, before), in_range, of_names).await
 }
 
 /// Makes the statement that deletes these names, with what they are names of. It looks for them where they may be, if that

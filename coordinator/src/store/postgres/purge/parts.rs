@@ -10,31 +10,39 @@ use uuid::Uuid;
 use super::super::super::error::is_corrupt;
 use super::super::super::purge::PURGE_ROWS_MAX;
 use super::super::damage::{Damage, SEARCH_MAX, Step, in_halves_until};
+use super::reached::Reached;
 
 /// Time of the oldest.
-const OLDEST: i64 = 0;
+pub(super) const OLDEST: i64 = 0;
 
 /// Names that are asked for at once.
 const CHUNK: usize = 256;
 
 const ASIDE: &str = "SELECT tx_id FROM aside";
 
-type Query = QueryAs<'static, sqlx::Postgres, (Uuid, i64), PgArguments>;
+/// One that is due: its name, the bytes of its rows, and when it ended.
+type Row = (Uuid, i64, i64);
+type Query = QueryAs<'static, sqlx::Postgres, Row, PgArguments>;
 
 /// Transactions that are due, and those of which that cannot be read, with the errors.
 pub(super) type Due = (Vec<(Uuid, i64)>, Vec<(Uuid, sqlx::Error)>);
 
-/// Looks for what is due in a range of ends, and among names. Once its time is over, what it has found is purged.
+/// Looks for what is due in a range of ends, and among names. Once its time is over, what it has found is purged. It goes
+/// on where the last search was, and looks at all that is older from time to time.
 pub(super) async fn due(
     connection: &mut PgConnection,
-    damage: &Damage,
+    (damage, reached): &(Damage, Reached),
     (step, before): (Step, i64),
     in_range: impl Fn(i64, i64) -> Query,
     of_names: impl Fn(&[Uuid]) -> Query,
 ) -> Result<Due, sqlx::Error> {
-    match in_range(OLDEST, before).fetch_all(&mut *connection).await {
+    let (from, began) = (reached.from(step), Instant::now());
+    let found = in_range(from, before).fetch_all(&mut *connection).await;
+    let first = found.as_ref().ok().and_then(|rows| rows.first()).map(|(.., ended_ms)| *ended_ms);
+    reached.note(step, from, began, first);
+    match found {
         Err(error) if is_corrupt(&error) => {}
-        due => return Ok((due?, Vec::new())),
+        due => return Ok((due?.into_iter().map(sized).collect(), Vec::new())),
     }
     let is_enough = |due: &Vec<_>| i64::try_from(due.len()).is_ok_and(|len| len >= PURGE_ROWS_MAX);
     let (mut due, mut failed) = (Vec::new(), Vec::new());
@@ -54,7 +62,7 @@ pub(super) async fn due(
                 let middle = from + (to - from) / 2;
                 work.extend([middle + 1..=to, from..=middle]);
             }
-            rows => due.extend(rows?),
+            rows => due.extend(rows?.into_iter().map(sized)),
         }
     }
     let mut unreadable = Vec::new();
@@ -70,11 +78,15 @@ pub(super) async fn due(
             break;
         }
         let found = in_halves_until(connection, part, until, &of_names).await?;
-        due.extend(found.done);
+        due.extend(found.done.into_iter().map(sized));
         unreadable.extend(found.failed);
     }
     due.sort_unstable();
     due.dedup_by_key(|(tx_id, _)| *tx_id);
     due.truncate(usize::try_from(PURGE_ROWS_MAX).unwrap_or(usize::MAX));
     Ok((due, unreadable))
+}
+
+fn sized((tx_id, bytes, _): Row) -> (Uuid, i64) {
+    (tx_id, bytes)
 }
