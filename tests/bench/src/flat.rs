@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use sqlx::{Connection, Executor, PgConnection};
 use unanimo_coordinator::store::Retention;
 use unanimo_tests::postgres::Server;
@@ -18,10 +18,10 @@ use crate::world::{Shape, World};
 const FEW: i64 = 10_000;
 
 /// Transactions on each side that are purged, beside all others, at a time.
-const DUE: i64 = 30_000;
+const DUE: u64 = 30_000;
 
 /// Transactions that are due while others are written.
-const DUE_UNDER_LOAD: i64 = 100_000;
+const DUE_UNDER_LOAD: u64 = 100_000;
 
 /// Repetitions of what is timed. The middle one counts.
 const TIMES: usize = 15;
@@ -54,8 +54,7 @@ pub(crate) async fn measure(count: i64, time: Duration, hold: Duration) -> Resul
     for (side, count) in sides.iter_mut().zip([FEW, count]) {
         let hours = |hours: i64| i64::try_from(now().0).unwrap_or_default() - hours * 3_600_000;
         let span_ms = 3_600_000;
-        let due = Load { number: 1, count: 2 * DUE, since_ms: hours(72), span_ms };
-        side.load(due, false).await?;
+        side.end(2 * DUE, 72).await?;
         side.load(Load { number: 2, count, since_ms: hours(20), span_ms: 19 * span_ms }, true)
             .await?;
         side.raw.execute("VACUUM ANALYZE").await?;
@@ -122,7 +121,8 @@ async fn purged(sides: &mut Sides, what: &'static str) -> Result<()> {
     for _ in 0..DUE / 500 {
         for ((side, figures), me) in sides.iter().zip(&mut figures).zip(&owners) {
             let started = Instant::now();
-            side.purge(*me).await?;
+            let purged = (side.strip(*me).await?, side.delete(*me).await?);
+            ensure!(purged == (500, 500), "as many are due: {purged:?}");
             figures.add(what, started.elapsed().as_secs_f64() * 1000.0);
         }
     }
@@ -202,9 +202,10 @@ async fn held(sides: &mut Sides, time: Duration, hold: Duration) -> Result<()> {
 
 /// Lets a coordinator purge while it is given as much work as it takes.
 async fn purged_under_load(side: &mut Side, time: Duration) -> Result<()> {
-    let hours = |hours: i64| i64::try_from(now().0).unwrap_or_default() - hours * 3_600_000;
-    let due = Load { number: 3, count: DUE_UNDER_LOAD, since_ms: hours(60), span_ms: 3_600_000 };
-    side.load(due, false).await?;
+    let me = create(&side.store, "strips").await?;
+    side.end(DUE_UNDER_LOAD, 60).await?;
+    while side.strip(me).await? > 0 {}
+    side.end(DUE_UNDER_LOAD, 60).await?;
     // The clocks are believed from the start: somebody has purged a moment ago.
     let trust = sqlx::query("UPDATE unanimo.cluster SET purge_clock_ms = $1");
     trust.bind(i64::try_from(now().0)?).execute(&mut side.raw).await?;

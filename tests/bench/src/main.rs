@@ -95,10 +95,10 @@ enum Measure {
     Purge {
         /// Number of transactions that are due, for each of its two steps.
         #[arg(long, default_value_t = 100_000)]
-        count: i64,
+        count: u64,
     },
     /// Asks for the pages for people, and for lists of the API over HTTP, beside many finished transactions. With `--check`
-    /// the exit code is 1 if one of them takes 200 ms or more in the middle.
+    /// the exit code is 1 if one of them takes 200 ms or more, once.
     Pages {
         /// Number of finished transactions.
         #[arg(long, default_value_t = 1_000_000)]

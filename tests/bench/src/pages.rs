@@ -20,8 +20,8 @@ use crate::world::{World, config_on};
 /// Times that each address is asked for.
 const TIMES: usize = 15;
 
-/// Longest time of each page, in the middle of all times.
-const MIDDLE_MAX: Duration = Duration::from_millis(200);
+/// Longest time of each page, each time.
+const TIME_MAX: Duration = Duration::from_millis(200);
 
 /// Hours over which the transactions have been begun.
 const HOURS: u64 = 19;
@@ -51,13 +51,13 @@ pub(crate) async fn measure(count: i64, check: bool) -> Result<ExitCode> {
         let Taken { middle, most, bytes } = taken(address, &page).await?;
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;
         say(&format!("{:<58} {:>9.1} {:>9.1} {bytes:>9}", page.what, ms(middle), ms(most)));
-        worst = worst.max(middle);
+        worst = worst.max(most);
     }
     // The figures are complete: an error of the stop does not matter.
     let _ = running.stop().await;
-    let passed = worst < MIDDLE_MAX;
+    let passed = worst < TIME_MAX;
     say(&format!(
-        "the slowest takes {worst:.0?}; less than {MIDDLE_MAX:?} is needed: {}",
+        "the slowest takes {worst:.0?}; less than {TIME_MAX:?} is needed: {}",
         if passed { "passed" } else { "FAILED" }
     ));
     Ok(if passed || !check { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -101,8 +101,7 @@ fn pages(load: &Load, [before, from, until]: &[String; 3]) -> Vec<Page> {
         filter("Transactions: a participant of all", "participant=a", row),
         filter("Transactions: a participant of none", "participant=nobody", none),
         filter("Transactions: an entry of none's metadata", "metadata=k%3Dv", none),
-        // All that are loaded have the time of the one that they are copies of.
-        filter("Transactions: an hour of none", &format!("from={from}&until={until}"), none),
+        filter("Transactions: an hour", &format!("from={from}&until={until}"), row),
         filter(
             "Transactions: an hour, a participant of none",
             &format!("from={from}&until={until}&participant=nobody"),
@@ -145,7 +144,11 @@ async fn taken(address: SocketAddr, page: &Page) -> Result<Taken> {
         times.push(started.elapsed());
         let begin = answer.lines().next().unwrap_or_default();
         ensure!(begin.contains(" 200 "), "{what}, {path}: {begin}");
-        ensure!(answer.contains(has.as_str()), "{what}, {path}: no {has} in {answer}");
+        ensure!(
+            answer.contains(has.as_str()),
+            "{what}, {path}: no {has} in its {} bytes",
+            answer.len()
+        );
         bytes = answer.len();
     }
     times.sort_unstable();

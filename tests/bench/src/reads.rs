@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, Executor, PgConnection};
 use unanimo_coordinator::store::{
     self, Claim, Filter, Key, PhaseName, PostgresOptions, Retention, Store, Write, Written,
 };
@@ -21,6 +21,14 @@ const OPEN: usize = 100;
 /// Retention of what is purged here. Details and gid go in one run.
 pub(crate) const DAY: Retention =
     Retention { details: Duration::from_secs(86_400), gids: Duration::from_secs(86_400) };
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// Time from the deletion of details until the name may go, and a little: half of its retention.
+const HALF_MS: u64 = 13 * HOUR_MS;
+
+/// Writes of a batch.
+const BATCH: usize = 1_024;
 
 /// Identifier of one that is loaded: its time, the load's number, its own number.
 macro_rules! loaded_id {
@@ -237,10 +245,40 @@ impl Side {
         Ok(due.bind(before).fetch_one(&mut self.raw).await?)
     }
 
-    /// Purges once, and returns the number of transactions that were stripped or deleted.
-    pub(crate) async fn purge(&self, me: unanimo_core::Incarnation) -> Result<u64> {
-        let purged = self.store.purge().run(me, DAY, now()).await?;
-        Ok(purged.stripped + purged.deleted)
+    /// Writes transactions that ended in the hour that began so long ago, each as a coordinator writes it: the purge goes by
+    /// what is in their rows.
+    pub(crate) async fn end(&mut self, count: u64, hours_ago: u64) -> Result<()> {
+        let me = create(&self.store, "ends").await?;
+        let mut writer = self.store.batch_writer(me).await?;
+        let since = now().0 - hours_ago * HOUR_MS;
+        let at = |number| Timestamp(since + number * HOUR_MS / count);
+        let all: Vec<u64> = (0..count).collect();
+        for part in all.chunks(BATCH) {
+            let mut steps: [Vec<Write>; 3] = Default::default();
+            for number in part {
+                let (_, writes) = a_transaction(at(*number))?;
+                steps.iter_mut().zip(writes).for_each(|(step, write)| step.push(write));
+            }
+            for step in steps {
+                let written = writer.write(&step).await?;
+                ensure!(written.iter().all(|one| *one == Written::Applied), "all are written");
+            }
+        }
+        drop(writer);
+        self.fence_all().await?;
+        self.raw.execute("VACUUM ANALYZE").await?;
+        Ok(())
+    }
+
+    /// Deletes details as the purge did it so long ago that the names may go now, and returns the number of transactions.
+    pub(crate) async fn strip(&self, me: unanimo_core::Incarnation) -> Result<u64> {
+        let at = Timestamp(now().0 - HALF_MS);
+        Ok(self.store.purge().strip(me, DAY, at).await?)
+    }
+
+    /// Deletes the names of those, and returns the number of transactions.
+    pub(crate) async fn delete(&self, me: unanimo_core::Incarnation) -> Result<u64> {
+        Ok(self.store.purge().delete(me, DAY, now()).await?)
     }
 }
 
