@@ -360,6 +360,18 @@ pub(super) fn is_of_data(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Tells whether a database does not write for want of what all writes need: space, memory, a disk that works.
+pub(super) fn is_for_want(error: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(sqlx::Error::Database(error)) = error.downcast_ref() else { return false };
+    let Some(code) = error.code() else { return false };
+    match code.len() {
+        // PostgreSQL: insufficient resources, and errors of the system around it.
+        5 => code.starts_with("53") || code.starts_with("58"),
+        // SQLite: FULL, NOMEM and IOERR.
+        _ => code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 7 | 10 | 13)),
+    }
+}
+
 /// Tells whether PostgreSQL gave up on what it has stored: corrupted data or indexes. Internal errors of other kinds are of
 /// whatever runs there, and a failed read of the disk (58030) may be of all that is stored.
 pub(super) fn is_corrupt(error: &sqlx::Error) -> bool {

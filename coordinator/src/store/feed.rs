@@ -269,6 +269,15 @@ pub(super) fn purged_up_to(
     Some((events[last].0, last as u64 + 1))
 }
 
+/// Returns the last event if they are as many as are looked at once, and all from later than now: behind them is one that
+/// tells whether they are old.
+pub(super) fn all_ahead(events: &[(i64, i64)], now: Timestamp) -> Option<i64> {
+    let now = ms_to_column(now);
+    let is_full = i64::try_from(events.len()).is_ok_and(|len| len >= PURGE_MAX);
+    let is_ahead = events.iter().all(|(_, added_ms)| *added_ms > now);
+    events.last().map(|(revision, _)| *revision).filter(|_| is_full && is_ahead)
+}
+
 /// Row of a search for news.
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct NewsRow {

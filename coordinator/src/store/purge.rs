@@ -62,6 +62,14 @@ pub(super) struct Cutoffs {
     pub(super) stripped_ms: i64,
 }
 
+impl Cutoffs {
+    /// Returns the end before which gids may go as far as their details tell, which stay for a time of their own after it:
+    /// none of the later ones is looked at.
+    pub(super) fn deleted_ms(&self) -> i64 {
+        self.stripped_ms.saturating_sub(self.now_ms.saturating_sub(self.details_ms))
+    }
+}
+
 /// Numbers of what a run took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purged {

@@ -381,14 +381,20 @@ impl Sender {
             };
             crash_point!("webhook-before-note");
             let is_gone = taken == Some(Taken::Gone);
-            let stays = |cause| Again::Stays { cause, is_due: self.live.is_asked(revision) };
+            let is_due = self.live.is_asked(revision);
+            let stays = |cause| Again::Stays { cause, is_due };
             let became = match taken {
                 Some(Taken::Yes(_)) => Again::Taken,
                 Some(Taken::Not(cause, _)) => stays(cause),
                 Some(Taken::Gone) => stays("answered 410 Gone".to_owned()),
                 None => stays(UNREADABLE.to_owned()),
             };
+            let is_noted_due = is_due || became == Again::Taken;
             store.webhooks().sent_again(me, &name, revision, became).await?;
+            // Somebody who has asked for it while that was noted was told that it is sent again.
+            if !is_noted_due && self.live.is_asked(revision) {
+                store.webhooks().send_again(me, &name, revision..=revision).await?;
+            }
             if is_gone {
                 return self.stop().await.map(drop);
             }

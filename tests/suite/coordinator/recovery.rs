@@ -124,9 +124,11 @@ async fn l1_what_is_in_flight_is_back_after_a_kill() {
 #[expect(clippy::print_stdout, reason = "it measures, for a person")]
 async fn l2_very_many_in_flight_are_back_soon_after_a_kill() {
     let count = std::env::var("TEST_IN_FLIGHT").map_or(100_000, |n| n.parse().unwrap());
+    // It runs as long as this is held.
+    let server = Server::durable();
     let url = match std::env::var("TEST_STORE").as_deref() {
         Ok("sqlite") => sqlite_url(),
-        _ => Server::durable().database().await,
+        _ => server.database().await,
     };
     let recovery = recover(&url, count).await;
     println!("{count} in flight: {recovery}");

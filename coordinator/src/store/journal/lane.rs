@@ -11,6 +11,7 @@ use unanimo_core::Incarnation;
 
 use self::budget::Budget;
 use self::refused::Fault;
+use super::super::error::is_for_want;
 use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
 use super::queue::{Line, Queue};
 use super::{Completion, Ended, Error, Flush, Observer};
@@ -160,7 +161,8 @@ impl Lane {
                 }
             }
             BatchError::Failed(error) => {
-                self.send_again(batch, (&said, &in_full(&*error)), work).await?;
+                let fault = if is_for_want(&*error) { Fault::Want } else { Fault::Unknown };
+                self.send_again(batch, (&said, &in_full(&*error)), fault, work).await?;
             }
             BatchError::WrongServer(_) => {
                 tracing::warn!(
@@ -255,6 +257,7 @@ impl Lane {
         &mut self,
         batch: Vec<Write>,
         (said, error): (&str, &str),
+        fault: Fault,
         work: &mut Vec<Vec<Write>>,
     ) -> Result<(), Error> {
         let (rows, is_sent) = (batch.len(), self.writer.is_some());
@@ -273,7 +276,7 @@ impl Lane {
             if rows > 1 {
                 self.budget.shrink();
             }
-            return self.refuse_or_wait(batch, (said, error), Fault::Unknown, work).await;
+            return self.refuse_or_wait(batch, (said, error), fault, work).await;
         }
         self.rest().await;
         work.push(batch);

@@ -5,6 +5,7 @@ mod connections;
 mod earlier;
 mod obstacles;
 mod statement;
+mod turned;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -121,9 +122,9 @@ impl Writer {
             }
             sent => sent,
         };
-        let rows = rows.map_err(classify)?;
-        if epochs.is_some() {
-            self.note_names(batch, &rows);
+        let mut rows = rows.map_err(classify)?;
+        if epochs.is_some() && !self.note_names(batch, &rows) {
+            self.begin_again(batch, &mut rows).await?;
         }
         let write_ids = batch.iter().map(|write| write.write_id).collect();
         Ok(Committed { write_ids, rows, ..Committed::default() })
@@ -146,10 +147,11 @@ impl Writer {
         read.unwrap_or_else(|_| Err(no_answer())).map_err(classify)
     }
 
-    /// Counts the names of a batch. If their epoch was not the last one, none of them is there: which it is, is read before
-    /// the next batch.
-    fn note_names(&self, batch: &[Write], rows: &[Row]) {
-        match rows.iter().find_map(|row| row.is_of_epoch) {
+    /// Counts the names of a batch. If their epoch was not the last one, none of them is there, and the answer is no: which
+    /// one is the last has to be read.
+    fn note_names(&self, batch: &[Write], rows: &[Row]) -> bool {
+        let is_of_epoch = rows.iter().find_map(|row| row.is_of_epoch);
+        match is_of_epoch {
             Some(true) => {
                 let begins = batch.iter().filter(|write| write.transition.begins.is_some());
                 self.names.inserted(begins.count());
@@ -157,6 +159,7 @@ impl Writer {
             Some(false) => self.names.forget(),
             None => {}
         }
+        is_of_epoch != Some(false)
     }
 
     async fn send(
@@ -311,6 +314,14 @@ impl Writer {
             // Whoever was in the way has rolled back.
             None => Written::Busy,
         }
+    }
+}
+
+/// Returns an error of what was sent after something else was committed.
+fn indeterminate_of(error: BatchError) -> BatchError {
+    match error {
+        error @ (BatchError::Fenced(_) | BatchError::Fatal(_) | BatchError::Elsewhere(_)) => error,
+        error => BatchError::Indeterminate(error.into()),
     }
 }
 

@@ -9,8 +9,10 @@ use unanimo_core::{Incarnation, Timestamp};
 
 use self::damaged::{Rows, in_range, of_writes};
 use super::super::feed::{
-    CursorColumns, PURGE_MAX, cursor, cut_to_bytes, news, open_column, page, purged_up_to,
+    CursorColumns, PURGE_MAX, all_ahead, cursor, cut_to_bytes, news, open_column, page,
+    purged_up_to,
 };
+use super::super::rows::ms_to_column;
 use super::super::{Error, Feed, FeedCursor, FeedPage, NewEvent, NewsFound, NewsOf};
 use super::Postgres;
 use super::transactions::of_ids_without_data;
@@ -73,6 +75,10 @@ const ENDS: &str = "SELECT purged_revision, last_revision FROM feed";
 const OLDEST: &str = "
 SELECT revision, added_ms FROM feed_events WHERE revision > (SELECT purged_revision FROM feed)
 ORDER BY revision LIMIT $1";
+
+/// The first one behind a revision that is not from later than now.
+const BEHIND: &str = "
+SELECT revision, added_ms FROM feed_events WHERE revision > $1 AND added_ms <= $2 ORDER BY revision LIMIT 1";
 
 /// The row about the ends comes last: whoever adds events waits for it, and not for the rows that are deleted.
 const PURGE: &str = concat!(
@@ -174,7 +180,13 @@ impl Feed for Postgres {
     async fn purge(&self, me: Incarnation, kept: Duration, now: Timestamp) -> Result<u64, Error> {
         let oldest = sqlx::query_as(OLDEST).bind(PURGE_MAX);
         let oldest = self.rows("find old events", oldest).await?;
-        let Some((last, count)) = purged_up_to(&oldest, kept, now) else { return Ok(0) };
+        let mut purged = purged_up_to(&oldest, kept, now);
+        if let Some(last) = all_ahead(&oldest, now) {
+            let behind = sqlx::query_as(BEHIND).bind(last).bind(ms_to_column(now));
+            let behind = self.rows("find old events", behind).await?;
+            purged = purged_up_to(&behind, kept, now).map(|_| (last, oldest.len() as u64));
+        }
+        let Some((last, count)) = purged else { return Ok(0) };
         let query =
             sqlx::query_as::<_, (bool,)>(PURGE).bind(me.0).bind(last).bind(self.nonces.nonce(me));
         let (written,) = self.row("delete old events", query).await?;

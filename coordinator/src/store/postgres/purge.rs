@@ -28,14 +28,13 @@ use super::transactions::{Aside, SET_ASIDE, of_ids_without_data, set_failed_asid
 /// feed does not have yet, of which another row may be the last one. A write that is not the journal's has an identifier
 /// of chance, above all of those that begin with an incarnation. The first row tells when it was begun, and its mode.
 ///
+/// It looks at the fence without a lock, because it may take long and writes nothing; so does that for what is to be deleted.
+///
 /// `OFFSET 0` keeps the planner from the index of the feed's rows: it would read all that was written lately for each of
 /// these.
 macro_rules! old {
     ($ended:literal) => {
         concat!(
-            "
-WITH ",
-            fence!("$7"),
             "
 SELECT ended.tx_id, (
     SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))::int8
@@ -62,7 +61,7 @@ WHERE ended.ended_ms < $2 AND ended.ended_ms >= $8 AND ended.stripped_ms IS NULL
             AND entry.write_id < '00000001-0000-0000-0000-000000000000' AND entry.owner >= done_before
             AND (next_write IS NULL OR entry.write_id >= next_write
                 OR position(uuid_send(entry.write_id) IN open_writes) > 0)) = 0
-    AND EXISTS (SELECT 1 FROM fence)
+    AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $7 AND NOT fenced)
 ORDER BY ended_ms LIMIT $3"
         )
     };
@@ -122,14 +121,11 @@ macro_rules! stripped {
     ($log:literal) => {
         concat!(
             "
-WITH ",
-            fence!("$5"),
-            "
 SELECT ended.tx_id, 0::int8, ended_ms FROM ",
             $log,
             "
 WHERE ended_ms < $2 AND ended_ms >= $6 AND created_ms < $2 AND stripped_ms <= $4
-    AND EXISTS (SELECT 1 FROM fence)
+    AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $5 AND NOT fenced)
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = ended.tx_id)
 ORDER BY ended_ms LIMIT $3"
         )
@@ -253,7 +249,7 @@ impl Purge for Postgres {
             .bind(nonce);
         let raised: Vec<(i64,)> = self.rows(RAISING, raise).await?;
         let (watermark,) = raised.into_iter().next().ok_or(Error::Fenced(me))?;
-        let before = watermark.min(cutoffs.gids_ms);
+        let before = watermark.min(cutoffs.gids_ms).min(cutoffs.deleted_ms());
         let known = (self.damage.clone(), self.reached.clone());
         let epochs = self.names.known();
         let delete = self.run(DELETING, move |connection| {

@@ -63,7 +63,7 @@ const READ_ONE: &str = read!("= $1 AND $2 = $1");
 /// Beginning of the search for news that are passed over.
 const PASSED_NEWS: &str = "
 SELECT write_id FROM log AS entry INDEXED BY log_news
-WHERE kind & 128 <> 0 AND write_id >= $1 AND write_id < $2 AND CASE WHEN ";
+WHERE kind & 128 <> 0 AND write_id >= $1 AND write_id < $2 AND length(write_id) = 16 AND CASE WHEN ";
 
 /// Goes through the index of the key, and not to the rows.
 const NAMES: &str = "SELECT DISTINCT tx_id FROM log WHERE +rowid BETWEEN $1 AND $2";

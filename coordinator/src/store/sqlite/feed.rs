@@ -10,8 +10,8 @@ use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
 use super::super::feed::{
-    CursorColumns, NewsRow, PURGE_MAX, cursor, cut_to_bytes, news, open_column, page, purged_up_to,
-    reached, select_news,
+    CursorColumns, NewsRow, PURGE_MAX, all_ahead, cursor, cut_to_bytes, news, open_column, page,
+    purged_up_to, reached, select_news,
 };
 use super::super::{Error, Feed, FeedCursor, FeedPage, NewEvent, NewsFound, NewsOf, rows};
 use super::Sqlite;
@@ -66,6 +66,10 @@ const ENDS: &str = "SELECT purged_revision, last_revision FROM feed";
 const OLDEST: &str = "
 SELECT revision, added_ms FROM feed_events WHERE revision > (SELECT purged_revision FROM feed)
 ORDER BY revision LIMIT $1";
+
+/// The first one behind a revision that is not from later than now.
+const BEHIND: &str = "
+SELECT revision, added_ms FROM feed_events WHERE revision > $1 AND added_ms <= $2 ORDER BY revision LIMIT 1";
 
 /// Writes that are told at most of those that are passed over because of damage.
 const PASSED_MAX: i64 = 10_000;
@@ -154,7 +158,13 @@ impl Feed for Sqlite {
     async fn purge(&self, me: Incarnation, kept: Duration, now: Timestamp) -> Result<u64, Error> {
         let oldest = sqlx::query_as(OLDEST).bind(PURGE_MAX);
         let oldest = self.rows("find old events", oldest).await?;
-        let Some((last, count)) = purged_up_to(&oldest, kept, now) else { return Ok(0) };
+        let mut purged = purged_up_to(&oldest, kept, now);
+        if let Some(last) = all_ahead(&oldest, now) {
+            let behind = sqlx::query_as(BEHIND).bind(last).bind(rows::ms_to_column(now));
+            let behind = self.rows("find old events", behind).await?;
+            purged = purged_up_to(&behind, kept, now).map(|_| (last, oldest.len() as u64));
+        }
+        let Some((last, count)) = purged else { return Ok(0) };
         self.write("delete old events", Some(me), move |connection| {
             Box::pin(async move {
                 let purged = "UPDATE feed SET purged_revision = max(purged_revision, $1)";

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
@@ -11,6 +12,12 @@ use super::super::{Error, in_full};
 use super::damage::Damage;
 use super::files::{Files, Lock};
 use super::log::Log;
+
+/// Longest time in which what a deleted log holds is saved: another connection may read it, or write it, meanwhile.
+const SAVED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Pause between two tries.
+const SAVE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The database that was opened.
 #[derive(Debug)]
@@ -67,25 +74,41 @@ impl Opened {
         if self.has_saved.swap(true, Ordering::Relaxed) {
             return;
         }
-        let saved: Result<(i64, i64, i64), _> =
-            sqlx::query_as("PRAGMA wal_checkpoint(FULL)").fetch_one(first).await;
-        match saved {
-            Ok((0, pages, copied)) if pages == copied => tracing::warn!(
-                pages,
-                "the write-ahead log was deleted while it was in use; all that it held is written into the \
-                 database file"
-            ),
-            Ok((_, pages, copied)) => tracing::error!(
-                pages,
-                copied,
-                "the write-ahead log was deleted while it was in use, and not all that it held could be \
-                 written into the database file"
-            ),
-            Err(error) => tracing::error!(
-                error = in_full(&error),
-                "the write-ahead log was deleted while it was in use, and what it held could not be written \
-                 into the database file"
-            ),
+        let until = Instant::now() + SAVED_WITHIN;
+        loop {
+            let saved: Result<(i64, i64, i64), _> =
+                sqlx::query_as("PRAGMA wal_checkpoint(FULL)").fetch_one(&mut *first).await;
+            match saved {
+                Ok((0, pages, copied)) if pages == copied => {
+                    tracing::warn!(
+                        pages,
+                        "the write-ahead log was deleted while it was in use; all that it held is written into the \
+                         database file"
+                    );
+                    return;
+                }
+                // Somebody else is about it, or reads what is not copied yet.
+                _ if Instant::now() < until && self.files.has_lost_log_only() => {
+                    tokio::time::sleep(SAVE_PAUSE).await;
+                }
+                Ok((_, pages, copied)) => {
+                    tracing::error!(
+                        pages,
+                        copied,
+                        "the write-ahead log was deleted while it was in use, and not all that it held could be \
+                         written into the database file"
+                    );
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(
+                        error = in_full(&error),
+                        "the write-ahead log was deleted while it was in use, and what it held could not be written \
+                         into the database file"
+                    );
+                    return;
+                }
+            }
         }
     }
 

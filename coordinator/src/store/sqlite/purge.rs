@@ -242,7 +242,7 @@ impl Sqlite {
         self.write(DELETING, Some(me), move |connection| {
             Box::pin(async move {
                 let due: Vec<Uuid> = sqlx::query_scalar(opened.damage.sparing(STRIPPED))
-                    .bind(watermark.min(cutoffs.gids_ms))
+                    .bind(watermark.min(cutoffs.gids_ms).min(cutoffs.deleted_ms()))
                     .bind(part.count)
                     .bind(cutoffs.stripped_ms)
                     .bind(part.from)

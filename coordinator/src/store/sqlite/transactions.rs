@@ -211,17 +211,18 @@ const PAGE_OF_OPEN: &str = page_of!(
     "
 SELECT tx_id FROM (
     SELECT * FROM (
-        SELECT tx_id FROM parked WHERE tx_id < $1 AND tx_id >= $3 ORDER BY tx_id DESC LIMIT $2)
+        SELECT tx_id FROM parked
+        WHERE tx_id < $1 AND tx_id >= $3 AND length(tx_id) = 16 ORDER BY tx_id DESC LIMIT $2)
     UNION
     SELECT * FROM (
         SELECT tx_id FROM log
-        WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL AND tx_id >= ",
+        WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL AND length(tx_id) = 16 AND tx_id >= ",
     young_from!(),
     " AND tx_id < ",
     young_until!(),
     sound!("log"),
     " ORDER BY tx_id DESC LIMIT $2)
-) AS known WHERE length(tx_id) = 16"
+) AS known"
 );
 
 #[async_trait]

@@ -14,6 +14,8 @@ pub(super) enum Fault {
     Damage,
     /// Another one, of which nobody knows whether it is a row's.
     Unknown,
+    /// It has not what a write needs: space, memory, a disk that works. A small write may find some.
+    Want,
 }
 
 impl Lane {
@@ -33,7 +35,7 @@ impl Lane {
         let mut is_held = blame == Blame::Held;
         match blame {
             // What the server may do the next time is not refused.
-            Blame::Row if fault == Fault::Unknown => is_held = true,
+            Blame::Row if matches!(fault, Fault::Unknown | Fault::Want) => is_held = true,
             // A new row may be given a page that no other row needs: it goes to another one later.
             Blame::Row if fault == Fault::Damage && self.can_read(&batch).await? => is_held = true,
             Blame::Row => {
@@ -41,8 +43,9 @@ impl Lane {
                 return Ok(());
             }
             Blame::Open | Blame::Held => {}
-            // One that fails for want of space, say, may take a small write.
-            Blame::Alone if fault != Fault::Unknown && self.is_server_well().await? => {
+            // Nobody else writes: the server is asked for a write of another kind.
+            Blame::Alone if fault != Fault::Want && self.is_server_well().await? => {
+                is_held = fault == Fault::Unknown;
                 self.queue.note_trouble(None);
             }
             Blame::Alone | Blame::Nobody => self.queue.note_trouble(Some(said.to_owned())),

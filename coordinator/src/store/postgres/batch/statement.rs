@@ -131,7 +131,7 @@ pub(super) enum Look {
 pub(super) type Query<'a> = QueryAs<'a, sqlx::Postgres, Row, PgArguments>;
 
 /// A row of the statement's answer.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug, Default, sqlx::FromRow)]
 pub(super) struct Row {
     /// A transaction that was written; `None` in the row that stands for the fence.
     pub(super) tx_id: Option<Uuid>,
@@ -143,6 +143,13 @@ pub(super) struct Row {
     pub(super) count: Option<i64>,
     /// The epoch under which names were to be inserted is the last one.
     pub(super) is_of_epoch: Option<bool>,
+}
+
+impl Row {
+    /// The row of a transaction that was written.
+    pub(super) fn of(tx_id: Uuid) -> Self {
+        Self { tx_id: Some(tx_id), ..Self::default() }
+    }
 }
 
 /// A row of the log, with its name.

@@ -67,14 +67,26 @@ const INCARNATIONS: &str = "SELECT incarnations FROM cluster";
 
 const FILTER: &str = "SELECT filter FROM epochs WHERE epoch = $1 AND closed_by = $2";
 
-/// Stores the filter of an epoch that was closed by this: another one of the same number has other names.
+/// Start of the server, in microseconds.
+macro_rules! started {
+    () => {
+        "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8"
+    };
+}
+
+/// Stores the filter of an epoch that was closed by this: another one of the same number has other names. So may the same one on
+/// a server that was promoted, where names are back that the one before had purged: it has started at another time.
 const STORE: &str = concat!(
     "
 WITH ",
     fence!("$5"),
     "
-UPDATE epochs SET filter = $4 WHERE epoch = $2 AND closed_by = $3 AND EXISTS (SELECT 1 FROM fence)"
+UPDATE epochs SET filter = $4 WHERE epoch = $2 AND closed_by = $3 AND EXISTS (SELECT 1 FROM fence)
+    AND $6 = ",
+    started!()
 );
+
+const STARTED: &str = concat!("SELECT ", started!());
 
 /// A closed epoch gets no name: once it has none, it has none for ever.
 const DELETE: &str = concat!(
@@ -189,6 +201,8 @@ impl Postgres {
         me: Incarnation,
         (epoch, closed_by): OfEpoch,
     ) -> Result<Option<Filter>, Error> {
+        let started = sqlx::query_as(STARTED);
+        let (started,): (i64,) = self.row("read when the server has started", started).await?;
         let names = self.count_names(epoch, FILTERED_MAX).await?;
         if names >= FILTERED_MAX {
             return Ok(None);
@@ -212,7 +226,8 @@ impl Postgres {
         let store = self.run("store a filter of names", move |connection| {
             Box::pin(async move {
                 let store = sqlx::query(STORE).bind(me.0).bind(epoch).bind(closed_by);
-                let stored = store.bind(stored).bind(nonce).execute(connection).await?;
+                let store = store.bind(stored).bind(nonce).bind(started);
+                let stored = store.execute(connection).await?;
                 Ok(stored.rows_affected() == 1)
             })
         });

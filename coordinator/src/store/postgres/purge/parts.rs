@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::super::super::error::is_corrupt;
 use super::super::super::purge::PURGE_ROWS_MAX;
 use super::super::damage::{Damage, SEARCH_MAX, Step, in_halves_until};
-use super::reached::Reached;
+use super::reached::{Found, Reached};
 
 /// Time of the oldest.
 pub(super) const OLDEST: i64 = 0;
@@ -38,8 +38,12 @@ pub(super) async fn due(
 ) -> Result<Due, sqlx::Error> {
     let (from, began) = (reached.from(step), Instant::now());
     let found = in_range(from, before).fetch_all(&mut *connection).await;
-    let first = found.as_ref().ok().and_then(|rows| rows.first()).map(|(.., ended_ms)| *ended_ms);
-    reached.note(step, from, began, first);
+    let told = match &found {
+        Ok(rows) => rows.first().map_or(Found::Nothing, |(.., ended_ms)| Found::First(*ended_ms)),
+        Err(error) if is_timeout(error) => Found::TooMuch,
+        Err(_) => Found::Nothing,
+    };
+    reached.note(step, (from, before), began, told);
     match found {
         Err(error) if is_corrupt(&error) => {}
         due => return Ok((due?.into_iter().map(sized).collect(), Vec::new())),
@@ -85,6 +89,12 @@ pub(super) async fn due(
     due.dedup_by_key(|(tx_id, _)| *tx_id);
     due.truncate(usize::try_from(PURGE_ROWS_MAX).unwrap_or(usize::MAX));
     Ok((due, unreadable))
+}
+
+/// Tells whether a statement took too long for the server.
+fn is_timeout(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    error.code().is_some_and(|code| code == "57014")
 }
 
 fn sized((tx_id, bytes, _): Row) -> (Uuid, i64) {

@@ -13,6 +13,9 @@ const LITTLE: Duration = Duration::from_millis(50);
 /// Part of the time that searches from the oldest on may take.
 const PARTS: u32 = 20;
 
+/// Time before the cutoff at which a search begins after one of all that took too long.
+const LATELY_MS: i64 = 24 * 60 * 60 * 1000;
+
 /// State of both steps, of one process. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store::postgres) struct Reached(Arc<Mutex<[State; 2]>>);
@@ -35,13 +38,25 @@ impl Reached {
         }
     }
 
-    /// Notes a search, which may have failed: it began then, at this end, and has found this one first.
-    pub(super) fn note(&self, step: Step, from: i64, began: Instant, first: Option<i64>) {
+    /// Notes a search of the ends from one on and before another one, which began then, and what it has found.
+    pub(super) fn note(
+        &self,
+        step: Step,
+        (from, before): (i64, i64),
+        began: Instant,
+        found: Found,
+    ) {
         let state = &mut self.state()[place(step)];
         if from == OLDEST {
             state.whole = Some((Instant::now(), began.elapsed()));
         }
-        state.first = first.unwrap_or(state.first);
+        state.first = match found {
+            Found::First(first) => first,
+            Found::Nothing => state.first,
+            // What is older waits until all can be searched.
+            Found::TooMuch if from == OLDEST => state.first.max(before.saturating_sub(LATELY_MS)),
+            Found::TooMuch => from.saturating_add(before.saturating_sub(from) / 2),
+        };
     }
 
     fn state(&self) -> MutexGuard<'_, [State; 2]> {
@@ -57,9 +72,21 @@ fn place(step: Step) -> usize {
     }
 }
 
+/// What a search has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The end of the first one.
+    First(i64),
+    Nothing,
+    /// Its time was over before it had found enough.
+    TooMuch,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BEFORE: i64 = 10 * LATELY_MS;
 
     fn ago(time: Duration) -> Instant {
         Instant::now().checked_sub(time).unwrap()
@@ -69,23 +96,39 @@ mod tests {
     fn a_search_goes_on_where_the_last_one_was_unless_it_took_little() {
         let (reached, long) = (Reached::default(), Duration::from_secs(2));
         assert_eq!(reached.from(Step::Strip), OLDEST);
-        reached.note(Step::Strip, OLDEST, Instant::now(), Some(7));
+        let note = |from, began, found| reached.note(Step::Strip, (from, BEFORE), began, found);
+        note(OLDEST, Instant::now(), Found::First(7));
         assert_eq!(reached.from(Step::Strip), OLDEST);
-        reached.note(Step::Strip, OLDEST, ago(long), Some(7));
+        note(OLDEST, ago(long), Found::First(7));
         assert_eq!(reached.from(Step::Strip), 7);
         // The next ones begin there, and what they find is the next place.
-        reached.note(Step::Strip, 7, ago(long), Some(9));
+        note(7, ago(long), Found::First(9));
         assert_eq!(reached.from(Step::Strip), 9);
-        // One that finds nothing, or fails, leaves it where it is.
-        reached.note(Step::Strip, 9, Instant::now(), None);
+        // One that finds nothing leaves it where it is.
+        note(9, Instant::now(), Found::Nothing);
         assert_eq!(reached.from(Step::Strip), 9);
         assert_eq!(reached.from(Step::Delete), OLDEST);
+    }
+
+    /// A process that starts beside a snapshot knows no place to go on from.
+    #[test]
+    fn a_search_of_all_that_takes_too_long_is_not_the_only_one() {
+        let (reached, long) = (Reached::default(), Duration::from_secs(10));
+        let note = |from, found| reached.note(Step::Strip, (from, BEFORE), ago(long), found);
+        note(OLDEST, Found::TooMuch);
+        assert_eq!(reached.from(Step::Strip), BEFORE - LATELY_MS);
+        note(BEFORE - LATELY_MS, Found::TooMuch);
+        assert_eq!(reached.from(Step::Strip), BEFORE - LATELY_MS / 2);
+        note(BEFORE - LATELY_MS / 2, Found::First(BEFORE - 5));
+        // Nothing is lost of that by the next search of all.
+        note(OLDEST, Found::TooMuch);
+        assert_eq!(reached.from(Step::Strip), BEFORE - 5);
     }
 
     #[test]
     fn what_is_due_later_is_found() {
         let (reached, long) = (Reached::default(), Duration::from_millis(60));
-        reached.note(Step::Delete, OLDEST, ago(long), Some(7));
+        reached.note(Step::Delete, (OLDEST, BEFORE), ago(long), Found::First(7));
         assert_eq!(reached.from(Step::Delete), 7);
         reached.state()[1].whole = Some((ago(long * PARTS), long));
         assert_eq!(reached.from(Step::Delete), OLDEST);
