@@ -1,25 +1,27 @@
 //! Health, metrics and the API over HTTP.
 
 mod bounded;
+mod readers;
+mod serving;
 mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use axum::serve::IncomingStream;
 use rustix::net::sockopt;
-use tokio::net::TcpListener;
-use unanimo_tls::Peer;
+use tokio::net::{TcpListener, TcpStream};
+use unanimo_tls::{Peer, Server, TlsStream};
 
 use self::bounded::{Bounded, Calls, Places, Turns};
+pub(crate) use self::readers::Readers;
+use self::serving::Peered;
 use self::tls::TlsListener;
 use crate::api::http::{Slot, not_yet, paths, too_many};
 use crate::coordinator::Status;
@@ -27,12 +29,21 @@ use crate::dashboard;
 use crate::descriptors::Room;
 use crate::held::Held;
 
-/// TLS of this server.
-#[derive(Clone, Debug)]
-pub(crate) struct Tls {
-    pub(crate) server: unanimo_tls::Server,
-    /// Clients are known by their certificates, and the metrics are for these alone.
-    pub(crate) knows_clients: bool,
+/// Address of a server, and the bounds on its connections.
+pub(crate) struct At {
+    pub(crate) listener: TcpListener,
+    pub(crate) room: Room,
+    /// Longest life of a connection; zero is no bound.
+    pub(crate) age_max: Duration,
+    /// Nothing without TLS.
+    pub(crate) tls: Option<Server>,
+}
+
+/// State of the pages of health and metrics.
+#[derive(Clone)]
+struct Shown {
+    status: Arc<Status>,
+    readers: Readers,
 }
 
 /// A client of this server.
@@ -47,32 +58,26 @@ struct Client {
 /// Serves until it is told to stop and has answered what was under way, with the API if it is given. The error is the
 /// listener's.
 pub(crate) async fn serve(
-    (listener, room): (TcpListener, Room),
-    tls: Option<Tls>,
-    status: Arc<Status>,
+    at: At,
+    (status, readers): (Arc<Status>, Readers),
     api: Option<Slot>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let open = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
-    let knows_clients = tls.as_ref().is_some_and(|tls| tls.knows_clients);
-    let figures = match knows_clients {
-        true => get(metrics_for_clients),
-        false => get(metrics),
-    };
-    let router = open.route("/metrics", figures).with_state(status);
-    let api = api.map(|api| api_router(api, room.connections));
+    let router = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
+    let router = router.route("/metrics", get(metrics)).with_state(Shown { status, readers });
+    let api = api.map(|api| api_router(api, at.room.connections));
     let router = api.into_iter().fold(router, Router::merge);
-    serve_router((listener, room), tls, router, stop).await
+    serve_router(at, router, stop).await
 }
 
 /// Serves the API alone, on so many connections at once.
 pub(crate) async fn serve_api(
-    (listener, room): (TcpListener, Room),
-    tls: Option<Tls>,
+    at: At,
     api: Slot,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    serve_router((listener, room), tls, api_router(api, room.connections), stop).await
+    let router = api_router(api, at.room.connections);
+    serve_router(at, router, stop).await
 }
 
 /// Time without a byte after which the system asks whether a peer is still there.
@@ -86,53 +91,46 @@ fn keep_alive(listener: &TcpListener) -> std::io::Result<()> {
 }
 
 async fn serve_router(
-    (listener, room): (TcpListener, Room),
-    tls: Option<Tls>,
+    At { listener, room, age_max, tls }: At,
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     keep_alive(&listener)?;
     let router = router.layer(middleware::from_fn(with_one_host));
     let router = router.layer(middleware::map_response(guarded));
-    let service = router.into_make_service_with_connect_info::<Client>();
     // The listener is dropped at the stop; what is under way has its places until this future is.
     let places = Places::new(room.connections);
     let of_listener = places.clone();
-    let served = match tls {
+    match tls {
         None => {
             let listener = Bounded::new(listener, of_listener);
-            axum::serve(listener, service).with_graceful_shutdown(stop).await
+            serving::serve(listener, router, age_max, stop).await;
         }
-        Some(Tls { server, .. }) => {
+        Some(server) => {
             let listener = TlsListener::new(listener, &server, room.handshakes);
             let listener = Bounded::new(listener, of_listener);
-            axum::serve(listener, service).with_graceful_shutdown(stop).await
+            serving::serve(listener, router, age_max, stop).await;
         }
-    };
+    }
     drop(places);
-    served
+    Ok(())
 }
 
-impl Connected<IncomingStream<'_, Bounded<TlsListener>>> for Client {
-    fn connect_info(stream: IncomingStream<'_, Bounded<TlsListener>>) -> Self {
-        let io = stream.io();
-        Self { peer: Some(io.inner().peer().clone()), calls: io.calls().clone() }
+impl Peered for TlsStream {
+    fn peer(&self) -> Peer {
+        Self::peer(self).clone()
     }
 }
 
-impl Connected<IncomingStream<'_, Bounded<TcpListener>>> for Client {
-    fn connect_info(stream: IncomingStream<'_, Bounded<TcpListener>>) -> Self {
-        let peer = Peer { address: Some(*stream.remote_addr()), names: None };
-        Self { peer: Some(peer), calls: stream.io().calls().clone() }
+impl Peered for TcpStream {
+    fn peer(&self) -> Peer {
+        Peer { address: self.peer_addr().ok(), names: None }
     }
 }
 
 /// Makes the router of the API, and of the pages that look at it.
 fn api_router(api: Slot, open_max: usize) -> Router {
-    let pages = dashboard::router(Slot::clone(&api), |request| {
-        let client = request.extensions().get::<ConnectInfo<Client>>();
-        client.and_then(|ConnectInfo(client)| client.peer.clone())
-    });
+    let pages = dashboard::router(Slot::clone(&api), peer_of);
     let pages = pages.layer(middleware::map_response_with_state(Slot::clone(&api), counted));
     let turns = Turns::new(open_max);
     let router = paths().fold(Router::new(), |router, path| router.route(&path, any(call)));
@@ -143,7 +141,10 @@ fn api_router(api: Slot, open_max: usize) -> Router {
 /// Answers a call when it has a turn, which ends with the answer.
 async fn in_turn(State(turns): State<Turns>, request: Request, next: Next) -> Response {
     let client = request.extensions().get::<ConnectInfo<Client>>();
-    let Some(turn) = turns.next(client.map(|ConnectInfo(client)| &client.calls)) else {
+    let client = client.map(|ConnectInfo(client)| client);
+    let address = client.and_then(|client| client.peer.as_ref()?.address);
+    let calls = client.map(|client| &client.calls);
+    let Some(turn) = turns.next(calls, address.map(|address| address.ip())) else {
         return too_many();
     };
     next.run(request).await.map(|body| axum::body::Body::new(Held::new(body, turn)))
@@ -193,7 +194,7 @@ async fn call(State(api): State<Slot>, mut request: Request) -> Response {
 }
 
 /// Answers 200 while the engine works, 503 if only a restart helps.
-async fn healthz(State(status): State<Arc<Status>>) -> impl IntoResponse {
+async fn healthz(State(Shown { status, .. }): State<Shown>) -> impl IntoResponse {
     if status.is_alive().await {
         (StatusCode::OK, "ok\n")
     } else {
@@ -201,30 +202,36 @@ async fn healthz(State(status): State<Arc<Status>>) -> impl IntoResponse {
     }
 }
 
-/// Answers 200 if the coordinator accepts new work, otherwise 503 with a line for each obstacle.
-async fn readyz(State(status): State<Arc<Status>>) -> impl IntoResponse {
+/// Answers 200 if the coordinator accepts new work, otherwise 503, with a line for each obstacle to those who may hear it.
+async fn readyz(
+    State(Shown { status, readers }): State<Shown>,
+    request: Request,
+) -> impl IntoResponse {
+    let may_hear = readers.may_hear(request.headers(), peer_of(&request).as_ref());
     let obstacles = status.obstacles().await;
     if obstacles.is_empty() {
         (StatusCode::OK, "ready\n".to_owned())
+    } else if !may_hear {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned())
     } else {
         let lines = obstacles.iter().map(|obstacle| format!("not ready: {obstacle}\n"));
         (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
     }
 }
 
-/// Answers 403 to whoever shows no certificate: the metrics name participants.
-async fn metrics_for_clients(status: State<Arc<Status>>, request: Request) -> Response {
+/// Returns what is known of who sent a request.
+fn peer_of(request: &Request) -> Option<Peer> {
     let client = request.extensions().get::<ConnectInfo<Client>>();
-    let peer = client.and_then(|ConnectInfo(client)| client.peer.as_ref());
-    match peer.is_some_and(|peer| peer.names.is_some()) {
-        true => metrics(status).await.into_response(),
-        false => (StatusCode::FORBIDDEN, "a client certificate is needed\n").into_response(),
-    }
+    client.and_then(|ConnectInfo(client)| client.peer.clone())
 }
 
-async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
+/// Answers 403 to who may not read them: they name participants.
+async fn metrics(State(Shown { status, readers }): State<Shown>, request: Request) -> Response {
+    if let Some(why) = readers.denied(request.headers(), peer_of(&request).as_ref()) {
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
     let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, format)], status.metrics().await)
+    ([(header::CONTENT_TYPE, format)], status.metrics().await).into_response()
 }
 
 #[cfg(test)]

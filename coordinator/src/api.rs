@@ -21,6 +21,7 @@ pub mod http;
 mod info;
 mod namespace;
 mod operator;
+mod others;
 mod page;
 mod parse;
 mod query;
@@ -68,10 +69,12 @@ use unanimo_proto::v1::operator_service_server::OperatorServiceServer;
 use unanimo_proto::v1::participant_directory_service_server::ParticipantDirectoryServiceServer;
 
 use self::access::Access;
+pub(crate) use self::access::sees_the_process;
 use self::connections::Connections;
 pub(crate) use self::connections::RESERVED_MAX;
 use self::deadline::{Deadline, Late};
 pub(crate) use self::feed::event_json;
+pub(crate) use self::others::MESSAGE_BYTES_MAX as OTHERS_BYTES_MAX;
 use self::parse::Reading;
 use self::rpc::Rpc;
 pub(crate) use self::stack::Stack;
@@ -218,7 +221,8 @@ pub(crate) async fn serve(
         .register_encoded_file_descriptor_set(unanimo_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
-        .expect("the descriptors are generated with the code");
+        .expect("the descriptors are generated with the code")
+        .max_decoding_message_size(OTHERS_BYTES_MAX);
     let options = stack.options();
     let (room, metrics) = (options.connections, Arc::clone(&stack.api().metrics));
     let mut server = Server::builder();

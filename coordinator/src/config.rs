@@ -171,6 +171,10 @@ settings! {
     /// commas, such as `https://shop.example`: none, unless they are here. A page acts by the token that it sends, and by nothing
     /// that a browser adds; as long as callers have no identities it may do all that the API can.
     http_origins: Origins = Origins::default(), "UNANIMO_HTTP_ORIGINS";
+    /// Show the metrics to whoever reaches `admin-listen`; with `tls-client-ca`, to each of its certificates. Without it, where
+    /// callers have `identities` and other machines reach that address, the metrics and the reasons for not being ready are for
+    /// those who are a viewer or an operator without a namespace.
+    metrics_open: bool = false, "UNANIMO_METRICS_OPEN";
     /// Certificate of the coordinator for TLS: a PEM file, with the certificates of the authorities between
     /// it and the root after it. It serves gRPC, health and metrics. All such files are read again when they
     /// change. See [security](../security.md).
@@ -178,7 +182,8 @@ settings! {
     /// Private key of `tls-cert`: a PEM file.
     tls_key: FilePath = FilePath::default(), "UNANIMO_TLS_KEY";
     /// Authorities of clients: a PEM file. Every client of gRPC then needs a certificate that one of them has
-    /// signed, and so does whoever reads the metrics; health needs none.
+    /// signed, and so does whoever reads the metrics; health needs none. A connection ends with the time of its
+    /// client's certificate.
     tls_client_ca: FilePath = FilePath::default(), "UNANIMO_TLS_CLIENT_CA";
     /// Identities of callers and their roles: a TOML file. Only they can then call the coordinator, each what its
     /// roles allow. Without it everybody who can connect may do everything. See
@@ -271,7 +276,8 @@ settings! {
     live_bytes_max: usize = 256 << 20, "UNANIMO_LIVE_BYTES_MAX";
     /// Most connections of callers over gRPC at once, of which one address may take three quarters of those that others
     /// leave. One more is closed at once; with TLS, behind its handshake. A few more serve calls of operators alone.
-    /// At `http-listen` as many may be open again. Where the limit of open files is too low for that, there are fewer.
+    /// At `http-listen` as many may be open again; there, for one more, the earliest is closed on which no call is under way, of
+    /// the address that has the most. Where the limit of open files is too low for that, there are fewer.
     connections_max: usize = 4096, "UNANIMO_CONNECTIONS_MAX";
     /// Longest life of a connection of a caller: it is then told to make another one, and calls under way end on it.
     /// With it clients spread anew over several addresses, and new certificates are judged. 0s is no bound.

@@ -171,9 +171,9 @@ impl Builder {
         let (stop_serving, stop) = watch::channel(());
         let tls = tls::Tls::load(&config)?;
         if network {
-            let (bound, listeners) = Sockets::bind(&config).await?;
+            let (bound, at) = Sockets::bind(&config).await?;
             sockets = Some(bound);
-            ends::serve_http(&mut tasks.vital, listeners, (&config, &tls), &status, &http, &stop);
+            ends::serve_http(&mut tasks.vital, at, (&config, &tls, &env), &status, &http, &stop);
         }
         let (store, created) = opening::take_turn(&config, relocated, &status).await?;
         let (me, leased_at) = (created.incarnation, env.now());

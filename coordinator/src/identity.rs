@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use unanimo_core::ids::NAMESPACE_END;
 use unanimo_core::{Namespace, ParticipantName};
 pub use unanimo_tls::Token;
+pub(crate) use unanimo_tls::network_of;
 use unanimo_tls::{Reload, TokenHashes};
 
 pub(crate) use self::caller::{Caller, Unknown};
@@ -27,7 +28,7 @@ pub(crate) use self::jwt::{
 };
 pub use self::quotas::Quota;
 pub(crate) use self::quotas::Quotas;
-pub(crate) use self::shares::{Bounds as ShareBounds, Place, Shares, TooMany, network_of};
+pub(crate) use self::shares::{Bounds as ShareBounds, Place, Shares, TooMany};
 
 /// Tells whether the coordinator can use a file of identities with this text.
 ///

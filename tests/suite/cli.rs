@@ -25,6 +25,7 @@ mod night;
 mod operators;
 mod participant;
 mod proxied;
+mod readers;
 mod reference;
 mod sagas;
 mod secrets;

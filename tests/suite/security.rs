@@ -1,6 +1,7 @@
 //! TLS: real handshakes, with certificates that are good, bad and replaced.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -20,9 +21,12 @@ use crate::coordinator::{config, sqlite_url};
 mod aged;
 mod asleep;
 mod audit;
+pub(crate) mod crowd;
 mod database;
+mod expiring;
 mod fetched;
 mod greedy;
+mod half_open;
 mod handshakes;
 mod hostile;
 pub(crate) mod issued;
@@ -32,15 +36,19 @@ mod own;
 mod quotas;
 mod replaced;
 mod roles;
+mod slow_http;
 mod standing;
+mod strangers;
 mod unread;
 
-/// Years in which a certificate is good.
+/// Time in which a certificate is good.
 #[derive(Clone, Copy)]
 pub(crate) enum Valid {
     Now,
     Formerly,
     Later,
+    /// From now on, and no longer.
+    For(Duration),
 }
 
 /// An authority, and a folder with its certificate and those that it has signed.
@@ -53,12 +61,15 @@ fn params(name: &str, valid: Valid) -> CertificateParams {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
     let (from, until) = match valid {
-        Valid::Now => (2020, 2090),
+        Valid::Now | Valid::For(_) => (2020, 2090),
         Valid::Formerly => (2020, 2021),
         Valid::Later => (2080, 2090),
     };
     params.not_before = date_time_ymd(from, 1, 1);
-    params.not_after = date_time_ymd(until, 1, 1);
+    params.not_after = match valid {
+        Valid::For(time) => (SystemTime::now() + time).into(),
+        _ => date_time_ymd(until, 1, 1),
+    };
     params
 }
 

@@ -1,8 +1,9 @@
-//! Handshakes of a server: many at a time, each within a time.
+//! Handshakes of a server: many at a time, each within a time, and for one address not all of them.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -10,14 +11,16 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_stream::Stream;
 
+use crate::places::{Place, Places};
 use crate::server::{Protocol, Server};
 use crate::stream::TlsStream;
 
 /// Longest time of a handshake. Two round trips over the longest way on earth take a second.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most handshakes at a time. Others wait in the system's queue: each holds memory, and a client that never
-/// goes on holds it for [`HANDSHAKE_TIMEOUT`].
+/// Most handshakes at a time, of which one address may have three quarters of those that others leave. Each holds memory,
+/// and a client that never goes on holds it for [`HANDSHAKE_TIMEOUT`], or for a second where there are too many: then the
+/// earliest one of who has the most is ended for another one. A connection for which there is no place is closed.
 pub const HANDSHAKES_MAX: usize = 1024;
 
 /// Pause between two lines in the log about handshakes that failed.
@@ -32,6 +35,7 @@ pub struct Handshakes<S> {
     running: JoinSet<Result<TlsStream, Failed>>,
     failed: Failures,
     max: usize,
+    places: Arc<Places>,
 }
 
 #[derive(Debug)]
@@ -50,7 +54,8 @@ struct Failures {
 impl<S> Handshakes<S> {
     pub(crate) fn new(server: Server, protocol: Protocol, tcp: S) -> Self {
         let (running, failed) = (JoinSet::new(), Failures::default());
-        Self { server, protocol, tcp: Some(tcp), running, failed, max: HANDSHAKES_MAX }
+        let places = Arc::default();
+        Self { server, protocol, tcp: Some(tcp), running, failed, max: HANDSHAKES_MAX, places }
     }
 
     /// Has no more handshakes at a time than so many, and one at least.
@@ -59,13 +64,29 @@ impl<S> Handshakes<S> {
         Self { max: max.max(1), ..self }
     }
 
+    /// Begins a handshake, if there is a place for it.
     fn begin(&mut self, tcp: TcpStream) {
+        let peer = tcp.peer_addr().ok();
+        let address = peer.map(|peer| peer.ip());
+        match self.places.take(self.max, address, tokio::time::Instant::now()) {
+            Some(place) => self.go_on(tcp, peer, place),
+            None => self.failed.tell(&Failed { peer, why: "too many are under way".to_owned() }),
+        }
+    }
+
+    fn go_on(&mut self, tcp: TcpStream, peer: Option<SocketAddr>, mut place: Place) {
         // The files may have changed since the last one.
         let acceptor = self.server.acceptor(self.protocol);
         self.running.spawn(async move {
-            let peer = tcp.peer_addr().ok();
             let failed = |why: String| Failed { peer, why };
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await {
+            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp));
+            let ended = tokio::select! {
+                ended = handshake => ended,
+                () = place.lost() => {
+                    return Err(failed("too many are under way, and it did not go on".to_owned()));
+                }
+            };
+            match ended {
                 Ok(Ok(stream)) => Ok(TlsStream::new(stream)),
                 Ok(Err(error)) => Err(failed(error.to_string())),
                 Err(_) => Err(failed(format!("no handshake within {HANDSHAKE_TIMEOUT:?}"))),
@@ -87,9 +108,6 @@ impl<S: Stream<Item = io::Result<TcpStream>> + Unpin> Stream for Handshakes<S> {
                 }
                 Poll::Ready(Some(Err(_))) => continue,
                 Poll::Ready(None) | Poll::Pending => {}
-            }
-            if self.running.len() >= self.max {
-                return Poll::Pending;
             }
             let Some(tcp) = &mut self.tcp else {
                 return if self.running.is_empty() { Poll::Ready(None) } else { Poll::Pending };

@@ -2,17 +2,19 @@
 //!
 //! [`Server`] makes TLS connections of TCP connections, and [`Client`] is the other end. Both read their PEM
 //! files again when the files change: a new connection uses the new ones, and connections that are open go
-//! on. A file that is bad is told in the log, and by [`Server::stale`] and [`Client::stale`]; until it is
+//! on, those of a client with a certificate until its time is over. A file that is bad is told in the log, and by [`Server::stale`] and [`Client::stale`]; until it is
 //! mended the last good ones are used.
 //!
 //! [`Peer`] is what a server knows of the other end: its address, and the names in its certificate, which was
 //! verified.
 
 mod client;
+mod end;
 mod files;
 mod handshakes;
 mod hashed;
 mod peer;
+mod places;
 mod reload;
 mod server;
 mod stream;
@@ -29,7 +31,7 @@ pub use self::client::{
 pub use self::files::File;
 pub use self::handshakes::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Handshakes};
 pub use self::hashed::{BadHash, Token, TokenHashes, bearer};
-pub use self::peer::Peer;
+pub use self::peer::{Peer, network_of};
 pub use self::reload::{RELOAD_INTERVAL, Reload};
 pub use self::server::{Server, ServerFiles};
 pub use self::stream::TlsStream;

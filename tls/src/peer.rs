@@ -1,9 +1,11 @@
 //! The other end of a connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
 
 /// The other end of a connection that was accepted. tonic puts it into each request's extensions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,10 +32,37 @@ impl Peer {
 /// Returns the names in a certificate.
 pub(crate) fn names(certificate: &CertificateDer<'_>) -> Arc<[String]> {
     // It was verified, so it can be read.
-    let Ok(parsed) = webpki::EndEntityCert::try_from(certificate) else { return Arc::default() };
+    let Ok(parsed) = EndEntityCert::try_from(certificate) else { return Arc::default() };
     let uris = parsed.valid_uri_names().filter(|name| has_scheme(name));
     let dns_names = parsed.valid_dns_names().filter(|name| !name.contains(':'));
     uris.chain(dns_names).map(str::to_owned).collect()
+}
+
+/// Returns the end of a certificate's time.
+pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let parsed = EndEntityCert::try_from(certificate).ok()?;
+    // The library tells it only to who asks for a later time. That is looked at before all else.
+    let later = UnixTime::since_unix_epoch(Duration::MAX);
+    let usage = KeyUsage::client_auth();
+    match parsed.verify_for_usage(&[], &[], &[], later, usage, None, None) {
+        Err(webpki::Error::CertExpired { not_after, .. }) => {
+            SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(not_after.as_secs()))
+        }
+        _ => None,
+    }
+}
+
+/// Returns what stands for a caller that has no name: its address, and of IPv6 the network, in which a host has all
+/// addresses.
+#[must_use]
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
 }
 
 /// Tells whether a text begins with a scheme and its colon (RFC 3986).
@@ -48,6 +77,18 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, SanType};
 
     use super::*;
+
+    #[test]
+    fn the_end_of_a_certificate_is_known() {
+        for (year, seconds) in [(2030, 1_893_456_000), (2080, 3_471_292_800)] {
+            let mut params = CertificateParams::default();
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+            let key = KeyPair::generate().expect("a key");
+            let certificate = params.self_signed(&key).expect("a certificate");
+            let end = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(not_after(certificate.der()), Some(end), "{year}");
+        }
+    }
 
     #[test]
     fn a_uri_is_never_taken_for_a_dns_name() {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::TlsAcceptor;
 
 use crate::handshakes::Handshakes;
@@ -138,6 +138,11 @@ fn config(
     let mut config = builder.with_single_cert(chain, private).map_err(|error| {
         key.breaks(format!("it does not belong to {}: {error}", cert.path.display()))
     })?;
+    if client_ca.is_some() {
+        // A session that is resumed brings the client's certificate along, and nobody judges that again.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     config.alpn_protocols = vec![match protocol {
         Protocol::Grpc => b"h2".to_vec(),
         Protocol::Http => b"http/1.1".to_vec(),

@@ -2,23 +2,32 @@
 //!
 //! Probes and scrapes come from a few programs, each on a connection of a moment. Where there are too many, the earliest
 //! is closed on which no call is under way: it is the least likely to be one of these, and a new probe must be answered.
+//! It is one of the address that has the most, so that one address closes none of another one's. Of the turns one address
+//! has three quarters of those that others leave.
 //! Calls have fewer [turns](Turns) than there are places, so that there is such a connection.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
+
+use crate::identity::network_of;
 
 /// Of so many places one is left to what is no call.
 const LEFT_OF: usize = 8;
+
+/// Part of the turns which others leave that one address may take, in percent. What is in front of all callers, such as
+/// a proxy, is one address.
+const SHARE_PERCENT: usize = 75;
 
 /// Longest time for which bytes of an answer are not taken.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
@@ -61,17 +70,35 @@ impl Calls {
 
 /// Turns of the calls of a listener.
 #[derive(Clone, Debug)]
-pub(super) struct Turns(Arc<Semaphore>);
+pub(super) struct Turns {
+    taken: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
+    max: usize,
+}
 
 impl Turns {
     pub(super) fn new(open_max: usize) -> Self {
-        Self(Arc::new(Semaphore::new((open_max - open_max / LEFT_OF).min(Semaphore::MAX_PERMITS))))
+        Self { taken: Arc::default(), max: open_max - open_max / LEFT_OF }
     }
 
-    /// Returns the turn of one more call on a connection, until it is dropped; none if there are too many.
-    pub(super) fn next(&self, calls: Option<&Calls>) -> Option<Turn> {
-        let turn = Arc::clone(&self.0).try_acquire_owned().ok()?;
-        Some(Turn { calls: calls.map(Calls::begin), _turn: turn })
+    fn lock(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, usize>> {
+        // Nothing in here panics half way through a change.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the turn of one more call from this address, on a connection, until it is dropped; none if there are too
+    /// many.
+    pub(super) fn next(&self, calls: Option<&Calls>, of: Option<IpAddr>) -> Option<Turn> {
+        let of = of.map(network_of);
+        let mut taken = self.lock();
+        let own = taken.get(&of).copied().unwrap_or_default();
+        let left = self.max.saturating_sub(taken.values().sum::<usize>() - own);
+        let share = if of.is_none() { left } else { (left * SHARE_PERCENT).div_ceil(100) };
+        if own >= share {
+            return None;
+        }
+        taken.insert(of, own + 1);
+        drop(taken);
+        Some(Turn { calls: calls.map(Calls::begin), turns: self.clone(), of })
     }
 }
 
@@ -79,11 +106,20 @@ impl Turns {
 #[derive(Debug)]
 pub(super) struct Turn {
     calls: Option<Calls>,
-    _turn: OwnedSemaphorePermit,
+    turns: Turns,
+    of: Option<IpAddr>,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        let mut taken = self.turns.lock();
+        if let Some(own) = taken.get_mut(&self.of) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.of);
+            }
+        }
+        drop(taken);
         if let Some(calls) = &self.calls {
             calls.end();
         }
@@ -91,7 +127,13 @@ impl Drop for Turn {
 }
 
 /// Place of an open connection. When it is dropped the connection is closed.
-type Place = (oneshot::Sender<()>, Calls);
+#[derive(Debug)]
+struct Place {
+    keep: oneshot::Sender<()>,
+    calls: Calls,
+    /// Address of the other end, if the system knows it.
+    of: Option<IpAddr>,
+}
 
 /// Places of the connections of a listener: those are closed that are open when the last of these is dropped.
 #[derive(Clone, Debug)]
@@ -106,22 +148,40 @@ impl Places {
         Self { open: Arc::default(), max }
     }
 
-    /// Takes a place; none if a call is under way on every connection.
-    fn take(&self) -> Option<(oneshot::Receiver<()>, Calls)> {
+    /// Takes a place for a connection from this address; none if a call is under way on every one that could be closed
+    /// for it.
+    fn take(&self, of: Option<IpAddr>) -> Option<(oneshot::Receiver<()>, Calls)> {
+        let of = of.map(network_of);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= self.max {
-            open.retain(|(place, _)| !place.is_closed());
+            open.retain(|place| !place.keep.is_closed());
         }
         if open.len() >= self.max {
-            // An answer on its way is cut off only where there is nothing else: its reader may be slow, and a probe may not.
-            let is_idle = |(_, calls): &Place| !calls.are_there() && !calls.is_answering();
-            let idle = open.iter().position(is_idle);
-            let idle = idle.or_else(|| open.iter().position(|(_, calls)| !calls.are_there()))?;
-            open.remove(idle);
+            let victim = victim(&open, of)?;
+            open.remove(victim);
         }
-        let ((place, closed), calls) = (oneshot::channel(), Calls::default());
-        open.push_back((place, calls.clone()));
+        let ((keep, closed), calls) = (oneshot::channel(), Calls::default());
+        open.push_back(Place { keep, calls: calls.clone(), of });
         Some((closed, calls))
+    }
+}
+
+/// Returns the place that is taken away for a connection from this address: one of who has the most, if it can be.
+fn victim(open: &VecDeque<Place>, of: Option<IpAddr>) -> Option<usize> {
+    let mut counts = HashMap::<_, usize>::new();
+    open.iter().for_each(|place| *counts.entry(place.of).or_default() += 1);
+    let most = counts.values().max().copied().unwrap_or_default();
+    let has = |of: Option<IpAddr>| counts.get(&of).copied().unwrap_or_default();
+    let has_most = |place: &Place| has(place.of) == most;
+    // An answer on its way is cut off only where there is nothing else: its reader may be slow, and a probe may not.
+    let idle = |may: &dyn Fn(&Place) -> bool| {
+        let free = |place: &Place| may(place) && !place.calls.are_there();
+        let unused = open.iter().position(|place| free(place) && !place.calls.is_answering());
+        unused.or_else(|| open.iter().position(free))
+    };
+    match has(of) >= most {
+        true => idle(&|place| place.of == of),
+        false => idle(&has_most).or_else(|| idle(&|_| true)),
     }
 }
 
@@ -140,23 +200,18 @@ impl<L> Bounded<L> {
     }
 }
 
-impl<L: Listener> Listener for Bounded<L> {
-    type Io = Placed<L::Io>;
-    type Addr = L::Addr;
-
-    async fn accept(&mut self) -> (Self::Io, L::Addr) {
+impl<L: Listener<Addr: Into<Option<SocketAddr>>>> Bounded<L> {
+    /// Returns the next connection that has a place. Nothing is lost if it is dropped before.
+    pub(super) async fn accept(&mut self) -> Placed<L::Io> {
         loop {
             let (io, address) = self.listener.accept().await;
-            if let Some((closed, calls)) = self.places.take() {
+            let address: Option<SocketAddr> = address.into();
+            if let Some((closed, calls)) = self.places.take(address.map(|address| address.ip())) {
                 let begun = Some(0);
-                return (Placed { io, closed: Some(closed), calls, unread: None, begun }, address);
+                return Placed { io, closed: Some(closed), calls, unread: None, begun };
             }
             tracing::debug!("a call is under way on every connection: one more is closed");
         }
-    }
-
-    fn local_addr(&self) -> io::Result<L::Addr> {
-        self.listener.local_addr()
     }
 }
 

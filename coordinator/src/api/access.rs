@@ -49,6 +49,18 @@ fn find(
     Caller::find(&identities.current(), (known.issuer.as_ref(), now), header, names)
 }
 
+/// Tells whether whoever calls may look at all that a process does: an operator or a viewer, without a namespace. Without
+/// identities anybody may.
+pub(crate) fn sees_the_process(
+    known: &Known,
+    now: Timestamp,
+    header: Option<&[u8]>,
+    names: Option<&[String]>,
+) -> bool {
+    let caller = find(known, now, header, names);
+    caller.is_ok_and(|caller| caller.has_any(&OF_ALL) && caller.namespace().is_none())
+}
+
 /// Tells whether a caller sees every transaction in a call.
 fn sees_all(caller: &Caller, rpc: Rpc) -> bool {
     let of_all = |role: &Role| rpc.roles().contains(role) && caller.has_any(&[*role]);
@@ -286,7 +298,7 @@ impl Access {
 }
 
 /// Returns the address of the other end, with TLS or without.
-fn address(of: &Extensions) -> Option<SocketAddr> {
+pub(super) fn address(of: &Extensions) -> Option<SocketAddr> {
     let of_tls = of.get::<Peer>().and_then(|peer| peer.address);
     of_tls.or_else(|| of.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr))
 }

@@ -11,19 +11,26 @@ use tonic::codegen::Service;
 use tower_layer::Layer;
 
 use super::Api;
+use super::access;
 use super::calls::{Calls, UnderWay};
+use super::others::Others;
 use super::rpc::Rpc;
 use crate::held::Held;
 
 /// Layer that refuses calls of those who are not known, or have no role for them.
 #[derive(Clone, Debug)]
-pub(super) struct Admit(pub(super) Api, pub(super) Arc<Calls>);
+pub(super) struct Admit {
+    pub(super) api: Api,
+    pub(super) calls: Arc<Calls>,
+    pub(super) others: Arc<Others>,
+}
 
 impl<S> Layer<S> for Admit {
     type Service = Admitting<S>;
 
     fn layer(&self, inner: S) -> Admitting<S> {
-        Admitting { inner, api: self.0.clone(), calls: Arc::clone(&self.1) }
+        let (api, calls) = (self.api.clone(), Arc::clone(&self.calls));
+        Admitting { inner, api, calls, others: Arc::clone(&self.others) }
     }
 }
 
@@ -33,6 +40,7 @@ pub(super) struct Admitting<S> {
     inner: S,
     api: Api,
     calls: Arc<Calls>,
+    others: Arc<Others>,
 }
 
 impl<S> Service<Request<Body>> for Admitting<S>
@@ -51,7 +59,18 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         // Other paths are health, reflection, and what does not exist.
         let Some(rpc) = Rpc::of_path(request.uri().path()) else {
-            return Box::pin(self.inner.call(request));
+            let from = access::address(request.extensions()).map(|from| from.ip());
+            let placed = self.others.take(request.uri().path(), from);
+            let answering = placed.map(|place| (self.inner.call(request), place));
+            return Box::pin(async move {
+                match answering {
+                    Ok((answering, place)) => {
+                        let response = answering.await?;
+                        Ok(response.map(|body| Body::new(Held::new(body, place))))
+                    }
+                    Err(status) => Ok(status.into_http()),
+                }
+            });
         };
         let admitted = self.api.admit(rpc, request.headers(), request.extensions());
         let placed = admitted.and_then(|access| Ok((self.api.take_place(&access)?, access)));

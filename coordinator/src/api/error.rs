@@ -20,7 +20,8 @@ pub(super) use self::held::still_held;
 pub(super) use self::reasons::Reason;
 pub use self::reasons::{DOMAIN, Described, Effect, TABLE};
 pub(super) use self::reasons::{
-    issuer_unavailable, no_webhook, revision_unknown, too_many_streams, too_many_tests,
+    issuer_unavailable, no_webhook, revision_unknown, too_many_others, too_many_streams,
+    too_many_tests,
 };
 use self::shares::over_quota;
 pub(super) use self::shares::{is_of, one_too_many, over_quota_of_another};

@@ -71,11 +71,9 @@ rpcs! {
     }
 }
 
-/// Tells whether operators may make the call with this path. What is no service of the contract anybody may call.
+/// Tells whether operators may make the call with this path, and not anybody: what is no service of the contract needs no
+/// identity.
 pub(super) fn is_for_operators(path: &str) -> bool {
-    if !path.starts_with("/unanimo.v1.") {
-        return true;
-    }
     Rpc::of_path(path).is_some_and(|rpc| rpc.roles().contains(&Role::Operator))
 }
 
@@ -146,7 +144,7 @@ mod tests {
             ("/unanimo.v1.CoordinatorService/SubmitTransaction", false),
             ("/unanimo.v1.ParticipantDirectoryService/RegisterEndpoint", false),
             ("/unanimo.v1.CoordinatorService/Nothing", false),
-            ("/grpc.health.v1.Health/Check", true),
+            ("/grpc.health.v1.Health/Check", false),
         ] {
             assert_eq!(is_for_operators(path), expected, "{path}");
         }

@@ -11,6 +11,7 @@ use unanimo_proto::v1::participant_directory_service_server::ParticipantDirector
 use super::admit::{Admit, Admitting};
 use super::answers::Answers;
 use super::calls::Calls;
+use super::others::Others;
 use super::uploads::Uploads;
 use super::{Api, Options};
 
@@ -22,6 +23,8 @@ pub(crate) struct Stack {
     pub(super) uploads: Uploads,
     /// Calls under way.
     calls: Arc<Calls>,
+    /// Those of what is no service of the contract.
+    others: Arc<Others>,
     /// Answers on their way out.
     pub(super) answers: Answers,
     pub(super) routes: Routes,
@@ -38,6 +41,7 @@ impl Stack {
         let operator = OperatorServiceServer::new(api.clone()).max_decoding_message_size(bytes);
         Self {
             calls: Calls::new(api.options.upload_bytes_max),
+            others: Arc::default(),
             uploads: Uploads::new(api.options.upload_bytes_max),
             answers: Answers::new(api.options.unread_bytes_max, Arc::clone(&api.metrics)),
             routes: Routes::new(coordinator).add_service(directory).add_service(operator),
@@ -58,7 +62,11 @@ impl Stack {
     }
 
     pub(super) fn admit(&self) -> Admit {
-        Admit(self.api.clone(), Arc::clone(&self.calls))
+        Admit {
+            api: self.api.clone(),
+            calls: Arc::clone(&self.calls),
+            others: Arc::clone(&self.others),
+        }
     }
 
     /// Returns the services behind their admission.

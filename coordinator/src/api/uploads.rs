@@ -42,9 +42,6 @@ const STALL_CROWDED: Duration = Duration::from_secs(1);
 /// Longest time for the whole of a request.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Path of the requests that are counted. Others are streams, of few bytes.
-const OWN: &str = "/unanimo.";
-
 /// Layer that counts requests on their way in.
 #[derive(Clone, Debug)]
 pub(super) struct Uploads {
@@ -136,11 +133,8 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Receiving<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> S::Future {
-        let (counted, uploads) = (request.uri().path().starts_with(OWN), &self.uploads);
-        self.inner.call(match counted {
-            true => request.map(|body| uploads.counted(body)),
-            false => request,
-        })
+        let uploads = &self.uploads;
+        self.inner.call(request.map(|body| uploads.counted(body)))
     }
 }
 

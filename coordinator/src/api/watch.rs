@@ -1,28 +1,38 @@
-//! WatchTransaction: a stream of states that ends with OK only after the ended one.
+//! WatchTransaction: a stream of states that ends with OK only after the ended one. It goes on only as long as its caller may
+//! read, which is looked at before each state, and once a minute.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Status};
 use unanimo_core::Namespace;
 use unanimo_proto::v1::{self, watch_transaction_request};
 
-use super::access::Access;
+use super::access::{Access, Standing};
 use super::convert::{self, Content};
 use super::deadline::Deadline;
-use super::error::from_engine;
+use super::error::{denied, from_engine};
 use super::namespace::Told;
 use super::query::no_key;
+use super::rpc::Rpc;
 use super::{Api, calls, parse};
 use crate::engine::{Error, View};
 use crate::store::Key;
 
+/// So often it is looked whether the caller may still read.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
 /// States of one transaction.
-#[derive(Debug)]
 pub(crate) struct Watching {
+    /// The caller, who is looked at again.
+    standing: Standing,
+    /// Full gid of the transaction, and full name of who began it.
+    of: (String, String),
+    look: Pin<Box<Sleep>>,
     first: Option<Box<View>>,
     changes: Option<WatchStream<Result<Box<View>, Error>>>,
     /// Revision of the last state that the caller has seen.
@@ -30,7 +40,7 @@ pub(crate) struct Watching {
     content: Content,
     /// The end of the call's time, if it has one.
     over: Option<Pin<Box<Sleep>>>,
-    /// The caller's.
+    /// The caller's, at the last look.
     namespace: Option<Namespace>,
 }
 
@@ -48,6 +58,7 @@ impl Api {
     ) -> Result<Watching, Status> {
         let Deadline { until: by, last, asked } = self.deadline(&request);
         let access = Access::of(&request);
+        let standing = self.standing(Rpc::WatchTransaction, &request);
         calls::look_on(&request)?;
         let v1::WatchTransactionRequest { key, after_revision, include_outputs, .. } =
             request.into_inner();
@@ -60,7 +71,11 @@ impl Api {
         };
         self.check_own(&access, &key, by).await?;
         let (view, receiver) = self.engine.watch(key, by).await.map_err(from_engine)?;
+        let identity = view.tx.identity();
         Ok(Watching {
+            standing,
+            of: (identity.gid.to_string(), identity.initiator.clone()),
+            look: Box::pin(tokio::time::sleep(LOOK_INTERVAL)),
             first: Some(view),
             changes: receiver.map(WatchStream::from_changes),
             seen: after_revision,
@@ -72,6 +87,28 @@ impl Api {
 }
 
 impl Watching {
+    /// Looks whether the caller may still read.
+    fn look(&mut self) -> Result<(), Status> {
+        self.look.as_mut().reset(Instant::now() + LOOK_INTERVAL);
+        let sight = self.standing.look()?;
+        let (gid, initiator) = &self.of;
+        if !sight.has(gid, initiator) {
+            return Err(denied(
+                "the caller may not read on: it is not its transaction any more".to_owned(),
+            ));
+        }
+        self.namespace = sight.namespace;
+        Ok(())
+    }
+
+    /// Looks again if it is time for that.
+    fn poll_look(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
+        while self.look.as_mut().poll(context).is_ready() {
+            self.look()?;
+        }
+        Ok(())
+    }
+
     /// Returns the state if the caller has not seen it; the ended one in any case, after which
     /// nothing comes.
     fn news(&mut self, view: &View) -> Option<v1::WatchTransactionResponse> {
@@ -95,6 +132,10 @@ impl Stream for Watching {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             let this = &mut *self;
+            if let Err(status) = this.poll_look(cx) {
+                this.changes = None;
+                return Poll::Ready(Some(Err(status)));
+            }
             let next = match (this.first.take(), &mut this.changes) {
                 (Some(first), _) => Ok(first),
                 (None, None) => return Poll::Ready(None),
@@ -110,6 +151,10 @@ impl Stream for Watching {
             };
             match next {
                 Ok(view) => {
+                    if let Err(status) = this.look() {
+                        this.changes = None;
+                        return Poll::Ready(Some(Err(status)));
+                    }
                     if let Some(news) = this.news(&view) {
                         return Poll::Ready(Some(Ok(news)));
                     }

@@ -16,6 +16,7 @@ use crate::cluster::birth::Patience;
 use crate::cluster::lease;
 use crate::config::Config;
 use crate::engine::{self, Handle, adoption, quotas, sleepers};
+use crate::env::Env;
 use crate::store::{self, Store, journal};
 
 /// Waits until the servers are told to stop.
@@ -35,11 +36,12 @@ pub(super) fn serve_grpc(
 ) -> Result<(Addresses, HealthReporter), StartError> {
     let (grpc, addresses) = sockets.listen(config.listen)?;
     let (health, health_service) = tonic_health::server::health_reporter();
+    let health_service = health_service.max_decoding_message_size(api::OTHERS_BYTES_MAX);
     let stack = api::Stack::new(api);
     let served = Http::new(stack.clone(), config.http_callers());
     http.set(served).expect("it starts once");
     let end = stopped(stop.clone());
-    let serving = api::serve(stack, grpc, tls.grpc(), health.clone(), health_service, end);
+    let serving = api::serve(stack, grpc, tls.server(), health.clone(), health_service, end);
     vital.spawn(grpc_end(serving, stop.clone()));
     Ok((addresses, health))
 }
@@ -57,7 +59,7 @@ async fn grpc_end(
 pub(super) fn serve_http(
     vital: &mut JoinSet<Option<Ended>>,
     listeners: Listeners,
-    (config, tls): (&Config, &Tls),
+    (config, tls, env): (&Config, &Tls, &Arc<dyn Env>),
     status: &Arc<Status>,
     api: &Slot,
     stop: &watch::Receiver<()>,
@@ -68,8 +70,12 @@ pub(super) fn serve_http(
     let at_admin = config.admin_serves_api().then(|| Slot::clone(api));
     let (status, serves, stopped) = (Arc::clone(status), stop.clone(), self::stopped(stop.clone()));
     let callers = config.descriptors().callers;
-    let at = (listeners.admin, callers.admin);
-    let served = admin::serve(at, tls.admin(), status, at_admin, stopped);
+    let address = listeners.admin.local_addr().unwrap_or(config.admin_listen);
+    let readers = tls.readers(config, env, address);
+    let age_max = config.connection_age_max.0;
+    let at = |listener, room| admin::At { listener, room, age_max, tls: tls.server() };
+    let at_it = at(listeners.admin, callers.admin);
+    let served = admin::serve(at_it, (status, readers), at_admin, stopped);
     vital.spawn(async move {
         let end = ended("health and metrics", served.await);
         drop(serves);
@@ -77,7 +83,7 @@ pub(super) fn serve_http(
     });
     if let Some(listener) = listeners.http {
         let (api, serves, stopped) = (Slot::clone(api), stop.clone(), self::stopped(stop.clone()));
-        let served = admin::serve_api((listener, callers.http), tls.admin(), api, stopped);
+        let served = admin::serve_api(at(listener, callers.http), api, stopped);
         vital.spawn(async move {
             let end = ended("the API over HTTP", served.await);
             drop(serves);

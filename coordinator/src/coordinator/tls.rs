@@ -1,5 +1,6 @@
 //! TLS of the servers, and of the calls to participants.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -76,15 +77,25 @@ impl Tls {
         Arc::new(Directory::with_tls(config.directory(), tls, tokens))
     }
 
-    /// Returns that of gRPC; `None` without TLS.
-    pub(super) fn grpc(&self) -> Option<Server> {
+    /// Returns that of the servers; `None` without TLS.
+    pub(super) fn server(&self) -> Option<Server> {
         self.server.clone()
     }
 
-    /// Returns that of health and metrics; `None` without TLS.
-    pub(super) fn admin(&self) -> Option<admin::Tls> {
-        let server = self.server.clone()?;
-        Some(admin::Tls { server, knows_clients: self.demands_certificates })
+    /// Returns those who may read the metrics at this address.
+    pub(super) fn readers(
+        &self,
+        config: &Config,
+        env: &Arc<dyn Env>,
+        address: SocketAddr,
+    ) -> admin::Readers {
+        admin::Readers {
+            known: self.known.clone(),
+            env: Arc::clone(env),
+            demand_certificates: self.server.is_some() && self.demands_certificates,
+            metrics_are_open: config.metrics_open,
+            is_local: address.ip().is_loopback(),
+        }
     }
 
     /// Begins the audit of an incarnation, with what is used from now on: the keys of an issuer that are fetched are

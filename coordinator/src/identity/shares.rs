@@ -4,7 +4,6 @@
 //! One that asks for more is refused, and no other one notices it: nothing of a refused call is read.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -127,18 +126,6 @@ impl Shares {
     }
 }
 
-/// Returns what stands for a caller that has no name: its address, and of IPv6 the network, in which a host has all
-/// addresses.
-pub(crate) fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
 /// Place of a call that is under way; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -156,6 +143,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use unanimo_tls::network_of;
+
     use super::*;
 
     fn shares(rate: u32, calls: usize) -> (Arc<Shares>, Instant) {

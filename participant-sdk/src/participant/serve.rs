@@ -74,7 +74,7 @@ impl Serve {
 
     /// Serves with TLS: with this certificate, and, with [`ServerFiles::client_ca`], only for coordinators that
     /// show a certificate themselves. The files are read again when they change; connections that are open go
-    /// on. The certificate must have the host of the [endpoint](Self::advertise).
+    /// on, until the certificate expires that the coordinator has shown. The certificate must have the host of the [endpoint](Self::advertise).
     #[must_use]
     pub fn tls(mut self, files: ServerFiles) -> Self {
         self.tls = Some(files);

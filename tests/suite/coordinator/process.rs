@@ -15,6 +15,8 @@ pub(crate) struct Process {
     pub(crate) channel: Channel,
     pub(crate) p: Scripted,
     admin: SocketAddr,
+    /// Address of the API over HTTP, if it has its own.
+    http: Option<SocketAddr>,
 }
 
 impl Process {
@@ -43,16 +45,19 @@ impl Process {
             .stderr(std::fs::File::create(log).unwrap());
         let mut owned = Owned::spawn(&mut command);
         let stdout = owned.child().stdout.take().unwrap();
+        let count = if more.iter().any(|arg| arg == "--http-listen") { 3 } else { 2 };
         let lines = tokio::task::spawn_blocking(move || {
-            let lines = BufReader::new(stdout).lines().take(2);
+            let lines = BufReader::new(stdout).lines().take(count);
             lines.collect::<Result<Vec<_>, _>>().expect("it starts")
         });
         let lines = lines.await.unwrap();
         let address = lines[0].strip_prefix("grpc ").unwrap().to_owned();
-        let admin = lines[1].strip_prefix("admin http://").unwrap().parse().unwrap();
+        let address_of = |line: &str| line.split_once("://").unwrap().1.parse().unwrap();
+        assert!(lines[1].starts_with("admin http"), "{lines:?}");
+        let (admin, http) = (address_of(&lines[1]), lines.get(2).map(|line| address_of(line)));
         let endpoint = Endpoint::from_shared(address).unwrap();
         let channel = endpoint.connect_lazy();
-        Self { owned, endpoint, channel, p, admin }
+        Self { owned, endpoint, channel, p, admin, http }
     }
 
     /// Kills it as `kill -9` does.
@@ -68,6 +73,11 @@ impl Process {
     /// The address of health and metrics.
     pub(crate) fn admin_address(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// The address of the API over HTTP, for one with `--http-listen`.
+    pub(crate) fn http_address(&self) -> SocketAddr {
+        self.http.expect("an address of its own")
     }
 
     /// A connection of its own.

@@ -20,13 +20,15 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::{
-    GetServerInfoRequest, GetTransactionRequest, Outcome, get_transaction_request,
+    GetServerInfoRequest, GetTransactionRequest, Outcome, WatchTransactionsRequest,
+    get_transaction_request,
 };
 use unanimo_tests::wait::{PATIENCE, until};
 
 use super::http::{first_event, http_call, http_get};
 use super::process::Process;
 use super::{World, channel, config, describe, sqlite_url, tcc};
+use crate::security::crowd::{ANOTHER, ask_http, connect_from};
 
 const MIB: usize = 1 << 20;
 
@@ -152,13 +154,16 @@ async fn l5_connections_are_bounded() {
         let channel = channel(&world.running);
         ask(&channel).await.unwrap_or_else(|error| panic!("connection {n}: {error}"));
         // One for operators lasts for as long as something is served on it.
-        let mut health = HealthClient::new(channel.clone());
-        watched.push(health.watch(HealthCheckRequest::default()).await.unwrap());
+        let mut client = CoordinatorServiceClient::new(channel.clone());
+        watched.push(client.watch_transactions(WatchTransactionsRequest::default()).await.unwrap());
         match work(&channel, &format!("g-{n}")).await {
             Ok(()) => assert!(n < 6, "L5: connection {n} is one more than the share of an address"),
             Err(status) => {
                 assert!(n >= 6, "connection {n}: {status}");
                 assert_eq!(describe(&status).1, "OVERLOADED");
+                let mut health = HealthClient::new(channel.clone());
+                let of_anybody = health.check(HealthCheckRequest::default()).await;
+                assert_eq!(describe(&of_anybody.unwrap_err()).1, "OVERLOADED");
             }
         }
         held.push(channel);
@@ -292,13 +297,17 @@ async fn l5_a_call_that_waits_keeps_its_connection() {
     let ended = tokio::time::timeout(PATIENCE, idle[0].read(&mut [0])).await;
     assert!(matches!(ended, Ok(Ok(0) | Err(_))), "L5: {ended:?}");
     let mut watching = Vec::new();
-    for n in 0..6 {
+    // One more, and the address has its share of the seven turns.
+    for n in 0..5 {
         let (event, stream) = first_event(address, "/v1/transactions/held:watch", &[]).await;
         assert_eq!(event.code, 200, "{n}: {event:?}");
         watching.push(stream);
     }
     let later = http_call(address, "GET", "/v1/server", &[], b"").await;
     assert!(later.code == 503 && later.head.contains("retry-after: 1"), "{later:?}");
+    let mut other = connect_from(ANOTHER, address).await.unwrap();
+    let answer = ask_http(&mut other, "/v1/server").await.expect("others have turns");
+    assert_eq!(answer, "HTTP/1.1 200 OK");
     assert!(!waiting.is_finished(), "it waits");
     watching.pop();
     until("a turn", async || {

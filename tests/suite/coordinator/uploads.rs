@@ -31,7 +31,18 @@ pub(crate) fn part_of_8_mib(bytes: usize) -> Bytes {
 
 /// Begins a Submit of which this much comes, with this header `authorization`.
 pub(crate) fn begin_submit_on(
+    channel: Channel,
+    frame: Bytes,
+    authorization: Option<&str>,
+) -> tokio::task::JoinHandle<Option<String>> {
+    const SUBMIT: &str = "/unanimo.v1.CoordinatorService/SubmitTransaction";
+    begin_on(channel, SUBMIT, frame, authorization)
+}
+
+/// Begins a call of this path, in the same way.
+pub(crate) fn begin_on(
     mut channel: Channel,
+    path: &'static str,
     frame: Bytes,
     authorization: Option<&str>,
 ) -> tokio::task::JoinHandle<Option<String>> {
@@ -41,7 +52,7 @@ pub(crate) fn begin_submit_on(
         sender.send(Ok::<Bytes, tonic::Status>(frame)).unwrap();
         let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
         let body = tonic::body::Body::new(axum::body::Body::from_stream(stream));
-        let mut request = http::Request::post("/unanimo.v1.CoordinatorService/SubmitTransaction")
+        let mut request = http::Request::post(path)
             .header("content-type", "application/grpc")
             .header("te", "trailers");
         if let Some(authorization) = authorization {

@@ -130,6 +130,30 @@ async fn health_needs_no_certificate_and_metrics_do() {
     ask(channel(&https(&world), authority.trusting())).await.expect("none is demanded");
 }
 
+/// With identities a certificate of the authority is not enough beyond loopback.
+#[tokio::test]
+async fn metrics_beyond_loopback_are_for_those_who_see_everything() {
+    let authority = Authority::new();
+    let file = authority.ca().with_file_name("identities.toml");
+    for (role, more, code) in [
+        ("viewer", "", 200),
+        ("operator", "", 200),
+        ("viewer", "namespace = \"tenant-a\"\n", 403),
+        ("initiator", "", 403),
+    ] {
+        let entry = format!("[[identity]]\nname = \"one\"\nroles = [\"{role}\"]\n{more}");
+        std::fs::write(&file, format!("{entry}subjects = [\"prometheus\"]\n")).unwrap();
+        let mut config = guarded(&authority);
+        config.admin_listen = ([0, 0, 0, 0], 0).into();
+        config.identities = setting(&file);
+        let world = World::start(config).await;
+        let (found, text) = http_get(&world, &authority, "/metrics", true).await;
+        assert_eq!(found, code, "{role}, {more}: {text}");
+        assert_eq!(http_get(&world, &authority, "/metrics", false).await.0, 403);
+        assert_eq!(http_get(&world, &authority, "/healthz", false).await.0, 200);
+    }
+}
+
 /// Connections that say nothing hold up nobody, and are closed.
 #[tokio::test]
 async fn a_handshake_that_does_not_go_on_is_ended() {

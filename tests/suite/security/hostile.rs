@@ -8,6 +8,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::JoinSet;
 use unanimo_tests::wait::{PATIENCE, until};
 
+use super::crowd::{CROWD, alone};
 use crate::coordinator::process::Process;
 use crate::coordinator::{sqlite_url, tcc};
 
@@ -155,20 +156,19 @@ async fn l5_headers_without_end_cost_little() {
     assert!(cost < COST_MAX, "they cost {} MiB", cost / MIB);
 }
 
-/// Connections on which nothing is said: ten thousand, or as many as this machine has descriptors for.
+/// Ten thousand connections on which nothing is said.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l5_connections_that_say_nothing_cost_little_and_are_closed() {
+    let _alone = alone().await;
     let bound = ["--connections-max".to_owned(), "2000".to_owned()];
     let mut process = Process::start(&sqlite_url(), &bound).await;
     served(&process, "before").await;
     let before = process.resident();
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let many = limit.map_or(10_000, |limit| (limit / 2).min(10_000));
     // One that has begun to say something keeps its place no longer.
     let mut begun = TcpStream::connect(process.address()).await.unwrap();
     begun.write_all(b"P").await.unwrap();
     let mut silent = Vec::new();
-    for number in 0..many {
+    for number in 0..CROWD {
         // The listener's queue may be full.
         let connecting = TcpStream::connect(process.address());
         let connected = tokio::time::timeout(Duration::from_secs(10), connecting).await;
@@ -177,7 +177,7 @@ async fn l5_connections_that_say_nothing_cost_little_and_are_closed() {
             served(&process, &format!("during{number}")).await;
         }
     }
-    assert!(silent.len() as u64 > many / 2, "{} of {many}", silent.len());
+    assert!(silent.len() > CROWD / 2, "{} of {CROWD}", silent.len());
     let cost = process.resident_max().saturating_sub(before);
     assert!(cost < COST_MAX, "{} connections cost {} MiB", silent.len(), cost / MIB);
     until("a new connection to have a place", async || {

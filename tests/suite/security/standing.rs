@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use tonic::{Code, Status, Streaming};
+use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+use unanimo_proto::v1::watch_transaction_request::Key;
 use unanimo_proto::v1::{
-    GetServerInfoRequest, WatchTransactionsRequest, WatchTransactionsResponse,
+    GetServerInfoRequest, RollbackTransactionRequest, WatchTransactionRequest,
+    WatchTransactionsRequest, WatchTransactionsResponse, rollback_transaction_request,
 };
 use unanimo_tests::wait::until;
 
-use super::roles::File;
-use crate::coordinator::{World, tcc};
+use super::roles::{File, begin};
+use crate::coordinator::{World, config, sqlite_url, tcc};
 
 type Events = Streaming<WatchTransactionsResponse>;
 
@@ -86,4 +89,90 @@ async fn a_stream_of_events_tells_what_the_role_of_its_caller_allows_by_then() {
     let status = next(&mut web).await.expect_err("its role was taken away");
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     assert_eq!(next(&mut viewer).await.unwrap(), "its-own");
+}
+
+/// A stream of the states of one transaction ends once its caller may not read them any more: its token was revoked, its role
+/// was taken away, or it is of another namespace.
+#[tokio::test]
+async fn a_stream_of_states_ends_once_its_caller_may_not_read_on() {
+    const OPERATOR: usize = 4;
+    let moved = |file: &File| {
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        let of_tenant = "name = \"web\"\nnamespace = \"tenant-a\"";
+        std::fs::write(file.path(), text.replace("name = \"web\"", of_tenant)).unwrap();
+    };
+    type Change = fn(&File);
+    let changes: [(Change, Code, Code); 3] = [
+        (|file| file.write(&[OPERATOR]), Code::Unauthenticated, Code::Unauthenticated),
+        (
+            |file| file.write_as(&[(0, "participant"), (OPERATOR, "operator")]),
+            Code::PermissionDenied,
+            Code::Ok,
+        ),
+        (moved, Code::PermissionDenied, Code::Ok),
+    ];
+    for (change, code, server_info) in changes {
+        let file = File::new();
+        let world = file.world().await;
+        let begun = begin(file.link(&world, 0)).await;
+        let key = Some(Key::TxId(begun.tx_id.clone()));
+        let request = WatchTransactionRequest { key, ..Default::default() };
+        let mut client = CoordinatorServiceClient::new(file.link(&world, 0));
+        let mut states = client.watch_transaction(request).await.unwrap().into_inner();
+        states.message().await.unwrap().expect("its first state");
+        change(&file);
+        until("the file to be read again", async || {
+            let mut client = CoordinatorServiceClient::new(file.link(&world, 0));
+            let answer = client.get_server_info(GetServerInfoRequest::default()).await;
+            let found = answer.map_or_else(|status| status.code(), |_| Code::Ok);
+            let key = Some(Key::TxId(begun.tx_id.clone()));
+            let request = WatchTransactionRequest { key, ..Default::default() };
+            let watched = client.watch_transaction(request).await;
+            (found == server_info && watched.is_err()).then_some(())
+        })
+        .await;
+        let key = Some(rollback_transaction_request::Key::TxId(begun.tx_id.clone()));
+        let request = RollbackTransactionRequest { key, ..Default::default() };
+        let mut operator = CoordinatorServiceClient::new(file.link(&world, OPERATOR));
+        operator.rollback_transaction(request).await.unwrap();
+        let status = loop {
+            let next = tokio::time::timeout(Duration::from_secs(50), states.message()).await;
+            match next.expect("it is silent") {
+                Ok(Some(told)) => {
+                    let state = told.transaction.unwrap();
+                    assert!(state.ended_at.is_none(), "{code:?}: its end is told: {state:?}");
+                }
+                Ok(None) => panic!("{code:?}: the stream has ended as if all were told"),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(status.code(), code, "{status}");
+    }
+}
+
+/// A stream on which nothing is told is looked at, too.
+#[tokio::test]
+async fn a_silent_stream_of_states_ends_within_a_minute() {
+    let file = File::new();
+    let mut config = config(&sqlite_url());
+    config.identities = file.setting();
+    // It is not aborted meanwhile.
+    config.timeout_default = Period::secs(600);
+    config.drain_timeout = Period::millis(200);
+    let world = World::start(config).await;
+    let begun = begin(file.link(&world, 0)).await;
+    let key = Some(Key::TxId(begun.tx_id));
+    let request = WatchTransactionRequest { key, ..Default::default() };
+    let mut client = CoordinatorServiceClient::new(file.link(&world, 0));
+    let mut states = client.watch_transaction(request).await.unwrap().into_inner();
+    file.write(&[1]);
+    let ended = async {
+        loop {
+            if let Err(status) = states.message().await {
+                return status;
+            }
+        }
+    };
+    let status = tokio::time::timeout(Duration::from_secs(60 + 20), ended).await;
+    assert_eq!(status.expect("it goes on").code(), Code::Unauthenticated);
 }

@@ -10,29 +10,62 @@ use crate::api::ADMIN_CONNECTIONS_MAX as OPEN_MAX;
 #[test]
 fn those_that_have_ended_take_no_place() {
     let places = Places::new(OPEN_MAX);
-    let (mut lasting, _) = places.take().expect("a place");
-    (0..3 * OPEN_MAX).for_each(|_| drop(places.take()));
+    let (mut lasting, _) = places.take(None).expect("a place");
+    (0..3 * OPEN_MAX).for_each(|_| drop(places.take(None)));
     assert_eq!(lasting.try_recv(), Err(TryRecvError::Empty));
-    let later: Vec<_> = (0..OPEN_MAX).map(|_| places.take().expect("a place")).collect();
+    let later: Vec<_> = (0..OPEN_MAX).map(|_| places.take(None).expect("a place")).collect();
     assert_eq!(lasting.try_recv(), Err(TryRecvError::Closed));
     assert_eq!(places.open.lock().expect("no panic").len(), later.len());
 }
 
 #[test]
+fn l5_one_address_closes_no_connection_of_another_one() {
+    let places = Places::new(8);
+    let take = |last: u8| places.take(Some([10, 0, 0, last].into()));
+    let is_closed = |place: &mut (oneshot::Receiver<()>, Calls)| {
+        place.0.try_recv() == Err(TryRecvError::Closed)
+    };
+    let mut probe = take(1).expect("a place");
+    let mut greedy: Vec<_> = (0..7).map(|_| take(2).expect("a place")).collect();
+    assert!(!greedy.iter_mut().any(is_closed), "there is room");
+    let mut more: Vec<_> = (0..100).map(|_| take(2).expect("one of its own")).collect();
+    assert!(greedy.iter_mut().all(is_closed), "the earliest first");
+    assert!(!is_closed(&mut probe), "the earliest of all is another one's");
+    let mut other = take(3).expect("a place of who has the most");
+    assert!(is_closed(&mut more[93]) && !is_closed(&mut probe));
+    let _calls: Vec<_> = more[94..].iter().map(|(_, calls)| calls.begin()).collect();
+    assert!(take(2).is_none(), "a call is under way on each of its own");
+    assert!(!is_closed(&mut probe) && !is_closed(&mut other), "others keep theirs");
+}
+
+#[test]
+fn l5_one_address_leaves_turns_to_others() {
+    let turns = Turns::new(8);
+    let next = |last: u8| turns.next(None, Some([10, 0, 0, last].into()));
+    let first: Vec<_> = std::iter::from_fn(|| next(1)).collect();
+    assert_eq!(first.len(), 6, "three quarters of seven");
+    let second = next(2).expect("that is left");
+    assert!(next(3).is_none(), "there are no more");
+    drop((first, second));
+    assert!(turns.lock().is_empty(), "nothing is kept");
+}
+
+#[test]
 fn one_with_a_call_keeps_its_place() {
     let (places, turns) = (Places::new(8), Turns::new(8));
-    let mut open: Vec<_> = (0..8).map(|_| places.take().expect("a place")).collect();
-    let under_way: Vec<_> = open.iter().map_while(|(_, calls)| turns.next(Some(calls))).collect();
+    let mut open: Vec<_> = (0..8).map(|_| places.take(None).expect("a place")).collect();
+    let under_way: Vec<_> =
+        open.iter().map_while(|(_, calls)| turns.next(Some(calls), None)).collect();
     assert_eq!(under_way.len(), 7, "one place in eight is left");
-    places.take().expect("the place of the idle one");
+    places.take(None).expect("the place of the idle one");
     let states: Vec<_> = open.iter_mut().map(|(closed, _)| closed.try_recv()).collect();
     assert!(states[..7].iter().all(|state| *state == Err(TryRecvError::Empty)), "{states:?}");
     assert_eq!(states[7], Err(TryRecvError::Closed));
-    let (_closed, calls) = places.take().expect("the place of one that has ended");
+    let (_closed, calls) = places.take(None).expect("the place of one that has ended");
     let _calls = calls.begin();
-    assert!(places.take().is_none(), "a call is under way on each");
+    assert!(places.take(None).is_none(), "a call is under way on each");
     drop(under_way);
-    assert!(places.take().is_some());
+    assert!(places.take(None).is_some());
     assert_eq!(open[0].0.try_recv(), Err(TryRecvError::Closed), "the earliest is idle now");
 }
 
@@ -40,14 +73,14 @@ fn one_with_a_call_keeps_its_place() {
 #[test]
 fn one_whose_answer_is_on_its_way_is_closed_last() {
     let (places, turns) = (Places::new(2), Turns::new(8));
-    let (mut answering, calls) = places.take().expect("a place");
-    drop(turns.next(Some(&calls)).expect("a turn"));
-    let (mut idle, _) = places.take().expect("a place");
-    let (_later, later) = places.take().expect("that of the idle one");
+    let (mut answering, calls) = places.take(None).expect("a place");
+    drop(turns.next(Some(&calls), None).expect("a turn"));
+    let (mut idle, _) = places.take(None).expect("a place");
+    let (_later, later) = places.take(None).expect("that of the idle one");
     assert_eq!(idle.try_recv(), Err(TryRecvError::Closed));
     assert_eq!(answering.try_recv(), Err(TryRecvError::Empty));
     let _under_way = later.begin();
-    let (_last, _) = places.take().expect("there is no other one");
+    let (_last, _) = places.take(None).expect("there is no other one");
     assert_eq!(answering.try_recv(), Err(TryRecvError::Closed));
 }
 
@@ -67,7 +100,7 @@ async fn pair() -> (Placed<TcpStream>, TcpStream, Places) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let client = TcpStream::connect(listener.local_addr().expect("one")).await.expect("open");
     let places = Places::new(1);
-    let (placed, _) = Bounded::new(listener, places.clone()).accept().await;
+    let placed = Bounded::new(listener, places.clone()).accept().await;
     (placed, client, places)
 }
 

@@ -144,7 +144,7 @@ reasons! {
     ParticipantFailing = "PARTICIPANT_FAILING", Unavailable, retry, None,
         "A branch names a participant whose last calls have all failed; the message has the last error. Nothing was stored. The coordinator tries the participant from time to time, and takes new work for it after the first answer; now and then such a request is taken as the try.";
     Overloaded = "OVERLOADED", ResourceExhausted, retry, None,
-        "Too much is in flight, altogether or with one participant; or as many participants are registered as may be, or a participant has as many endpoints as it may have; or as many streams of events are open as may be, altogether or of this caller; or as many acts of operators or tests of webhooks are under way as may be, or as many calls that wait. Nothing was stored. Come back after the delay in `RetryInfo`.";
+        "Too much is in flight, altogether or with one participant; or as many participants are registered as may be, or a participant has as many endpoints as it may have; or as many streams of events are open as may be, altogether or of this caller; or as many acts of operators or tests of webhooks are under way as may be, or as many calls that wait, or as many of health and reflection, altogether or from one address. Nothing was stored. Come back after the delay in `RetryInfo`.";
     IdentityLimited = "IDENTITY_LIMITED", ResourceExhausted, retry, None,
         "The caller's identity has called more often than `identity-rate`, or has as many calls under way as `identity-calls`. Nothing of the call was read. Come back after the delay in `RetryInfo`. Others are not affected.";
     AddressLimited = "ADDRESS_LIMITED", ResourceExhausted, retry, None,
@@ -271,6 +271,13 @@ pub(in crate::api) fn too_many_streams() -> Status {
 /// Nobody can tell yet whether a token is good.
 pub(in crate::api) fn issuer_unavailable(why: &str) -> Status {
     Reason::IssuerUnavailable.status(why)
+}
+
+/// As many calls of health, reflection and unknown paths are under way as may be.
+pub(in crate::api) fn too_many_others() -> Status {
+    Reason::Overloaded.status(
+        "there are as many calls of health, reflection and unknown paths under way, or from one address, as may be",
+    )
 }
 
 /// As many tests of webhooks are under way as may be.
