@@ -208,11 +208,12 @@ pub const TABLE: &[Described] = &[
     },
     Described {
         name: QUOTAS_NOT_COUNTED,
-        raised: "For a minute the transactions that sleep could not be counted, of which the quotas of identities need the \
+        raised: "For a minute the transactions that sleep could not be counted, of which the quotas need the \
                  number. After a start nothing new is let in for an identity with a quota until they are; later the last \
                  count stays in use, so that one with a quota may be refused too soon. Nothing that has begun is held up.",
         act: "The log line has the database's error. Repair the database; where new work cannot wait, take the quotas out \
-              of the file of identities and of `open-transactions-per-identity` and `open-bytes-per-identity`.",
+              of the file of identities and of the settings `open-transactions-per-identity`, `open-bytes-per-identity`, \
+              `open-transactions-per-namespace` and `open-bytes-per-namespace`.",
         cleared: "a count that succeeds",
     },
     Described {

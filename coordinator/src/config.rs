@@ -288,6 +288,10 @@ settings! {
     /// Most calls of one identity under way at a time, open streams included, whose callers still wait. 0 is no bound;
     /// without `identities` there is none.
     identity_calls: usize = 0, "UNANIMO_IDENTITY_CALLS";
+    /// Most calls a second of all identities of one namespace together, beside what each of them may. 0 is no bound.
+    namespace_rate: u32 = 0, "UNANIMO_NAMESPACE_RATE";
+    /// Most of their calls under way at a time. 0 is no bound.
+    namespace_calls: usize = 0, "UNANIMO_NAMESPACE_CALLS";
     /// Most calls a second from one address of IP, or network of 64 bits of IPv6, by callers without an identity. 0 is no
     /// bound; with `identities` there are no such callers.
     address_rate: u32 = 0, "UNANIMO_ADDRESS_RATE";
@@ -297,6 +301,10 @@ settings! {
     open_transactions_per_identity: usize = 0, "UNANIMO_OPEN_TRANSACTIONS_PER_IDENTITY";
     /// Most bytes of payloads, outputs, metadata and texts of these. 0 is no bound.
     open_bytes_per_identity: usize = 0, "UNANIMO_OPEN_BYTES_PER_IDENTITY";
+    /// Most transactions that all identities of one namespace may have open together. 0 is no bound.
+    open_transactions_per_namespace: usize = 0, "UNANIMO_OPEN_TRANSACTIONS_PER_NAMESPACE";
+    /// Most bytes of these. 0 is no bound.
+    open_bytes_per_namespace: usize = 0, "UNANIMO_OPEN_BYTES_PER_NAMESPACE";
     /// Part of `transactions-max`, less what the transactions of others hold, that one participant's transactions may take,
     /// in percent. The rest is for others, however many are slow: once a participant's branches of a transaction have ended, or
     /// while the transaction waits for nothing but others' calls that move nothing, it counts there no more.
@@ -304,6 +312,8 @@ settings! {
     /// Most names of participants that are kept. At this number a new name is refused, unless one that is
     /// long gone can be forgotten.
     participants_max: usize = 1000, "UNANIMO_PARTICIPANTS_MAX";
+    /// Most of these in one namespace; at this number a new name of it is refused likewise. 0 is no bound.
+    participants_per_namespace: usize = 0, "UNANIMO_PARTICIPANTS_PER_NAMESPACE";
     /// Most calls in flight to one endpoint of a participant, counted apart for Prepare and for Commit
     /// and Cancel together.
     participant_slots: usize = 256, "UNANIMO_PARTICIPANT_SLOTS";

@@ -33,7 +33,7 @@ pub use self::admission::{Bounds, Overloaded};
 pub(crate) use self::clock::Clock;
 pub use self::handle::{BranchKey, Handle, Inquired, Verdict, Watched, Word};
 pub(crate) use self::handle::{PEEK_MAX, Parts, WeakHandle, engine};
-pub use self::quotas::OverQuota;
+pub use self::quotas::{OverQuota, Owner};
 pub use self::service::Service;
 pub(crate) use self::service::survey::Survey;
 use crate::identity::Quotas;

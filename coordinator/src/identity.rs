@@ -115,6 +115,8 @@ pub(crate) struct Known {
     pub(crate) issuer: Option<Issuer>,
     /// Calls that each identity may make.
     pub(crate) shares: Arc<Shares>,
+    /// Calls that the identities of each namespace may make together.
+    pub(crate) namespaces: Arc<Shares>,
     /// Calls that callers without an identity may make from each address.
     pub(crate) addresses: Arc<Shares>,
     pub(crate) denials: Arc<Denials>,

@@ -5,6 +5,7 @@
 
 mod callers;
 mod feed;
+mod labels;
 mod open;
 mod participants;
 mod process;
@@ -12,9 +13,8 @@ mod pulse;
 mod quantiles;
 mod table;
 
-use std::collections::HashMap;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -114,7 +114,7 @@ pub struct Metrics {
     calls_waiting: Family<ParticipantLabel, Gauge01>,
     parked: Family<ParticipantLabel, Gauge01>,
     /// Participants that have a label of their own, and what became of their calls lately.
-    labelled: RwLock<HashMap<String, Arc<pulse::Calls>>>,
+    labelled: RwLock<labels::Labels>,
     pulse: pulse::Pulse,
     alarms: Family<AlarmLabel, Gauge01>,
     /// Participants whose clocks are ahead.
@@ -169,7 +169,7 @@ impl Default for Metrics {
             failing: Gauge::default(),
             calls_waiting: Family::default(),
             parked: Family::default(),
-            labelled: RwLock::default(),
+            labelled: RwLock::new(labels::Labels::new(tokio::time::Instant::now())),
             pulse: Default::default(),
             alarms: Family::default(),
             skewed: AtomicI64::default(),

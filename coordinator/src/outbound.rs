@@ -16,7 +16,7 @@ use unanimo_tls::HttpConnector;
 
 use self::replies::TooMuch;
 pub(crate) use self::replies::{Counted, OfServer, Replies, Reply};
-pub(crate) use self::url::{Plain, parse_url};
+pub(crate) use self::url::{Plain, parse_url, without_query};
 
 /// Longest wait for a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);

@@ -41,9 +41,10 @@ cargo xtask CHORE
                  --accept makes its schema, README and rendered examples anew
   docs           make docs/reference anew from the code
   bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
-                 --check to fail where the journal does not do its work; bench layout: what PostgreSQL spends
-                 on each; bench flat [--count N] [--hold SECONDS]: everything beside N that have finished and
-                 beside few, and with a snapshot held open; bench purge [--count N]: what the purge costs, and
+                 --check to fail where the journal does not do its work or TLS costs too much; bench tls:
+                 TLS's cost alone; bench greedy: another one's time beside a greedy caller, with --check to
+                 fail where it doubles; bench layout: what PostgreSQL spends on each; bench flat [--count N]
+                 [--hold SECONDS]: everything beside N that have finished and beside few, and with a snapshot held open; bench purge [--count N]: what the purge costs, and
                  leaves to others; bench pages [--count N]: the dashboard's pages beside N that have finished,
                  with --check to fail where one takes 200 ms; bench conversion [--count N]: the first start
                  on N of the version before the log

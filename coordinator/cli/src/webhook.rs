@@ -65,6 +65,9 @@ enum Command {
             hide_default_value = true
         )]
         operator: String,
+        /// Reason, for the audit
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        note: String,
     },
     /// Send a test event to the receiver of a webhook, once
     ///
@@ -121,8 +124,11 @@ pub(super) fn run(args: Args) -> Result<ExitCode, CommandError> {
     match command {
         Command::List => server.block_on(list(&server)),
         Command::DeadLetters { name } => server.block_on(dead_letters(&server, name)),
-        Command::Redeliver { name, revision, operator, .. } => {
-            server.block_on(redeliver(&server, name, revision.unwrap_or(0), operator))
+        Command::Redeliver { name: webhook, revision, operator, note, .. } => {
+            let (revision, requires) = (revision.unwrap_or(0), Vec::new());
+            let request =
+                v1::RedeliverEventsRequest { webhook, revision, operator, requires, note };
+            server.block_on(redeliver(&server, request))
         }
         Command::Test { name, operator } => server.block_on(test(&server, name, operator)),
     }
@@ -200,14 +206,10 @@ async fn dead_letters(server: &Server, webhook: String) -> Result<ExitCode, Comm
 
 async fn redeliver(
     server: &Server,
-    webhook: String,
-    revision: u64,
-    operator: String,
+    request: v1::RedeliverEventsRequest,
 ) -> Result<ExitCode, CommandError> {
     let mut client = Client::connect(server).await?;
-    let requires = Vec::new();
-    let request =
-        client.request(v1::RedeliverEventsRequest { webhook, revision, operator, requires });
+    let request = client.request(request);
     let answer = client.operator.redeliver_events(request).await;
     let count = answer.map_err(client::Error::from)?.into_inner().count;
     if server.json {

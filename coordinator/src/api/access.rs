@@ -16,7 +16,7 @@ use unanimo_tls::Peer;
 pub(super) use self::standing::{Sight, Standing};
 use super::Api;
 use super::error::{
-    Reason, from_engine, is_of, issuer_unavailable, no_role, one_too_many, over_quota_of_another,
+    Reason, from_engine, issuer_unavailable, no_role, one_too_many, over_quota_of_another,
     unauthenticated,
 };
 use super::namespace::Names;
@@ -142,23 +142,39 @@ impl Api {
         status
     }
 
-    /// Counts a call of its identity, or of its address where it has none, as long as it is not one too many.
-    pub(super) fn take_place(&self, access: &Access) -> Result<Option<Place>, Status> {
-        let (shares, name) = match (&access.caller, access.from) {
-            (Caller::Known(identity), _) => (&self.known.shares, identity.name.clone()),
-            (Caller::Anybody, Some(from)) => {
-                (&self.known.addresses, network_of(from.ip()).to_string())
-            }
-            (Caller::Anybody, None) => return Ok(None),
-        };
-        shares.take(&name, Instant::now()).map_err(|too_many| {
+    /// Counts a call of its identity and its namespace, or of its address where it has none, as long as it is not one too
+    /// many.
+    pub(super) fn take_place(&self, access: &Access) -> Result<[Option<Place>; 2], Status> {
+        let (known, rpc) = (&self.known, access.rpc.name());
+        let refused = |reason, of: &str, name: &str, too_many| {
             self.metrics.call_limited();
-            self.known.denials.note(&name, access.rpc.name(), "one too many");
-            match access.caller {
-                Caller::Known(_) => one_too_many(Reason::IdentityLimited, &name, too_many),
-                Caller::Anybody => one_too_many(Reason::AddressLimited, &name, too_many),
+            known.denials.note(of, rpc, "one too many");
+            one_too_many(reason, name, too_many)
+        };
+        let now = Instant::now();
+        let identity = match (&access.caller, access.from) {
+            (Caller::Known(identity), _) => identity,
+            (Caller::Anybody, Some(from)) => {
+                let name = network_of(from.ip()).to_string();
+                let place = known.addresses.take(&name, now);
+                let place =
+                    place.map_err(|many| refused(Reason::AddressLimited, &name, &name, many))?;
+                return Ok([place, None]);
             }
-        })
+            (Caller::Anybody, None) => return Ok([None, None]),
+        };
+        let name = &identity.name;
+        let own = known.shares.take(name, now);
+        let own = own.map_err(|many| refused(Reason::IdentityLimited, name, name, many))?;
+        let Some(namespace) = &identity.namespace else { return Ok([own, None]) };
+        match known.namespaces.take(namespace.as_str(), now) {
+            Ok(shared) => Ok([own, shared]),
+            Err(many) => {
+                // What is refused takes nothing of its own share.
+                own.into_iter().for_each(Place::untake);
+                Err(refused(Reason::NamespaceLimited, name, namespace.as_str(), many))
+            }
+        }
     }
 }
 
@@ -210,7 +226,7 @@ impl Access {
     /// Makes the status of an error. Who joins another one's transaction is not told what that one has open.
     pub(super) fn told(&self, error: engine::Error) -> Status {
         match error {
-            engine::Error::OverQuota(over) if !is_of(&over, &self.initiator()) => {
+            engine::Error::OverQuota(over) if !over.owner().has(&self.initiator()) => {
                 over_quota_of_another(&over)
             }
             error => from_engine(error),

@@ -135,7 +135,7 @@ impl Api {
             NamePlace::Free => {}
             // Something may be owed to it, as long as not everything is adopted.
             NamePlace::Instead(_) if !self.engine.has_adopted() => {
-                return Err(too_many_participants(self.directory.participants_max()));
+                return Err(too_many_participants(self.directory.names_bound(name)));
             }
             NamePlace::Instead(gone) => {
                 let turn = self.directory.turn_beside(turn, &gone);
@@ -143,14 +143,14 @@ impl Api {
                 let still_gone =
                     self.directory.place_for_name(name) == NamePlace::Instead(gone.clone());
                 if turn.is_none() || !still_gone {
-                    return Err(too_many_participants(self.directory.participants_max()));
+                    return Err(too_many_participants(self.directory.names_bound(name)));
                 }
                 self.store.endpoints().forget(self.me, &gone).await.map_err(from_store)?;
                 self.directory.forget(&gone);
                 tracing::info!(participant = %gone, "a participant that is long gone was forgotten");
             }
             NamePlace::Taken => {
-                return Err(too_many_participants(self.directory.participants_max()));
+                return Err(too_many_participants(self.directory.names_bound(name)));
             }
         }
         match self.directory.place_for(name, endpoint) {

@@ -24,7 +24,7 @@ pub(super) use self::reasons::{
     too_many_tests,
 };
 use self::shares::over_quota;
-pub(super) use self::shares::{is_of, one_too_many, over_quota_of_another};
+pub(super) use self::shares::{one_too_many, over_quota_of_another};
 use super::convert;
 use super::rpc::Rpc;
 use crate::audit::Unwritten;
@@ -32,7 +32,7 @@ use crate::lines::Lines;
 use crate::participants::allow;
 use crate::participants::databases::Other;
 use crate::participants::directory::{
-    self, ENDPOINTS_MAX, INSTANCES_TOTAL_MAX, REGISTRATIONS_BYTES_MAX,
+    self, ENDPOINTS_MAX, INSTANCES_TOTAL_MAX, NamesBound, REGISTRATIONS_BYTES_MAX,
 };
 use crate::{engine, store};
 
@@ -300,8 +300,14 @@ pub(super) fn too_many_instances() -> Status {
 }
 
 /// As many names are kept as may be, and none of them is long gone.
-pub(super) fn too_many_participants(max: usize) -> Status {
-    let rule = format!("would be one more than {max} participants, and none of them is long gone");
+pub(super) fn too_many_participants(bound: NamesBound) -> Status {
+    let (max, of, setting) = match bound {
+        NamesBound::All(max) => (max, "", "participants-max"),
+        NamesBound::OfNamespace(max) => (max, " of the namespace", "participants-per-namespace"),
+    };
+    let rule = format!(
+        "would be one more than {max} participants{of}, and none of them is long gone: see {setting}"
+    );
     let violation = Violation::new("participant", rule);
     Reason::Overloaded.status_with(&violation, std::slice::from_ref(&violation), &[])
 }

@@ -115,7 +115,7 @@ pub(super) use serve;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use prost_types::FileDescriptorSet;
 
@@ -123,6 +123,55 @@ mod tests {
 
     /// Called by coordinators, and served by participants.
     const OF_PARTICIPANTS: &str = "ParticipantService";
+
+    /// Returns what the contract says of the callers of each rpc.
+    fn callers_of_the_contract() -> BTreeMap<String, String> {
+        let set = unanimo_proto::COMMENTED_DESCRIPTOR_SET;
+        let set: FileDescriptorSet = prost::Message::decode(set).expect("descriptors");
+        let mut callers = BTreeMap::new();
+        for file in &set.file {
+            // Files of others have no comments here.
+            let locations = file.source_code_info.iter().flat_map(|info| &info.location);
+            for location in locations {
+                // The path of a method is that of its service and its number in it.
+                let &[6, service, 2, method] = &location.path[..] else { continue };
+                let service = &file.service[usize::try_from(service).expect("a number")];
+                if service.name() == OF_PARTICIPANTS {
+                    continue;
+                }
+                let method = &service.method[usize::try_from(method).expect("a number")];
+                let comment = location.leading_comments().replace('\n', " ");
+                let (_, caller) = comment.rsplit_once("Caller: ").unwrap_or_else(|| {
+                    panic!("{} names no caller", method.name());
+                });
+                callers.insert(method.name().to_owned(), caller.to_owned());
+            }
+        }
+        callers
+    }
+
+    /// The roles that the contract names beside each rpc are those that are let in.
+    #[test]
+    fn the_contract_names_the_roles_that_may_call() {
+        let callers = callers_of_the_contract();
+        assert_eq!(callers.len(), Rpc::ALL.len());
+        for (_, rpc) in Rpc::ALL {
+            let caller = &callers[rpc.name()];
+            let caller = match caller.trim().trim_end_matches('.').strip_prefix("as ") {
+                Some(other) => &callers[other],
+                None => caller,
+            };
+            let words: Vec<&str> = caller
+                .split(|c: char| !c.is_alphabetic())
+                .filter(|word| !word.is_empty())
+                .collect();
+            let named: Vec<Role> =
+                Role::ALL.into_iter().filter(|role| words.contains(&role.name())).collect();
+            let mut roles = rpc.roles().to_vec();
+            roles.sort_by_key(|role| Role::ALL.iter().position(|of_all| of_all == role));
+            assert_eq!(named, roles, "{}: {caller}", rpc.name());
+        }
+    }
 
     #[test]
     fn every_rpc_of_the_contract_has_its_roles() {

@@ -9,7 +9,7 @@ use super::access::Access;
 use super::audit::{Act, Answered};
 use super::error::{from_store, invalid, no_webhook, too_many_tests};
 use super::feed::{kind_to_wire, shown};
-use super::parse::{self, OPERATOR_BYTES_MAX};
+use super::parse::{self, NOTE_BYTES_MAX, OPERATOR_BYTES_MAX};
 use super::{Api, page};
 use crate::feed::Event;
 use crate::store::{DeadLetter, FeedRow};
@@ -82,12 +82,15 @@ impl Api {
     ) -> Result<v1::RedeliverEventsResponse, Status> {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
         self.check_whole(&access)?;
-        let v1::RedeliverEventsRequest { webhook, revision, operator, .. } = request.into_inner();
+        let v1::RedeliverEventsRequest { webhook, revision, operator, note, .. } =
+            request.into_inner();
         parse::text("operator", &operator, OPERATOR_BYTES_MAX, true)?;
+        parse::text("note", &note, NOTE_BYTES_MAX, true)?;
         let live = self.configured(&webhook)?;
         let revision = Some(revision).filter(|revision| *revision > 0);
         let what = revision.map_or_else(|| "all".to_owned(), |revision| revision.to_string());
-        let note = format!("webhook {webhook}: {what}");
+        let why = if note.is_empty() { String::new() } else { format!(": {note}") };
+        let note = format!("webhook {webhook}: {what}{why}");
         let act = Act { operator, note, ..Act::default() };
         let (store, me) = (std::sync::Arc::clone(&self.store), self.me);
         let work = async move {

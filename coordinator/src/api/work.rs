@@ -15,7 +15,7 @@ use super::error::{
     enlisted_and_decided, enlisted_elsewhere, from_engine, invalid, other_database, waits_for_locks,
 };
 use super::namespace::Names;
-use super::parse::{self, Definable, Read, Reading};
+use super::parse::{self, Definable, NOTE_BYTES_MAX, Read, Reading};
 use super::query::{durable_view, no_key};
 use super::{Api, calls, convert};
 use crate::engine::{self, Answer, Until, View};
@@ -272,7 +272,8 @@ impl Api {
         let (by, access) = (self.answer_by(&request), Access::of(&request));
         let until = wait_of(&request, request.get_ref().wait_for)?;
         let request = request.into_inner();
-        let outputs = request.include_outputs;
+        let (outputs, note) = (request.include_outputs, request.note);
+        parse::text("note", &note, NOTE_BYTES_MAX, true)?;
         let key = match request.key {
             Some(rollback_transaction_request::Key::TxId(text)) => Key::Tx(parse::tx_id(&text)?),
             Some(rollback_transaction_request::Key::Gid(text)) => {
@@ -283,11 +284,11 @@ impl Api {
         let act = match &key {
             Key::Tx(tx_id) => {
                 self.check_own(&access, &key, by).await?;
-                Act::on(*tx_id, "", "")
+                Act::on(*tx_id, "", &note)
             }
             Key::Gid(gid) => {
                 self.check_own_or_new(&access, &key, by).await?;
-                Act { gid: gid.to_string(), ..Act::default() }
+                Act { gid: gid.to_string(), note, ..Act::default() }
             }
         };
         let is_act = self.is_operators(&access, &key, by).await;

@@ -57,6 +57,12 @@ impl Config {
         }
     }
 
+    /// Returns how much each namespace may have open.
+    pub(crate) fn quota_of_namespace(&self) -> Quota {
+        let transactions = self.open_transactions_per_namespace;
+        Quota { transactions, bytes: self.open_bytes_per_namespace }
+    }
+
     /// Returns how much each identity may have open that says nothing else.
     pub(crate) fn quota(&self) -> Quota {
         let transactions = self.open_transactions_per_identity;
@@ -71,6 +77,7 @@ impl Config {
             // Two messages at least: one server's may take a part of it.
             replies_bytes_max: self.live_bytes_max.max(self.message_bytes_max.saturating_mul(2)),
             participants_max: self.participants_max,
+            participants_per_namespace: self.participants_per_namespace,
             connections_max: self.descriptors().participants,
             prepare_pauses: Pauses {
                 base: self.prepare_backoff.0,
@@ -178,6 +185,11 @@ impl Config {
     /// Returns how much each identity may call.
     pub(crate) fn shares(&self) -> ShareBounds {
         ShareBounds { rate: self.identity_rate, calls: self.identity_calls }
+    }
+
+    /// Returns how much the identities of each namespace may call together.
+    pub(crate) fn shares_of_namespaces(&self) -> ShareBounds {
+        ShareBounds { rate: self.namespace_rate, calls: self.namespace_calls }
     }
 
     /// Returns how much callers without an identity may call from each address.

@@ -58,6 +58,7 @@ impl Tls {
                 identities: config.identities.path().map(identities).transpose()?,
                 issuer: config.issuer().map(Issuer::load).transpose()?,
                 shares: Shares::new(config.shares()),
+                namespaces: Shares::new(config.shares_of_namespaces()),
                 addresses: Shares::new(config.shares_of_addresses()),
                 denials: Arc::default(),
             },
@@ -65,9 +66,10 @@ impl Tls {
         })
     }
 
-    /// Returns the settings of the engine, with the quotas of identities.
+    /// Returns the settings of the engine, with the quotas of identities and namespaces.
     pub(super) fn engine(&self, config: &Config) -> engine::Options {
-        let quotas = Quotas::new(config.quota(), self.known.identities.clone());
+        let quotas = Quotas::new(config.quota(), self.known.identities.clone())
+            .with_namespaces(config.quota_of_namespace());
         engine::Options { quotas, ..config.engine() }
     }
 

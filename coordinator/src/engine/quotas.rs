@@ -1,113 +1,37 @@
-//! Quotas: how much each identity may have open at once.
+//! Quotas: how much each identity, and each namespace, may have open at once.
 //!
-//! Counts what is open for the identity that began it, from before its first write until its end is durable, wherever it
-//! is. What is in memory is counted here. What sleeps is counted by its rows, which say whose it is, now and then;
+//! Counts what is open for the identity that began it, and for that one's namespace, from before its first write until its
+//! end is durable, wherever it is. What is in memory is counted here. What sleeps is counted by its rows, which say whose it is, now and then;
 //! what has just fallen asleep is counted here until such a count has seen it. So one that wakes may count twice for a moment,
 //! and none is ever left out.
 //!
-//! After a start nothing new is let in for an identity with a quota until earlier incarnations' transactions are in memory, and
+//! After a start nothing new is let in for whoever has a quota until earlier incarnations' transactions are in memory, and
 //! those that sleep are counted. What has begun is never refused: children, adoption and the calls that end a transaction
 //! only add to the count.
 
+mod over;
+mod service;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use unanimo_core::TxId;
-use unanimo_core::ids::NAMESPACE_END;
 use uuid::Uuid;
 
+pub(super) use self::over::named;
+use self::over::namespace_of;
+pub use self::over::{OverQuota, Owner};
+pub(crate) use self::service::Service;
 use super::{Error, Handle};
-use crate::alarm::QUOTAS_NOT_COUNTED;
 use crate::identity::{Quota, Quotas};
 use crate::store::{self, AsleepOf};
 
-/// Between two counts of what sleeps.
-const COUNT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The same while nothing new is let in, or what woke counts twice.
-const FIRST_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Part of the time that the counts may take: with a million that sleep one takes a while.
-const COUNT_PART: u32 = 20;
-
-/// Time without a count after which somebody has to look.
-const UNCOUNTED_MAX: Duration = Duration::from_secs(60);
-
-/// An identity would have more open than it may have.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OverQuota {
-    /// Transactions.
-    #[error("{open} transactions of {} are open, and the quota is {max}", named(.identity))]
-    Transactions {
-        /// Its name; empty without one.
-        identity: String,
-        /// Those that are open.
-        open: usize,
-        /// The quota.
-        max: usize,
-    },
-    /// Bytes of their payloads, outputs, metadata and texts.
-    #[error("open transactions of {} hold {open} bytes, and with {more} more they would hold more than the quota of {max}", named(.identity))]
-    Bytes {
-        /// Its name; empty without one.
-        identity: String,
-        /// Those that are held.
-        open: usize,
-        /// Those of the request.
-        more: usize,
-        /// The quota.
-        max: usize,
-    },
-}
-
-impl OverQuota {
-    /// Returns the name of the quota, as the file of identities has it.
-    pub(crate) fn quota(&self) -> &'static str {
-        match self {
-            Self::Transactions { .. } => "open-transactions",
-            Self::Bytes { .. } => "open-bytes",
-        }
-    }
-
-    /// Returns what is open, and the quota.
-    pub(crate) fn numbers(&self) -> (usize, usize) {
-        match *self {
-            Self::Transactions { open, max, .. } | Self::Bytes { open, max, .. } => (open, max),
-        }
-    }
-
-    /// Returns the name of the metric's label.
-    pub(super) fn label(&self) -> &'static str {
-        match self {
-            Self::Transactions { .. } => "quota_transactions",
-            Self::Bytes { .. } => "quota_bytes",
-        }
-    }
-}
-
-impl From<OverQuota> for Error {
-    fn from(over: OverQuota) -> Self {
-        Self::OverQuota(Box::new(over))
-    }
-}
-
-/// Returns words for an identity, by the name that it has in its namespace.
-pub(super) fn named(identity: &str) -> String {
-    match identity.rsplit_once(NAMESPACE_END).map_or(identity, |(_, local)| local) {
-        "" => "callers without an identity".to_owned(),
-        name => format!("identity {name}"),
-    }
-}
-
-/// Amounts that one identity has open.
+/// Amounts that one identity, or one namespace, has open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Held {
     transactions: usize,
@@ -123,12 +47,54 @@ impl Held {
     }
 }
 
+/// Amounts that are open, of each of several.
 #[derive(Debug, Default)]
-struct State {
+struct Sums {
     /// In memory, and what has just fallen asleep.
     here: HashMap<Arc<str>, Held>,
     /// Asleep, by the last count.
     asleep: HashMap<String, Held>,
+}
+
+impl Sums {
+    fn of(&self, name: &str) -> Held {
+        let here = self.here.get(name).copied().unwrap_or_default();
+        here.and(self.asleep.get(name).copied().unwrap_or_default())
+    }
+
+    /// Returns the one copy of a name.
+    fn kept(&self, name: &str) -> Arc<str> {
+        let known = self.here.get_key_value(name).map(|(name, _)| Arc::clone(name));
+        known.unwrap_or_else(|| name.into())
+    }
+
+    fn add(&mut self, name: &Arc<str>, more: Held) {
+        let held = self.here.entry(Arc::clone(name)).or_default();
+        *held = held.and(more);
+    }
+
+    fn resize(&mut self, name: &str, from: usize, to: usize) {
+        if let Some(held) = self.here.get_mut(name) {
+            held.bytes = held.bytes.saturating_sub(from).saturating_add(to);
+        }
+    }
+
+    fn give_back(&mut self, name: &str, bytes: usize) {
+        let Some(held) = self.here.get_mut(name) else { return };
+        held.transactions = held.transactions.saturating_sub(1);
+        held.bytes = held.bytes.saturating_sub(bytes);
+        if held.transactions == 0 {
+            self.here.remove(name);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By an identity's full name.
+    identities: Sums,
+    /// By a namespace's name.
+    namespaces: Sums,
     /// Holdings of those that have fallen asleep since that began.
     falling: Vec<Holding>,
     /// Counts are made: somebody has a quota.
@@ -136,9 +102,25 @@ struct State {
 }
 
 impl State {
-    fn of(&self, identity: &str) -> Held {
-        let here = self.here.get(identity).copied().unwrap_or_default();
-        here.and(self.asleep.get(identity).copied().unwrap_or_default())
+    /// Keeps the amounts that sleep, by identity: those of each namespace are their sums.
+    fn set_asleep(&mut self, asleep: HashMap<String, Held>) {
+        let mut of_namespaces: HashMap<String, Held> = HashMap::new();
+        for (identity, held) in &asleep {
+            if let Some(namespace) = namespace_of(identity) {
+                let sum = of_namespaces.entry(namespace.to_owned()).or_default();
+                *sum = sum.and(*held);
+            }
+        }
+        (self.identities.asleep, self.namespaces.asleep) = (asleep, of_namespaces);
+    }
+
+    /// Checks whether an identity may have so much more open, by its own quota and by its namespace's.
+    fn check(&self, quotas: &Quotas, identity: &str, more: Held) -> Result<(), OverQuota> {
+        let owner = || Owner::Identity(identity.to_owned());
+        check(owner, self.identities.of(identity), quotas.of(identity), more)?;
+        let Some(namespace) = namespace_of(identity) else { return Ok(()) };
+        let owner = || Owner::Namespace(namespace.to_owned());
+        check(owner, self.namespaces.of(namespace), quotas.of_namespace(), more)
     }
 }
 
@@ -153,11 +135,12 @@ pub(super) struct Counts {
     woke: Notify,
 }
 
-/// Part of one transaction in the count of its identity; given back when it is dropped.
+/// Part of one transaction in the counts of its identity and its namespace; given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Holding {
     counts: Arc<Counts>,
     identity: Arc<str>,
+    namespace: Option<Arc<str>>,
     bytes: usize,
 }
 
@@ -172,22 +155,31 @@ impl Counts {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the most bytes that this identity may have open; zero is no bound.
-    pub(super) fn bytes_max(&self, identity: &str) -> usize {
-        self.quotas.of(identity).bytes
+    /// Returns the most bytes that this identity may have open, and the quota that says so; `None` without a bound.
+    pub(super) fn bytes_max(&self, identity: &str) -> Option<(usize, &'static str)> {
+        let own = (self.quotas.of(identity).bytes, over::OPEN_BYTES);
+        let namespace = namespace_of(identity).map(|_| self.quotas.of_namespace().bytes);
+        let shared = namespace.map(|bytes| (bytes, over::OPEN_BYTES_PER_NAMESPACE));
+        [Some(own), shared].into_iter().flatten().filter(|(bytes, _)| *bytes > 0).min()
+    }
+
+    /// Tells whether this identity, or its namespace, has a quota.
+    fn bounds(&self, identity: &str) -> bool {
+        let shared = namespace_of(identity).is_some() && self.quotas.of_namespace().is_any();
+        shared || self.quotas.of(identity).is_any()
     }
 
     /// Counts a new transaction of this identity.
     ///
     /// # Errors
-    /// It has as much open as it may have, or nobody knows yet.
+    /// It or its namespace has as much open as it may have, or nobody knows yet.
     pub(super) fn admit(self: &Arc<Self>, identity: &str, bytes: usize) -> Result<Holding, Error> {
-        let quota = self.quotas.of(identity);
-        if quota.is_any() && !*self.known.borrow() {
+        if self.bounds(identity) && !*self.known.borrow() {
             return Err(Error::NotCounted(identity.to_owned()));
         }
         let mut state = self.lock();
-        check(identity, state.of(identity), quota, Held { transactions: 1, bytes })?;
+        // Both are looked at before either has it.
+        state.check(&self.quotas, identity, Held { transactions: 1, bytes })?;
         Ok(self.add(&mut state, identity, bytes))
     }
 
@@ -203,11 +195,14 @@ impl Counts {
     }
 
     fn add(self: &Arc<Self>, state: &mut State, identity: &str, bytes: usize) -> Holding {
-        let known = state.here.get_key_value(identity).map(|(name, _)| Arc::clone(name));
-        let identity = known.unwrap_or_else(|| identity.into());
-        let held = state.here.entry(Arc::clone(&identity)).or_default();
-        *held = held.and(Held { transactions: 1, bytes });
-        Holding { counts: Arc::clone(self), identity, bytes }
+        let more = Held { transactions: 1, bytes };
+        let namespace = namespace_of(identity).map(|name| state.namespaces.kept(name));
+        let identity = state.identities.kept(identity);
+        state.identities.add(&identity, more);
+        if let Some(namespace) = &namespace {
+            state.namespaces.add(namespace, more);
+        }
+        Holding { counts: Arc::clone(self), identity, namespace, bytes }
     }
 
     /// Counts what sleeps.
@@ -221,7 +216,7 @@ impl Counts {
         let counted = asleep(store).await;
         let mut state = self.lock();
         match counted {
-            Ok(asleep) => state.asleep = asleep,
+            Ok(asleep) => state.set_asleep(asleep),
             Err(error) => {
                 state.falling.extend(fallen);
                 return Err(error);
@@ -237,7 +232,7 @@ impl Counts {
         let former = {
             let mut state = self.lock();
             state.counts = false;
-            state.asleep = HashMap::new();
+            state.set_asleep(HashMap::new());
             std::mem::take(&mut state.falling)
         };
         drop(former);
@@ -267,17 +262,22 @@ fn of_row(row: AsleepOf) -> (String, Held) {
     (row.initiator, Held { transactions: number(row.transactions), bytes: number(row.bytes) })
 }
 
-/// Checks whether an identity that has so much open may have so much more.
-fn check(identity: &str, open: Held, quota: Quota, more: Held) -> Result<(), OverQuota> {
-    let (named, with) = (|| identity.to_owned(), open.and(more));
+/// Checks whether one that has so much open may have so much more.
+fn check(
+    owner: impl FnOnce() -> Owner,
+    open: Held,
+    quota: Quota,
+    more: Held,
+) -> Result<(), OverQuota> {
+    let with = open.and(more);
     let Quota { transactions, bytes } = quota;
     if more.transactions > 0 && transactions > 0 && with.transactions > transactions {
-        let (identity, open, max) = (named(), open.transactions, transactions);
-        return Err(OverQuota::Transactions { identity, open, max });
+        let (of, open, max) = (owner(), open.transactions, transactions);
+        return Err(OverQuota::Transactions { of, open, max });
     }
     if more.bytes > 0 && bytes > 0 && with.bytes > bytes {
-        let (identity, open, more, max) = (named(), open.bytes, more.bytes, bytes);
-        return Err(OverQuota::Bytes { identity, open, more, max });
+        let (of, open, more, max) = (owner(), open.bytes, more.bytes, bytes);
+        return Err(OverQuota::Bytes { of, open, more, max });
     }
     Ok(())
 }
@@ -288,17 +288,19 @@ impl Holding {
         if bytes == self.bytes {
             return;
         }
-        if let Some(held) = self.counts.lock().here.get_mut(&self.identity) {
-            held.bytes = held.bytes.saturating_sub(self.bytes).saturating_add(bytes);
+        let mut state = self.counts.lock();
+        state.identities.resize(&self.identity, self.bytes, bytes);
+        if let Some(namespace) = &self.namespace {
+            state.namespaces.resize(namespace, self.bytes, bytes);
         }
+        drop(state);
         self.bytes = bytes;
     }
 
-    /// Tells whether the identity may hold so many bytes more.
+    /// Tells whether the identity and its namespace may hold so many bytes more.
     pub(super) fn may_grow(&self, bytes: usize) -> Result<(), OverQuota> {
-        let quota = self.counts.quotas.of(&self.identity);
-        let open = self.counts.lock().of(&self.identity);
-        check(&self.identity, open, quota, Held { transactions: 0, bytes })
+        let more = Held { transactions: 0, bytes };
+        self.counts.lock().check(&self.counts.quotas, &self.identity, more)
     }
 
     /// Its row says that it sleeps: from the next count on it is counted by that.
@@ -315,77 +317,9 @@ impl Holding {
 impl Drop for Holding {
     fn drop(&mut self) {
         let mut state = self.counts.lock();
-        let Some(held) = state.here.get_mut(&self.identity) else { return };
-        held.transactions = held.transactions.saturating_sub(1);
-        held.bytes = held.bytes.saturating_sub(self.bytes);
-        if held.transactions == 0 {
-            state.here.remove(&self.identity);
-        }
-    }
-}
-
-/// The counts of what sleeps. They end with the process.
-#[derive(Debug)]
-pub(crate) struct Service {
-    engine: Handle,
-}
-
-impl Service {
-    /// Makes the counts of this engine.
-    pub(crate) fn new(engine: Handle) -> Self {
-        Self { engine }
-    }
-
-    /// Counts for as long as the process lives.
-    pub(crate) async fn run(self) {
-        let counts = Arc::clone(self.engine.quotas());
-        let mut uncounted = Uncounted::default();
-        loop {
-            let (begun, is_any) = (Instant::now(), counts.quotas.is_any());
-            if !is_any {
-                counts.stop();
-                uncounted = Uncounted::default();
-            } else if self.engine.shared.has_adopted.load(Ordering::Relaxed) {
-                match counts.count(&*self.engine.shared.store).await {
-                    Ok(()) => {
-                        counts.known.send_replace(true);
-                        uncounted = Uncounted::default();
-                    }
-                    Err(error) => uncounted.failed(&store::in_full(&error), begun),
-                }
-            }
-            self.engine.shared.metrics.quotas_not_counted(uncounted.is_told);
-            let waits = is_any && !*counts.known.borrow();
-            let (pause, interval) = (begun.elapsed() * COUNT_PART, COUNT_INTERVAL);
-            tokio::time::sleep(pause.max(FIRST_INTERVAL)).await;
-            if !waits {
-                let rest = interval.saturating_sub(begun.elapsed());
-                let _ = tokio::time::timeout(rest, counts.woke.notified()).await;
-            }
-        }
-    }
-}
-
-/// Counts that have failed in a row.
-#[derive(Debug, Default)]
-struct Uncounted {
-    since: Option<Instant>,
-    is_told: bool,
-}
-
-impl Uncounted {
-    /// A count that began then has failed. The alarm is told once.
-    fn failed(&mut self, error: &str, begun: Instant) {
-        let since = *self.since.get_or_insert(begun);
-        if since.elapsed() < UNCOUNTED_MAX {
-            tracing::warn!(error, "failed to count what sleeps; it is repeated");
-        } else if !std::mem::replace(&mut self.is_told, true) {
-            tracing::error!(
-                alarm = QUOTAS_NOT_COUNTED,
-                error,
-                failing_for = ?since.elapsed(),
-                "what sleeps cannot be counted: identities with a quota are bounded by an old count, or by none let in"
-            );
+        state.identities.give_back(&self.identity, self.bytes);
+        if let Some(namespace) = &self.namespace {
+            state.namespaces.give_back(namespace, self.bytes);
         }
     }
 }

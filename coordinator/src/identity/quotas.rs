@@ -1,4 +1,4 @@
-//! Quotas of identities: how much each may have open.
+//! Quotas of identities and namespaces: how much each may have open.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use unanimo_tls::Reload;
 
 use super::Identities;
 
-/// The most that one identity may have open at once. Zero is no bound.
+/// The most that one identity, or one namespace, may have open at once. Zero is no bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
     /// Transactions.
@@ -49,17 +49,29 @@ impl Own {
     }
 }
 
-/// The quotas of all identities.
+/// The quotas of all identities and namespaces.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Quotas {
     /// That of those that have none of their own, and of callers without an identity.
     of_all: Quota,
+    /// That of each namespace.
+    of_namespace: Quota,
     identities: Option<Arc<Reload<Identities>>>,
 }
 
 impl Quotas {
     pub(crate) fn new(of_all: Quota, identities: Option<Arc<Reload<Identities>>>) -> Self {
-        Self { of_all, identities }
+        Self { of_all, of_namespace: Quota::default(), identities }
+    }
+
+    /// Bounds each namespace as well: all that its identities have open together.
+    pub(crate) fn with_namespaces(self, of_namespace: Quota) -> Self {
+        Self { of_namespace, ..self }
+    }
+
+    /// Returns the quota of a namespace.
+    pub(crate) fn of_namespace(&self) -> Quota {
+        self.of_namespace
     }
 
     /// Returns the quota of the identity of this name.
@@ -69,11 +81,12 @@ impl Quotas {
         own.unwrap_or_default().over(self.of_all)
     }
 
-    /// Tells whether any identity has a bound.
+    /// Tells whether any identity or namespace has a bound.
     pub(crate) fn is_any(&self) -> bool {
         let has_own = |identities: &Arc<Reload<Identities>>| {
             identities.current().quotas.values().any(|own| own.over(self.of_all).is_any())
         };
-        self.of_all.is_any() || self.identities.as_ref().is_some_and(has_own)
+        let of_all = self.of_all.is_any() || self.of_namespace.is_any();
+        of_all || self.identities.as_ref().is_some_and(has_own)
     }
 }

@@ -1,5 +1,5 @@
-//! Shares of callers: how often each may call, and how many of its calls may be under way. A caller is an identity, or,
-//! where there are none, an address.
+//! Shares of callers: how often each may call, and how many of its calls may be under way. A caller is an identity, all
+//! identities of a namespace together, or, where there are none, an address.
 //!
 //! One that asks for more is refused, and no other one notices it: nothing of a refused call is read.
 
@@ -18,7 +18,7 @@ const OTHERS: &str = "";
 /// Between two looks for shares that are whole.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Bounds on each identity.
+/// Bounds on each caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// Calls a second, on average; as many may come at once after a pause. Zero is no bound.
@@ -27,7 +27,7 @@ pub(crate) struct Bounds {
     pub(crate) calls: usize,
 }
 
-/// Reason for which a call is one too many of its identity.
+/// Reason for which a call is one too many of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TooMany {
     /// It has called too often. There is room again after so long.
@@ -36,7 +36,7 @@ pub(crate) enum TooMany {
     Calls,
 }
 
-/// Shares of all identities.
+/// Shares of all callers of one kind.
 #[derive(Debug)]
 pub(crate) struct Shares {
     bounds: Bounds,
@@ -82,7 +82,7 @@ impl Shares {
         may
     }
 
-    /// Counts a call of this identity; `None` where nothing is bounded.
+    /// Counts a call of this caller; `None` where nothing is bounded.
     ///
     /// # Errors
     /// It is one too many.
@@ -133,6 +133,16 @@ pub(crate) struct Place {
     name: String,
 }
 
+impl Place {
+    /// Gives the place back, and with it the call's part of the rate: the call was refused for another reason.
+    pub(crate) fn untake(self) {
+        let per_second = f64::from(self.shares.bounds.rate);
+        if let Some(share) = self.shares.lock().get_mut(&self.name) {
+            share.left = (share.left + 1.0).min(per_second);
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(share) = self.shares.lock().get_mut(&self.name) {
@@ -178,6 +188,19 @@ mod tests {
             drop(shares.take(&number.to_string(), now));
         }
         assert!(shares.lock().len() <= SHARES_MAX, "those that are gone are forgotten");
+    }
+
+    /// A call that another share refuses takes nothing of this one.
+    #[test]
+    fn a_place_that_is_not_used_after_all_is_whole_again() {
+        let (shares, now) = shares(2, 1);
+        for _ in 0..5 {
+            let place = shares.take("a", now).expect("a place").expect("it is bounded");
+            place.untake();
+        }
+        drop(shares.take("a", now).expect("the first"));
+        drop(shares.take("a", now).expect("the second"));
+        assert!(matches!(shares.take("a", now), Err(TooMany::Rate(_))), "no more than there was");
     }
 
     #[test]

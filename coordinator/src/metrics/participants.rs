@@ -1,13 +1,14 @@
 //! Metrics of participants. Their names come from outside, so the number of labels is bounded.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::family::Family;
 use tokio::time::Instant;
 use unanimo_core::ParticipantName;
 
+use super::labels::Place;
 use super::pulse::Calls;
 use super::{
     AlarmLabel, CallLabels, CallResult, CallSpan, Gauge01, Metrics, OperationLabel,
@@ -15,34 +16,49 @@ use super::{
 };
 use crate::alarm::{CLOCK_SKEW, FILES_NOT_USED, KEYS_NOT_FETCHED, QUOTAS_NOT_COUNTED};
 
-/// Most participants that have a label of their own. Each is up to six series.
-const LABELS_MAX: usize = 200;
-
 /// Most participants with calls waiting that have one: those with the most.
 const WAITING_LABELS_MAX: usize = 64;
+
+/// Operations of calls to participants, as they are shown.
+const OPERATIONS: [&str; 3] = ["prepare", "commit", "cancel"];
 
 /// Label of all other participants. No participant has such a name.
 const OTHER: &str = "(other)";
 
 impl Metrics {
-    /// Returns the label of a participant: its name, or that of all others where there are many. Names come
-    /// from outside, and each would be kept for ever. What became of its calls lately is kept for as many.
-    fn label(&self, participant: &str) -> (String, Option<Arc<Calls>>) {
-        if let Some(calls) = self.calls_of(participant) {
-            return (participant.to_owned(), Some(calls));
+    /// Does it with the label of a participant that is called: its name, or that of all others where there are many. What
+    /// became of its calls lately is kept for as many.
+    fn labelled(&self, participant: &str, f: impl FnOnce(&str, Option<&Calls>)) {
+        let now = Instant::now();
+        {
+            // As long as this is held none leaves, and no series is made of one that has left.
+            let labels = self.labelled.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(calls) = labels.used(participant, now) {
+                return f(participant, Some(calls));
+            }
+            if labels.is_refused(participant, now) {
+                return f(OTHER, None);
+            }
         }
-        let mut labelled = self.labelled.write().unwrap_or_else(PoisonError::into_inner);
-        if labelled.len() >= LABELS_MAX && !labelled.contains_key(participant) {
-            return (OTHER.to_owned(), None);
+        let mut labels = self.labelled.write().unwrap_or_else(PoisonError::into_inner);
+        match labels.place(participant, now) {
+            Place::None => return f(OTHER, None),
+            Place::InsteadOf(other) => self.forget_series(&other),
+            Place::Own => {}
         }
-        let calls = labelled.entry(participant.to_owned());
-        let calls = calls.or_insert_with(|| Arc::new(Calls::new(Instant::now())));
-        (participant.to_owned(), Some(Arc::clone(calls)))
+        f(participant, labels.get(participant));
     }
 
-    fn calls_of(&self, participant: &str) -> Option<Arc<Calls>> {
-        let labelled = self.labelled.read().unwrap_or_else(PoisonError::into_inner);
-        labelled.get(participant).cloned()
+    /// Takes the series of a participant away, which has no label any more.
+    fn forget_series(&self, participant: &str) {
+        let participant = participant.to_owned();
+        self.answer_seconds.remove(&ParticipantLabel { participant: participant.clone() });
+        for operation in OPERATIONS {
+            for result in [CallResult::answered, CallResult::failed] {
+                let participant = participant.clone();
+                self.calls.remove(&CallLabels { participant, operation, result });
+            }
+        }
     }
 
     /// Counts and measures a call to a participant that has ended, with an answer or without.
@@ -54,30 +70,34 @@ impl Metrics {
         took: Duration,
     ) {
         let result = if answered { CallResult::answered } else { CallResult::failed };
-        let (participant, calls) = self.label(participant);
-        calls.into_iter().for_each(|calls| calls.note(answered, took));
-        let label = ParticipantLabel { participant: participant.clone() };
-        self.answer_seconds.get_or_create_owned(&label).observe(took.as_secs_f64());
-        self.calls.get_or_create(&CallLabels { participant, operation, result }).inc();
+        self.labelled(participant, |name, calls| {
+            calls.into_iter().for_each(|calls| calls.note(answered, took));
+            let label = ParticipantLabel { participant: name.to_owned() };
+            self.answer_seconds.get_or_create_owned(&label).observe(took.as_secs_f64());
+            let participant = label.participant;
+            self.calls.get_or_create(&CallLabels { participant, operation, result }).inc();
+        });
         self.call_seconds.get_or_create(&OperationLabel { operation }).observe(took.as_secs_f64());
     }
 
     /// Keeps the error of the last call that failed.
     pub(crate) fn call_failed(&self, participant: &str, error: &str) {
-        let calls = self.label(participant).1;
-        calls.into_iter().for_each(|calls| calls.failed(error, Instant::now()));
+        self.labelled(participant, |_, calls| {
+            calls.into_iter().for_each(|calls| calls.failed(error, Instant::now()));
+        });
     }
 
     /// Returns what became of the calls to a participant in the last ten minutes; `None` without any, and if it has no
     /// label of its own.
     pub(crate) fn calls_lately(&self, participant: &str, at: Instant) -> Option<CallSpan> {
-        self.calls_of(participant).map(|calls| calls.span(at))
+        let labels = self.labelled.read().unwrap_or_else(PoisonError::into_inner);
+        labels.get(participant).map(|calls| calls.span(at))
     }
 
     /// Notes what the counters of calls are now: once a minute.
     pub(crate) fn sample_calls(&self, at: Instant) {
-        let labelled = self.labelled.read().unwrap_or_else(PoisonError::into_inner);
-        labelled.values().for_each(|calls| calls.sample(at));
+        let labels = self.labelled.read().unwrap_or_else(PoisonError::into_inner);
+        labels.all().for_each(|calls| calls.sample(at));
     }
 
     /// Sets the numbers of participants that fail, and of calls that wait.
@@ -147,7 +167,29 @@ fn set_most(
 mod tests {
     use std::time::Duration;
 
+    use super::super::labels::LABELS_MAX;
     use super::*;
+
+    /// Series of one that has left its place leave with it.
+    #[test]
+    fn a_tenant_with_many_names_leaves_another_one_its_series() {
+        let metrics = Metrics::default();
+        for n in 0..1000 {
+            for operation in OPERATIONS {
+                metrics.called(&format!("a/invented-{n}"), operation, n % 2 == 0, Duration::ZERO);
+            }
+        }
+        metrics.called("b/bank", "prepare", true, Duration::ZERO);
+        metrics.called("b/bank", "prepare", true, Duration::ZERO);
+        let text = metrics.encode();
+        let own = "unanimo_participant_calls_total{participant=\"b/bank\",operation=\"prepare\",result=\"answered\"} 2";
+        assert!(text.contains(own), "{text}");
+        let series = |of: &str| text.lines().filter(|line| line.starts_with(of)).count();
+        // The others have answered and failed calls.
+        let of_calls = 3 * (LABELS_MAX - 1) + 1 + 6;
+        assert_eq!(series("unanimo_participant_calls_total{"), of_calls);
+        assert_eq!(series("unanimo_participant_answer_seconds_count{"), LABELS_MAX + 1);
+    }
 
     #[test]
     fn participants_are_told_apart_up_to_a_number() {

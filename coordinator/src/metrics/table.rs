@@ -75,13 +75,13 @@ table! {
         "Requests for new work that were refused, by reason",
         alert "`overloaded` grows for a minute";
     unanimo_participant_calls_total: "counter" ["participant, operation, result"]
-        "Calls to participants that have ended; `failed` ones are repeated. The first 200 participants are told apart, the others are `(other)`",
+        "Calls to participants that have ended; `failed` ones are repeated. 200 participants are told apart, and each namespace has a part of these; the others are `(other)`. One without a call for ten minutes leaves its place to another one, and its series end",
         alert "the share of `failed` of one participant is above 10 % for five minutes";
     unanimo_participant_call_seconds: "histogram" ["operation"]
         "Duration of calls to participants, in seconds",
         alert "";
     unanimo_participant_answer_seconds: "histogram" ["participant"]
-        "Duration of calls to one participant, in seconds. The first 200 participants are told apart, the others are `(other)`",
+        "Duration of calls to one participant, in seconds. 200 participants are told apart, and each namespace has a part of these; the others are `(other)`. One without a call for ten minutes leaves its place to another one, and its series end",
         alert "";
     unanimo_requests_total: "counter" ["method, code"]
         "gRPC requests served, by method and status code",
@@ -99,7 +99,7 @@ table! {
         "Answers that were replaced by `UNAVAILABLE` (`ANSWER_NOT_SENT`), because callers had not read as much as `live-bytes-max`",
         alert "grows for a minute";
     unanimo_calls_limited_total: "counter" [""]
-        "Calls that were refused because their identity or, without one, their address called too often (`identity-rate`, `address-rate`) or had too many under way (`identity-calls`, `address-calls`); the log names it once a minute",
+        "Calls that were refused because their identity, its namespace or, without one, their address called too often (`identity-rate`, `namespace-rate`, `address-rate`) or had too many under way (`identity-calls`, `namespace-calls`, `address-calls`); the log names it once a minute",
         alert "";
     unanimo_audit_failed_total: "counter" [""]
         "Writes of the audit that failed: an operator's act was refused for it, or what was denied or has changed is written later",

@@ -45,6 +45,11 @@ pub(crate) fn parse_url(text: &str, plain: Plain) -> Result<Uri, &'static str> {
     }
 }
 
+/// Returns an address as it may be told: without what follows a `?`, which may be a secret.
+pub(crate) fn without_query(url: &str) -> &str {
+    url.split('?').next().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

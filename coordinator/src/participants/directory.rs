@@ -37,7 +37,7 @@ pub(crate) use self::invitation::Invitation;
 pub use self::kind::CallKind;
 pub use self::options::Options;
 pub use self::place::{
-    ENDPOINTS_MAX, INSTANCES_TOTAL_MAX, NamePlace, Place, REGISTRATIONS_BYTES_MAX,
+    ENDPOINTS_MAX, INSTANCES_TOTAL_MAX, NamePlace, NamesBound, Place, REGISTRATIONS_BYTES_MAX,
 };
 pub use self::sweep::Stale;
 pub use self::turns::Turn;

@@ -248,6 +248,8 @@ impl Transaction {
             requires: Vec::new(),
             include_outputs: self.with_outputs,
             wait_for: self.wait_for.into(),
+            // For operators alone.
+            note: String::new(),
         };
         let call = |mut service: CoordinatorServiceClient<Link>, request| async move {
             service.rollback_transaction(request).await

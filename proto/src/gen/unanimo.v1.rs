@@ -1551,6 +1551,10 @@ pub struct RollbackTransactionRequest {
     /// True if the answer shall hold the outputs of the branches.
     #[prost(bool, tag = "5")]
     pub include_outputs: bool,
+    /// Reason of an operator, for the audit; at most 1,024 bytes. An initiator's own rollback is no act of an
+    /// operator, and its note is not kept.
+    #[prost(string, tag = "6")]
+    pub note: ::prost::alloc::string::String,
     /// The transaction.
     #[prost(oneof = "rollback_transaction_request::Key", tags = "1, 2")]
     pub key: ::core::option::Option<rollback_transaction_request::Key>,
@@ -2780,7 +2784,8 @@ pub mod coordinator_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Returns the version, coordinator group, features and limits of this coordinator. Caller: anybody.
+        /// Returns the version, coordinator group, features and limits of this coordinator. Caller: initiator,
+        /// participant, operator or viewer.
         pub async fn get_server_info(
             &mut self,
             request: impl tonic::IntoRequest<super::GetServerInfoRequest>,
@@ -2955,7 +2960,8 @@ pub mod coordinator_service_server {
             tonic::Response<super::ExportTransactionResponse>,
             tonic::Status,
         >;
-        /// Returns the version, coordinator group, features and limits of this coordinator. Caller: anybody.
+        /// Returns the version, coordinator group, features and limits of this coordinator. Caller: initiator,
+        /// participant, operator or viewer.
         async fn get_server_info(
             &self,
             request: tonic::Request<super::GetServerInfoRequest>,
@@ -4771,8 +4777,8 @@ pub struct ParticipantHealth {
     /// it. 0 says that nothing is owed to it by this coordinator.
     #[prost(uint64, tag = "5")]
     pub owed_count: u64,
-    /// Calls in the last ten minutes that have ended. This and the following are told of the first 200 participants
-    /// that the coordinator called, and since its start.
+    /// Calls in the last ten minutes that have ended. This and the following are told of 200 participants that
+    /// the coordinator called lately, and since its start.
     #[prost(uint64, tag = "6")]
     pub call_count: u64,
     /// Those of them that failed: they are repeated.
@@ -5813,6 +5819,9 @@ pub struct RedeliverEventsRequest {
     /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "4")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Reason, for the audit; at most 1,024 bytes.
+    #[prost(string, tag = "5")]
+    pub note: ::prost::alloc::string::String,
 }
 impl ::prost::Name for RedeliverEventsRequest {
     const NAME: &'static str = "RedeliverEventsRequest";

@@ -5,6 +5,7 @@
 
 mod conversion;
 mod flat;
+mod greedy;
 mod layout;
 mod load;
 mod memory;
@@ -13,6 +14,7 @@ mod pages;
 mod plain;
 mod purge;
 mod reads;
+mod tls;
 mod volume;
 mod world;
 
@@ -49,7 +51,8 @@ struct Arguments {
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// End with exit code 1 if 64 transactions in flight through the library are slower than three
-    /// times the maximum of one commit per state change, or sagas slower than 1.2 times TCC.
+    /// times the maximum of one commit per state change, sagas slower than 1.2 times TCC, or transactions over TLS
+    /// slower than 0.85 times those without.
     #[arg(long)]
     check: bool,
 }
@@ -72,6 +75,16 @@ enum Measure {
         #[arg(long)]
         begun: bool,
     },
+    /// Measures TLS's cost alone: transactions over gRPC with TLS on each connection, and without, in turns. With `--check`
+    /// the exit code is 1 if it takes more than 15 % of the throughput in the middle.
+    Tls {
+        /// Number of rounds, each of which measures both sides.
+        #[arg(long, default_value_t = tls::ROUNDS)]
+        rounds: usize,
+    },
+    /// Measures what a caller's transactions take beside a greedy one, which calls a hundred times as often as its limit allows:
+    /// limits of addresses, identities and namespaces. With `--check` the exit code is 1 if p99 is twice what it is without.
+    Greedy,
     /// Measures PostgreSQL's processor time, log and space for each TCC of two branches.
     Layout,
     /// Measures everything beside many finished transactions and beside few, in turn, and then with a snapshot that is
@@ -119,6 +132,12 @@ async fn main() -> Result<ExitCode> {
     match measure {
         Some(Measure::Sagas { count }) => return volume::sagas(count).await,
         Some(Measure::Sleepers { count, begun }) => return volume::sleepers(count, begun).await,
+        Some(Measure::Tls { rounds }) => {
+            return tls::alone(Duration::from_secs(seconds), rounds, check).await;
+        }
+        Some(Measure::Greedy) => {
+            return greedy::all(Duration::from_secs(seconds), check).await;
+        }
         Some(Measure::Layout) => return layout::measure().await,
         Some(Measure::Flat { count, hold }) => {
             return flat::measure(count, Duration::from_secs(seconds), Duration::from_secs(hold))
@@ -183,8 +202,14 @@ async fn main() -> Result<ExitCode> {
          recorded history {few_unrecorded:.2} and {more_unrecorded:.2}",
         if sagas_passed { "passed" } else { "FAILED" }
     ));
-    let passed = passed && sagas_passed;
+    let tls_passed = tls::measure(&server, round_of(time), tls::ROUNDS).await?;
+    let passed = passed && sagas_passed && tls_passed;
     Ok(if passed || !check { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Returns the time of one side of a round, where one figure has several rounds.
+fn round_of(time: Duration) -> Duration {
+    (time / 3).max(Duration::from_secs(1))
 }
 
 fn print(what: &str, in_flight: usize, measured: &Measured) {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Server as GrpcServer};
+use tonic::transport::{Channel, Endpoint, Server as GrpcServer};
 use tonic::{Request, Response, Status, async_trait};
 use unanimo_coordinator::config::{DatabaseUrl, History, Period};
 use unanimo_coordinator::engine::{Answer, Until};
@@ -25,6 +25,7 @@ use unanimo_proto::v1::{self, SubmitTransactionRequest};
 use unanimo_tests::postgres::Server;
 
 use crate::load::{self, Measured};
+use crate::tls::Certificates;
 
 const BRANCHES: [&str; 2] = ["a", "b"];
 
@@ -64,22 +65,73 @@ impl ParticipantService for Willing {
 pub(crate) struct World {
     running: Running,
     gids: Arc<AtomicU64>,
+    /// Certificates of all connections; `None` without TLS.
+    certificates: Option<Certificates>,
 }
 
 impl World {
     /// Starts a world with participants over the network.
     pub(crate) async fn over_grpc(server: &Server) -> Result<Self> {
-        let mut config = config(server).await;
+        Self::over_network(config(server).await, None, "").await
+    }
+
+    /// Starts the same with TLS on each connection, and certificates of both ends.
+    pub(crate) async fn over_tls(server: &Server) -> Result<Self> {
+        let certificates = Certificates::new()?;
+        let config = certificates.configure(config(server).await)?;
+        Self::over_network(config, Some(certificates), "").await
+    }
+
+    /// Starts a coordinator of this configuration, with participants over the network whose names have this prefix.
+    pub(crate) async fn over_network(
+        mut config: Config,
+        certificates: Option<Certificates>,
+        prefix: &str,
+    ) -> Result<Self> {
         for name in BRANCHES {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let endpoint = format!("http://{}", listener.local_addr()?);
+            let address = listener.local_addr()?;
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            let service = ParticipantServiceServer::new(Willing);
-            tokio::spawn(GrpcServer::builder().add_service(service).serve_with_incoming(incoming));
-            config.participants.insert(ParticipantName::new(name)?, vec![endpoint]);
+            let router = GrpcServer::builder().add_service(ParticipantServiceServer::new(Willing));
+            let endpoint = match &certificates {
+                None => {
+                    tokio::spawn(router.serve_with_incoming(incoming));
+                    format!("http://{address}")
+                }
+                Some(certificates) => {
+                    let handshakes = certificates.server()?.grpc(incoming);
+                    tokio::spawn(router.serve_with_incoming(handshakes));
+                    format!("https://{address}")
+                }
+            };
+            let name = ParticipantName::full(&format!("{prefix}{name}"))?;
+            config.participants.insert(name, vec![endpoint]);
         }
         let running = Builder::new(config).start().await?;
-        Ok(Self { running, gids: Arc::default() })
+        Ok(Self { running, gids: Arc::default(), certificates })
+    }
+
+    /// Tells whether a client without TLS is not served.
+    pub(crate) async fn refuses_plaintext(&self) -> Result<bool> {
+        let address = self.running.grpc_address().context("it serves gRPC")?;
+        let channel = Channel::from_shared(format!("http://{address}"))?.connect_lazy();
+        let mut client = CoordinatorServiceClient::new(channel);
+        Ok(client.get_server_info(v1::GetServerInfoRequest::default()).await.is_err())
+    }
+
+    /// Connects a client, by TLS where there are certificates.
+    async fn connect(&self) -> Result<Channel> {
+        let address = self.running.grpc_address().context("it serves gRPC")?;
+        let nodelay = |endpoint: Endpoint| endpoint.tcp_nodelay(true);
+        match &self.certificates {
+            None => {
+                let endpoint = Channel::from_shared(format!("http://{address}"))?;
+                Ok(nodelay(endpoint).connect().await?)
+            }
+            Some(certificates) => {
+                Ok(certificates.client()?.lazy(&format!("https://{address}"), nodelay)?)
+            }
+        }
     }
 
     /// Starts a world with participants in the coordinator's process.
@@ -113,7 +165,8 @@ impl World {
     /// Makes a world of a coordinator, in which nobody else has begun anything at this time.
     pub(crate) fn of(running: Running) -> Result<Self> {
         let first = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_micros();
-        Ok(Self { running, gids: Arc::new(AtomicU64::new(u64::try_from(first)?)) })
+        let gids = Arc::new(AtomicU64::new(u64::try_from(first)?));
+        Ok(Self { running, gids, certificates: None })
     }
 
     pub(crate) fn running(&self) -> &Running {
@@ -127,40 +180,13 @@ impl World {
         in_flight: usize,
         time: Duration,
     ) -> Result<Measured> {
-        let address = self.running.grpc_address().context("it serves gRPC")?;
-        let channel = Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
-        let client = CoordinatorServiceClient::new(channel.connect().await?);
+        let client = CoordinatorServiceClient::new(self.connect().await?);
         let worker = || {
             let (client, gids) = (client.clone(), Arc::clone(&self.gids));
             move || {
                 let (mut client, gid) = (client.clone(), next(&gids));
                 async move {
-                    let (mode, depends) = match shape {
-                        Shape::Tcc => (v1::Mode::Tcc, false),
-                        Shape::Saga => (v1::Mode::Saga, true),
-                    };
-                    let before = |name: &str| match depends && name != BRANCHES[0] {
-                        true => vec![BRANCHES[0].to_owned()],
-                        false => Vec::new(),
-                    };
-                    let branches = BRANCHES.map(|name| v1::BranchSpec {
-                        branch_id: name.to_owned(),
-                        participant: name.to_owned(),
-                        action: "try".to_owned(),
-                        payload: Some(v1::Payload {
-                            data: Bytes::from_static(b"ten euros"),
-                            media_type: String::new(),
-                        }),
-                        mode: v1::Mode::Unspecified.into(),
-                        depends_on: before(name),
-                        ..Default::default()
-                    });
-                    let request = SubmitTransactionRequest {
-                        gid,
-                        mode: mode.into(),
-                        branches: branches.into(),
-                        ..Default::default()
-                    };
+                    let request = request(gid, shape);
                     let result = client.submit_transaction(request).await?.into_inner().result;
                     let outcome = result.context("a result")?.outcome();
                     ensure!(outcome == v1::Outcome::Committed, "{outcome:?}");
@@ -214,7 +240,8 @@ pub(crate) fn config_on(url: &str, retention: Retention) -> Config {
     }
 }
 
-async fn config(server: &Server) -> Config {
+/// Returns the settings of a coordinator on a new database.
+pub(crate) async fn config(server: &Server) -> Config {
     config_of(server.database().await)
 }
 
@@ -235,6 +262,36 @@ pub(crate) enum Shape {
     Tcc,
     /// A saga in which the second of two steps depends on the first.
     Saga,
+}
+
+/// Makes a request for a transaction with a branch at each participant.
+pub(crate) fn request(gid: String, shape: Shape) -> SubmitTransactionRequest {
+    let (mode, depends) = match shape {
+        Shape::Tcc => (v1::Mode::Tcc, false),
+        Shape::Saga => (v1::Mode::Saga, true),
+    };
+    let before = |name: &str| match depends && name != BRANCHES[0] {
+        true => vec![BRANCHES[0].to_owned()],
+        false => Vec::new(),
+    };
+    let branches = BRANCHES.map(|name| v1::BranchSpec {
+        branch_id: name.to_owned(),
+        participant: name.to_owned(),
+        action: "try".to_owned(),
+        payload: Some(v1::Payload {
+            data: Bytes::from_static(b"ten euros"),
+            media_type: String::new(),
+        }),
+        mode: v1::Mode::Unspecified.into(),
+        depends_on: before(name),
+        ..Default::default()
+    });
+    SubmitTransactionRequest {
+        gid,
+        mode: mode.into(),
+        branches: branches.into(),
+        ..Default::default()
+    }
 }
 
 pub(crate) fn definition(gid: &str, shape: Shape) -> Result<Definition> {

@@ -22,7 +22,7 @@ use crate::coordinator::{World, config, describe};
 use crate::store::execute;
 
 /// Name of the identity of each column.
-const NAMES: [&str; 6] = ["web", "batch", "bank", "shop", "ann", "bob"];
+const NAMES: [&str; 7] = ["web", "batch", "bank", "shop", "ann", "bob", ""];
 
 async fn page(link: Caller, page_size: u32, token: &str) -> v1::ListAuditResponse {
     let page_token = token.to_owned();
@@ -93,6 +93,73 @@ async fn until_denied(file: &File, world: &World, count: usize) -> Vec<v1::Audit
     .await
 }
 
+/// The reason that an operator gives is in the entry of the act; what an initiator does to its own is no act.
+#[tokio::test]
+async fn the_reason_of_an_act_is_entered() {
+    let file = File::new();
+    let mut config = crate::coordinator::config(&crate::coordinator::sqlite_url());
+    config.identities = file.setting();
+    config.webhooks = super::setting(&crate::coordinator::webhooks::unreachable());
+    config.drain_timeout = unanimo_coordinator::config::Period::millis(200);
+    let world = World::start(config).await;
+    let roll_back = async |column: usize, note: &str| {
+        let begun = begin(file.link(&world, 0)).await;
+        let key = Some(v1::rollback_transaction_request::Key::Gid(begun.gid));
+        let request =
+            v1::RollbackTransactionRequest { key, note: note.into(), ..Default::default() };
+        let mut client = CoordinatorServiceClient::new(file.link(&world, column));
+        client.rollback_transaction(request).await.map(drop)
+    };
+    roll_back(0, "my own").await.unwrap();
+    roll_back(4, "the order was cancelled by phone").await.unwrap();
+    let long = roll_back(4, &"x".repeat(1025)).await.unwrap_err();
+    assert_eq!(describe(&long).2, ["note"], "{long}");
+    let request = v1::RedeliverEventsRequest {
+        webhook: "hook".into(),
+        note: "the receiver is repaired".into(),
+        ..Default::default()
+    };
+    let mut operator = OperatorServiceClient::new(file.link(&world, 4));
+    operator.redeliver_events(request.clone()).await.unwrap();
+    let long = v1::RedeliverEventsRequest { note: "x".repeat(1025), ..request };
+    assert_eq!(describe(&operator.redeliver_events(long).await.unwrap_err()).2, ["note"]);
+    let all = entries(&file, &world).await;
+    let asked = all.iter().filter(|entry| entry.kind() == AuditKind::Asked);
+    let reasons: Vec<_> = asked.map(|entry| (&*entry.act, &*entry.reason)).collect();
+    assert_eq!(
+        reasons,
+        [
+            ("RollbackTransaction", "the order was cancelled by phone"),
+            ("RedeliverEvents", "webhook hook: all: the receiver is repaired"),
+        ]
+    );
+}
+
+/// One who is not known hides none who comes from elsewhere.
+#[tokio::test]
+async fn strangers_are_entered_by_their_networks() {
+    let file = File::new();
+    let world = file.world().await;
+    let server = world.running.grpc_address().unwrap();
+    let ask = async |address: [u8; 4], times: usize| {
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{server}")).unwrap();
+        let channel = endpoint.local_address(Some(address.into())).connect().await.unwrap();
+        let mut client = CoordinatorServiceClient::new(channel);
+        for _ in 0..times {
+            let asked = client.get_server_info(v1::GetServerInfoRequest::default()).await;
+            assert_eq!(asked.unwrap_err().code(), Code::Unauthenticated);
+        }
+    };
+    ask([127, 0, 0, 9], 20).await;
+    ask([127, 0, 0, 10], 1).await;
+    let denied = until_denied(&file, &world, 2).await;
+    let mut from: Vec<_> =
+        denied.iter().filter_map(|entry| entry.address.split_once(':')).collect();
+    from.sort_unstable();
+    let from: Vec<_> = from.into_iter().map(|(address, _)| address).collect();
+    assert_eq!(from, ["127.0.0.10", "127.0.0.9"], "{denied:?}");
+}
+
 /// Each act of an operator has two entries, and each denied call is counted, by the table of roles.
 #[tokio::test]
 async fn every_act_and_every_denial_of_the_table_is_entered() {
@@ -115,7 +182,7 @@ async fn every_act_and_every_denial_of_the_table_is_entered() {
             let of_another = expected == "NOT_FOUND" && rpc != "ListTransactions";
             if is_act {
                 acts.push((rpc.clone(), begun, answer));
-            } else if expected == "DENIED" || of_another {
+            } else if ["DENIED", "UNAUTHENTICATED"].contains(&&**expected) || of_another {
                 denied.insert((NAMES[column].to_owned(), rpc.clone()), (expected.clone(), begun));
             }
         }
@@ -126,7 +193,8 @@ async fn every_act_and_every_denial_of_the_table_is_entered() {
     for entry in found {
         let pair = (entry.identity.clone(), entry.act.clone());
         let (expected, begun) = denied.remove(&pair).unwrap_or_else(|| panic!("{entry:?}"));
-        assert!(entry.address.starts_with("127.0.0.1:") && !entry.roles.is_empty(), "{entry:?}");
+        assert!(entry.address.starts_with("127.0.0.1:"), "{entry:?}");
+        assert_eq!(entry.roles.is_empty(), expected == "UNAUTHENTICATED", "{entry:?}");
         assert_eq!(entry.count, 1, "{entry:?}");
         if expected == "NOT_FOUND" {
             let named = entry.tx_id == begun.tx_id || entry.gid == begun.gid;

@@ -2,6 +2,7 @@
 //! docs/security.md is what is expected.
 
 mod answers;
+pub(super) mod limits;
 mod tenants;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use unanimo_tests::scripted::Scripted;
 use uuid::Uuid;
 
 use super::over_http::request;
-use super::roles::{Begun, Link, Signing, begin};
+use super::roles::{Begun, Link, Signing, begin, word};
 use super::setting;
 use crate::coordinator::http::{first_event, http_call};
 use crate::coordinator::{World, branch, config, sqlite_url};
@@ -197,12 +198,7 @@ async fn each_namespace_may_do_what_the_table_says() {
         for (column, expected) in cells.iter().enumerate().rev() {
             let begun = begin(tenants.link(&world.channel, 0)).await;
             let answer = call(&rpc, tenants.link(&world.channel, column), &begun).await;
-            let found = match &answer {
-                Err(status) if status.code() == Code::NotFound => "NOT_FOUND",
-                Err(status) if status.code() == Code::PermissionDenied => "DENIED",
-                Err(status) if status.code() == Code::Unauthenticated => "UNAUTHENTICATED",
-                _ => "yes",
-            };
+            let found = word(&rpc, &answer);
             if found != expected {
                 let column = COLUMNS[column];
                 wrong.push(format!("{rpc} by {column}: {found}, not {expected}: {answer:?}"));

@@ -21,26 +21,26 @@ use crate::coordinator::http::http_get;
 use crate::coordinator::process::Process;
 use crate::coordinator::{World, branch, config, describe, millis, sqlite_url, tcc};
 
-async fn on_both() -> [Config; 2] {
+pub(super) async fn on_both() -> [Config; 2] {
     [config(&sqlite_url()), config(&Server::shared().database().await)]
 }
 
 /// A caller of the initiators' rpcs.
 #[derive(Clone)]
-struct Client(CoordinatorServiceClient<Link>);
+pub(super) struct Client(CoordinatorServiceClient<Link>);
 
 impl Client {
-    fn of(link: Link) -> Self {
+    pub(super) fn of(link: Link) -> Self {
         Self(CoordinatorServiceClient::new(link))
     }
 
-    async fn begin(&mut self, gid: &str) -> Result<String, Status> {
+    pub(super) async fn begin(&mut self, gid: &str) -> Result<String, Status> {
         let mode = Mode::Tcc.into();
         let request = v1::BeginTransactionRequest { gid: gid.into(), mode, ..Default::default() };
         Ok(self.0.begin_transaction(request).await?.into_inner().tx_id)
     }
 
-    async fn submit(
+    pub(super) async fn submit(
         &mut self,
         request: v1::SubmitTransactionRequest,
     ) -> Result<v1::TransactionResult, Status> {
@@ -48,7 +48,7 @@ impl Client {
     }
 
     /// Submits one that starts tomorrow.
-    async fn schedule(&mut self, gid: &str, bytes: usize) -> Result<String, Status> {
+    pub(super) async fn schedule(&mut self, gid: &str, bytes: usize) -> Result<String, Status> {
         let mut request = v1::SubmitTransactionRequest {
             start_delay: millis(24 * 60 * 60 * 1000),
             wait_for: WaitFor::Accepted.into(),
@@ -65,7 +65,7 @@ impl Client {
         self.0.execute_branch(request).await.map(drop)
     }
 
-    async fn roll_back(&mut self, gid: &str) {
+    pub(super) async fn roll_back(&mut self, gid: &str) {
         let key = Some(rollback_transaction_request::Key::Gid(gid.into()));
         let wait_for = WaitFor::Ended.into();
         let request = v1::RollbackTransactionRequest { key, wait_for, ..Default::default() };
@@ -92,7 +92,7 @@ fn of_bytes(id: &str, bytes: usize) -> BranchSpec {
 }
 
 #[track_caller]
-fn assert_over(status: &Status, quota: &str, open: usize, max: usize) {
+pub(super) fn assert_over(status: &Status, quota: &str, open: usize, max: usize) {
     assert_eq!(
         (status.code(), describe(status).1),
         (Code::ResourceExhausted, "QUOTA_REACHED".into())
@@ -108,7 +108,7 @@ fn assert_over(status: &Status, quota: &str, open: usize, max: usize) {
     assert!(details.retry_info().unwrap().retry_delay.is_some_and(|delay| !delay.is_zero()));
 }
 
-async fn left_memory(world: &World, left: usize) {
+pub(super) async fn left_memory(world: &World, left: usize) {
     let engine = world.running.engine();
     until("sleepers to leave memory", async || (engine.in_flight().0 <= left).then_some(())).await;
 }

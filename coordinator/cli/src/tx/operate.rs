@@ -30,6 +30,9 @@ Exit codes: 0 aborted; 1 the transaction is committed, or the command failed;
 pub(super) struct RollbackArgs {
     #[command(flatten)]
     target: Target,
+    /// Reason, for the audit, where you are an operator
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    note: String,
 }
 
 /// Send the waiting calls of a transaction now, before their next retry
@@ -147,6 +150,7 @@ pub(super) async fn rollback(server: &Server, args: RollbackArgs) -> Result<Exit
     let v1::Transaction { tx_id, gid, .. } = found;
     let request = client.request(v1::RollbackTransactionRequest {
         key: Some(v1::rollback_transaction_request::Key::TxId(tx_id)),
+        note: args.note,
         ..Default::default()
     });
     let answer = client.coordinator.rollback_transaction(request).await;

@@ -147,12 +147,14 @@ reasons! {
         "Too much is in flight, altogether or with one participant; or as many participants are registered as may be, or a participant has as many endpoints as it may have; or as many streams of events are open as may be, altogether or of this caller; or as many acts of operators or tests of webhooks are under way as may be, or as many calls that wait, or as many of health and reflection, altogether or from one address. Nothing was stored. Come back after the delay in `RetryInfo`.";
     IdentityLimited = "IDENTITY_LIMITED", ResourceExhausted, retry, None,
         "The caller's identity has called more often than `identity-rate`, or has as many calls under way as `identity-calls`. Nothing of the call was read. Come back after the delay in `RetryInfo`. Others are not affected.";
+    NamespaceLimited = "NAMESPACE_LIMITED", ResourceExhausted, retry, None,
+        "All identities of the caller's namespace together have called more often than `namespace-rate`, or have as many calls under way as `namespace-calls`. Nothing of the call was read, and nothing was taken of the identity's own share. Come back after the delay in `RetryInfo`. Other namespaces are not affected.";
     AddressLimited = "ADDRESS_LIMITED", ResourceExhausted, retry, None,
         "Callers without an identity have called from this address more often than `address-rate`, or have as many calls under way as `address-calls`. Nothing of the call was read. Come back after the delay in `RetryInfo`. Other addresses are not affected.";
     QuotaReached = "QUOTA_REACHED", ResourceExhausted, retry, None,
-        "The caller's identity has as many transactions open as its [quota](../security.md#quotas) allows, or these hold as many bytes. `quota` in the metadata is `open-transactions` or `open-bytes`, `open` is what is open, and `max` the bound; a participant that joins another one's transaction is told neither. Nothing was stored. A request whose gid is known is answered all the same. Come back after the delay in `RetryInfo`, or once some of them have ended. Others are not affected.";
+        "The caller's identity, or its namespace, has as many transactions open as its [quota](../security.md#quotas) allows, or these hold as many bytes. `quota` in the metadata is `open-transactions` or `open-bytes`, or that of the namespace: `open-transactions-per-namespace` or `open-bytes-per-namespace`; `open` is what is open, and `max` the bound; a participant that joins another one's transaction is told neither. Nothing was stored. A request whose gid is known is answered all the same. Come back after the delay in `RetryInfo`, or once some of them have ended. Others are not affected.";
     QuotaNotCounted = "QUOTA_NOT_COUNTED", Unavailable, retry, None,
-        "The caller's identity has a [quota](../security.md#quotas), the coordinator has just started, and it was not known within the time of the call what is open. Nothing was stored.";
+        "The caller's identity or its namespace has a [quota](../security.md#quotas), the coordinator has just started, and it was not known within the time of the call what is open. Nothing was stored.";
     Draining = "DRAINING", Unavailable, retry, None,
         "The coordinator is stopping. Nothing was stored.";
     AuditNotWritten = "AUDIT_NOT_WRITTEN", Unavailable, retry, None,

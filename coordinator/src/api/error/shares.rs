@@ -14,20 +14,25 @@ const CALLS_DELAY: Duration = Duration::from_millis(100);
 /// When to come back where a transaction's end is waited for.
 const QUOTA_DELAY: Duration = Duration::from_secs(1);
 
-/// Makes the error of a call that is one too many of its identity, or from its address.
+/// Makes the error of a call that is one too many of its identity or its namespace, or from its address. It names the
+/// limit.
 pub(in crate::api) fn one_too_many(reason: Reason, name: &str, too_many: TooMany) -> Status {
-    let of = if reason == Reason::AddressLimited { "address" } else { "identity" };
+    let (of, whose) = match reason {
+        Reason::AddressLimited => ("address", name.to_owned()),
+        Reason::NamespaceLimited => ("namespace", format!("the namespace {name}")),
+        _ => ("identity", name.to_owned()),
+    };
     let (message, delay) = match too_many {
-        TooMany::Rate(after) => (format!("{name} calls too often: see {of}-rate"), after),
+        TooMany::Rate(after) => (format!("{whose} calls too often: see {of}-rate"), after),
         TooMany::Calls => {
-            (format!("too many calls of {name} are under way: see {of}-calls"), CALLS_DELAY)
+            (format!("too many calls of {whose} are under way: see {of}-calls"), CALLS_DELAY)
         }
     };
     // A delay of nothing would be no delay.
     reason.status_after(message, &[], &[], delay.max(Duration::from_millis(1)))
 }
 
-/// Makes the error of a request for which its identity has too much open.
+/// Makes the error of a request for which its identity or its namespace has too much open.
 pub(in crate::api) fn over_quota(over: &OverQuota) -> Status {
     let (open, max) = over.numbers();
     let metadata =
@@ -35,16 +40,7 @@ pub(in crate::api) fn over_quota(over: &OverQuota) -> Status {
     Reason::QuotaReached.status_after(over, &[], &metadata, QUOTA_DELAY)
 }
 
-/// Tells whether a quota is that of the identity with this full name.
-pub(in crate::api) fn is_of(over: &OverQuota, full_name: &str) -> bool {
-    match over {
-        OverQuota::Transactions { identity, .. } | OverQuota::Bytes { identity, .. } => {
-            identity == full_name
-        }
-    }
-}
-
-/// Makes the same error for a caller who is not that identity: it learns neither its name nor its numbers.
+/// Makes the same error for a caller who is not that identity, nor in that namespace: it learns neither its name nor its numbers.
 pub(in crate::api) fn over_quota_of_another(over: &OverQuota) -> Status {
     let quota = over.quota();
     let message = format!("the transaction's initiator has reached its quota of {quota}");

@@ -1,10 +1,13 @@
 //! Files that may be set, and the name of a server.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::outbound::without_query;
 
 /// Path of a file; empty if none is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,10 +48,31 @@ pub(in crate::config) enum KeysAt<'a> {
 }
 
 /// Place of an issuer's keys, as text: a file, an address with `http://` or `https://`, or `discover`; empty if none is
-/// set.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// set. It is shown without what follows the `?` of an address, which may be a secret.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct KeysPlace(String);
+
+impl fmt::Display for KeysPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place() {
+            Some(KeysAt::Url(url)) if url.contains('?') => write!(f, "{}?***", without_query(url)),
+            _ => f.write_str(&self.0),
+        }
+    }
+}
+
+impl fmt::Debug for KeysPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for KeysPlace {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
 
 impl KeysPlace {
     /// Tells whether there is one.

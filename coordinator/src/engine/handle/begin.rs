@@ -65,11 +65,12 @@ impl Handle {
     /// Counts a new transaction for its initiator, or says why that one may not have it.
     pub(super) fn hold(&self, definition: &Definition) -> Result<Holding, Error> {
         let (initiator, bytes) = (&definition.initiator, definition.held_bytes());
-        let max = self.quotas().bytes_max(initiator);
-        if max > 0 && bytes > max {
+        if let Some((max, quota)) = self.quotas().bytes_max(initiator)
+            && bytes > max
+        {
             // It would never be let in.
             let rule = format!(
-                "must hold at most {max} bytes with their transaction (open-bytes), hold {bytes}"
+                "must hold at most {max} bytes with their transaction ({quota}), hold {bytes}"
             );
             return Err(Error::Invalid(vec![Violation::new("branches", rule)]));
         }

@@ -12,6 +12,7 @@ fn directory() -> (Directory, ParticipantName) {
         message_bytes_max: 1 << 20,
         replies_bytes_max: 2 << 20,
         participants_max: 3,
+        participants_per_namespace: 0,
         connections_max: 512,
         prepare_pauses: pauses,
         phase_two_pauses: pauses,

@@ -21,7 +21,7 @@ use super::Bad;
 use super::keys::{self, Keys};
 use crate::alarm::KEYS_NOT_FETCHED;
 use crate::identity::AllTold;
-use crate::outbound::{Bounds, Outbound, Plain, parse_url};
+use crate::outbound::{Bounds, Outbound, Plain, parse_url, without_query};
 
 /// Bounds of a request.
 const BOUNDS: Bounds = Bounds { patience: Duration::from_secs(5), body_bytes_max: 1 << 20 };
@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const JITTER: f64 = 0.2;
 
 /// Place of keys that are fetched.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Web {
     /// Address of the key set; without it the issuer tells it.
     pub(crate) url: Option<String>,
@@ -52,6 +52,13 @@ pub(crate) struct Web {
     pub(crate) refresh: Duration,
     /// Age at which keys that cannot be fetched again count no more.
     pub(crate) age_max: Duration,
+}
+
+impl fmt::Debug for Web {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url.as_deref().map(without_query);
+        f.debug_struct("Web").field("url", &url).finish_non_exhaustive()
+    }
 }
 
 /// Description of an issuer by itself (OpenID Connect Discovery).
@@ -89,7 +96,7 @@ struct State {
 
 impl fmt::Debug for Fetched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fetched").field("url", &self.web.url).finish_non_exhaustive()
+        f.debug_struct("Fetched").field("web", &self.web).finish_non_exhaustive()
     }
 }
 
@@ -166,11 +173,11 @@ impl Fetched {
             None => self.discover().await?,
         };
         let content = self.get(&url).await?;
-        let file = File::new("keys of the issuer", shown(&url));
+        let file = File::new("keys of the issuer", without_query(&url));
         let keys = keys::read(&file, &content).map_err(|error| error.to_string())?;
         // A server that has just started, or that somebody repairs, may answer so: the former keys go on.
         match keys.is_empty() {
-            true => Err(format!("{}: it has no key that can be used", shown(&url))),
+            true => Err(format!("{}: it has no key that can be used", without_query(&url))),
             false => Ok(keys),
         }
     }
@@ -191,7 +198,7 @@ impl Fetched {
     }
 
     async fn get(&self, url: &str) -> Result<Bytes, String> {
-        let bad = |why: &dyn fmt::Display| format!("{}: {why}", shown(url));
+        let bad = |why: &dyn fmt::Display| format!("{}: {why}", without_query(url));
         let request = Request::get(url)
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("unanimo/", env!("CARGO_PKG_VERSION")))
@@ -275,11 +282,6 @@ impl State {
         let (keys, at) = self.good.as_ref()?;
         (at.elapsed() < age_max).then(|| Arc::clone(keys))
     }
-}
-
-/// Returns an address as it may be told: without what follows a `?`, which may be a secret.
-fn shown(url: &str) -> &str {
-    url.split('?').next().unwrap_or_default()
 }
 
 /// Returns a random number from 0 to 1.

@@ -17,6 +17,8 @@ pub struct Options {
     pub replies_bytes_max: usize,
     /// Names that are kept.
     pub participants_max: usize,
+    /// Names that are kept of one namespace. Zero is no bound.
+    pub participants_per_namespace: usize,
     /// Connections to participants.
     pub connections_max: usize,
     /// Pauses between probes with Prepares.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use unanimo_core::ParticipantName;
+use unanimo_core::{Namespace, ParticipantName};
 
 use super::held::bytes_of;
 use super::{Directory, Endpoint, Registered, read};
@@ -48,6 +48,15 @@ pub enum NamePlace {
     Taken,
 }
 
+/// Bound on names that are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamesBound {
+    /// So many of all.
+    All(usize),
+    /// So many of one namespace.
+    OfNamespace(usize),
+}
+
 impl Directory {
     /// Looks for the place of an endpoint that registers.
     #[must_use]
@@ -65,12 +74,22 @@ impl Directory {
 
     fn place_for_name_at(&self, name: &ParticipantName, now: Instant) -> NamePlace {
         let entries = read(&self.entries);
-        // The coordinator itself is no participant that registers.
-        let others = entries.values().filter(|entry| !entry.own).count();
-        if entries.contains_key(name) || others < self.options.participants_max {
+        if entries.contains_key(name) {
             return NamePlace::Free;
         }
-        let idle = entries.iter().filter_map(|(name, entry)| {
+        // The coordinator itself is no participant that registers.
+        let others = || entries.iter().filter(|(_, entry)| !entry.own);
+        let namespace = name.namespace();
+        let beside = |other: &ParticipantName| other.namespace() == namespace;
+        let is_own_full = self
+            .names_max_in(namespace.as_ref())
+            .is_some_and(|max| others().filter(|(other, _)| beside(other)).count() >= max);
+        if !is_own_full && others().count() < self.options.participants_max {
+            return NamePlace::Free;
+        }
+        // A namespace that is full makes place by names of its own.
+        let may_leave = entries.iter().filter(|(other, _)| !is_own_full || beside(other));
+        let idle = may_leave.filter_map(|(name, entry)| {
             let idle = self.idle_for(entry, now)?;
             (idle > self.long_gone_after()).then_some((idle, name))
         });
@@ -153,10 +172,21 @@ impl Directory {
         leaving.into_iter().fold((0, 0), add)
     }
 
-    /// Returns the most names that are kept.
+    /// Returns the most names that are kept of a namespace; `None` without a bound.
+    fn names_max_in(&self, namespace: Option<&Namespace>) -> Option<usize> {
+        namespace.map(|_| self.options.participants_per_namespace).filter(|max| *max > 0)
+    }
+
+    /// Returns the bound that one more name meets first.
     #[must_use]
-    pub fn participants_max(&self) -> usize {
-        self.options.participants_max
+    pub fn names_bound(&self, name: &ParticipantName) -> NamesBound {
+        let namespace = name.namespace();
+        let entries = read(&self.entries);
+        let count = entries.keys().filter(|other| other.namespace() == namespace).count();
+        match self.names_max_in(namespace.as_ref()) {
+            Some(max) if count >= max => NamesBound::OfNamespace(max),
+            _ => NamesBound::All(self.options.participants_max),
+        }
     }
 
     /// Returns the instance that is to leave an endpoint before this one registers there.
@@ -289,6 +319,28 @@ mod tests {
         directory.seen(&p, "http://a:1", registered("a"));
         assert!(states("a", "") && !states("a", "rust 1"), "it has said what it is");
         assert!(states("b", "rust 1"));
+    }
+
+    /// A namespace has so many names, makes place by its own, and leaves the others theirs.
+    #[tokio::test]
+    async fn l5_a_namespace_has_so_many_names() {
+        let bounds = Options { participants_per_namespace: 1, participants_max: 3, ..options() };
+        let directory = Directory::new(bounds);
+        let name = |text: &str| ParticipantName::full(text).expect("a name");
+        let place = |text: &str, now| directory.place_for_name_at(&name(text), now);
+        directory.seen(&name("p"), "http://a:1", registered("1"));
+        directory.seen(&name("a/p"), "http://a:2", registered("1"));
+        let now = Instant::now();
+        assert_eq!(place("a/q", now), NamePlace::Taken);
+        assert_eq!(directory.names_bound(&name("a/q")), NamesBound::OfNamespace(1));
+        assert_eq!((place("a/p", now), place("b/p", now)), (NamePlace::Free, NamePlace::Free));
+        assert_eq!(place("q", now), NamePlace::Free, "who has no namespace has no such bound");
+        // The longest silent of all is another one's.
+        let later = now + 2 * directory.long_gone_after();
+        assert_eq!(place("a/q", later), NamePlace::Instead(name("a/p")));
+        directory.seen(&name("b/p"), "http://a:3", registered("1"));
+        assert_eq!(place("c/p", now), NamePlace::Taken, "there are as many as may be of all");
+        assert_eq!(directory.names_bound(&name("c/p")), NamesBound::All(3));
     }
 
     /// Bytes of those that leave for it are taken off before anybody leaves: one that finds no room all the same drives nobody away.
