@@ -16,6 +16,7 @@ mod directory;
 pub mod error;
 pub mod features;
 mod feed;
+mod hidden;
 mod history;
 pub mod http;
 mod info;
@@ -72,6 +73,7 @@ use self::connections::Connections;
 pub(crate) use self::connections::RESERVED_MAX;
 use self::deadline::{Deadline, Late};
 pub(crate) use self::feed::event_json;
+pub use self::history::joined as joined_history;
 use self::parse::Reading;
 use self::rpc::Rpc;
 pub(crate) use self::stack::Stack;
@@ -109,6 +111,8 @@ pub struct Options {
     pub endpoint_allow: Vec<Pattern>,
     /// Endpoints that may be without TLS.
     pub plaintext: Plaintext,
+    /// Viewers read payloads and outputs.
+    pub viewers_see_payloads: bool,
 }
 
 /// State that the services share.

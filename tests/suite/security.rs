@@ -24,6 +24,7 @@ mod database;
 mod fetched;
 mod greedy;
 mod handshakes;
+mod hidden;
 mod hostile;
 pub(crate) mod issued;
 mod namespaces;
