@@ -23,7 +23,7 @@ use self::bounded::{Bounded, Calls, Places, Turns};
 pub(crate) use self::readers::Readers;
 use self::serving::Peered;
 use self::tls::TlsListener;
-use crate::api::http::{Slot, not_yet, paths, too_many};
+use crate::api::http::{Slot, malformed, not_yet, paths, too_many};
 use crate::coordinator::Status;
 use crate::dashboard;
 use crate::descriptors::Room;
@@ -166,8 +166,8 @@ async fn with_one_host(request: Request, next: Next) -> Response {
         host.is_none_or(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
     };
     if hosts.next().is_some() || request.uri().authority().is_some_and(is_other) {
-        let why = "the header host must be there once, and an address that names a host must name the same\n";
-        return (StatusCode::BAD_REQUEST, why).into_response();
+        let why = "the header host must be there once, and an address that names a host must name the same";
+        return malformed(why);
     }
     next.run(request).await
 }

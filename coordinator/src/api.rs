@@ -16,6 +16,7 @@ mod directory;
 pub mod error;
 pub mod features;
 mod feed;
+mod hidden;
 mod history;
 pub mod http;
 mod info;
@@ -74,6 +75,7 @@ use self::connections::Connections;
 pub(crate) use self::connections::RESERVED_MAX;
 use self::deadline::{Deadline, Late};
 pub(crate) use self::feed::event_json;
+pub use self::history::joined as joined_history;
 pub(crate) use self::others::MESSAGE_BYTES_MAX as OTHERS_BYTES_MAX;
 use self::parse::Reading;
 use self::rpc::Rpc;
@@ -112,6 +114,8 @@ pub struct Options {
     pub endpoint_allow: Vec<Pattern>,
     /// Endpoints that may be without TLS.
     pub plaintext: Plaintext,
+    /// Viewers read payloads and outputs.
+    pub viewers_see_payloads: bool,
 }
 
 /// State that the services share.

@@ -189,6 +189,9 @@ settings! {
     /// roles allow. Without it everybody who can connect may do everything. See
     /// [security](../security.md#identities).
     identities: FilePath = FilePath::default(), "UNANIMO_IDENTITIES";
+    /// Let viewers read payloads and outputs, as operators do. Without it they see the size and the media type of those
+    /// of others. See [security](../security.md#roles).
+    viewers_see_payloads: bool = false, "UNANIMO_VIEWERS_SEE_PAYLOADS";
     /// Public keys of an issuer of tokens, such as an OpenID provider: its JSON Web Key Set. A file is read again when it
     /// changes, an address (`https://…`, or `http://…` on this machine) is fetched again every `jwt-keys-refresh`, and
     /// `discover` asks `jwt-issuer` for that address. Callers may then show its tokens (JWT), as the identities that

@@ -5,9 +5,11 @@
 
 mod acts;
 mod advice;
+mod alarms;
 mod chart;
 mod data;
 mod filter;
+mod one;
 mod pulse;
 mod recorded;
 mod response;
@@ -23,22 +25,21 @@ use std::time::Instant;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use unanimo_tls::Peer;
 
 use self::acts::Acts;
-use self::chart::Chart;
-use self::data::{Counts, Found, Info, List, Participant, Participants, Tx};
+use self::alarms::Alarm;
+use self::data::{Counts, Info, List, Participant, Participants, Tx};
 use self::filter::Filter;
 use self::pulse::Statistics;
 pub use self::recorded::Recorded;
-use self::response::{assets, made, nothing, problem};
+use self::response::{assets, guarded, made, nothing, problem};
 use self::shared::ByNamespace;
 use crate::api::http::{Act, Asker, Http, Slot, encoded};
 
@@ -64,6 +65,8 @@ struct Pages {
     /// Numbers of all transactions, which are the same for all of a namespace who may see them.
     counts: Arc<ByNamespace<Counts>>,
     acts: Arc<Acts>,
+    /// Turn to make a history as a file.
+    exporting: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Makes the router of the pages.
@@ -72,12 +75,20 @@ pub(crate) fn router(api: Slot, peer_of: PeerOf) -> Router {
         .route("/", get(overview))
         .route("/attention", get(attention))
         .route("/transactions", get(transactions))
-        .route("/tx/{tx_id}", get(transaction))
+        .route("/tx/{tx_id}", get(one::page))
+        .route("/tx/{tx_id}/history.json", get(one::history))
+        .route("/gid/{gid}", get(one::of_gid))
         .route("/participants", get(participants))
         .route("/system", get(system))
         .merge(acts::router())
         .fallback(nothing)
-        .with_state(Pages { api, peer_of, counts: Arc::default(), acts: Arc::new(Acts::new()) })
+        .with_state(Pages {
+            api,
+            peer_of,
+            counts: Arc::default(),
+            acts: Arc::new(Acts::new()),
+            exporting: Arc::default(),
+        })
 }
 
 #[derive(Template)]
@@ -109,6 +120,8 @@ struct Attention {
     /// Time of the begin of the last one that was looked at.
     back_to: String,
     may_act: bool,
+    /// Alarms that are of no transaction.
+    alarms: Vec<Alarm>,
 }
 
 #[derive(Template)]
@@ -116,23 +129,12 @@ struct Attention {
 struct Transactions {
     here: &'static str,
     filter: Filter,
+    /// Fault of the filter; empty if it has none.
+    wrong: String,
     list: Vec<Tx>,
     next: String,
     /// Time of the begin of the last one that was looked at.
     back_to: String,
-}
-
-#[derive(Template)]
-#[template(path = "transaction.html")]
-struct Transaction {
-    here: &'static str,
-    tx: Tx,
-    chart: Chart,
-    /// Picture of a saga.
-    graph: Option<String>,
-    /// Address of its trace; empty if none is set.
-    trace_link: String,
-    may_act: bool,
 }
 
 #[derive(Template)]
@@ -217,6 +219,11 @@ impl Looking {
         self.api().is_ok_and(|api| api.may_see_statistics(&self.asker))
     }
 
+    /// Tells whether whoever looks may list transactions without a filter.
+    fn may_list(&self) -> bool {
+        self.api().is_ok_and(|api| api.may_list(&self.asker))
+    }
+
     /// Tells whether whoever looks may act.
     fn may_act(&self) -> bool {
         self.api().is_ok_and(|api| api.may_act(&self.asker))
@@ -249,7 +256,12 @@ fn either(page: Page) -> Response {
 }
 
 async fn overview(State(pages): State<Pages>, request: Request) -> Response {
-    either(overview_of(&pages, &pages.looking(&request)).await)
+    let looking = pages.looking(&request);
+    // An initiator sees what it began, and the numbers are of all.
+    if !looking.may_see_statistics() && looking.may_list() {
+        return guarded(Redirect::to("/transactions").into_response());
+    }
+    either(overview_of(&pages, &looking).await)
 }
 
 async fn overview_of(pages: &Pages, looking: &Looking) -> Page {
@@ -297,8 +309,10 @@ async fn attention(State(pages): State<Pages>, request: Request) -> Response {
                 token => format!("/attention?pageToken={}", encoded(token)),
             };
             let back_to = words::back_to(&found.next_page_token);
-            let (list, may_act) = (found.transactions, looking.may_act());
-            let page = Attention { here: "/attention", list, next, back_to, may_act };
+            let (mut list, may_act) = (found.transactions, looking.may_act());
+            looking.explain(&mut list).await;
+            let alarms = looking.alarms().await;
+            let page = Attention { here: "/attention", list, next, back_to, may_act, alarms };
             Ok(made(StatusCode::OK, &page))
         }
         .await,
@@ -306,57 +320,36 @@ async fn attention(State(pages): State<Pages>, request: Request) -> Response {
 }
 
 async fn transactions(State(pages): State<Pages>, request: Request) -> Response {
-    let filter = filter_of(&request);
-    let looking = pages.looking(&request);
-    either(
-        async move {
-            let filter = filter.map_err(|why| bad_filter(&why))?;
-            let address = format!("/v1/transactions?{}", filter.question());
-            let found: List = looking.ask(&address).await?;
-            let next = match found.next_page_token.as_str() {
-                "" => String::new(),
-                token => format!("/transactions?{}", filter.after(token).query()),
-            };
-            let back_to = words::back_to(&found.next_page_token);
-            let list = found.transactions;
-            let page = Transactions { here: "/transactions", filter, list, next, back_to };
-            Ok(made(StatusCode::OK, &page))
-        }
-        .await,
-    )
+    let query = request.uri().query().unwrap_or_default();
+    let (filter, wrong) = match Filter::of(query) {
+        Ok(filter) => (filter, String::new()),
+        Err(why) => (Filter::typed(query), why),
+    };
+    either(transactions_of(&pages.looking(&request), filter, wrong).await)
 }
 
-async fn transaction(
-    State(pages): State<Pages>,
-    tx_id: Result<Path<String>, PathRejection>,
-    request: Request,
-) -> Response {
-    let looking = pages.looking(&request);
-    either(
-        async move {
-            let Path(tx_id) = tx_id.map_err(|bad| {
-                problem(&json!({
-                    "status": bad.status().as_u16(), "title": "This is no address",
-                    "detail": bad.body_text(),
-                }))
-            })?;
-            let address = format!(
-                "/v1/tx/{}?includeOutputs=true&includePayloads=true&includeTimeline=true",
-                encoded(&tx_id)
-            );
-            let answer: Value = looking.ask(&address).await?;
-            let is_saga = answer["transaction"]["mode"] == "MODE_SAGA";
-            let graph = if is_saga { Http::drawn(&answer["transaction"]) } else { None };
-            let found: Found = read(&address, answer).map_err(|bad| problem(&bad))?;
-            let chart = Chart::of(&found.transaction, words::now());
-            let (tx, may_act) = (found.transaction, looking.may_act());
-            let trace_link =
-                looking.api().map_or_else(|_| String::new(), |api| api.trace_link(&tx.trace_id));
-            let page = Transaction { here: "/transactions", tx, chart, graph, trace_link, may_act };
-            Ok(made(StatusCode::OK, &page))
+/// Makes the list. What is wrong with a filter is said above it, and the form keeps what was typed.
+async fn transactions_of(looking: &Looking, filter: Filter, mut wrong: String) -> Page {
+    let mut found = List::default();
+    if wrong.is_empty() {
+        let address = format!("/v1/transactions?{}", filter.question());
+        match looking.get(&address).await {
+            Ok(list) => found = list,
+            Err(bad) if bad["status"] == 400 => {
+                wrong = bad["detail"].as_str().unwrap_or("This is no filter.").to_owned();
+            }
+            Err(bad) => return Err(problem(&bad)),
         }
-        .await,
-    )
+    }
+    let next = match found.next_page_token.as_str() {
+        "" => String::new(),
+        token => format!("/transactions?{}", filter.after(token).query()),
+    };
+    let back_to = words::back_to(&found.next_page_token);
+    let code = if wrong.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    let list = found.transactions;
+    let page = Transactions { here: "/transactions", filter, wrong, list, next, back_to };
+    Ok(made(code, &page))
 }
 
 async fn participants(State(pages): State<Pages>, request: Request) -> Response {
@@ -384,10 +377,8 @@ async fn system(State(pages): State<Pages>, request: Request) -> Response {
         async move {
             let info: Info = looking.ask("/v1/server").await?;
             let limits = info.limits.iter().map(|(name, value)| {
-                (
-                    words::spaced(name),
-                    value.as_str().map_or_else(|| value.to_string(), str::to_owned),
-                )
+                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                (words::spaced(name), words::limit(name, &value))
             });
             // The version and the limits are for every role, and the rest is not.
             let state = match looking.may_see_statistics() {

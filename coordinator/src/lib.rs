@@ -170,6 +170,8 @@ mod suspension;
 pub mod webhook;
 mod wire;
 
+#[doc(hidden)]
+pub use api::joined_history;
 pub use config::Config;
 pub use coordinator::{Builder, Running};
 #[doc(hidden)]

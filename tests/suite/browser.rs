@@ -13,12 +13,13 @@ use tokio::net::TcpListener;
 use unanimo_coordinator::config::Period;
 use unanimo_coordinator::identity::Token;
 use unanimo_coordinator::{Config, Recorded};
-use unanimo_proto::v1::{Mode, RegisterEndpointRequest};
+use unanimo_proto::v1::{ChildTransaction, Mode, RegisterEndpointRequest, WaitFor};
 use unanimo_tests::browser::{Browser, Page};
 use unanimo_tests::reaper::run_folder;
 use unanimo_tests::wait::{until, until_for};
 
 use crate::coordinator::acts::{stall, stall_many, stuck};
+use crate::coordinator::webhooks::unreachable;
 use crate::coordinator::{World, branch, config, sqlite_url, tcc};
 
 /// Variable with the folder for the pictures of docs/dashboard.md; without it none are made.
@@ -28,24 +29,6 @@ const PICTURES: &str = "DASHBOARD_PICTURES";
 const WIDTHS: [u32; 3] = [360, 1024, 1920];
 
 const THEMES: [&str; 2] = ["light", "dark"];
-
-/// Names of the pictures of all pages.
-const NAMES: [&str; 14] = [
-    "overview",
-    "attention",
-    "transactions",
-    "participants",
-    "system",
-    "ended",
-    "saga",
-    "stuck",
-    "retry",
-    "resolve",
-    "forget",
-    "retry-many",
-    "forget-many",
-    "none",
-];
 
 /// Text that would run, load or break out if it were anything but text.
 const HOSTILE: &str = "</pre></title><script>alert(1)</script><img src=http://evil.example/x onerror=alert(1)>\"'&{{7*7}}";
@@ -73,8 +56,10 @@ const BARRIERS: &str = "axe.run(document, { resultTypes: ['violations'] }).then(
      .map((v) => [v.id, v.help, ...v.nodes.map((n) => n.html.slice(0, 120))]))";
 
 /// A world in which every page has something to show: long names, hostile texts, a stuck and a heuristic one, and a saga.
-async fn full() -> (World, Vec<String>) {
-    let world = World::start(stuck()).await;
+async fn full() -> (World, Vec<(&'static str, String)>) {
+    let mut config = stuck();
+    config.webhooks = unreachable().to_str().unwrap().parse().unwrap();
+    let world = World::start(config).await;
     let long = format!("order-{}", "0123456789".repeat(12));
     world.submit(tcc("order-4711", &["ok", "ok"])).await.unwrap();
     world.submit(tcc("order-4712", &["ok", "refuse"])).await.unwrap();
@@ -100,6 +85,22 @@ async fn full() -> (World, Vec<String>) {
         })
         .collect();
     world.submit(saga).await.unwrap();
+    let mut parent = tcc("parent-of-a-child", &["ok"]);
+    parent.mode = Mode::Saga.into();
+    parent.branches[0].child = Some(ChildTransaction {
+        mode: Mode::Saga.into(),
+        branches: vec![branch("inner", "ok")],
+        ..Default::default()
+    });
+    parent.branches[0].participant.clear();
+    parent.branches[0].action.clear();
+    parent.branches[0].payload = None;
+    world.submit(parent).await.unwrap();
+    let mut late = tcc("too-late", &["hang"]);
+    late.timeout = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    late.wait_for = WaitFor::Accepted.into();
+    world.submit(late).await.unwrap();
+    world.submit(tcc("resolved", &["commit-fail-1"])).await.unwrap();
     // Two versions of a participant with a long name; nobody calls it.
     for (port, sdk, features) in [
         (1, "unanimo-sdk-rust/0.1.0", vec!["must_succeed", "saga", "step_inputs", "tcc"]),
@@ -118,52 +119,83 @@ async fn full() -> (World, Vec<String>) {
     let stuck = world.get_until(&long, "its alarm", |tx| tx.stalled).await.tx_id;
     let heuristic =
         world.get_until("order-4713", "its end", |tx| tx.ended_at.is_some()).await.tx_id;
-    let [ended, trip] = ["order-4711", "trip-1"]
-        .map(|gid| world.get_until(gid, "its end", |tx| tx.ended_at.is_some()));
-    let (ended, trip) = (ended.await.tx_id, trip.await.tx_id);
+    let ended =
+        async |gid: &str| world.get_until(gid, "its end", |tx| tx.ended_at.is_some()).await.tx_id;
+    let resolved = world.get_until("resolved", "its alarm", |tx| tx.stalled).await.tx_id;
     let paths = vec![
-        "/".into(),
-        "/attention".into(),
-        "/transactions".into(),
-        "/participants".into(),
-        "/system".into(),
-        format!("/tx/{ended}"),
-        format!("/tx/{trip}"),
-        format!("/tx/{stuck}"),
-        format!("/tx/{stuck}/retry"),
-        format!("/tx/{stuck}/resolve"),
-        format!("/tx/{heuristic}/forget"),
-        "/attention/retry".into(),
-        "/attention/forget".into(),
-        "/transactions?gidPrefix=none".into(),
+        ("overview", "/".to_owned()),
+        ("attention", "/attention".into()),
+        ("transactions", "/transactions".into()),
+        ("participants", "/participants".into()),
+        ("system", "/system".into()),
+        ("ended", format!("/tx/{}", ended("order-4711").await)),
+        ("saga", format!("/tx/{}", ended("trip-1").await)),
+        ("stuck", format!("/tx/{stuck}")),
+        ("retry", format!("/tx/{stuck}/retry")),
+        ("resolve", format!("/tx/{stuck}/resolve")),
+        ("forget", format!("/tx/{heuristic}/forget")),
+        ("retry-many", "/attention/retry".into()),
+        ("forget-many", "/attention/forget".into()),
+        ("none", "/transactions?gidPrefix=none".into()),
+        ("aborted", format!("/tx/{}", ended("order-4712").await)),
+        ("too-late", format!("/tx/{}", ended("too-late").await)),
+        ("parent", format!("/tx/{}", ended("parent-of-a-child").await)),
+        ("child", "/gid/parent-of-a-child.a".into()),
+        ("bad-filter", format!("/transactions?metadata={}", "x".repeat(200))),
+        ("no-transaction", "/tx/0199b0d0-0000-7000-8000-000000000000".into()),
+        ("no-id", format!("/tx/{}", "0123456789".repeat(30))),
+        ("no-page", format!("/{}", "0123456789".repeat(30))),
+        (RESOLVED, format!("/tx/{resolved}")),
     ];
     (world, paths)
 }
 
-/// Opens a page in both themes and at three widths, and returns what is wrong with it.
-async fn wrong_with(page: &mut Page, path: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
-    page.open(path).await;
-    for width in WIDTHS {
-        page.size(width, 900).await;
-        let overflow = page.value(OVERFLOW).await;
-        if overflow != json!([]) {
-            wrong.push(format!("{path} at {width}: {overflow}"));
+/// Transaction of which a branch is resolved by clicks, and whose alarm is then not cleared.
+const RESOLVED: &str = "resolved";
+
+/// Ends a branch by word, and asks for the alarm to be cleared without a word that somebody has looked. Returns the path of the
+/// page that tells the refusal.
+async fn refused(page: &mut Page, of_tx: &str) -> String {
+    for act in ["resolve", "forget"] {
+        page.open(&format!("{of_tx}/{act}")).await;
+        for (field, text) in [("operator", "ann"), ("note", "the bank is closed")] {
+            page.write(&format!("input[name={field}]"), text).await;
         }
+        if act == "resolve" {
+            page.click("input[value=RESOLUTION_COMMITTED]").await;
+        }
+        page.follow("button.go").await;
     }
+    page.sees("It was refused.").await;
+    page.value("location.pathname").await.as_str().unwrap().to_owned()
+}
+
+/// Opens a page, and returns what is wrong with it.
+async fn wrong_with(page: &mut Page, path: &str) -> Vec<String> {
+    page.open(path).await;
+    wrong_here(page, path).await
+}
+
+/// Looks at the page that is open, in each theme at each width, and returns what is wrong with it.
+async fn wrong_here(page: &mut Page, path: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    page.value(&format!("{AXE};0")).await;
     for theme in THEMES {
         page.theme(theme).await;
-        let pale = page.value(PALE).await;
-        if pale != json!([]) {
-            wrong.push(format!("{path}, {theme}: {pale}"));
-        }
-        page.value(&format!("{AXE};0")).await;
-        let barriers = page.value(BARRIERS).await;
-        if barriers != json!([]) {
-            wrong.push(format!("{path}, {theme}: {barriers}"));
+        for width in WIDTHS {
+            page.size(width, 900).await;
+            for check in [OVERFLOW, PALE, BARRIERS] {
+                let found = page.value(check).await;
+                if found != json!([]) {
+                    wrong.push(format!("{path}, {theme} at {width}: {found}"));
+                }
+            }
         }
     }
-    wrong.extend(page.problems().into_iter().map(|problem| format!("{path}: {problem}")));
+    // A page that says what is wrong has such a status, and the browser tells it.
+    let told = |problem: &String| !problem.contains("the server responded with a status of 4");
+    let problems = page.problems().into_iter().filter(told);
+    wrong.extend(problems.map(|problem| format!("{path}: {problem}")));
     let unnamed = "[...document.querySelectorAll('main input:not([type=hidden]), select, textarea, button')] \
                    .filter((e) => !e.textContent.trim() && !e.labels?.length).map((e) => e.outerHTML)";
     assert_eq!(page.value(unnamed).await, json!([]), "{path}: each field has a label");
@@ -174,15 +206,18 @@ async fn wrong_with(page: &mut Page, path: &str) -> Vec<String> {
 /// elsewhere.
 #[tokio::test]
 async fn every_page_is_whole_in_both_themes_and_at_three_widths() {
-    let (world, paths) = full().await;
+    let (world, mut paths) = full().await;
     let mut page = page(&world).await;
     let mut wrong = Vec::new();
-    for path in &paths {
+    for (_, path) in &paths {
         wrong.extend(wrong_with(&mut page, path).await);
     }
+    let refusal = refused(&mut page, &paths[paths.len() - 1].1).await;
+    wrong.extend(wrong_here(&mut page, &refusal).await);
+    paths.push(("refused", refusal));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // The graph of the saga has each step with its state.
-    page.open(&paths[6]).await;
+    page.open(&paths.iter().find(|(name, _)| *name == "saga").unwrap().1).await;
     let boxes = "[...document.querySelectorAll('.saga text')].map((e) => e.textContent).filter((t) => t.includes('done'))";
     assert_eq!(
         page.value(&format!("{boxes}.length")).await,
@@ -191,13 +226,32 @@ async fn every_page_is_whole_in_both_themes_and_at_three_widths() {
         page.value(boxes).await
     );
     if let Some(folder) = std::env::var_os(PICTURES) {
-        take_pictures(&mut page, &NAMES, &paths, Path::new(&folder)).await;
+        take_pictures(&mut page, &paths, Path::new(&folder)).await;
     }
 }
 
+/// Where there is nothing yet, and nobody has registered, the pages say so.
+#[tokio::test]
+async fn empty_pages_are_whole_and_say_so() {
+    let world = World::sqlite().await;
+    let mut page = page(&world).await;
+    let mut wrong = Vec::new();
+    for (path, says) in [
+        ("/", "There is no transaction yet."),
+        ("/attention", "No transaction needs a person."),
+        ("/transactions", "No transaction matches."),
+        ("/participants", "not called lately"),
+        ("/system", "Limits in force"),
+    ] {
+        wrong.extend(wrong_with(&mut page, path).await);
+        page.sees(says).await;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Takes pictures of all pages as a reader on a laptop sees them, and of some as others do.
-async fn take_pictures(page: &mut Page, names: &[&str], paths: &[String], folder: &Path) {
-    for (name, path) in names.iter().zip(paths) {
+async fn take_pictures(page: &mut Page, paths: &[(&str, String)], folder: &Path) {
+    for (name, path) in paths {
         for (theme, width, height) in
             [("light", 1024, 720), ("dark", 1024, 720), ("light", 360, 720), ("dark", 1920, 1000)]
         {
@@ -228,8 +282,8 @@ async fn a_recorded_history_is_gone_through_by_clicks() {
     let last = wrong_with(&mut page, &format!("/{count}")).await;
     assert_eq!([first, last].concat(), [""; 0]);
     if let Some(folder) = std::env::var_os(PICTURES) {
-        take_pictures(&mut page, &["recorded"], &[format!("/{}", count / 2)], Path::new(&folder))
-            .await;
+        let paths = [("recorded", format!("/{}", count / 2))];
+        take_pictures(&mut page, &paths, Path::new(&folder)).await;
     }
     page.open("/").await;
     page.sees("begun with ").await;
@@ -354,6 +408,12 @@ async fn many_are_retried_by_clicks() {
     // Clicked twice: it is one act. The answer to the first click comes after three seconds.
     let twice = "const go = document.querySelector('button.go'); go.click(); setTimeout(() => go.click(), 100)";
     page.led_by(twice).await;
+    page.sees("Under way: ").await;
+    let path = page.value("location.pathname").await.as_str().unwrap().to_owned();
+    assert_eq!(wrong_here(&mut page, &path).await, [""; 0]);
+    if let Some(folder) = std::env::var_os(PICTURES) {
+        take_pictures(&mut page, &[("under-way", path)], Path::new(&folder)).await;
+    }
     // At most a hundred a second.
     let finished = "Finished: 5000 done, 0 refused, of 5000.";
     let seen = async || page.text().await.contains(finished).then_some(());

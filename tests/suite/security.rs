@@ -28,6 +28,7 @@ mod fetched;
 mod greedy;
 mod half_open;
 mod handshakes;
+mod hidden;
 mod hostile;
 pub(crate) mod issued;
 mod namespaces;

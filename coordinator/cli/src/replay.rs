@@ -172,8 +172,17 @@ fn parse(text: &str) -> Result<History, String> {
     struct Head {
         format: String,
     }
+    /// Answer of the API, which has the document as a text.
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        #[serde(rename = "historyJson")]
+        history_json: String,
+    }
     if text.trim().is_empty() {
         return Err("the file is empty; `unanimo tx export` makes one".to_owned());
+    }
+    if let Ok(Answer { history_json }) = serde_json::from_str(text) {
+        return parse(&history_json);
     }
     // Another format would be blamed for a field that it names otherwise.
     if let Ok(Head { format }) = serde_json::from_str(text)
@@ -278,6 +287,18 @@ mod tests {
             document["entries"][1].as_object_mut().expect("an object").remove("after");
         });
         assert!(missing.contains("entries[1]: missing field `after`"), "{missing}");
+    }
+
+    /// `/v1/tx/ID:export` answers so; a page that is not the whole says it as any other part does.
+    #[test]
+    fn an_answer_of_the_api_is_read_as_its_document() {
+        let text = include_str!("replay/example.json");
+        let answer =
+            |text: &str| serde_json::json!({"historyJson": text, "nextPageToken": "7"}).to_string();
+        let read = parse(&answer(text)).expect("a document");
+        history::replay(&read.document).expect("equal");
+        let why = parse(&answer("")).expect_err("nothing is in it");
+        assert!(why.contains("is empty"), "{why}");
     }
 
     #[test]

@@ -307,6 +307,11 @@ impl Access {
             && (self.began(initiator(view)) || (self.rpc == Rpc::GetTransaction && has_branch()))
     }
 
+    /// Tells whether it may read what this transaction holds: it is an operator, or has begun it.
+    pub(super) fn reads(&self, view: &View) -> bool {
+        self.is_operator() || self.caller.began(initiator(view))
+    }
+
     /// Tells whether all of this transaction may be seen.
     pub(super) fn sees_all(&self, view: &View) -> bool {
         self.has(view) && self.began(initiator(view))

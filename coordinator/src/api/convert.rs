@@ -338,6 +338,8 @@ fn branch(tx: &Transaction, branch: &Branch, content: Content) -> v1::Branch {
         child_gid: child_gid(tx, branch),
         resolved_by,
         resolution_note,
+        hidden_payload: None,
+        hidden_output: None,
     }
 }
 

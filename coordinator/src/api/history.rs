@@ -1,5 +1,9 @@
 //! A recorded history as an answer: pages of it, each of which is a JSON document of its own, bounded.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use unanimo_core::history::{Cut, Document, End, Entry, Program};
 use unanimo_core::{Record, TxId, Version};
 
@@ -52,6 +56,33 @@ pub(super) fn document(
     document.end =
         end.map(|end| End { entries: end.entries.filter(|_| page.after < first), ..end });
     Some((json(&document), next))
+}
+
+/// Makes one document of all pages: the last one, with the entries of all of them. What this version does not know stays as
+/// it is.
+///
+/// # Errors
+/// A page is no JSON.
+pub fn joined(mut pages: Vec<String>) -> Result<String, serde_json::Error> {
+    if pages.len() == 1 {
+        return Ok(pages.remove(0));
+    }
+    // Entries are passed on as they are: a long history is many megabytes.
+    let mut whole: BTreeMap<String, Box<RawValue>> = BTreeMap::new();
+    let mut entries: Vec<Box<RawValue>> = Vec::new();
+    for page in pages {
+        whole = serde_json::from_str(&page)?;
+        if let Some(of_page) = whole.get("entries") {
+            entries.append(&mut serde_json::from_str(of_page.get())?);
+        }
+    }
+    if let Some(end) = whole.get("end") {
+        let mut end: serde_json::Map<String, Value> = serde_json::from_str(end.get())?;
+        end.insert("entries".to_owned(), entries.len().into());
+        whole.insert("end".to_owned(), to_raw_value(&end)?);
+    }
+    whole.insert("entries".to_owned(), to_raw_value(&entries)?);
+    serde_json::to_string(&whole)
 }
 
 /// Entries of a page.
@@ -246,5 +277,25 @@ mod tests {
         let first = Page::new(Version::default(), 0);
         assert_eq!(document(&tx.record(), &[], first), None);
         assert_eq!(document(&tx.record(), &stored[1..], first), None);
+    }
+
+    #[test]
+    fn pages_are_the_last_one_with_all_entries() {
+        let pages = [
+            r#"{"format": "f", "later": 1, "entries": [{"version": 1}, {"version": 2}], "cut": {"entries": 3}}"#,
+            r#"{"format": "f", "later": 2, "entries": [{"version": 3}], "cut": {"entries": 2}}"#,
+            r#"{"format": "f", "later": 3, "entries": [], "cut": {"entries": 2}}"#,
+        ];
+        let whole = r#"{"format": "f", "later": 3, "entries": [{"version": 1}, {"version": 2}, {"version": 3}], "cut": {"entries": 2}}"#;
+        let read = |text: &str| -> Value { serde_json::from_str(text).expect("JSON") };
+        let text = joined(pages.map(str::to_owned).into()).expect("JSON");
+        assert_eq!(read(&text), read(whole));
+        let pages = [
+            r#"{"entries": [{"version": 1}, {"version": 2}], "cut": {"entries": 1}}"#,
+            r#"{"entries": [{"version": 3}], "end": {"version": 3}}"#,
+        ];
+        let text = joined(pages.map(str::to_owned).into()).expect("JSON");
+        assert_eq!(read(&text)["end"], read(r#"{"version": 3, "entries": 3}"#));
+        assert_eq!(joined(vec!["as it is".to_owned()]).expect("one"), "as it is");
     }
 }

@@ -30,6 +30,7 @@ use unanimo_tls::Peer;
 
 pub(crate) use self::guard::Hosts;
 pub(crate) use self::pages::{Act, Asker};
+pub(crate) use self::problem::plain;
 use self::request::{Json, framed, unreadable};
 use self::table::Found;
 use super::admit::Admitting;
@@ -283,6 +284,11 @@ fn not_found(path: &str, others: &[Method]) -> Response<Body> {
 /// Makes the answer of a coordinator that does not serve yet.
 pub(crate) fn not_yet() -> Response<Body> {
     later("the coordinator starts, or is a standby: /readyz tells what it waits for")
+}
+
+/// Makes the answer to a request that breaks a rule of HTTP itself.
+pub(crate) fn malformed(why: &str) -> Response<Body> {
+    problem::refusal(StatusCode::BAD_REQUEST, why)
 }
 
 /// Makes the answer to a call that is one too many.

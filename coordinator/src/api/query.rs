@@ -9,7 +9,7 @@ use super::access::Access;
 use super::convert::{self, Content};
 use super::error::{denied, from_engine, invalid, no_history, other_cluster, other_database};
 use super::namespace::Names;
-use super::{Api, calls, history, page, parse};
+use super::{Api, calls, hidden, history, page, parse};
 use crate::engine::{Answer, Error, Handle, Until, View};
 use crate::store::{Filter, Key};
 
@@ -58,6 +58,9 @@ impl Api {
         };
         let mut transaction = convert::transaction(&view, content, events.as_deref());
         name_parents_branch(&self.engine, &view, &mut transaction, by).await;
+        if !self.may_read(&access, &view) {
+            hidden::hide(&access, &mut transaction);
+        }
         if !access.sees_all(&view) {
             keep_own_branches(&access, &mut transaction);
         }

@@ -144,6 +144,8 @@ impl Api {
         let since = purged_at.unwrap_or(about.leased_at).until(now);
         // A purge that runs takes its time as well.
         let late = since.saturating_sub(about.purge_interval * 2);
+        let alarms = self.metrics.process_alarms().into_iter();
+        let alarms = alarms.map(|(name, count)| v1::ProcessAlarm { name: name.to_owned(), count });
         let [flush_p50, flush_p99] = window.flush.map(|took| took.and_then(period));
         v1::ServerState {
             node: about.node.clone(),
@@ -159,6 +161,7 @@ impl Api {
             damaged_range_count: self.metrics.damaged_ranges(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_id: self.engine.cluster_id().to_owned(),
+            alarms: alarms.collect(),
         }
     }
 

@@ -19,7 +19,7 @@ use super::error::{denied, from_engine};
 use super::namespace::Told;
 use super::query::no_key;
 use super::rpc::Rpc;
-use super::{Api, calls, parse};
+use super::{Api, calls, hidden, parse};
 use crate::engine::{Error, View};
 use crate::store::Key;
 
@@ -38,6 +38,8 @@ pub(crate) struct Watching {
     /// Revision of the last state that the caller has seen.
     seen: u64,
     content: Content,
+    /// Caller who may not read outputs.
+    unread_by: Option<Access>,
     /// The end of the call's time, if it has one.
     over: Option<Pin<Box<Sleep>>>,
     /// The caller's, at the last look.
@@ -72,6 +74,7 @@ impl Api {
         self.check_own(&access, &key, by).await?;
         let (view, receiver) = self.engine.watch(key, by).await.map_err(from_engine)?;
         let identity = view.tx.identity();
+        let may_read = self.may_read(&access, &view);
         Ok(Watching {
             standing,
             of: (identity.gid.to_string(), identity.initiator.clone()),
@@ -80,6 +83,7 @@ impl Api {
             changes: receiver.map(WatchStream::from_changes),
             seen: after_revision,
             content: Content { outputs: include_outputs, payloads: false },
+            unread_by: (!may_read).then_some(access),
             over: asked.map(|_| Box::pin(tokio::time::sleep_until(last))),
             namespace: None,
         })
@@ -119,8 +123,11 @@ impl Watching {
             return None;
         }
         self.seen = revision;
-        let transaction = Some(convert::transaction(view, self.content, None));
-        let mut response = v1::WatchTransactionResponse { transaction };
+        let mut transaction = convert::transaction(view, self.content, None);
+        if let Some(access) = &self.unread_by {
+            hidden::hide(access, &mut transaction);
+        }
+        let mut response = v1::WatchTransactionResponse { transaction: Some(transaction) };
         self.namespace.iter().for_each(|namespace| response.take_off(namespace));
         Some(response)
     }

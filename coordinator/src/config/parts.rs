@@ -121,6 +121,7 @@ impl Config {
             gid_retention: self.gid_retention.0,
             endpoint_allow: self.endpoint_allow.0.clone(),
             plaintext: self.plaintext(),
+            viewers_see_payloads: self.viewers_see_payloads,
         }
     }
 

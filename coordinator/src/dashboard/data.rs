@@ -1,11 +1,14 @@
 //! Answers of the API, as far as the pages show them.
 
+mod branch;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::words::word;
-use super::{Figure, text};
+pub(super) use self::branch::{Attempts, Branch};
+use super::Figure;
+use super::words::{exact, word};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -48,6 +51,53 @@ pub(super) struct Tx {
     pub(super) unreadable: String,
     pub(super) waiting: Option<Waiting>,
     pub(super) trace_id: String,
+    /// Its branches, metadata and history were purged.
+    pub(super) stripped: bool,
+    /// Entries that the timeline does not show.
+    pub(super) timeline_dropped: u32,
+    pub(super) parent: Option<Parent>,
+    pub(super) locks: Vec<Lock>,
+    pub(super) start_at: String,
+    pub(super) started_at: String,
+}
+
+/// Branch of another transaction that a child is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Parent {
+    pub(super) tx_id: String,
+    pub(super) branch_id: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Lock {
+    pub(super) name: String,
+    mode: String,
+    granted: bool,
+    pub(super) branch_id: String,
+    pub(super) holder_gid: String,
+    holder_waits: bool,
+}
+
+impl Lock {
+    pub(super) fn mode_word(&self) -> String {
+        word(&self.mode, "LOCK_MODE_")
+    }
+
+    pub(super) fn tone(&self) -> &'static str {
+        if self.granted { "good" } else { "wait" }
+    }
+
+    /// Returns how it stands with it.
+    pub(super) fn word(&self) -> &'static str {
+        match (self.granted, self.holder_gid.is_empty(), self.holder_waits) {
+            (true, ..) => "held",
+            (false, true, _) => "waits",
+            (false, false, false) => "waits: held by",
+            (false, false, true) => "waits behind",
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -63,53 +113,6 @@ pub(super) struct Entry {
     pub(super) event: String,
     pub(super) branch_id: String,
     pub(super) detail: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct Branch {
-    pub(super) branch_id: String,
-    pub(super) participant: String,
-    pub(super) action: String,
-    mode: String,
-    pub(super) state: String,
-    vote: String,
-    refusal: Option<Refusal>,
-    payload: Option<Payload>,
-    output: Option<Payload>,
-    pub(super) prepare_attempts: Attempts,
-    pub(super) phase_two_attempts: Attempts,
-    pub(super) voted_at: String,
-    pub(super) ended_at: String,
-    heuristic_note: String,
-    pub(super) resolved_by: String,
-    depends_on: Vec<String>,
-    pub(super) inputs: Vec<serde_json::Value>,
-    pub(super) pivot: bool,
-    child_gid: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Refusal {
-    reason: String,
-    message: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Payload {
-    data: String,
-    media_type: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct Attempts {
-    pub(super) count: u32,
-    pub(super) first_at: String,
-    pub(super) last_at: String,
-    pub(super) last_error: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -186,6 +189,7 @@ pub(super) struct Endpoint {
     pub(super) alive: bool,
     pub(super) features: Vec<String>,
     pub(super) sdk: String,
+    pub(super) instance_id: String,
 }
 
 impl Endpoint {
@@ -244,6 +248,15 @@ impl Tx {
         format!("heuristic {}", word(&self.heuristic, "HEURISTIC_"))
     }
 
+    /// Returns when it starts, or has started, where that is not its begin.
+    pub(super) fn start(&self) -> Option<(&'static str, String)> {
+        match (self.started_at.as_str(), self.start_at.as_str()) {
+            ("", "") => None,
+            ("", at) => Some(("starts", exact(at))),
+            (at, _) => Some(("started", exact(at))),
+        }
+    }
+
     pub(super) fn abort_word(&self) -> String {
         word(&self.abort_cause, "ABORT_CAUSE_")
     }
@@ -255,85 +268,6 @@ impl Tx {
             "TRANSACTION_STATE_ABORTED" => "",
             _ => "wait",
         }
-    }
-}
-
-impl Branch {
-    pub(super) fn state_word(&self) -> String {
-        // At night the difference counts: one that was undone did something.
-        if self.state == "BRANCH_STATE_CANCELLED" && !self.is_called() && !self.ended_at.is_empty()
-        {
-            return "not sent".to_owned();
-        }
-        word(&self.state, "BRANCH_STATE_")
-    }
-
-    /// Tells whether something is owed to it.
-    pub(super) fn is_open(&self) -> bool {
-        self.ended_at.is_empty()
-    }
-
-    /// Tells whether its participant was called for it.
-    pub(super) fn is_called(&self) -> bool {
-        self.prepare_attempts.count + self.phase_two_attempts.count > 0
-    }
-
-    /// Tells whether an operator may end it: it waits for its participant.
-    pub(super) fn may_be_resolved(&self) -> bool {
-        let is_owed = matches!(
-            self.state.as_str(),
-            "BRANCH_STATE_PREPARING" | "BRANCH_STATE_COMMITTING" | "BRANCH_STATE_CANCELLING"
-        );
-        is_owed && self.is_open() && self.is_called()
-    }
-
-    pub(super) fn tone(&self) -> &'static str {
-        match self.state.as_str() {
-            "BRANCH_STATE_COMMITTED" | "BRANCH_STATE_DONE" | "BRANCH_STATE_PREPARED" => "good",
-            "BRANCH_STATE_REFUSED" => "bad",
-            state if state.contains("HEURISTIC") => "bad",
-            state if state.ends_with("ING") => "wait",
-            _ => "",
-        }
-    }
-
-    /// Returns what there is to say of it, by name.
-    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
-        let attempts = |attempts: &Attempts| match attempts.count {
-            0 => String::new(),
-            1 => format!("1, at {}", super::words::time(&attempts.last_at)),
-            count => {
-                let [first, last] =
-                    [&attempts.first_at, &attempts.last_at].map(|at| super::words::time(at));
-                format!("{count}, first at {first}, last at {last}")
-            }
-        };
-        let refusal = self.refusal.as_ref();
-        let refusal = refusal.map(|refusal| format!("{}: {}", refusal.reason, refusal.message));
-        let all = [
-            ("mode", word(&self.mode, "MODE_")),
-            ("after", self.depends_on.join(", ")),
-            ("vote", word(&self.vote, "VOTE_")),
-            ("voted", super::words::time(&self.voted_at)),
-            ("refusal", refusal.unwrap_or_default()),
-            ("attempts of phase one", attempts(&self.prepare_attempts)),
-            ("its last error", self.prepare_attempts.last_error.clone()),
-            ("attempts of phase two", attempts(&self.phase_two_attempts)),
-            ("last error of phase two", self.phase_two_attempts.last_error.clone()),
-            ("ended", super::words::time(&self.ended_at)),
-            ("note", self.heuristic_note.clone()),
-            ("child", self.child_gid.clone()),
-        ];
-        all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
-    }
-
-    /// Returns payload and output as texts.
-    pub(super) fn bytes(&self) -> Vec<(&'static str, String)> {
-        let all = [("Payload", &self.payload), ("Output", &self.output)];
-        let some = all.into_iter().filter_map(|(name, bytes)| Some((name, bytes.as_ref()?)));
-        some.map(|(name, bytes)| (name, text::shown(&bytes.data, &bytes.media_type)))
-            .filter(|(_, text)| !text.is_empty())
-            .collect()
     }
 }
 

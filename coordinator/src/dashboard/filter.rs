@@ -59,8 +59,23 @@ impl Filter {
         if let Some(name) = NAMES.iter().find(|name| fields.count(name) > 1) {
             return Err(format!("{name} must not be there twice."));
         }
+        let filter = Self::read(fields);
+        match filter.metadata.split_once('=') {
+            None | Some(("", _)) if !filter.metadata.is_empty() => {
+                Err("metadata must be KEY=VALUE.".to_owned())
+            }
+            _ => Ok(filter),
+        }
+    }
+
+    /// Reads what was typed, whatever is wrong with it.
+    pub(super) fn typed(query: &str) -> Self {
+        Self::read(&Fields::of(query))
+    }
+
+    fn read(fields: &Fields) -> Self {
         let text = |name| fields.get(name).to_owned();
-        let filter = Self {
+        Self {
             states: text("states"),
             modes: text("modes"),
             gid_prefix: text("gidPrefix"),
@@ -70,12 +85,6 @@ impl Filter {
             until: text("until"),
             attention: text("attention"),
             page_token: text("pageToken"),
-        };
-        match filter.metadata.split_once('=') {
-            None | Some(("", _)) if !filter.metadata.is_empty() => {
-                Err("metadata must be KEY=VALUE.".to_owned())
-            }
-            _ => Ok(filter),
         }
     }
 

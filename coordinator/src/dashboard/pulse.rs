@@ -1,5 +1,8 @@
 //! Numbers of the last ten minutes, as the pages show them.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Write;
 
 use serde::Deserialize;
@@ -55,6 +58,15 @@ pub(super) struct Server {
     purged_at: String,
     purge_late_by: Option<Period>,
     damaged_range_count: Number,
+    alarms: Vec<Raised>,
+}
+
+/// Alarm of the process, and the number of what it is about.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Raised {
+    pub(super) name: String,
+    pub(super) count: Number,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -170,6 +182,11 @@ impl Spark {
 }
 
 impl Statistics {
+    /// Tells whether the numbers of the process are among them: callers of a namespace get those of its transactions alone.
+    pub(super) fn is_of_process(&self) -> bool {
+        !self.window.began_at.is_empty()
+    }
+
     /// Returns the time that the numbers are of, in words.
     pub(super) fn span(&self) -> String {
         self.window.length.shown()
@@ -214,7 +231,7 @@ impl Statistics {
             is_bad: false,
             spark: None,
         };
-        vec![
+        let of_process = vec![
             a_second("begun a second", |span| span.begun_count, false),
             a_second("committed a second", |span| span.committed_count, false),
             a_second("aborted a second", |span| span.aborted_count, false),
@@ -226,6 +243,8 @@ impl Statistics {
                 is_bad: false,
                 spark: Spark::of(&took, "p99 of the time to decision", |secs| Period(secs).shown()),
             },
+        ];
+        let of_transactions = [
             Beat {
                 spark: Spark::of(&in_flight, "in memory", |value| format!("{value:.0}")),
                 ..plain("in memory", self.in_flight_count, String::new())
@@ -245,11 +264,35 @@ impl Statistics {
                 self.owed_count,
                 oldest(self.owed_count, self.owed_for, "has waited"),
             ),
-        ]
+        ];
+        // What is not known is no zero.
+        let known = if self.is_of_process() { of_process } else { Vec::new() };
+        known.into_iter().chain(of_transactions).collect()
     }
 }
 
 impl Server {
+    /// Returns its alarms, and what else of it needs a person: name, and why.
+    pub(super) fn troubles(&self) -> Vec<(&str, String)> {
+        let raised = self.alarms.iter().map(|raised| (raised.name.as_str(), count(raised.count)));
+        let mut all: Vec<_> = raised.collect();
+        if !self.is_unknown() && !self.lease_held {
+            all.push(("lease_lost", "Its lease has run out: it decides and sends nothing.".into()));
+        }
+        if let Some(late) = self.purge_late_by {
+            let why = format!("The purge is late by {}: the log says why.", late.shown());
+            all.push(("purge_late", why));
+        }
+        if self.damaged_range_count.0 > 0 {
+            let why = format!(
+                "Places of damage in the log of which not even the names of the transactions are known: {}.",
+                self.damaged_range_count
+            );
+            all.push(("log_damaged", why));
+        }
+        all
+    }
+
     /// Tells whether whoever looks may not know of it.
     pub(super) fn is_unknown(&self) -> bool {
         self.node.is_empty()
@@ -287,11 +330,19 @@ impl Server {
     }
 }
 
+/// Returns a number that is worth telling.
+fn count(of: Number) -> String {
+    if of.0 > 1 { format!("{of} of them.") } else { String::new() }
+}
+
 impl Health {
     /// Returns how its calls go, in words.
     pub(super) fn word(&self) -> String {
         match (self.failing, self.call_count.0) {
-            (true, _) => format!("fails, {}", since(&self.failing_since_at)),
+            (true, _) => match super::words::lasting(&self.failing_since_at) {
+                lasting if lasting.is_empty() => "fails".to_owned(),
+                lasting => format!("fails, for {lasting}"),
+            },
             (false, 0) => "not called lately".to_owned(),
             (false, _) => "answers".to_owned(),
         }
@@ -317,55 +368,5 @@ impl Health {
     pub(super) fn took(&self) -> String {
         let took = self.call_p50.zip(self.call_p99);
         took.map_or_else(String::new, |(p50, p99)| format!("{}, {}", p50.shown(), p99.shown()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn numbers_are_shown_with_their_lines() {
-        let answer = json!({
-            "window": {"beganAt": "2026-03-04T12:00:00Z", "length": "600s", "begunCount": "90",
-                "committedCount": "60", "refusedCount": "1", "decisionP50": "0.001250s", "decisionP99": "1.5s"},
-            "recent": {"length": "10s", "begunCount": "25"},
-            "steps": [
-                {"length": "5s", "begunCount": "10"}, {"length": "5s"}, {"length": "5s", "begunCount": "5"},
-            ],
-            "inFlightCount": "7", "owedCount": "2", "owedFor": "130s",
-        });
-        let statistics: Statistics = serde_json::from_value(answer).expect("an answer");
-        let beats = statistics.beats();
-        let of = |name: &str| beats.iter().find(|beat| beat.name == name).expect("it is there");
-        let begun = of("begun a second");
-        assert_eq!((begun.value.as_str(), begun.more.as_str()), ("2.5", "90 in all"));
-        let spark = begun.spark.as_ref().expect("a line");
-        assert_eq!(spark.path, "M0.0 1.0L120.0 39.0L240.0 20.0");
-        assert_eq!(spark.label, "begun a second: first 2.0, last 1.0, at most 2.0");
-        let took = of("time to decision, p50");
-        assert_eq!((took.value.as_str(), took.more.as_str()), ("1.2 ms", "p99 1.5 s"));
-        assert_eq!(of("owed a Commit or Cancel").more, "the oldest has waited 2 min");
-        assert_eq!(of("in doubt").more, "");
-        assert!(!of("refused a second").is_bad, "none was lately");
-        assert_eq!(
-            (statistics.span().as_str(), statistics.since().as_str()),
-            ("10 min", "2026-03-04 12:00:00")
-        );
-        assert_eq!(Spark::of(&[1.0], "one", |v| v.to_string()), None);
-    }
-
-    #[test]
-    fn a_share_of_failures_is_never_nothing_where_one_failed() {
-        let share = |failed: u64, calls: u64| {
-            let health = json!({"failedCount": failed.to_string(), "callCount": calls.to_string()});
-            serde_json::from_value::<Health>(health).expect("health").share()
-        };
-        assert_eq!(share(0, 0), "0.0 %");
-        assert_eq!(share(1, 5_000), "below 0.1 %");
-        assert_eq!(share(1, 3), "33.3 %");
-        assert_eq!(share(9, 9), "100.0 %");
     }
 }

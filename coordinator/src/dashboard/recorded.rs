@@ -13,7 +13,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use unanimo_core::history::{Document, Error, Moment, Replay};
 
-use super::chart::Chart;
+use super::chart::{Chart, Recording};
 use super::data::Tx;
 use super::read;
 use super::response::{assets, guarded, made, problem};
@@ -53,6 +53,7 @@ struct MomentPage<'a> {
     tx: Tx,
     pairs: Vec<(&'static str, String)>,
     chart: Chart,
+    is_live: bool,
     graph: Option<String>,
     /// Inputs before and after this one: number, whether it is this one, and what the list shows.
     near: Vec<(usize, bool, &'a Input)>,
@@ -134,7 +135,11 @@ impl Recorded {
             input: &self.inputs[index].words,
             remark: self.remark(),
             pairs: pairs(&self.document, &moment),
-            chart: Chart::of(&tx, now.unwrap_or_default()),
+            chart: {
+                let recording = Recording::to(&self.document, number);
+                Chart::of(&tx, Some(&recording), now.unwrap_or_default())
+            },
+            is_live: false,
             graph,
             tx,
             near: near.map(|index| (index + 1, index + 1 == number, &self.inputs[index])).collect(),

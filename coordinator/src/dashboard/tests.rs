@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use super::chart::Chart;
+use super::one::Transaction;
 use super::*;
 
 const TX_ID: &str = "0199b0d0-0000-7000-8000-000000000000";
@@ -20,6 +22,20 @@ fn overview(attention: Value, more: bool, counts: Option<Counts>) -> String {
         pulse: Statistics::default(),
     };
     page.render().expect("a page")
+}
+
+fn transaction(tx: Tx) -> Transaction {
+    let now = "2026-03-04T12:06:00Z".parse().expect("a time");
+    Transaction {
+        here: "/transactions",
+        chart: Chart::of(&tx, None, now),
+        graph: None,
+        trace_link: String::new(),
+        tx,
+        may_act: false,
+        has_history: false,
+        is_live: true,
+    }
 }
 
 /// A page of a search may be empty, and a later one is not.
@@ -83,7 +99,7 @@ fn one_that_needs_a_person_has_its_commands() {
     let stalled = json!({
         "txId": TX_ID, "gid": "pay-1", "attention": true, "stalled": true, "traceId": "0af7",
         "state": "TRANSACTION_STATE_COMMITTING", "createdAt": "2026-03-04T12:00:00Z",
-        "decidedAt": "2026-03-04T12:00:01Z",
+        "decidedAt": "2026-03-04T12:00:01Z", "outcome": "OUTCOME_COMMITTED",
         "branches": [{
             "branchId": "debit", "votedAt": "2026-03-04T12:00:01Z",
             "prepareAttempts": {"count": 1, "firstAt": "2026-03-04T12:00:00Z", "lastAt": "2026-03-04T12:00:00Z"},
@@ -91,22 +107,16 @@ fn one_that_needs_a_person_has_its_commands() {
         }],
     });
     let tx: Tx = serde_json::from_value(stalled.clone()).expect("a transaction");
-    let now = "2026-03-04T12:06:00Z".parse().expect("a time");
-    let page = Transaction {
-        here: "/transactions",
-        chart: Chart::of(&tx, now),
-        graph: None,
-        trace_link: "https://jaeger.example/trace/0af7?a=1&b=2".to_owned(),
-        tx,
-        may_act: false,
-    };
+    let mut page = transaction(tx);
+    page.trace_link = "https://jaeger.example/trace/0af7?a=1&b=2".to_owned();
     let html = page.render().expect("a page");
     let retry = format!("<code>unanimo tx retry {TX_ID}</code>");
     for shown in [
         retry.as_str(),
         "--branch debit --as HOW",
         "<details data-key=\"debit\" open>",
-        "Attempts of 1 branch over 6 min; their number, times and errors are with each branch below",
+        "Attempts of 1 branch over 6 min; the list below has their number, times and errors",
+        "<td>Commit</td><td class=\"number\">9</td><td class=\"when\">2026-03-04 12:00:01.000</td>",
         "<dd>9, first at 2026-03-04 12:00:01, last at 2026-03-04 12:05:00</dd>",
         "<dd>1, at 2026-03-04 12:00:00</dd>",
         "<a href=\"https://jaeger.example/trace/0af7?a=1&#38;b=2\" rel=\"noopener noreferrer\">0af7</a>",
@@ -122,7 +132,7 @@ fn one_that_needs_a_person_has_its_commands() {
 
 fn attention(list: Vec<Tx>, next: &str, back_to: &str) -> Attention {
     let (next, back_to) = (next.to_owned(), back_to.to_owned());
-    Attention { here: "/attention", list, next, back_to, may_act: false }
+    Attention { here: "/attention", list, next, back_to, may_act: false, alarms: Vec::new() }
 }
 
 #[test]
@@ -132,8 +142,9 @@ fn an_empty_page_of_a_list_is_no_all_clear_and_says_how_far_it_has_looked() {
     assert!(html("", "").contains(calm));
     let list = |next: &str, back_to: &str| {
         let (filter, list) = (super::Filter::default(), Vec::new());
-        let (next, back_to) = (next.to_owned(), back_to.to_owned());
-        let page = super::Transactions { here: "/transactions", filter, list, next, back_to };
+        let (next, back_to, wrong) = (next.to_owned(), back_to.to_owned(), String::new());
+        let page =
+            super::Transactions { here: "/transactions", filter, wrong, list, next, back_to };
         page.render().expect("a page")
     };
     assert!(list("", "").contains("No transaction matches."));
@@ -180,4 +191,119 @@ fn a_configured_endpoint_is_not_said_to_be_alive() {
     assert_eq!(word(json!({"endpoint": "in-process", "configured": true, "alive": true})), "alive");
     assert_eq!(word(json!({"endpoint": url, "alive": true})), "alive");
     assert_eq!(word(json!({"endpoint": url})), "gone");
+}
+
+/// All that the API tells of a transaction and its branches is on its page.
+#[test]
+fn one_transaction_has_all_that_the_api_tells() {
+    let of = json!({
+        "txId": TX_ID, "gid": "trip-1.child", "mode": "MODE_SAGA", "state": "TRANSACTION_STATE_ACTIVE",
+        "createdAt": "2026-03-04T12:00:00Z", "startAt": "2026-03-04T12:00:05Z",
+        "timelineDropped": 7, "timeline": [{"event": "decided"}],
+        "parent": {"txId": "0199b0d0-0000-7000-8000-00000000000f", "branchId": "hotel"},
+        "locks": [
+            {"name": "stock", "mode": "LOCK_MODE_SHARED", "granted": true, "branchId": "debit"},
+            {"name": "seat", "mode": "LOCK_MODE_EXCLUSIVE", "holderGid": "trip/0"},
+            {"name": "bed", "holderGid": "trip-2", "holderWaits": true},
+        ],
+        "branches": [{
+            "branchId": "debit", "mode": "MODE_SAGA", "state": "BRANCH_STATE_WAITING",
+            "compensation": "COMPENSATION_KEPT", "dueAt": "2026-03-04T12:00:09Z", "childGid": "trip-1.inner",
+            "inputs": [{"name": "room", "branchId": "hotel"}], "outputDropped": true,
+            "resolvedBy": "ann", "resolutionNote": "paid by hand", "heuristicNote": "ann: paid by hand",
+            "prepareAttempts": {"count": 2, "firstAt": "2026-03-04T12:00:00Z", "lastAt": "2026-03-04T12:00:01Z",
+                "firstError": "at first", "lastError": "at last"},
+            "hiddenPayload": {"byteCount": "1234", "mediaType": "text/plain"},
+            "hiddenOutput": {"byteCount": "5"},
+        }],
+    });
+    let tx: Tx = serde_json::from_value(of.clone()).expect("a transaction");
+    let html = transaction(tx).render().expect("a page");
+    let parent = "<a href=\"/tx/0199b0d0-0000-7000-8000-00000000000f\">0199b0d0-0000-7000-8000-00000000000f</a>, branch hotel";
+    for shown in [
+        parent,
+        "<dt>starts</dt><dd>2026-03-04 12:00:05.000</dd>",
+        "7 earlier entries are not shown",
+        "stock <span class=\"state good\">held</span> <span class=\"more\">shared, branch debit</span>",
+        "<span class=\"state wait\">waits: held by</span> <a href=\"/gid/trip%2F0\">trip/0</a>",
+        "<span class=\"state wait\">waits behind</span> <a href=\"/gid/trip-2\">trip-2</a>",
+        "<dt>compensation</dt><dd>none: its effect stays</dd>",
+        "<dt>due at</dt><dd>2026-03-04 12:00:09.000</dd>",
+        "<dt>inputs</dt><dd>room: output of hotel</dd>",
+        "<dt>its first error</dt><dd>at first</dd>",
+        "<dt>its last error</dt><dd>at last</dd>",
+        "first: at first; last: at last",
+        "<dt>output</dt><dd>lost: it was over a limit</dd>",
+        "<dt>ended by the word of</dt><dd>ann</dd>",
+        "<dt>note</dt><dd>paid by hand</dd>",
+        "<dt>child</dt><dd><a href=\"/gid/trip-1.inner\">trip-1.inner</a></dd>",
+        "1234 bytes, text/plain. Operators and its initiator may read them.",
+        "5 bytes. Operators and its initiator may read them.",
+    ] {
+        assert!(html.contains(shown), "{shown}: {html}");
+    }
+    assert!(!html.contains("history.json") && !html.contains("were purged"), "{html}");
+    // A history in a file leads to no other transaction.
+    let mut page = transaction(serde_json::from_value(of.clone()).expect("a transaction"));
+    page.is_live = false;
+    page.has_history = true;
+    let html = page.render().expect("a page");
+    assert!(html.contains("<dt>child</dt><dd>trip-1.inner</dd>"), "{html}");
+    assert!(html.contains(&format!("href=\"/tx/{TX_ID}/history.json\"")), "{html}");
+    let mut started = of;
+    started["startedAt"] = json!("2026-03-04T12:00:06Z");
+    let html = transaction(serde_json::from_value(started).expect("a transaction")).render();
+    let html = html.expect("a page");
+    assert!(html.contains("<dt>started</dt><dd>2026-03-04 12:00:06.000</dd>"), "{html}");
+}
+
+/// One that was purged has no branches, and says why.
+#[test]
+fn a_purged_one_says_that_it_was_purged() {
+    let of = json!({
+        "txId": TX_ID, "gid": "old", "stripped": true, "state": "TRANSACTION_STATE_COMMITTED",
+        "createdAt": "2026-03-04T12:00:00Z", "endedAt": "2026-03-04T12:00:01Z",
+    });
+    let html = transaction(serde_json::from_value(of).expect("a transaction")).render();
+    let html = html.expect("a page");
+    assert!(html.contains("were purged after the retention"), "{html}");
+    assert!(!html.contains(">Branches<") && !html.contains(">History<"), "{html}");
+}
+
+/// The form keeps what was typed, and says what is wrong.
+#[test]
+fn a_bad_filter_keeps_its_form() {
+    let filter = super::Filter::typed("metadata=eu&gidPrefix=pay&state=x");
+    let page = super::Transactions {
+        here: "/transactions",
+        filter,
+        wrong: "metadata must be KEY=VALUE.".to_owned(),
+        list: Vec::new(),
+        next: String::new(),
+        back_to: String::new(),
+    };
+    let html = page.render().expect("a page");
+    for shown in ["value=\"eu\"", "value=\"pay\"", "metadata must be KEY=VALUE.", "<button>Show"] {
+        assert!(html.contains(shown), "{shown}: {html}");
+    }
+    for not in ["No transaction matches", "data-every"] {
+        assert!(!html.contains(not), "{not}: {html}");
+    }
+}
+
+/// Alarms of the process stand above the transactions, also where none of these needs a person.
+#[test]
+fn alarms_of_the_process_stand_first() {
+    let mut page = attention(Vec::new(), "", "");
+    page.alarms = vec![Alarm {
+        name: "clock_skew".to_owned(),
+        why: "A clock is ahead.".to_owned(),
+        act: "Set it <right>.".to_owned(),
+        page: "/system",
+    }];
+    let html = page.render().expect("a page");
+    let alarm = html
+        .find("clock_skew</span> A clock is ahead. Set it &#60;right&#62;. <a href=\"/system\">");
+    let calm = html.find("No transaction needs a person.");
+    assert!(alarm.is_some() && alarm < calm, "{html}");
 }

@@ -58,6 +58,12 @@ pub(super) fn since(text: &str) -> String {
     age(text, now())
 }
 
+/// Returns for how long something has lasted; nothing for what is no time.
+pub(super) fn lasting(text: &str) -> String {
+    let age = since(text);
+    age.strip_suffix(" ago").unwrap_or(&age).to_owned()
+}
+
 /// Returns the age of a time, or how long it is until then; nothing for what is no time.
 fn age(text: &str, now: Timestamp) -> String {
     let Ok(at) = text.parse::<Timestamp>() else { return String::new() };
@@ -67,6 +73,29 @@ fn age(text: &str, now: Timestamp) -> String {
         _ => duration(millis),
     };
     if millis < 0 { format!("in {}", coarse(-millis)) } else { format!("{} ago", coarse(millis)) }
+}
+
+/// Returns the value of a limit in the largest unit in which it is whole.
+pub(super) fn limit(name: &str, value: &str) -> String {
+    let whole = |number: u64, units: &[(u64, &str)]| {
+        let (size, unit) = units.iter().find(|(size, _)| number % size == 0 && number > 0)?;
+        let count = number / size;
+        let unit = match *unit {
+            "days" if count == 1 => "day",
+            "bytes" if count == 1 => "byte",
+            unit => unit,
+        };
+        Some(format!("{count} {unit}"))
+    };
+    let shown = if let Some(secs) = value.strip_suffix('s').and_then(|secs| secs.parse().ok()) {
+        whole(secs, &[(86_400, "days"), (3_600, "h"), (60, "min"), (1, "s")])
+    } else if name.contains("Bytes") {
+        let sizes = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes")];
+        value.parse().ok().and_then(|bytes| whole(bytes, &sizes))
+    } else {
+        None
+    };
+    shown.unwrap_or_else(|| value.to_owned())
 }
 
 /// Returns a name of JSON as words.
@@ -95,6 +124,24 @@ pub(super) fn duration(millis: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_in_the_largest_unit_in_which_they_are_whole() {
+        for (name, value, shown) in [
+            ("timeoutMax", "604800s", "7 days"),
+            ("gidRetention", "86400s", "1 day"),
+            ("waitMax", "5400s", "90 min"),
+            ("waitMax", "61s", "61 s"),
+            ("waitMax", "1.500s", "1.500s"),
+            ("waitMax", "0s", "0s"),
+            ("payloadBytesMax", "1048576", "1 MiB"),
+            ("payloadsBytesMax", "1572864", "1536 KiB"),
+            ("outputBytesMax", "1000", "1000 bytes"),
+            ("branchesMax", "1024", "1024"),
+        ] {
+            assert_eq!(limit(name, value), shown, "{name} {value}");
+        }
+    }
 
     #[test]
     fn times_of_a_history_have_milliseconds() {

@@ -142,6 +142,14 @@ impl Metrics {
         self.alarms.get_or_create(&AlarmLabel { alarm: QUOTAS_NOT_COUNTED }).set(raised.into());
     }
 
+    /// Returns the alarms of the process that are raised, with the number of what each is about.
+    pub fn process_alarms(&self) -> Vec<(&'static str, u64)> {
+        let all = [CLOCK_SKEW, FILES_NOT_USED, KEYS_NOT_FETCHED, QUOTAS_NOT_COUNTED];
+        let count = |alarm| self.alarms.get_or_create(&AlarmLabel { alarm }).get();
+        let raised = all.into_iter().map(|alarm| (alarm, u64::try_from(count(alarm)).unwrap_or(0)));
+        raised.filter(|(_, count)| *count > 0).collect()
+    }
+
     fn show_skew(&self) {
         let own = self.own_skew.load(Ordering::Relaxed);
         let value = self.skewed.load(Ordering::Relaxed).saturating_add(own);

@@ -384,10 +384,10 @@ pub struct Branch {
     /// Reason of a vote REFUSED.
     #[prost(message, optional, tag = "8")]
     pub refusal: ::core::option::Option<Refusal>,
-    /// Argument of the action; only where it was asked for.
+    /// Argument of the action; only where it was asked for, and the caller may read it: see `hidden_payload`.
     #[prost(message, optional, tag = "9")]
     pub payload: ::core::option::Option<Payload>,
-    /// Answer of its Prepare; only where it was asked for. Absent where it was over a limit (see
+    /// Answer of its Prepare; only where it was asked for, and the caller may read it: see `hidden_output`. Absent where it was over a limit (see
     /// `output_dropped`), and in two-phase commit.
     #[prost(message, optional, tag = "10")]
     pub output: ::core::option::Option<Payload>,
@@ -434,6 +434,12 @@ pub struct Branch {
     /// The operator's reason, where `resolved_by` is set. `heuristic_note` has both.
     #[prost(string, tag = "24")]
     pub resolution_note: ::prost::alloc::string::String,
+    /// Stands for `payload` where that was asked for and the caller may not read it.
+    #[prost(message, optional, tag = "25")]
+    pub hidden_payload: ::core::option::Option<HiddenContent>,
+    /// Stands for `output` where that was asked for and the caller may not read it.
+    #[prost(message, optional, tag = "26")]
+    pub hidden_output: ::core::option::Option<HiddenContent>,
 }
 impl ::prost::Name for Branch {
     const NAME: &'static str = "Branch";
@@ -443,6 +449,27 @@ impl ::prost::Name for Branch {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/unanimo.v1.Branch".into()
+    }
+}
+/// A payload or an output that the caller may not read: a viewer sees those of others only where
+/// the coordinator's setting `viewers-see-payloads` allows it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HiddenContent {
+    /// Its bytes.
+    #[prost(uint64, tag = "1")]
+    pub byte_count: u64,
+    /// Their media type; empty if it is not known.
+    #[prost(string, tag = "2")]
+    pub media_type: ::prost::alloc::string::String,
+}
+impl ::prost::Name for HiddenContent {
+    const NAME: &'static str = "HiddenContent";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.HiddenContent".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.HiddenContent".into()
     }
 }
 /// A line of a transaction's history, for people.
@@ -6013,7 +6040,7 @@ impl ::prost::Name for StatisticsSpan {
     }
 }
 /// State of a coordinator's process and its database.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerState {
     /// Name of its node.
     #[prost(string, tag = "1")]
@@ -6054,6 +6081,9 @@ pub struct ServerState {
     /// The coordinator group.
     #[prost(string, tag = "13")]
     pub cluster_id: ::prost::alloc::string::String,
+    /// Alarms of the process that are raised, and are of no transaction.
+    #[prost(message, repeated, tag = "14")]
+    pub alarms: ::prost::alloc::vec::Vec<ProcessAlarm>,
 }
 impl ::prost::Name for ServerState {
     const NAME: &'static str = "ServerState";
@@ -6063,6 +6093,26 @@ impl ::prost::Name for ServerState {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/unanimo.v1.ServerState".into()
+    }
+}
+/// An alarm of the process.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProcessAlarm {
+    /// Its stable name, such as `clock_skew`: the page about metrics has all of them.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Number of what it is about, such as participants.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+impl ::prost::Name for ProcessAlarm {
+    const NAME: &'static str = "ProcessAlarm";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.ProcessAlarm".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.ProcessAlarm".into()
     }
 }
 /// A setting in force.

@@ -1,6 +1,7 @@
 //! `unanimo tx export` and `unanimo replay`.
 
 use std::fs;
+use std::net::SocketAddr;
 
 use serde_json::Value;
 use unanimo_tests::scripted::Scripted;
@@ -200,6 +201,67 @@ async fn s3_a_history_goes_on_after_a_kill() {
     run(&all).await.check(0);
     let ran = run(&["replay", "--endpoint", &endpoint, "g"]).await;
     ran.check(0).says(&["equal", "1 adoption;"]);
+}
+
+/// The page of a transaction leads to its history as a file, which `view` and `replay` take: a long one is whole in it. They take
+/// an answer of the API as well.
+#[tokio::test]
+async fn a_history_is_taken_from_the_page_of_its_transaction() {
+    let p = Scripted::default();
+    let participant = format!("p={}", p.serve().await);
+    let more = ["--participant", &*participant];
+    let database = sqlite(&new_path(".db"));
+    let mut program = serve(&database, &[&more[..], &["--history", "all"]].concat());
+    let (endpoint, admin) = addresses(&mut program).await;
+    let admin: SocketAddr = admin.trim_start_matches("http://").parse().unwrap();
+    let get = async |path: &str| http_call(admin, "GET", path, &[], b"").await;
+    let submit = async |gid: &str, action: &str| {
+        let definition = file(&tcc(gid, &["ok", action]));
+        let args =
+            ["tx", "--endpoint", &*endpoint, "submit", &definition, "--json", "--wait", "ended"];
+        run(&args).await.json()["tx_id"].as_str().unwrap().to_owned()
+    };
+    let tx_id = submit("g", "refuse").await;
+    let page = get(&format!("/tx/{tx_id}")).await;
+    let link = format!("/tx/{tx_id}/history.json");
+    assert!(page.body.contains(&format!("href=\"{link}\" download")), "{page:?}");
+    // Its picture is of what was recorded.
+    for shown in ["Bars are single attempts", "Durable writes: ", "mark write"] {
+        assert!(page.body.contains(shown), "{shown}: {page:?}");
+    }
+    let history = get(&link).await;
+    let named = format!("content-disposition: attachment; filename=\"unanimo-{tx_id}.json\"");
+    for header in [&*named, "content-type: application/json", "nosniff", "no-store"] {
+        assert!(history.code == 200 && history.head.contains(header), "{header}: {history:?}");
+    }
+    let answer = get(&format!("/v1/tx/{tx_id}:export")).await;
+    for text in [&history.body, &answer.body] {
+        let path = file(text);
+        run(&["replay", &path]).await.check(0).says(&["equal"]);
+        let mut viewer = Program::start(command(&["view", "--no-open", "--json", &path]));
+        let told = async || serde_json::from_str::<Value>(&viewer.out()).ok();
+        let told = until("the address", told).await;
+        assert!(told["inputs"].as_u64() > Some(3) && told["remark"].is_null(), "{told}");
+        viewer.process.signal(Signal::INT);
+        viewer.end().await.check(0);
+    }
+    let missing = get("/tx/0199b0d0-0000-7000-8000-000000000000/history.json").await;
+    assert!(missing.code == 404 && missing.body.contains("</html>"), "{missing:?}");
+    program.process.signal(Signal::TERM);
+    program.end().await.check(0);
+
+    // Where nothing is recorded there is no link to it.
+    let mut program = serve(&database, &[&more[..], &["--history", "none"]].concat());
+    let (endpoint, admin) = addresses(&mut program).await;
+    let admin: SocketAddr = admin.trim_start_matches("http://").parse().unwrap();
+    let definition = file(&tcc("h", &["ok"]));
+    let args = ["tx", "--endpoint", &*endpoint, "submit", &definition, "--json", "--wait", "ended"];
+    let tx_id = run(&args).await.json()["tx_id"].as_str().unwrap().to_owned();
+    let page = http_call(admin, "GET", &format!("/tx/{tx_id}"), &[], b"").await;
+    assert!(page.code == 200 && !page.body.contains("history.json"), "{page:?}");
+    assert!(page.body.contains("A bar goes from the first attempt"), "{page:?}");
+    program.process.signal(Signal::TERM);
+    program.end().await.check(0);
 }
 
 /// Pages of a history: one for each input, to this machine alone, until the command is ended.

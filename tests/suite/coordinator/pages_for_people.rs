@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use unanimo_coordinator::identity::Token;
+use unanimo_proto::v1;
 use unanimo_tests::reaper::run_folder;
 use unanimo_tests::wait::until;
 
+use super::acts::{stall, stuck};
 use super::http::{Reply, http_call};
-use super::{World, config, sqlite_url, tcc};
+use super::{World, branch, config, sqlite_url, tcc};
 
 async fn page(world: &World, path: &str) -> Reply {
     http_call(world.running.admin_address().unwrap(), "GET", path, &[], b"").await
@@ -45,14 +47,24 @@ async fn pages_are_served_and_keep_to_themselves() {
         ),
         ("/transactions?gidPrefix=other", &["No transaction matches."]),
         ("/participants", &[">p</a>", "in-process", "alive"]),
-        ("/system", &["0.1.0", "branches max", "two_phase_commit"]),
+        (
+            "/system",
+            &[
+                "0.1.0",
+                "branches max",
+                "two_phase_commit",
+                "<dt>payload bytes max</dt><dd>1 MiB</dd>",
+                "data-every=\"10000\"",
+            ],
+        ),
         (
             &of_tx,
             &[
                 "first",
                 "<svg",
                 "class=\"prepare\"",
-                "class=\"two\"",
+                "class=\"commit\"",
+                "<td>Commit</td>",
                 "payload of a",
                 "COMMIT is decided",
                 "begun",
@@ -249,12 +261,87 @@ async fn numbers_that_another_one_counted_are_for_those_who_may_see_them() {
     config.identities = crate::security::setting(&path);
     let world = World::start(config).await;
     let address = world.running.admin_address().unwrap();
-    for (token, code) in tokens.iter().zip([200, 403]) {
-        let header = format!("Bearer {}", token.text());
-        let reply = http_call(address, "GET", "/", &[("authorization", &header)], b"").await;
+    let get = async |token: &str, path: &str| {
+        let header = format!("Bearer {token}");
+        http_call(address, "GET", path, &[("authorization", &header)], b"").await
+    };
+    for (token, code) in tokens.iter().zip([200, 303]) {
+        let reply = get(token.text(), "/").await;
         assert_eq!(reply.code, code, "{reply:?}");
         assert_eq!(reply.body.contains("Counted at"), code == 200, "{reply:?}");
     }
+    // An initiator's first page is its list, and nobody's is that of whoever is not known.
+    let reply = get(tokens[1].text(), "/").await;
+    assert!(reply.head.to_lowercase().contains("location: /transactions"), "{reply:?}");
+    assert_eq!(get(tokens[1].text(), "/transactions").await.code, 200);
+    for path in ["/", "/transactions"] {
+        assert_eq!(get("unknown", path).await.code, 401, "{path}");
+    }
+}
+
+/// A filter that is none, by its form or by what the API says of it, is told above a form with what was typed.
+#[tokio::test]
+async fn a_bad_filter_is_mended_in_its_form() {
+    let world = World::sqlite().await;
+    for (query, typed, why) in [
+        ("gidPrefix=pay&metadata=eu", "value=\"eu\"", "metadata must be KEY=VALUE."),
+        ("gidPrefix=pay&until=soon", "value=\"soon\"", "createdUntil"),
+        ("gidPrefix=pay&participant=a+b", "value=\"a b\"", "participant"),
+        ("gidPrefix=pay&pageToken=x", "value=\"pay\"", "page_token"),
+        ("gidPrefix=pay&state=x", "value=\"pay\"", "state is no part"),
+    ] {
+        let reply = page(&world, &format!("/transactions?{query}")).await;
+        assert_eq!(reply.code, 400, "{query}: {reply:?}");
+        for shown in [typed, "value=\"pay\"", "This is no filter:", why, "<button>Show</button>"] {
+            assert!(reply.body.contains(shown), "{shown} of {query}: {}", reply.body);
+        }
+        assert!(!reply.body.contains("No transaction matches"), "{}", reply.body);
+    }
+}
+
+/// The list of what needs a person says of each what it waits for, of which participant, and what that has said last; what fails
+/// besides stands above.
+#[tokio::test]
+async fn what_needs_a_person_says_what_it_waits_for() {
+    let world = World::start(stuck()).await;
+    let tx_id = stall(&world, "g", &["commit-fail-9", "ok"]).await;
+    let list = page(&world, "/attention").await.body;
+    let of_tx = page(&world, &format!("/tx/{tx_id}")).await.body;
+    let (_, sentence) = of_tx.split_once("It waits:</strong> ").expect(&of_tx);
+    let sentence = sentence.split_once(" It is tried").map_or(sentence, |(begin, _)| begin);
+    let sentence: String = sentence.chars().take(40).collect();
+    assert!(list.contains(&format!("It waits:</strong> {sentence}")), "{sentence}: {list}");
+    assert!(!list.contains(">The coordinator</h2>"), "nothing else is wrong: {list}");
+}
+
+/// A child leads to its parent, and the parent to its child by its gid.
+#[tokio::test]
+async fn a_child_and_its_parent_lead_to_each_other() {
+    let world = World::sqlite().await;
+    let child = v1::ChildTransaction {
+        mode: v1::Mode::Saga.into(),
+        branches: vec![branch("inner", "ok")],
+        ..Default::default()
+    };
+    let mut saga = tcc("trip", &[]);
+    saga.mode = v1::Mode::Saga.into();
+    saga.branches = vec![v1::BranchSpec {
+        branch_id: "hotel".into(),
+        child: Some(child),
+        ..Default::default()
+    }];
+    world.submit(saga).await.unwrap();
+    let parent = world.get_until("trip", "its end", |tx| tx.ended_at.is_some()).await;
+    let child = world.get("trip.hotel").await;
+    let of_parent = page(&world, &format!("/tx/{}", parent.tx_id)).await.body;
+    assert!(of_parent.contains("<a href=\"/gid/trip.hotel\">trip.hotel</a>"), "{of_parent}");
+    let led = page(&world, "/gid/trip.hotel").await;
+    let to = format!("location: /tx/{}", child.tx_id);
+    assert!(led.code == 303 && led.head.to_lowercase().contains(&to), "{led:?}");
+    let of_child = page(&world, &format!("/tx/{}", child.tx_id)).await.body;
+    let to = format!("<a href=\"/tx/{0}\">{0}</a>, branch hotel", parent.tx_id);
+    assert!(of_child.contains(&to), "{to}: {of_child}");
+    assert_eq!(page(&world, "/gid/nobody").await.code, 404);
 }
 
 /// A page that is not there says so, and leads back; a call that is not there is a problem.

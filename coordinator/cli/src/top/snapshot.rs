@@ -46,7 +46,8 @@ pub(super) struct Snapshot {
     unreadable: u64,
     attention: Vec<Needing>,
     participants: Vec<Participant>,
-    refused_per_second: f64,
+    /// Nothing where the coordinator does not tell the numbers of its process, as to callers of a namespace.
+    refused_per_second: Option<f64>,
     decision_p50_ms: Option<f64>,
     decision_p99_ms: Option<f64>,
 }
@@ -118,10 +119,12 @@ impl Snapshot {
         taken.participants = participants(client).await?;
         let request = client.request(v1::GetStatisticsRequest::default());
         let told = client.operator.get_statistics(request).await?.into_inner();
-        let (recent, window) = (told.recent.unwrap_or_default(), told.window.unwrap_or_default());
-        let refused = usize::try_from(recent.refused_count).unwrap_or(usize::MAX);
-        let secs = recent.length.map_or(0, |length| u64::try_from(length.seconds).unwrap_or(0));
-        taken.refused_per_second = rate(refused, secs.max(1));
+        taken.refused_per_second = told.recent.map(|recent| {
+            let refused = usize::try_from(recent.refused_count).unwrap_or(usize::MAX);
+            let secs = recent.length.map_or(0, |length| u64::try_from(length.seconds).unwrap_or(0));
+            rate(refused, secs.max(1))
+        });
+        let window = told.window.unwrap_or_default();
         taken.decision_p50_ms = window.decision_p50.map(millis);
         taken.decision_p99_ms = window.decision_p99.map(millis);
         Ok(taken)
@@ -184,10 +187,10 @@ impl Snapshot {
         );
         let [p50, p99] = [self.decision_p50_ms, self.decision_p99_ms]
             .map(|took| took.map_or_else(|| "none".to_owned(), |took| format!("{took:.1} ms")));
-        text += &format!(
-            "             {:.1} refused; to decision p50 {p50}, p99 {p99}\n",
-            self.refused_per_second
-        );
+        if let Some(refused) = self.refused_per_second {
+            text +=
+                &format!("             {refused:.1} refused; to decision p50 {p50}, p99 {p99}\n");
+        }
         let undecided = since(self.oldest_undecided_seconds, UNDECIDED);
         text += &format!("not decided  {}{undecided}\n", number("active"));
         text += &format!(
@@ -334,6 +337,16 @@ fn age(secs: u64) -> jiff::SignedDuration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Callers of a namespace are told nothing of the process: that is no zero.
+    #[test]
+    fn what_is_not_told_is_no_number() {
+        let text = |refused_per_second: Option<f64>| {
+            Snapshot { refused_per_second, ..Snapshot::default() }.text("http://x", 99)
+        };
+        assert!(!text(None).contains("refused") && !text(None).contains("p50"), "{}", text(None));
+        assert!(text(Some(0.0)).contains("0.0 refused; to decision p50 none, p99 none"));
+    }
 
     #[test]
     fn a_participant_that_has_left_is_gone() {

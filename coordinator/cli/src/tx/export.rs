@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use unanimo_coordinator::joined_history;
 use unanimo_proto::v1::{self, export_transaction_request};
 
 use super::Server;
@@ -66,51 +67,5 @@ async fn history(server: &Server, target: &Target) -> Result<String, Error> {
         name: format!("the answer about {tx_id}"),
         why: error.to_string(),
     };
-    Ok(joined(pages).map_err(why)?)
-}
-
-/// Makes one document of the pages: the last one, with the entries of all of them. What this version does not know
-/// stays as it is.
-fn joined(mut pages: Vec<String>) -> Result<String, serde_json::Error> {
-    if pages.len() == 1 {
-        return Ok(pages.remove(0));
-    }
-    let mut whole = serde_json::Value::Null;
-    let mut entries = Vec::new();
-    for page in pages {
-        whole = serde_json::from_str(&page)?;
-        if let Some(serde_json::Value::Array(of_page)) = whole.get_mut("entries") {
-            entries.append(of_page);
-        }
-    }
-    if let Some(serde_json::Value::Object(end)) = whole.get_mut("end") {
-        end.insert("entries".to_owned(), entries.len().into());
-    }
-    whole["entries"] = entries.into();
-    serde_json::to_string(&whole)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_are_the_last_one_with_all_entries() {
-        let pages = [
-            r#"{"format": "f", "later": 1, "entries": [{"version": 1}, {"version": 2}], "cut": {"entries": 3}}"#,
-            r#"{"format": "f", "later": 2, "entries": [{"version": 3}], "cut": {"entries": 2}}"#,
-            r#"{"format": "f", "later": 3, "entries": [], "cut": {"entries": 2}}"#,
-        ];
-        let whole = r#"{"format": "f", "later": 3, "entries": [{"version": 1}, {"version": 2}, {"version": 3}], "cut": {"entries": 2}}"#;
-        let read = |text: &str| -> serde_json::Value { serde_json::from_str(text).expect("JSON") };
-        let text = joined(pages.map(str::to_owned).into()).expect("JSON");
-        assert_eq!(read(&text), read(whole));
-        let pages = [
-            r#"{"entries": [{"version": 1}, {"version": 2}], "cut": {"entries": 1}}"#,
-            r#"{"entries": [{"version": 3}], "end": {"version": 3}}"#,
-        ];
-        let text = joined(pages.map(str::to_owned).into()).expect("JSON");
-        assert_eq!(read(&text)["end"], read(r#"{"version": 3, "entries": 3}"#));
-        assert_eq!(joined(vec!["as it is".to_owned()]).expect("one"), "as it is");
-    }
+    Ok(joined_history(pages).map_err(why)?)
 }

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Collected};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
-use unanimo_core::{Timestamp, Transaction};
+use unanimo_core::{Mode, Timestamp, Transaction};
 use unanimo_proto::v1;
 use unanimo_saga::graph::Graph;
 use unanimo_tls::Peer;
@@ -167,6 +167,18 @@ impl Http {
     /// Tells whether whoever looks may see the numbers of the process. To find out by a call would note it as denied.
     pub(crate) fn may_see_statistics(&self, asker: &Asker) -> bool {
         self.may(Rpc::GetStatistics, asker)
+    }
+
+    /// Tells whether whoever looks may list transactions without a filter: participants may not.
+    pub(crate) fn may_list(&self, asker: &Asker) -> bool {
+        self.may(Rpc::WatchTransactions, asker)
+    }
+
+    /// Tells whether whoever looks may have a recorded history, and whether such transactions have one.
+    pub(crate) fn may_have_history(&self, is_saga: bool, asker: &Asker) -> bool {
+        let mode = if is_saga { Mode::Saga } else { Mode::Tcc };
+        self.may(Rpc::ExportTransaction, asker)
+            && self.stack.api().engine.policy().record.applies_to(Some(mode))
     }
 
     /// Tells whether whoever looks may see the webhooks: nobody of a namespace may.

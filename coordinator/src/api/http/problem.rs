@@ -81,7 +81,7 @@ fn title(reason: &str) -> String {
 }
 
 /// Returns a text of Markdown without its links and marks of code: `[text](address)` is `text`.
-fn plain(markdown: &str) -> String {
+pub(crate) fn plain(markdown: &str) -> String {
     let mut plain = String::new();
     let mut rest = markdown;
     while let Some((before, after)) = rest.split_once('[') {

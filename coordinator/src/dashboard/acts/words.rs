@@ -133,7 +133,7 @@ pub(super) fn never_done(tx: &Tx, branch_id: &str) -> Option<String> {
         && resolved.state != "BRANCH_STATE_HEURISTIC_COMMIT"
         && tx.outcome == "OUTCOME_COMMITTED";
     let waits = tx.branches.iter().filter(|branch| {
-        let reads = branch.inputs.iter().any(|input| input["branchId"] == branch_id);
+        let reads = branch.inputs.iter().any(|input| input.branch_id == branch_id);
         reads && branch.voted_at.is_empty() && branch.is_open()
     });
     let readers: Vec<_> = waits.map(|branch| branch.branch_id.as_str()).collect();

@@ -6,7 +6,7 @@ use unanimo_proto::v1::participant_directory_service_client::ParticipantDirector
 use unanimo_tests::scripted::{Mood, Scripted};
 use unanimo_tests::wait::until;
 
-use super::super::{Ran, Served, file, run, tcc};
+use super::super::{Program, Ran, Served, command, file, run, tcc};
 
 /// Registers an instance of `shop`.
 async fn register(served: &Served, endpoint: String, sdk: &str, features: &[&str]) {
@@ -85,6 +85,10 @@ async fn a_participant_is_shown_with_what_is_owed_and_which_version_may_go() {
         "out of order",
         "go?          No: ",
     ]);
+    let mut narrow = command(&["participant", "show", "--endpoint", &*served.endpoint, "shop"]);
+    narrow.env("COLUMNS", "80");
+    let ran = Program::start(narrow).end().await;
+    ran.check(0).says(&["breaker      open since 20", "\n             "]);
     assert!(ran.out.lines().all(|line| line.chars().count() <= 80), "{}", ran.out);
 
     // Another one knows all that this one does: it may go. The other way round a feature would be missing.

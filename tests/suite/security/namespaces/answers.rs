@@ -218,6 +218,17 @@ async fn lists_and_numbers_are_of_the_callers_namespace() {
         let told = told.unwrap().into_inner();
         assert_eq!(told.undecided_count, open, "{told:?}");
         assert_eq!(told.server.is_some(), column == 3, "{told:?}");
+        // What a tenant is not told is no zero on its first page.
+        let address = world.running.admin_address().unwrap();
+        let header = tenants.header(column);
+        let first = http_call(address, "GET", "/", &[("authorization", &header)], b"").await;
+        for of_process in
+            ["begun a second", "time to decision", "The last ", "of the last ten seconds"]
+        {
+            let is_told = first.body.contains(of_process);
+            assert_eq!(is_told, column == 3, "{of_process} for column {column}: {first:?}");
+        }
+        assert!(first.code == 200 && first.body.contains("<dt>undecided</dt>"), "{first:?}");
         let request = v1::ListParticipantsRequest { page_size: 1, ..Default::default() };
         let mut directory = ParticipantDirectoryServiceClient::new(link(column));
         let first = directory.list_participants(request).await.unwrap().into_inner();
