@@ -336,6 +336,9 @@ async fn stuck_ones_are_steered_by_clicks() {
     page.follow("section a[href='/attention']").await;
     page.follow("a.button[href$='/retry']").await;
     page.write("input[name=operator]", "ann").await;
+    // Without a reason it is not sent.
+    page.click("button.go").await;
+    page.write("input[name=note]", "the bank is up again").await;
     page.follow("button.go").await;
     page.sees("The calls that waited are sent now.").await;
     until("the call", async || (world.p.calls(&tx_id, "a").len() == 3).then_some(())).await;
@@ -405,6 +408,7 @@ async fn many_are_retried_by_clicks() {
     page.follow("summary + form button").await;
     page.sees("5000 transactions need a person").await;
     page.write("form.act input[name=operator]", "ann").await;
+    page.write("form.act input[name=note]", "the bank is up again").await;
     // Clicked twice: it is one act. The answer to the first click comes after three seconds.
     let twice = "const go = document.querySelector('button.go'); go.click(); setTimeout(() => go.click(), 100)";
     page.led_by(twice).await;

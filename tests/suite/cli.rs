@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 mod audit;
 mod certs;
+mod curls;
 mod demo;
 mod descriptors;
 mod file;

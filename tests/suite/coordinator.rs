@@ -40,6 +40,7 @@ mod features;
 pub(crate) mod grpc_web;
 mod held;
 mod histories;
+mod hostile_histories;
 mod hostile_json;
 pub(crate) mod http;
 mod interactive;

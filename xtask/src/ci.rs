@@ -15,6 +15,7 @@ pub(crate) fn test(arguments: &[&str]) -> Result<()> {
         packages::MARIADB,
         packages::PYTHON,
         packages::NODE,
+        packages::CURL,
         packages::CHROMIUM,
     ])?;
     if cfg!(target_os = "linux") {

@@ -1,5 +1,5 @@
 //! System packages that the tests need: the programs of PostgreSQL and MariaDB, with which they
-//! start servers of their own, Python, and a browser.
+//! start servers of their own, Python, Node, curl, and a browser.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -92,6 +92,13 @@ pub(crate) const FAKETIME: Need = Need {
         &["libfaketime"],
         &["libfaketime"],
     ],
+    before_apt: None,
+};
+
+pub(crate) const CURL: Need = Need {
+    name: "curl",
+    is_there: || are_there(&["curl"]),
+    packages: [&["curl"]; MANAGERS.len()],
     before_apt: None,
 };
 

@@ -44,6 +44,9 @@ enum Command {
 /// --client NAME a pair NAME.pem and NAME-key.pem with the name spiffe://unanimo.dev/NAME, which can also serve
 /// a participant. All of them are good for 30 days. A file that is there is not written over.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+JSON (--json): an object with ca, server and clients: an object, an object and
+  a list of objects with name, certificate and key (the files).")]
 struct DevArgs {
     /// Folder of the files; it is made if it is not there
     #[arg(value_name = "DIR")]
@@ -59,6 +62,9 @@ struct DevArgs {
         value_parser = ParticipantName::new
     )]
     clients: Vec<ParticipantName>,
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
 }
 
 /// Failure to make certificates.
@@ -79,6 +85,18 @@ pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
         "these certificates are for trying TLS out, and not for production: the key of their authority has no \
          password, and they end in 30 days",
     );
+    if args.json {
+        let pair = |name: &str| {
+            let file =
+                |end: &str| args.folder.join(format!("{name}{end}.pem")).display().to_string();
+            serde_json::json!({ "name": name, "certificate": file(""), "key": file("-key") })
+        };
+        let clients: Vec<_> = args.clients.iter().map(|client| pair(client.as_str())).collect();
+        output::print_json(
+            &serde_json::json!({ "ca": pair("ca"), "server": pair("server"), "clients": clients }),
+        )?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let folder = args.folder.display();
     output::print(&format!(
         "unanimo serve --database-url sqlite:unanimo.db --tls-cert {folder}/server.pem \

@@ -5,7 +5,8 @@ mod flags;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use unanimo_coordinator::config::Loaded;
+use serde::Serialize;
+use unanimo_coordinator::config::{Loaded, Setting};
 
 use self::flags::Flags;
 use super::error::Error;
@@ -19,9 +20,29 @@ use super::output;
 #[derive(Debug, clap::Args)]
 // A flag may be given twice, by a script and by its caller: the last one counts.
 #[command(args_override_self = true)]
+#[command(after_long_help = "\
+JSON (--json): an object with settings, a list of objects with key, value (as
+  TOML has it) and source (default, file, environment or flag); the endpoint
+  of a participant has the key participants.NAME.")]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) settings: Settings,
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// Output of `--json`. Keys are only ever added.
+#[derive(Serialize)]
+struct Json {
+    settings: Vec<JsonSetting>,
+}
+
+#[derive(Serialize)]
+struct JsonSetting {
+    key: String,
+    value: String,
+    source: String,
 }
 
 /// Settings from the file, the environment and the flags. A later source wins: defaults < file <
@@ -44,6 +65,15 @@ impl Settings {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
-    output::print(&args.settings.load()?.to_toml())?;
+    let loaded = args.settings.load()?;
+    if args.json {
+        let settings = loaded.settings().into_iter().map(|setting| {
+            let Setting { key, value, source } = setting;
+            JsonSetting { key, value, source }
+        });
+        output::print_json(&Json { settings: settings.collect() })?;
+    } else {
+        output::print(&loaded.to_toml())?;
+    }
     Ok(ExitCode::SUCCESS)
 }

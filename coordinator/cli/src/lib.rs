@@ -21,6 +21,7 @@ mod logging;
 mod man;
 mod output;
 mod participant;
+mod progress;
 mod reference;
 mod replay;
 mod saga;
@@ -221,15 +222,11 @@ mod tests {
     #[test]
     fn every_command_that_answers_has_json() {
         let without = [
-            ("certs dev", "files"),
             ("completions", "a script for a shell"),
-            ("config", "a file of settings"),
             ("demo", "a story"),
             ("man", "pages of the manual"),
             ("saga schema", "JSON, always"),
             ("serve", "its log, which is JSON with --log-format json"),
-            ("token coordinator", "an entry for a file"),
-            ("token new", "the token alone"),
         ];
         let mut root = super::Cli::command();
         root.build();

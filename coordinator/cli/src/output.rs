@@ -168,6 +168,20 @@ fn width() -> Option<usize> {
     columns.map(|columns| columns.max(WIDTH_MIN))
 }
 
+/// Returns the number of columns; without a terminal as many as there are.
+pub(super) fn columns() -> usize {
+    width().unwrap_or(usize::MAX)
+}
+
+/// Cuts a text to so many columns, with a sign that there was more.
+pub(super) fn cut(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.to_owned();
+    }
+    let kept = text.chars().take(columns.saturating_sub(1));
+    kept.chain(['…']).collect()
+}
+
 /// Makes one line of a text from a participant or a client, with control characters escaped: they
 /// could change the terminal.
 pub(super) fn clean(text: &str) -> String {

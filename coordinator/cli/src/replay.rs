@@ -13,6 +13,7 @@ use unanimo_core::history::{self, Document};
 use self::told::{Outcome, tell};
 use super::error::Error as CommandError;
 use super::output::{self, clean};
+use super::progress::Progress;
 use super::tx;
 
 /// Code of a history that is equal.
@@ -89,12 +90,19 @@ pub(super) struct History {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, CommandError> {
     let mut worst = SAME;
-    for name in &args.histories {
-        let code = match one(args, name) {
+    let total = u64::try_from(args.histories.len()).ok();
+    let mut progress = Progress::of("histories", total);
+    for (name, done) in args.histories.iter().zip(0..) {
+        // Step by step it goes as fast as its reader.
+        if !args.step {
+            progress.at(done);
+        }
+        let code = match one(args, name, &mut progress) {
             Ok(true) => SAME,
             Ok(false) => OTHER,
             Err(error @ (CommandError::History(_) | CommandError::Client(_))) => {
                 // The others are replayed all the same.
+                progress.hide();
                 error.print();
                 error.code()
             }
@@ -106,7 +114,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CommandError> {
 }
 
 /// Replays one history, and tells whether it is equal.
-fn one(args: &Args, name: &str) -> Result<bool, CommandError> {
+fn one(args: &Args, name: &str, progress: &mut Progress) -> Result<bool, CommandError> {
     let History { document, unknown } = read(&args.server, name)?;
     let outcome = match args.step {
         true => step::through(&document, args.server.json),
@@ -121,6 +129,7 @@ fn one(args: &Args, name: &str) -> Result<bool, CommandError> {
             return Err(Error::Malformed { name, why }.into());
         }
     };
+    progress.hide();
     note_unknown(name, &unknown);
     tell(args, name, &document, &outcome, &unknown)?;
     Ok(matches!(outcome, Outcome::Equal(_)))

@@ -32,6 +32,9 @@ enum Command {
 /// It is appended to --file, if the coordinator can use that then, or printed on standard error. The coordinator reads the file again by itself. To revoke
 /// the token remove its hash from the file.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+JSON (--json): an object with token, hash, entry (TOML, for the file of
+  identities) and file (to which the entry was appended, or null).")]
 struct NewArgs {
     /// Name of the identity: in log lines, and with the transactions that it begins
     #[arg(long, value_name = "NAME", value_parser = ParticipantName::new)]
@@ -48,6 +51,9 @@ struct NewArgs {
     /// File of identities to which the entry is appended
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
 }
 
 /// Make the token that the coordinator sends to a participant
@@ -56,6 +62,10 @@ struct NewArgs {
 /// printed on standard error. Its hash is printed on standard output: a line for the participant's own file, by which it
 /// knows the coordinator. To replace a token give the participant the new hash beside the old one first.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+JSON (--json): an object with hash, entry (TOML with the token, for the
+  coordinator's file of tokens; null where it was appended) and file (to which
+  it was, or null).")]
 struct CoordinatorArgs {
     /// Participant that the token is for: NAME, or NAMESPACE/NAME. Each has its own
     #[arg(long, value_name = "NAME", value_parser = full_name)]
@@ -63,6 +73,9 @@ struct CoordinatorArgs {
     /// File of tokens to which it is appended
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
 }
 
 fn full_name(text: &str) -> Result<ParticipantName, ids::Error> {
@@ -129,20 +142,34 @@ fn make() -> Result<Token, Error> {
 }
 
 fn coordinator(args: CoordinatorArgs) -> Result<ExitCode, Error> {
-    let CoordinatorArgs { participant, file } = args;
+    let CoordinatorArgs { participant, file, json } = args;
     let token = make()?;
     // A name may have a dot, which means something else in a bare key.
     let entry = format!("\"{participant}\" = \"{}\"\n", token.text());
-    match file {
-        Some(path) => append(&path, &entry, tokens::check)?,
+    match &file {
+        Some(path) => append(path, &entry, tokens::check)?,
+        None if json => {}
         None => output::note(&format!("add this to the coordinator's file of tokens:\n{entry}")),
     }
-    output::print(&format!("{}\n", token.hashed()))?;
+    if json {
+        // A token that is in its file is nowhere else.
+        let entry = if file.is_some() { None } else { Some(entry) };
+        output::print_json(
+            &serde_json::json!({ "hash": token.hashed(), "entry": entry, "file": name_of(file.as_deref()) }),
+        )?;
+    } else {
+        output::print(&format!("{}\n", token.hashed()))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Returns the name of a file for JSON.
+fn name_of(file: Option<&Path>) -> Option<String> {
+    file.map(|path| path.display().to_string())
+}
+
 fn new(args: NewArgs) -> Result<ExitCode, Error> {
-    let NewArgs { name, roles, participants, namespace, file } = args;
+    let NewArgs { name, roles, participants, namespace, file, json } = args;
     if roles.contains(&Role::Participant) == participants.is_empty() {
         let rule = "use --role participant and --participant NAME alone: give both";
         return Err(Error::Identities(rule.to_owned()));
@@ -161,13 +188,20 @@ fn new(args: NewArgs) -> Result<ExitCode, Error> {
         entry.push_str(&format!("participants = [{names}]\n"));
     }
     entry.push_str(&format!("tokens = [\"{}\"]\n", token.hashed()));
-    match file {
-        Some(path) => append(&path, &entry, identity::check)?,
+    match &file {
+        Some(path) => append(path, &entry, identity::check)?,
+        None if json => {}
         None => {
             output::note(&format!("add this to the coordinator's file of identities:\n{entry}"));
         }
     }
-    output::print(&format!("{}\n", token.text()))?;
+    if json {
+        output::print_json(&serde_json::json!({
+            "token": token.text(), "hash": token.hashed(), "entry": entry, "file": name_of(file.as_deref()),
+        }))?;
+    } else {
+        output::print(&format!("{}\n", token.text()))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

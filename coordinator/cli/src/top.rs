@@ -1,5 +1,6 @@
 //! `unanimo top`: the whole system at a glance, again and again.
 
+mod page;
 mod screen;
 mod snapshot;
 
@@ -26,8 +27,8 @@ const SPARE: u32 = 10;
 ///
 /// Rates are those of the last 10 seconds (begun) and of the last minute (committed, aborted); a number with a + is a limit at
 /// which counting stopped. Refused ones, times to decision and calls of participants are those of the coordinator that
-/// answers, in its last ten minutes. Rates and ages go by the clock of this machine, which must agree with the coordinator's. Where standard
-/// output is no terminal, or with --once, one look is printed, and the command ends.
+/// answers, in its last ten minutes, as are the lines over time, those in flight, and the age of those in doubt. Rates and ages go by
+/// that coordinator's clock. Where standard output is no terminal, or with --once, one look is printed, and the command ends.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 JSON (--json): a line for each look, without end unless --once is given: an
@@ -39,7 +40,11 @@ JSON (--json): a line for each look, without end unless --once is given: an
   (a list of objects with name, endpoints, alive, configured, failing, calls,
   failed, owed, call_p99_ms, last_error), refused_per_second (null for a caller
   of a namespace), decision_p50_ms, decision_p99_ms (null without any; of the
-  last ten minutes, as are calls and failed).")]
+  last ten minutes, as are calls and failed), in_flight,
+  oldest_in_doubt_seconds (null without any), newest (a list as attention),
+  steps (a list of objects with seconds, begun, committed, aborted, refused,
+  in_flight, decision_p99_ms: the last ten minutes, oldest
+  first). `participants` in at_least says that there are more of them.")]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,
@@ -73,10 +78,10 @@ async fn look(args: &Args) -> Result<(), Error> {
         }
     }
     if *once || !is_terminal() {
-        return output::print(&snapshot.text(&server.endpoint, usize::MAX));
+        return output::print(&page::text(&snapshot, &server.endpoint, usize::MAX));
     }
     let mut screen = Screen::open()?;
-    let mut shown = snapshot.text(&server.endpoint, screen.lines());
+    let mut shown = page::text(&snapshot, &server.endpoint, screen.lines());
     let mut next = pause(every.0, began.elapsed());
     loop {
         screen.show(shown)?;
@@ -91,12 +96,13 @@ async fn look(args: &Args) -> Result<(), Error> {
             Ok(taken) => {
                 snapshot = taken;
                 let next = pause(every.0, began.elapsed());
-                (snapshot.text(&server.endpoint, screen.lines()), next)
+                (page::text(&snapshot, &server.endpoint, screen.lines()), next)
             }
             // A coordinator that is away comes back: the last numbers stay, and the error is above them.
             Err(error) => {
-                let last = snapshot.text(&server.endpoint, screen.lines().saturating_sub(3));
-                let failure = snapshot::failure(&error.at(&server.endpoint));
+                let last =
+                    page::text(&snapshot, &server.endpoint, screen.lines().saturating_sub(3));
+                let failure = page::failure(&error.at(&server.endpoint));
                 (format!("{failure}\n{last}"), every.0.max(EVERY_MIN))
             }
         };

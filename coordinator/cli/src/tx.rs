@@ -4,6 +4,7 @@ pub(super) mod client;
 mod counts;
 pub(super) mod definition;
 pub(super) mod export;
+mod filter;
 mod follow;
 pub(super) mod json;
 mod list;
@@ -106,9 +107,9 @@ enum Command {
     Export(export::Args),
     Watch(watch::Args),
     Rollback(operate::RollbackArgs),
-    Retry(operate::RetryArgs),
-    Resolve(operate::ResolveArgs),
-    Forget(operate::ForgetArgs),
+    Retry(operate::retry::Args),
+    Resolve(operate::resolve::Args),
+    Forget(operate::forget::Args),
     /// Show the coordinator that answers: its version, group, features and limits
     #[command(after_long_help = server::JSON_HELP)]
     Server,
@@ -149,9 +150,9 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Error> {
             Command::Export(args) => export::run(&server, args).await,
             Command::Watch(args) => watch::run(&server, args).await,
             Command::Rollback(args) => operate::rollback(&server, args).await,
-            Command::Retry(args) => operate::retry(&server, args).await,
-            Command::Resolve(args) => operate::resolve(&server, args).await,
-            Command::Forget(args) => operate::forget(&server, args).await,
+            Command::Retry(args) => operate::retry::run(&server, args).await,
+            Command::Resolve(args) => operate::resolve::run(&server, args).await,
+            Command::Forget(args) => operate::forget::run(&server, args).await,
             Command::Server => server::run(&server).await,
         }
     })

@@ -60,7 +60,7 @@ pub enum Input {
     Retry {
         /// Number of the branch; `None` for all.
         number: Option<BranchNumber>,
-        /// The operator, if it was one.
+        /// The operator, if it was one, with the reason behind a colon where one was given.
         operator: Option<String>,
     },
     /// A request for locks came to an end.

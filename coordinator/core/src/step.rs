@@ -45,7 +45,7 @@ mod phase_one;
 mod phase_two;
 mod recovery;
 
-use crate::branch::{Branch, InFlight};
+use crate::branch::{Branch, InFlight, clip};
 use crate::decision::{AbortCause, Decision, Operation, Phase};
 use crate::definition::{Definition, Start};
 use crate::digest::Digest;
@@ -353,7 +353,7 @@ impl<'a> Step<'a> {
         }
         if let Some(operator) = operator {
             let number = only.map(BranchNumber::from_index);
-            self.event(EventKind::Retried, number, format!("by {operator}"));
+            self.event(EventKind::Retried, number, clip(format!("by {operator}")));
             self.changed(Change::Awaited);
         }
         let now = self.now;

@@ -78,6 +78,10 @@ pub const TABLE: &[Described] = &[
                   resolved a branch is STILL_HELD.",
     },
     Described {
+        name: "retry_note",
+        promise: "`note` of RetryTransaction is kept, in the history of the transaction and in the audit.",
+    },
+    Described {
         name: "payload_media_type",
         promise: "The media type of a payload or output is kept and delivered with its bytes.",
     },

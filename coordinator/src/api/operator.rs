@@ -27,19 +27,21 @@ impl Api {
         let request = request.into_inner();
         let tx_id = parse::tx_id(&request.tx_id)?;
         parse::text("operator", &request.operator, OPERATOR_BYTES_MAX, true)?;
+        parse::text("note", &request.note, NOTE_BYTES_MAX, true)?;
         let branch = match request.branch_id.as_str() {
             "" => None,
             id => Some(parse::branch_id("branch_id", id)?),
         };
-        let act = Act { branch_id: request.branch_id, ..Act::on(tx_id, &request.operator, "") };
-        let operator = match access.operator(request.operator) {
+        let v1::RetryTransactionRequest { branch_id, operator, note, .. } = request;
+        let act = Act { branch_id, ..Act::on(tx_id, &operator, &note) };
+        let operator = match access.operator(operator) {
             nobody if nobody.is_empty() => "an operator without a name".to_owned(),
             operator => operator,
         };
         let (this, of) = (self.clone(), access.clone());
         let work = async move {
             this.check_own(&of, &Key::Tx(tx_id), by).await?;
-            let answer = this.engine.retry(tx_id, branch.as_ref(), operator, by).await;
+            let answer = this.engine.retry(tx_id, branch.as_ref(), operator, note, by).await;
             Ok(v1::RetryTransactionResponse { transaction: shown(&this.engine, answer, by).await? })
         };
         self.audited(&access, act, by, work).await

@@ -74,7 +74,6 @@ struct Ask {
     mark: String,
     /// Its name is known by its identity, and not asked for.
     who: String,
-    needs_note: bool,
     /// Branches of which one is chosen.
     branches: Vec<String>,
     branch: String,
@@ -151,6 +150,15 @@ struct Sent {
 }
 
 impl Sent {
+    /// Refuses a retry without a reason. The calls of the others do so themselves.
+    fn check_reason(&self, act: Act) -> Result<(), Response> {
+        if act != Act::Retry || !self.fields.get("note").trim().is_empty() {
+            return Ok(());
+        }
+        let why = "Give your reason: it is entered in the audit. Nothing was done.";
+        Err(refused(StatusCode::BAD_REQUEST, "A reason is needed", why))
+    }
+
     /// Tells why an output is not the JSON that it is said to be where it is stored: who reads it could not read anything
     /// else.
     fn bad_output(&self) -> Option<String> {
@@ -256,7 +264,6 @@ async fn ask_one_of(pages: &Pages, (tx_id, name): OfOne, request: Request) -> Pa
         mark: pages.acts.forms.mark(&who, &address, shown::now()),
         address,
         back: format!("/tx/{}", encoded(&tx.tx_id)),
-        needs_note: act != Act::Retry,
         branch,
         branches: if act == Act::Forget { Vec::new() } else { branches },
         is_resolve: act == Act::Resolve,
@@ -275,6 +282,7 @@ async fn send_one(State(pages): State<Pages>, Path(of): Path<OfOne>, request: Re
 async fn send_one_of(pages: &Pages, (tx_id, name): OfOne, request: Request) -> Page {
     let (looking, act) = (pages.looking(&request), act_of(&name).ok_or_else(no_act)?);
     let sent = pages.sent(&looking, act, request).await?;
+    sent.check_reason(act)?;
     if let Some(why) = sent.bad_output() {
         return Err(refused(StatusCode::BAD_REQUEST, "The output is no JSON", &why));
     }

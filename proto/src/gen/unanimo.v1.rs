@@ -5391,6 +5391,9 @@ pub struct RetryTransactionRequest {
     /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "4")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Reason; at most 1,024 bytes, and may be empty. A coordinator with the feature `retry_note` keeps it.
+    #[prost(string, tag = "5")]
+    pub note: ::prost::alloc::string::String,
 }
 impl ::prost::Name for RetryTransactionRequest {
     const NAME: &'static str = "RetryTransactionRequest";

@@ -2,16 +2,22 @@
 
 use bytes::Bytes;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, async_trait};
+use tonic_types::StatusExt;
 use unanimo_proto::v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
 use unanimo_proto::v1::{
     self, CancelRequest, CancelResponse, CommitRequest, CommitResponse, HeuristicKind,
     HeuristicOutcome, Mode, Payload, PrepareRequest, PrepareResponse, Prepared, Refusal,
     RegisterEndpointRequest, SubmitTransactionRequest,
 };
+
+use unanimo_tests::browser::Page;
+use unanimo_tests::reaper::run_folder;
+use unanimo_tests::wait::until;
 
 use super::{HOSTILE, page};
 use crate::coordinator::acts::stuck;
@@ -30,7 +36,13 @@ impl ParticipantService for Hostile {
         use v1::prepare_response::Answer;
         let answer = match request.get_ref().action.as_str() {
             "refuse" => {
-                Answer::Refused(Refusal { reason: "NO".into(), message: HOSTILE.to_owned() })
+                Answer::Refused(Refusal { reason: HOSTILE.to_owned(), message: HOSTILE.to_owned() })
+            }
+            "media" => {
+                // Of bytes that are no text the type alone is shown.
+                let data = Bytes::from_static(b"\xff\xfe");
+                let media_type = HOSTILE.to_owned();
+                Answer::Prepared(Prepared { output: Some(Payload { data, media_type }) })
             }
             "fail" => return Err(Status::internal(HOSTILE)),
             _ => {
@@ -71,10 +83,69 @@ impl Hostile {
     }
 }
 
-/// Messages of refusals, errors, notes, outputs and names of SDKs are texts in every page that shows them.
+/// Serves the receiver of a webhook in whose every answer the reason of its status, a header and the body would run in a page.
+async fn receiver() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let length = HOSTILE.len();
+    let answer = format!(
+        "HTTP/1.1 500 {HOSTILE}\r\nx-why: {HOSTILE}\r\ncontent-length: {length}\r\n\r\n{HOSTILE}"
+    );
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 65_536]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    url
+}
+
+/// File with a webhook that this receiver is sent events of.
+fn webhooks(url: &str) -> std::path::PathBuf {
+    let path = run_folder().join(format!("hooks{}.toml", uuid::Uuid::new_v4()));
+    let secret = format!("whsec_{}", "A".repeat(44));
+    let entry = format!(
+        "[[webhook]]\nname = \"hook\"\nurl = \"{url}\"\nsecrets = [\"{secret}\"]\nbackoff-max = \"20ms\"\n"
+    );
+    std::fs::write(&path, entry).unwrap();
+    path
+}
+
+/// Names that a participant registers with are of an alphabet in which nothing runs.
+#[tokio::test]
+async fn names_of_participants_cannot_be_hostile() {
+    let world = World::start(stuck()).await;
+    let good = RegisterEndpointRequest {
+        participant: "p2".into(),
+        endpoint: "http://127.0.0.1:1".into(),
+        instance_id: "one".into(),
+        features: vec!["a".into()],
+        ..Default::default()
+    };
+    world.directory().register_endpoint(good.clone()).await.unwrap();
+    for (field, bad) in [
+        ("participant", RegisterEndpointRequest { participant: HOSTILE.into(), ..good.clone() }),
+        ("instance_id", RegisterEndpointRequest { instance_id: HOSTILE.into(), ..good.clone() }),
+        ("features[0]", RegisterEndpointRequest { features: vec![HOSTILE.into()], ..good.clone() }),
+        ("endpoint", RegisterEndpointRequest { endpoint: HOSTILE.into(), ..good.clone() }),
+    ] {
+        let status = world.directory().register_endpoint(bad).await.unwrap_err();
+        let details = status.get_error_details();
+        let fields = &details.bad_request().unwrap_or_else(|| panic!("{status}")).field_violations;
+        assert_eq!(fields[0].field, field, "{status}");
+    }
+}
+
+/// Messages and reasons of refusals, errors, notes, outputs and their media types, names of SDKs, and keys of metadata are
+/// texts in every page that shows them.
 #[tokio::test]
 async fn texts_of_participants_stay_texts() {
-    let world = World::start(stuck()).await;
+    let mut config = stuck();
+    config.webhooks = webhooks(&receiver().await).to_str().unwrap().parse().unwrap();
+    let world = World::start(config).await;
     // A name of an SDK has 64 bytes at most.
     let register = RegisterEndpointRequest {
         participant: "hostile".into(),
@@ -91,7 +162,9 @@ async fn texts_of_participants_stay_texts() {
     };
     world.submit(of("refused", &["ok", "refuse"])).await.unwrap();
     world.submit(of("ended-otherwise", &["ok"])).await.unwrap();
-    world.submit(of("owed", &["commit-fail"])).await.unwrap();
+    let mut owed = of("owed", &["commit-fail", "media"]);
+    owed.metadata.insert(HOSTILE.into(), "a value".into());
+    world.submit(owed).await.unwrap();
     let mut saga = of("trip", &["ok", "refuse"]);
     saga.mode = Mode::Saga.into();
     saga.branches[1].depends_on = vec![saga.branches[0].branch_id.clone()];
@@ -105,23 +178,44 @@ async fn texts_of_participants_stay_texts() {
         // Of a branch with its output, a refusal, an error, a note; and of what it waits for.
         (format!("/tx/{}", refused.tx_id), 4),
         (format!("/tx/{}", ended.tx_id), 2),
-        (format!("/tx/{}", owed.tx_id), 3),
+        // And a key of metadata, and a media type.
+        (format!("/tx/{}", owed.tx_id), 5),
         (format!("/tx/{}", trip.tx_id), 3),
-        (format!("/tx/{}/retry", owed.tx_id), 0),
-        (format!("/tx/{}/resolve", owed.tx_id), 0),
-        (format!("/tx/{}/forget", ended.tx_id), 0),
+        (format!("/tx/{}/retry", owed.tx_id), 1),
+        (format!("/tx/{}/resolve", owed.tx_id), 1),
         ("/participants".to_owned(), 2),
-        ("/attention".to_owned(), 0),
-        ("/attention/retry".to_owned(), 0),
-        ("/transactions".to_owned(), 0),
-        ("/".to_owned(), 0),
+        ("/attention".to_owned(), 1),
+        ("/".to_owned(), 1),
     ] {
         page.open(&path).await;
-        let shown = "document.documentElement.textContent.split('onerror=alert(1)').length - 1";
-        let shown = page.value(shown).await;
-        assert!(shown.as_u64() >= Some(least), "{shown} in {path}: {}", page.text().await);
-        let strange = "document.querySelectorAll('img, script:not([src=\"/assets/live.js\"]), iframe, [onerror]').length";
-        assert_eq!(page.value(strange).await, json!(0), "{path}");
+        let shown = shown(&page).await;
+        assert!(shown >= least, "{shown} in {path}: {}", page.text().await);
     }
+    // Pages that have none of these texts: they are here for what they may show later.
+    for path in ["/transactions", "/attention/retry", &format!("/tx/{}/forget", ended.tx_id)] {
+        page.open(path).await;
+        shown(&page).await;
+    }
+    // A status is told by its number: the receiver's own words are nowhere.
+    page.open("/system").await;
+    until("the failure", async || {
+        let text = page.text().await;
+        if !text.contains("answered 500") {
+            page.open("/system").await;
+        }
+        text.contains("answered 500").then_some(())
+    })
+    .await;
+    assert_eq!(shown(&page).await, 0);
     assert_eq!(page.problems(), [""; 0]);
+}
+
+/// Returns how often the hostile text is on a page, in texts and in values of fields, where nothing of it became an element.
+async fn shown(page: &Page) -> u64 {
+    let strange = "document.querySelectorAll('img, script:not([src=\"/assets/live.js\"]), iframe, [onerror]').length";
+    assert_eq!(page.value(strange).await, json!(0), "{}", page.text().await);
+    let shown = "document.documentElement.textContent.split('onerror=alert(1)').length - 1 + \
+                 [...document.querySelectorAll('*')].flatMap(of => [...of.attributes]) \
+                     .filter(of => of.value.includes('onerror=alert(1)')).length";
+    page.value(shown).await.as_u64().unwrap()
 }

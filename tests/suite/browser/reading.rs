@@ -97,6 +97,8 @@ async fn everything_is_reached_by_the_keyboard_alone() {
     page.enter().await;
     page.tab_to("input[name=operator]").await;
     page.type_text("ann").await;
+    page.tab_to("input[name=note]").await;
+    page.type_text("it is up again").await;
     page.tab_to("button.go").await;
     page.enter().await;
     page.sees("The calls that waited are sent now.").await;

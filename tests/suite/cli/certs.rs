@@ -45,7 +45,16 @@ async fn certificates_for_trying_out_serve_a_coordinator_and_the_commands() {
     with(&named).await.check(1).complains(&["--tls-name gives the name"]);
     // An authority of the same name.
     let others = new_path("");
-    run(&["certs", "dev", &others.display().to_string()]).await.check(0);
+    let made = run(&["certs", "dev", &others.display().to_string(), "--json"]).await;
+    let told = made.check(0).json();
+    for (of, name) in
+        [(&told["ca"], "ca"), (&told["server"], "server"), (&told["clients"][0], "client")]
+    {
+        let [certificate, key] = ["", "-key"].map(|end| others.join(format!("{name}{end}.pem")));
+        let expected = serde_json::json!({ "name": name, "certificate": certificate, "key": key });
+        assert_eq!(*of, expected, "{told}");
+        assert!(certificate.exists() && key.exists(), "{told}");
+    }
     let other_ca = others.join("ca.pem").display().to_string();
     with(&["--tls-ca", &other_ca]).await.check(1).complains(&["of another authority"]);
     run(&["tx", "list", "--endpoint", &admin, "--tls-ca", &ca])

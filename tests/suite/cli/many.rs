@@ -6,11 +6,13 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tonic::{Code, Status};
+use unanimo_proto::v1;
 use uuid::Uuid;
 
 use self::fake::{Fake, committing, error};
 use super::{Program, Ran, Served, command, new_path, run, until};
 
+mod acts;
 mod fake;
 
 /// Runs `unanimo top` once.
@@ -58,7 +60,14 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     let ran = top(&served.endpoint, &[]).await;
     ran.check(0)
         .says(&["owed         3 committing, 0 aborting, the oldest for ", "3 stalled, 0 heur"]);
-    ran.says(&["s-1  committing  stalled\n"]);
+    ran.says(&[
+        "s-1  committing  stalled\n",
+        "in flight    3 at this coordinator\n",
+        "the newest\n",
+    ]);
+    ran.says(&["\nbegun        ", "  at most "]);
+    let (on_top, _) = ran.out.split_once("a second").unwrap();
+    assert!(on_top.contains("3 stalled, "), "what needs a person is on top: {}", ran.out);
     assert!(ran.out.lines().all(|line| line.chars().count() <= 80), "{}", ran.out);
     // What began is counted for ten seconds, which may have passed on a busy machine.
     let seen = until("a rate", async || {
@@ -77,24 +86,45 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     assert!(owed >= 3 && p["calls"].as_u64().unwrap() > 0, "{p}");
     assert!(seen["decision_p50_ms"].as_f64().unwrap() > 0.0, "{seen}");
     assert_eq!(seen["refused_per_second"], json!(0.0));
+    assert!(seen["in_flight"].as_u64().unwrap() >= 3, "{seen}");
+    assert!(seen["newest"][0]["gid"].as_str().unwrap().starts_with("u-"), "{seen}");
+    let begun = seen["steps"].as_array().unwrap().iter().map(|of| of["begun"].as_u64().unwrap());
+    assert!(begun.sum::<u64>() >= 5, "{seen}");
 
     let calls = || ids.iter().map(|id| served.p.calls(id, "a").len()).collect::<Vec<_>>();
     let before = calls();
     let retry = async |more: &[&str]| {
-        let args = [&["retry", "--all", "--operator", "ann"], more].concat();
+        let args = [&["retry", "--all", "--operator", "ann", "--note", "up again"], more].concat();
         served.tx(&args).await
     };
     retry(&["--dry-run"]).await.check(0).says(&["3 transactions would be retried\n"]);
     retry(&["--participant", "q"]).await.check(0).says(&["0 transactions: "]);
     assert_eq!(calls(), before);
-    let ran = retry(&["--participant", "p", "--attention", "--json"]).await;
-    let expected = json!({ "matched": 3, "sent": 3, "not_sent": 0, "failed": 0, "unreadable": 0,
-        "left": 0, "dry_run": false });
+    // Without a terminal nobody is asked, and nothing is done without a word.
+    let ran = retry(&["--participant", "p", "--json"]).await;
+    ran.check(2).complains(&["error: nothing was done", "--yes", "would retry 3 transactions"]);
+    assert_eq!((&ran.json()["left"], &ran.json()["done"]), (&json!(3), &json!(0)));
+    assert_eq!(calls(), before);
+    let ran = retry(&["--participant", "p", "--attention", "--json", "--yes"]).await;
+    let expected = json!({ "act": "retry", "matched": 3, "done": 3, "nothing_due": 0, "sent": 3,
+        "not_sent": 0, "failed": 0, "unreadable": 0, "left": 0, "dry_run": false });
     assert_eq!(ran.check(0).json(), expected);
     let is_more = async || calls().iter().zip(&before).all(|(now, was)| now > was).then_some(());
     until("a call of each", is_more).await;
     served.tx(&["retry"]).await.check(2).complains(&["required arguments", "<TX>"]);
-    for option in ["--dry-run", "--attention", "--participant=p", "--gid-prefix=s", "--pace=1"] {
+    for option in [
+        "--dry-run",
+        "--attention",
+        "--participant=p",
+        "--gid-prefix=s",
+        "--pace=1",
+        "--yes",
+        "--state=active",
+        "--mode=tcc",
+        "--metadata=a=b",
+        "--since=1h",
+        "--until=1h",
+    ] {
         let ran = served.tx(&["retry", "s-1", option]).await;
         ran.check(2).complains(&["cannot be used with", option.split('=').next().unwrap()]);
     }
@@ -102,6 +132,7 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     let events = shown["timeline"].as_array().unwrap();
     let by: Vec<&Value> = events.iter().filter(|event| event["event"] == "retried").collect();
     assert_eq!(by.len(), 1, "{events:?}");
+    assert_eq!(by[0]["detail"], "by ann: up again");
     // It began before all of them, and ended in its time.
     let ran = since.end().await;
     let lines = ran.check(0).out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -111,7 +142,8 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
 
 /// Runs `unanimo tx retry --all` in JSON.
 async fn retry_all(fake: &Fake) -> Ran {
-    let all = ["tx", "retry", "--all", "--operator=ann", "--pace=10000", "--json"];
+    let all =
+        ["tx", "retry", "--all", "--operator=ann", "--note=n", "--yes", "--pace=10000", "--json"];
     run(&[&all[..], &["--endpoint", &fake.endpoint]].concat()).await
 }
 
@@ -130,8 +162,8 @@ async fn a_retry_of_all_goes_on_after_those_that_fail() {
     let retries = limits.chain([None, Some(unreadable), Some(moving()), None]);
     fake.says().retries.extend(retries);
     let ran = retry_all(&fake).await;
-    let expected = json!({ "matched": 5, "sent": 4, "not_sent": 0, "failed": 1, "unreadable": 1, "left": 0,
-        "dry_run": false });
+    let expected = json!({ "act": "retry", "matched": 5, "done": 4, "nothing_due": 0, "sent": 4,
+        "not_sent": 0, "failed": 1, "unreadable": 1, "left": 0, "dry_run": false });
     assert_eq!(ran.check(1).json(), expected);
     ran.complains(&["t4: left out: failed to read transactions.progress\n", "t1: no"]);
     let mut asked = vec!["t0"; 9];
@@ -151,8 +183,8 @@ async fn a_retry_of_all_that_ends_early_says_how_far_it_came() {
         let fake = Fake::start(listed, 500).await;
         fake.says().retries.extend((0..30).map(|_| Some(status())));
         let ran = retry_all(&fake).await;
-        let expected = json!({ "matched": 6, "sent": 0, "not_sent": 0, "failed": failed, "unreadable": 0,
-            "left": 6 - failed, "dry_run": false });
+        let expected = json!({ "act": "retry", "matched": 6, "done": 0, "nothing_due": 0, "sent": 0,
+            "not_sent": 0, "failed": failed, "unreadable": 0, "left": 6 - failed, "dry_run": false });
         assert_eq!(ran.check(1).json(), expected);
         ran.complains(&["error: "]);
         assert_eq!(fake.says().retried.len(), calls);
@@ -174,6 +206,43 @@ async fn the_oldest_is_looked_for_on_all_pages_and_a_bound_is_told() {
     let seen = top(&fake.endpoint, &["--once", "--json"]).await.check(0).json();
     assert_eq!(seen["at_least"], json!(["oldest_owed_seconds"]), "{seen}");
     top(&fake.endpoint, &["--once"]).await.check(0).says(&["aborting, the oldest for at least "]);
+}
+
+/// Ages and rates are those of the coordinator's clock, which may be another one than that of the terminal.
+#[tokio::test]
+async fn ages_go_by_the_coordinators_clock_and_participants_are_read_to_the_end() {
+    let hour = 3_600;
+    let fake = Fake::start(vec![committing("old", hour)], 2).await;
+    // A minute and a half after that one, and long before what this machine takes for now.
+    let at = committing("", hour - 90).created_at;
+    let took = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    fake.says().statistics = v1::GetStatisticsResponse {
+        answered_at: at,
+        in_flight_count: 7,
+        in_doubt_count: 2,
+        in_doubt_for: took(75),
+        window: Some(v1::StatisticsSpan { decision_p99: took(90), ..Default::default() }),
+        ..Default::default()
+    };
+    let named = |n: usize| v1::Participant { name: format!("p{n}"), ..Default::default() };
+    fake.says().participants = (0..5).map(named).collect();
+    let seen = top(&fake.endpoint, &["--once", "--json"]).await.check(0).json();
+    assert_eq!(seen["oldest_owed_seconds"], 90, "{seen}");
+    assert_eq!((&seen["in_flight"], &seen["oldest_in_doubt_seconds"]), (&json!(7), &json!(75)));
+    assert_eq!(seen["participants"].as_array().unwrap().len(), 5, "{seen}");
+    assert_eq!(seen["at_least"], json!([]), "{seen}");
+    let seen = top(&fake.endpoint, &["--once"]).await;
+    seen.check(0).says(&[
+        "the oldest for 1m 30s",
+        "in doubt, the oldest for 1m 15s",
+        "p99 1.5 min",
+    ]);
+    // More pages than are read.
+    fake.says().participants = (0..50).map(named).collect();
+    let seen = top(&fake.endpoint, &["--once", "--json"]).await.check(0).json();
+    assert_eq!(seen["at_least"], json!(["participants"]), "{seen}");
+    assert_eq!(seen["participants"].as_array().unwrap().len(), 40, "{seen}");
+    top(&fake.endpoint, &["--once"]).await.check(0).says(&["and 32+ more: "]);
 }
 
 #[tokio::test]
@@ -218,18 +287,22 @@ async fn no_page_is_read_behind_what_is_known() {
     follow.process.kill();
 }
 
+/// Runs the program in a terminal of its own, whose keys are what is written to its standard input.
+fn in_terminal(args: &[&str]) -> Program {
+    let mut command = Command::new("python3");
+    let spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let program = env!("CARGO_BIN_EXE_unanimo-under-test");
+    command.args(["-c", spawn, program]).args(args).env("TERM", "xterm").stdin(Stdio::piped());
+    let out = new_path(".out");
+    let stdout = std::fs::File::create(&out).unwrap();
+    Program::start_with(&mut command, stdout.into(), out)
+}
+
 /// A coordinator that accepts a call and does not answer holds nobody up.
 #[tokio::test]
 async fn a_key_ends_top_while_an_answer_is_waited_for() {
     let fake = Fake::start(Vec::new(), 500).await;
-    let mut command = Command::new("python3");
-    let spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
-    let program = env!("CARGO_BIN_EXE_unanimo-under-test");
-    let args = ["-c", spawn, program, "top", "--timeout=1h", "--endpoint", &fake.endpoint];
-    command.args(args).stdin(Stdio::piped());
-    let out = new_path(".out");
-    let stdout = std::fs::File::create(&out).unwrap();
-    let mut terminal = Program::start_with(&mut command, stdout.into(), out);
+    let mut terminal = in_terminal(&["top", "--timeout=1h", "--endpoint", &fake.endpoint]);
     until("the screen", async || terminal.out().contains("nothing needs").then_some(())).await;
     let looks = fake.says().lists.len();
     fake.says().is_silent = true;

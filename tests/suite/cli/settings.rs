@@ -68,6 +68,18 @@ async fn the_configuration_is_printed_without_its_secrets() {
     assert!(!ran.out.contains("secret") && ran.err.is_empty(), "{}{}", ran.out, ran.err);
     let again = file(&ran.out);
     run(&["config", "--config", &again]).await.check(0).says(&["lease = \"20s\"  # file\n"]);
+    let told = run(&["config", "--config", &path, "--node", "two", "--json"]).await;
+    assert!(!told.out.contains("secret"), "{}", told.out);
+    let told = told.check(0).json();
+    for (key, value, source) in [
+        ("database-url", "\"postgres://ann:***@db/x\"", "file"),
+        ("node", "\"two\"", "flag"),
+        ("listen", "\"127.0.0.1:7610\"", "default"),
+        ("participants.bank", "[\"http://10.0.0.1:7000\"]", "file"),
+    ] {
+        let setting = serde_json::json!({ "key": key, "value": value, "source": source });
+        assert!(told["settings"].as_array().unwrap().contains(&setting), "{setting}: {told}");
+    }
 }
 
 /// Nobody pays twice because a variable is misspelt: without its database nothing starts.

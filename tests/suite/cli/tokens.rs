@@ -114,6 +114,42 @@ async fn a_token_of_the_coordinator_is_in_its_file_and_the_hash_is_printed() {
     assert!(fs::read_to_string(&path).unwrap().starts_with(&format!("{stored}\"shop.eu\" = ")));
 }
 
+/// All that a program reads is in one object, and nothing else is printed.
+#[tokio::test]
+async fn tokens_are_made_for_programs() {
+    let path = new_path(".toml");
+    let file = path.display().to_string();
+    let new = ["token", "new", "--name", "ann", "--role", "viewer", "--json"];
+    let made = run(&new).await;
+    let told = made.check(0).json();
+    assert_eq!((&told["file"], made.err.as_str()), (&serde_json::Value::Null, ""), "{told}");
+    let text = |of: &serde_json::Value| of.as_str().unwrap().to_owned();
+    let (token, hash, entry) = (text(&told["token"]), text(&told["hash"]), text(&told["entry"]));
+    assert!(entry.contains("name = \"ann\"") && entry.contains(&hash), "{told}");
+    assert!(!entry.contains(&token), "{told}");
+    let told = run(&[&new[..], &["--file", &file]].concat()).await.check(0).json();
+    assert_eq!(told["file"], file.as_str());
+    assert_eq!(fs::read_to_string(&path).unwrap(), text(&told["entry"]));
+
+    let new = ["token", "coordinator", "--participant", "bank", "--json"];
+    let made = run(&new).await;
+    let told = made.check(0).json();
+    assert_eq!((&told["file"], made.err.as_str()), (&serde_json::Value::Null, ""), "{told}");
+    let entry = text(&told["entry"]);
+    let token = entry.trim_start_matches("\"bank\" = \"").trim_end_matches("\"\n");
+    let mut hashes = unanimo_tls::TokenHashes::default();
+    hashes.add(&text(&told["hash"]), ()).unwrap();
+    assert!(hashes.find(token).is_some(), "{told}");
+    let of = new_path(".toml");
+    let made = run(&[&new[..], &["--file", &of.display().to_string()]].concat()).await;
+    let told = made.check(0).json();
+    // The token is in the file, and nowhere else.
+    assert_eq!(told["entry"], serde_json::Value::Null, "{told}");
+    let stored = fs::read_to_string(&of).unwrap();
+    let token = stored.trim_start_matches("\"bank\" = \"").trim_end_matches("\"\n");
+    assert!(!made.out.contains(token) && made.err.is_empty(), "{}{}", made.out, made.err);
+}
+
 /// Neither lines of every level nor errors, settings or alarms have a part of it.
 #[tokio::test]
 async fn a_token_of_an_issuer_is_printed_by_nobody() {

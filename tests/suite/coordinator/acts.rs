@@ -135,15 +135,25 @@ async fn one_that_is_stuck_is_retried_resolved_and_forgotten() {
     }
     let retry = format!("{of_tx}/retry");
     let asked = eyes.page(&retry).await;
-    for said in
-        ["Retry g", "is sent now, before its next retry", "name=\"operator\"", "in the audit"]
-    {
+    for said in [
+        "Retry g",
+        "is sent now, before its next retry",
+        "name=\"operator\"",
+        "name=\"note\"",
+        "in the audit",
+    ] {
         assert!(asked.body.contains(said), "{said}: {}", asked.body);
     }
     assert!(!asked.body.contains("data-every"), "a form stays as it is");
     assert_eq!(world.p.calls(&tx_id, "a").len(), 2, "to look is not to act");
 
     let form = format!("form={}&operator=ann&branch=", mark(&asked));
+    for note in ["", "&note=", "&note=+"] {
+        let without = eyes.send(&retry, &format!("{form}{note}")).await;
+        assert!(without.code == 400 && without.body.contains("A reason is needed"), "{without:?}");
+    }
+    assert!(eyes.audit().await.is_empty(), "{:?}", eyes.audit().await);
+    let form = format!("{form}&note=the+bank+is+%3Cup%3E");
     let sent = eyes.send(&retry, &form).await;
     let came = eyes.came_of(&sent).await;
     assert!(came.contains("The calls that waited are sent now."), "{came}");
@@ -151,9 +161,13 @@ async fn one_that_is_stuck_is_retried_resolved_and_forgotten() {
     // The same form again, as by a second click, leads to the same page.
     let again = eyes.send(&retry, &form).await;
     assert_eq!(location(&again), location(&sent));
-    let asked =
-        eyes.audit().await.iter().filter(|entry| entry["kind"] == "AUDIT_KIND_ASKED").count();
-    assert_eq!(asked, 1, "{:?}", eyes.audit().await);
+    let entries = eyes.audit().await;
+    let asked: Vec<_> =
+        entries.iter().filter(|entry| entry["kind"] == "AUDIT_KIND_ASKED").collect();
+    assert_eq!(asked.len(), 1, "{entries:?}");
+    assert_eq!(asked[0]["reason"], "the bank is <up>");
+    let timeline = eyes.page(&of_tx).await.body;
+    assert!(timeline.contains("by ann: the bank is &#60;up&#62;"), "{timeline}");
 
     let resolve = format!("{of_tx}/resolve");
     let asked = eyes.page(&resolve).await;
@@ -214,7 +228,7 @@ async fn forms_of_others_do_nothing() {
     let tx_id = stall(&world, "g", &["commit-fail-1", "ok"]).await;
     let other = stall(&world, "h", &["commit-fail-1", "ok"]).await;
     let (retry, resolve) = (format!("/tx/{tx_id}/retry"), format!("/tx/{tx_id}/resolve"));
-    let good = format!("form={}&operator=ann", eyes.mark(&retry).await);
+    let good = format!("form={}&operator=ann&note=n", eyes.mark(&retry).await);
     let own = format!("http://{}", eyes.address);
     let form = "application/x-www-form-urlencoded";
     for (path, headers, body, code) in [
@@ -287,7 +301,7 @@ async fn roles_hold_for_acts() {
         assert_eq!(of(ann.page(page).await), (true, is_list), "{page}");
         assert_eq!(of(eve.page(page).await), (false, false), "{page}");
     }
-    let of_ann = format!("form={}", ann.mark(&retry).await);
+    let of_ann = format!("form={}&note=n", ann.mark(&retry).await);
     for path in [&retry, "/attention/retry", &format!("{of_tx}/forget")] {
         let asked = eve.page(path).await;
         assert!(asked.code == 403 && !asked.body.contains("name=\"form\""), "{asked:?}");
@@ -399,7 +413,9 @@ async fn many_are_counted_retried_resolved_and_stopped() {
     let act = async |name: &str, form: &str| {
         eyes.came_of(&eyes.send(&format!("/attention/{name}"), form).await).await
     };
-    let came = act("retry", &form(&page, 10, "")).await;
+    let bad = eyes.send("/attention/retry", &form(&page, 10, "&note=")).await;
+    assert!(bad.code == 400 && bad.body.contains("A reason is needed"), "{bad:?}");
+    let came = act("retry", &form(&page, 10, "&note=up")).await;
     assert!(came.contains("Finished: 10 done, 0 refused, of 10."), "{came}");
     let page = counted("resolve", 405).await;
     assert!(page.body.contains("every branch of p"), "{}", page.body);
@@ -415,11 +431,11 @@ async fn many_are_counted_retried_resolved_and_stopped() {
     assert!(came.contains("Finished: 5 done"), "{came}");
 
     for most in [0, 99_999] {
-        let bad = form(&eyes.page("/attention/retry").await, most, "");
+        let bad = form(&eyes.page("/attention/retry").await, most, "&note=up");
         assert_eq!(eyes.send("/attention/retry", &bad).await.code, 400, "{bad}");
     }
     // At its pace the rest takes at least four seconds.
-    let form = form(&counted("retry", 400).await, 400, "");
+    let form = form(&counted("retry", 400).await, 400, "&note=up");
     let id: uuid::Uuid = form.split('.').nth(1).unwrap().parse().unwrap();
     let run = format!("/acts/{id}");
     let (sender, sent) = (eyes.clone(), form.clone());

@@ -1,5 +1,7 @@
 //! The API over HTTP: each rpc is answered as over gRPC, errors included.
 
+mod same;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -13,6 +15,7 @@ use tonic::{Request, Status};
 use tonic_types::StatusExt;
 use unanimo_tests::wait::until;
 
+use self::same::same;
 use super::http::{Reply, first_event, http_call};
 use super::{World, tcc};
 
@@ -135,48 +138,6 @@ impl Call {
         let all = [&[("content-type", "application/json")][..], headers].concat();
         http_call(address, "POST", &self.path, &all, self.rest.to_string().as_bytes()).await
     }
-}
-
-/// Numbers and times of GetStatistics and of participants' calls that go on.
-const OF_THE_MOMENT: &[&str] = &[
-    "answeredAt",
-    "window",
-    "recent",
-    "steps",
-    "undecidedFor",
-    "owedFor",
-    "flushP50",
-    "flushP99",
-    "journalBacklogCount",
-    "purgedAt",
-    "countedFrom",
-    "callCount",
-    "callP50",
-    "callP99",
-    "failedCount",
-    "lastErrorAt",
-];
-
-/// Removes what differs from call to call.
-fn lasting(mut value: Value) -> Value {
-    match &mut value {
-        Value::Object(fields) => {
-            for name in
-                ["revision", "lastSeenAt", "waiting", "timeline", "lastAt", "count", "eventId"]
-            {
-                fields.remove(name);
-            }
-            for name in OF_THE_MOMENT {
-                fields.remove(*name);
-            }
-            for field in fields.values_mut() {
-                *field = lasting(field.take());
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(|v| *v = lasting(v.take())),
-        _ => {}
-    }
-    value
 }
 
 /// JSON in the first event of a stream, or the whole body.
@@ -304,7 +265,7 @@ pub(super) fn calls(tx_id: &str, held: &str, cluster_id: &str) -> Vec<Call> {
             "RetryTransaction",
             format!("/v1/tx/{held}:retry"),
             of_held.clone(),
-            json!({"operator": "ann"}),
+            json!({"operator": "ann", "note": "a test"}),
         ),
         post(
             "ResolveBranch",
@@ -341,8 +302,43 @@ pub(super) fn calls(tx_id: &str, held: &str, cluster_id: &str) -> Vec<Call> {
     ]
 }
 
+/// Way of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Grpc,
+    Http,
+}
+
+impl Call {
+    /// Answer this way, as JSON.
+    async fn answered(&self, world: &World, way: Way) -> Value {
+        let of = format!("{} at {} over {way:?}", self.rpc, self.path);
+        match way {
+            Way::Grpc => {
+                let answer = over_grpc(world, self.rpc, &self.request()).await;
+                answer.unwrap_or_else(|status| panic!("{of}: {status}"))
+            }
+            Way::Http => {
+                let reply = self.over_http(world).await;
+                assert_eq!(reply.code, 200, "{of}: {reply:?}");
+                answer(&reply)
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_rpc_over_http_equals_its_answer_over_grpc() {
+    every_rpc_is_answered_the_same([Way::Grpc, Way::Http]).await;
+}
+
+/// Each call has its effect over HTTP, and is told by gRPC afterwards.
+#[tokio::test]
+async fn every_rpc_over_grpc_equals_its_answer_over_http() {
+    every_rpc_is_answered_the_same([Way::Http, Way::Grpc]).await;
+}
+
+async fn every_rpc_is_answered_the_same([first, second]: [Way; 2]) {
     let mut config = super::config(&super::sqlite_url());
     config.history = "all".parse().unwrap();
     // Nobody receives there, and no event is sent.
@@ -350,7 +346,8 @@ async fn every_rpc_over_http_equals_its_answer_over_grpc() {
     config.webhooks = hooks.to_str().unwrap().parse().unwrap();
     let world = World::start(config).await;
     let begin = json!({"gid": "begun:one", "mode": "MODE_TCC"});
-    let begun = over_grpc(&world, "BeginTransaction", &begin).await.unwrap();
+    let begin = post("BeginTransaction", "/v1/transactions:begin".into(), json!({}), begin);
+    let begun = begin.answered(&world, first).await;
     world.p.hold(true);
     let held = world.submit(tcc("held", &["ok"])).await.unwrap().tx_id;
     let tx_id = begun["txId"].as_str().unwrap();
@@ -363,11 +360,8 @@ async fn every_rpc_over_http_equals_its_answer_over_grpc() {
             let status = over_grpc(&world, call.rpc, &bad.request()).await.unwrap_err();
             same_error(&of, &status, &bad.over_http(&world).await);
         }
-        let expected = over_grpc(&world, call.rpc, &call.request()).await;
-        let expected = expected.unwrap_or_else(|status| panic!("{of}: {status}"));
-        let reply = call.over_http(&world).await;
-        assert_eq!(reply.code, 200, "{of}: {reply:?}");
-        assert_eq!(lasting(answer(&reply)), lasting(expected), "{of}");
+        let told = call.answered(&world, first).await;
+        same(&of, &told, &call.answered(&world, second).await);
     }
     let covered: BTreeSet<_> = all.iter().map(|call| call.rpc).collect();
     let pool = DescriptorPool::decode(unanimo_proto::FILE_DESCRIPTOR_SET).unwrap();
@@ -377,6 +371,45 @@ async fn every_rpc_over_http_equals_its_answer_over_grpc() {
         .collect();
     assert_eq!(covered, contract.iter().map(String::as_str).collect());
     world.p.hold(false);
+}
+
+/// Messages of a stream over HTTP are those over gRPC, one by one, and not the first one alone.
+#[tokio::test]
+async fn every_message_of_a_stream_is_the_same() {
+    let world = World::sqlite().await;
+    for gid in ["a", "b", "c", "d"] {
+        world.submit(tcc(gid, &[if gid == "c" { "refuse" } else { "ok" }])).await.unwrap();
+        world.get_until(gid, "its end", |tx| tx.ended_at.is_some()).await;
+    }
+    let method = method("WatchTransactions");
+    let path = PathAndQuery::from_static("/unanimo.v1.CoordinatorService/WatchTransactions");
+    let mut grpc = tonic::client::Grpc::new(world.channel.clone());
+    grpc.ready().await.unwrap();
+    let mut stream =
+        grpc.server_streaming(Request::new(Vec::new()), path, Raw).await.unwrap().into_inner();
+    let mut told = Vec::new();
+    let events = |told: &[Value]| told.iter().filter(|one| one["event"].is_object()).count();
+    while events(&told) < 4 {
+        let message = stream.message().await.unwrap().unwrap();
+        let message = DynamicMessage::decode(method.output(), message.as_slice()).unwrap();
+        told.push(serde_json::to_value(&message).unwrap());
+    }
+    // It would go on for ever: the time of the call ends it.
+    let address = world.running.admin_address().unwrap();
+    let timeout = [("grpc-timeout", "5S")];
+    let reply = http_call(address, "GET", "/v1/transactions:watch", &timeout, b"").await;
+    let seen: Vec<Value> = reply
+        .body
+        .split("event: state\n")
+        .skip(1)
+        .map(|event| event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap())
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect();
+    assert!(seen.len() >= told.len(), "{told:?} and {reply:?}");
+    for (told, seen) in told.iter().zip(&seen) {
+        assert_eq!(told["revision"], seen["revision"]);
+        same("WatchTransactions", told, seen);
+    }
 }
 
 /// Errors of every kind: of fields, of what is not there, of what was begun otherwise.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use unanimo_coordinator::identity::Token;
-use unanimo_proto::v1;
+use unanimo_proto::v1::{self, Mode};
 use unanimo_tests::reaper::run_folder;
 use unanimo_tests::wait::until;
 
@@ -122,6 +122,7 @@ async fn texts_of_users_are_escaped() {
     let world = World::sqlite().await;
     let mut request = tcc("g", &["ok"]);
     request.metadata.insert("note".into(), HOSTILE.into());
+    request.metadata.insert(HOSTILE.into(), "a value".into());
     let payload = json!({ "text": HOSTILE }).to_string();
     request.branches[0].payload = unanimo_tests::payload(payload.into_bytes());
     world.p.hold(true);
@@ -141,7 +142,7 @@ async fn texts_of_users_are_escaped() {
     let bad_filter = format!("/transactions?states={encoded}");
     let of_nothing = format!("/tx/{encoded}");
     for (path, least) in
-        [(&of_tx, 3), (&filter, 1), (&bad_filter, 1), (&of_nothing, 1), (&"/".to_owned(), 0)]
+        [(&of_tx, 4), (&filter, 1), (&bad_filter, 1), (&of_nothing, 1), (&"/".to_owned(), 0)]
     {
         let reply = page(&world, path).await;
         let escaped = reply.body.matches("&#60;script&#62;").count();
@@ -154,6 +155,33 @@ async fn texts_of_users_are_escaped() {
         );
     }
     world.p.hold(false);
+}
+
+/// Each step of a saga is in its graph by its whole name, with every sign that a name may have, and is an element of nothing.
+#[tokio::test]
+async fn steps_are_in_the_graph_by_their_names() {
+    let world = World::sqlite().await;
+    let names = ["0.book:hotel-1_A", "_", "Z.Z:Z-Z_Z"];
+    let mut saga = tcc("trip", &["ok", "ok", "ok"]);
+    saga.mode = Mode::Saga.into();
+    for (branch, name) in saga.branches.iter_mut().zip(names) {
+        branch.branch_id = name.to_owned();
+    }
+    saga.branches[2].depends_on = vec![names[0].to_owned(), names[1].to_owned()];
+    let tx_id = world.submit(saga).await.unwrap().tx_id;
+    world.get_until("trip", "its end", |tx| tx.ended_at.is_some()).await;
+    let body = page(&world, &format!("/tx/{tx_id}")).await.body;
+    let (_, graph) = body.split_once("<h2 id=\"saga\">").expect(&body);
+    let (graph, _) = graph.split_once("</svg>").unwrap();
+    for name in names {
+        assert!(graph.contains(&format!(">{name}<")), "{name}: {graph}");
+    }
+    for element in graph.split('<').skip(1) {
+        let name = element.trim_start_matches('/').split([' ', '>', '/']).next().unwrap();
+        let drawn =
+            ["h2", "div", "svg", "title", "defs", "marker", "path", "g", "rect", "text", "line"];
+        assert!(drawn.contains(&name), "<{name}>: {graph}");
+    }
 }
 
 /// A transaction that hangs says why on the first page and on its own.

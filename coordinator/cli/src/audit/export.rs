@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::Error as AuditError;
-use super::pages::{Pages, Part};
+use super::pages::{ENTRIES, Pages, Part};
 use crate::error::Error;
 use crate::output;
+use crate::progress::Progress;
 use crate::tx::Server;
 
 /// Export all entries of the audit as lines of JSON, for `unanimo audit verify`
@@ -28,7 +29,8 @@ pub(super) async fn run(server: &Server, args: &Args) -> Result<ExitCode, Error>
     let pages = Pages::open(server).await?;
     let Some(path) = &args.output else {
         let write = |part| output::print(&text(&part));
-        pages.each(write).await?;
+        let progress = (!output::is_terminal()).then(|| Progress::of(ENTRIES, None));
+        pages.each(progress, write).await?;
         return Ok(ExitCode::SUCCESS);
     };
     let file = File::create_new(path).map_err(|source| failed(path, source))?;
@@ -43,7 +45,9 @@ pub(super) async fn run(server: &Server, args: &Args) -> Result<ExitCode, Error>
 async fn write(pages: Pages, path: &Path, file: File) -> Result<(), Error> {
     let failed = |source| failed(path, source);
     let mut file = BufWriter::new(file);
-    pages.each(|part| Ok(file.write_all(text(&part).as_bytes()).map_err(failed)?)).await?;
+    let progress = Some(Progress::of(ENTRIES, None));
+    let write = |part| Ok(file.write_all(text(&part).as_bytes()).map_err(failed)?);
+    pages.each(progress, write).await?;
     let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
     Ok(file.sync_all().map_err(failed)?)
 }

@@ -5,8 +5,12 @@ use unanimo_proto::v1;
 use super::Error;
 use super::line::{Head, Line, Place, Tail};
 use crate::error::Error as CommandError;
+use crate::progress::Progress;
 use crate::tx::Server;
 use crate::tx::client::{self, Client};
+
+/// Things that are read.
+pub(super) const ENTRIES: &str = "entries";
 
 /// Reader of the audit, from its beginning on.
 pub(super) struct Pages {
@@ -46,12 +50,14 @@ impl Pages {
         Ok(page.map_err(client::Error::from)?.into_inner())
     }
 
-    /// Hands everything over in order: the head, each entry, and the end as it was at the beginning or later.
+    /// Hands everything over in order: the head, each entry, and the end as it was at the beginning or later. How far it is
+    /// is told on standard error, unless the entries go to a terminal themselves.
     pub(super) async fn each(
         mut self,
+        mut progress: Option<Progress>,
         mut take: impl FnMut(Part) -> Result<(), CommandError>,
     ) -> Result<(), CommandError> {
-        let mut last = None;
+        let (mut last, mut count) = (None, 0);
         while let Some(token) = self.token.take() {
             let is_first = token.is_empty();
             let page = self.page(u32::MAX, token, false).await?;
@@ -65,12 +71,19 @@ impl Pages {
             }
             // An entry that comes meanwhile is behind the end that was told first.
             last.get_or_insert(Place::from(page.last.as_ref().ok_or(Error::PartOnly)?));
+            if is_first && let (Some(progress), Some(last)) = (&mut progress, &last) {
+                progress.set_total(last.number.saturating_sub(self.read));
+            }
             for line in page.entries.into_iter().map(Line::from) {
                 self.read = line.number;
                 if last.as_ref().is_some_and(|last| line.number > last.number) {
                     last = Some(Place { number: line.number, hash: line.hash.clone() });
                 }
                 take(Part::Line(Box::new(line)))?;
+                count += 1;
+            }
+            if let Some(progress) = &mut progress {
+                progress.at(count);
             }
             self.token = Some(page.next_page_token).filter(|token| !token.is_empty());
         }

@@ -10,9 +10,10 @@ use unanimo_coordinator::audit::{Link, Purge, Verifier, hex};
 
 use super::Error as AuditError;
 use super::line::{FORMAT, Head, Line, Place, Tail, time_of};
-use super::pages::{Pages, Part};
+use super::pages::{ENTRIES, Pages, Part};
 use crate::error::Error;
 use crate::output::{self, clean};
+use crate::progress::Progress;
 use crate::tx::Server;
 
 /// Check that no entry of the audit was changed, removed or moved since it was written
@@ -81,7 +82,8 @@ pub(super) fn run(server: &Server, args: &Args) -> Result<ExitCode, Error> {
         Some(path) => read(path, &mut check)?,
         None => server.block_on(async {
             let pages = Pages::open(server).await?;
-            pages.each(|part| Ok(check.take(&part)?)).await
+            let progress = Some(Progress::of(ENTRIES, None));
+            pages.each(progress, |part| Ok(check.take(&part)?)).await
         })?,
     }
     let verifier = check.verifier.as_ref().ok_or(AuditError::Unreadable(0))?;
@@ -126,11 +128,17 @@ fn purge_text(before: &str, purge: &Purge) -> String {
 fn read(path: &Path, check: &mut Check) -> Result<(), AuditError> {
     let name = path.display().to_string();
     let failed = |source| AuditError::File { name: name.clone(), source };
-    let lines = BufReader::new(File::open(path).map_err(failed)?).lines();
-    let mut is_empty = true;
+    let file = File::open(path).map_err(failed)?;
+    // A pipe has no size.
+    let size = file.metadata().map_err(failed)?.len();
+    let mut progress = Progress::of("MiB", (size > 0).then_some(size >> 20));
+    let lines = BufReader::new(file).lines();
+    let (mut is_empty, mut bytes) = (true, 0);
     for (index, text) in lines.enumerate() {
         is_empty = false;
         let text = text.map_err(failed)?;
+        bytes += text.len() as u64 + 1;
+        progress.at(bytes >> 20);
         let bad = |why: String| match index {
             0 => AuditError::NoExport { name: name.clone(), why },
             index => AuditError::Line { name: name.clone(), line: index + 1, why },

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::signal::unix::{SignalKind, signal};
-use unanimo_conformance::{Checked, Options, Report, Verdict};
+use unanimo_conformance::{Checked, GUARANTEES, Options, Report, Verdict};
 use unanimo_coordinator::config::Period;
 use unanimo_core::{ActionName, ParticipantName};
 use unanimo_proto::v1;
@@ -20,6 +20,7 @@ use crate::error::Error as CliError;
 use crate::output::{
     self, BAD, CAUTION, GOOD, HINT, clean, is_terminal, table, wide_table, wrapped,
 };
+use crate::progress::Progress;
 use crate::tx;
 
 /// Longest cluster id, in bytes.
@@ -196,10 +197,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
         "{CAUTION}warning:{CAUTION:#} the check does real work at {endpoint}, and work that it \
          commits stays"
     ));
-    let progress = |checked: &Checked| {
+    let mut progress = Progress::of("guarantees", u64::try_from(GUARANTEES.len()).ok());
+    let mut done = 0;
+    let told = |checked: &Checked| {
         if !as_json && matches!(checked.verdict, Verdict::Failed(_)) {
-            output::note(&format!("{BAD}failed:{BAD:#} {}", checked.guarantee));
+            progress.note(&format!("{BAD}failed:{BAD:#} {}", checked.guarantee));
         }
+        done += 1;
+        progress.at(done);
     };
     // From here on Ctrl-C cancels the prepared branches before the process ends.
     let mut interrupted = signal(SignalKind::interrupt())
@@ -208,8 +213,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
         interrupted.recv().await;
         output::note("stopping: the prepared branches are cancelled first");
     };
-    let report = unanimo_conformance::run(Arc::new(target), options, progress, stop);
-    let report = report.await.map_err(Error::Unusable)?;
+    let report = unanimo_conformance::run(Arc::new(target), options, told, stop);
+    let report = report.await;
+    progress.hide();
+    let report = report.map_err(Error::Unusable)?;
     if as_json {
         output::print_json(&Json::new(&report, mode))?;
     } else {

@@ -77,6 +77,10 @@ pub(super) struct Json {
     failed: u64,
     owed: u64,
     last_error: Option<String>,
+    last_error_at: Option<String>,
+    call_p50_ms: Option<f64>,
+    call_p99_ms: Option<f64>,
+    counted_from: Option<String>,
     versions: Vec<JsonVersion>,
 }
 
@@ -137,6 +141,10 @@ impl From<v1::Participant> for Json {
             failed: health.failed_count,
             owed: health.owed_count,
             last_error: some(health.last_error),
+            last_error_at: health.last_error_at.map(words::time),
+            call_p50_ms: health.call_p50.map(words::millis),
+            call_p99_ms: health.call_p99.map(words::millis),
+            counted_from: health.counted_from.map(words::time),
             versions: versions.collect(),
         }
     }
@@ -153,11 +161,12 @@ macro_rules! json_help {
   coordinator's memory, as last counted; 20000 stands for that many or more)
   and endpoints, a list of objects with endpoint, state (configured, alive,
   gone), last_seen_at, instance_id, features (a list of names), sdk; failing,
-  failing_since_at, in_flight and waiting (calls), calls, failed (of the last
-  ten minutes), owed (transactions that have not ended), last_error; and
-  versions, a list of objects with sdk, features, instances, alive,
-  last_seen_at, may_switch_off and sentence (the reason of that). A value that
-  does not apply is null."
+  failing_since_at, in_flight and waiting (calls), calls, failed, call_p50_ms
+  and call_p99_ms (of the last ten minutes, or since counted_from), owed
+  (transactions that have not ended), last_error, last_error_at; and versions,
+  a list of objects with sdk, features, instances, alive, last_seen_at,
+  may_switch_off and sentence (the reason of that). A value that does not
+  apply is null."
         )
     };
 }

@@ -47,9 +47,10 @@ fn in_full(participant: &v1::Participant) -> String {
         let rows = participant.endpoints.iter().map(|endpoint| {
             let seen = endpoint.last_seen_at.map(words::time_to_the_second).unwrap_or_default();
             let state = found::state(endpoint).to_owned();
-            [endpoint.endpoint.clone(), state, seen, endpoint.sdk.clone()]
+            let (instance, sdk) = (endpoint.instance_id.clone(), endpoint.sdk.clone());
+            [endpoint.endpoint.clone(), state, seen, instance, sdk]
         });
-        let endpoints = table(["ENDPOINT", "STATE", "LAST SEEN", "SDK"], rows);
+        let endpoints = table(["ENDPOINT", "STATE", "LAST SEEN", "INSTANCE", "SDK"], rows);
         text += &format!("\n{HEADING}Endpoints{HEADING:#}\n{endpoints}");
     }
     if !participant.versions.is_empty() {

@@ -1,15 +1,13 @@
-//! Numbers of one look, and their page.
+//! Numbers of one look.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use unanimo_proto::v1::{self, TransactionState as State};
 
-use crate::output::{BAD, CAUTION, GOOD, HEADING, clean, table, wrapped};
 use crate::tx::client::{self, Client};
-use crate::tx::words;
+use crate::tx::words::{self, millis};
 
 /// Seconds over which begun transactions are counted: more than [`PAGE`] in them are not.
 const BEGUN_SECS: u64 = 10;
@@ -24,68 +22,93 @@ const PAGE: u32 = 500;
 const PAGES_MAX: u32 = 20;
 
 /// Most transactions that need a person, and participants, that are listed one by one.
-const LISTED_MAX: usize = 8;
+pub(super) const LISTED_MAX: usize = 8;
 
-/// Keys of the two ages.
-const UNDECIDED: &str = "oldest_undecided_seconds";
-const OWED: &str = "oldest_owed_seconds";
+/// Newest transactions that are listed.
+const NEWEST_MAX: u32 = 5;
+
+/// Keys of the ages, and of the participants: there may be more than those that were read.
+pub(super) const UNDECIDED: &str = "oldest_undecided_seconds";
+pub(super) const OWED: &str = "oldest_owed_seconds";
+pub(super) const IN_DOUBT: &str = "oldest_in_doubt_seconds";
+pub(super) const PARTICIPANTS: &str = "participants";
 
 /// One look at the system. Keys are only ever added.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Snapshot {
-    at: String,
-    begun_per_second: f64,
-    committed_per_second: f64,
-    aborted_per_second: f64,
-    counts: BTreeMap<String, u64>,
-    at_least: Vec<String>,
-    oldest_undecided_seconds: Option<u64>,
-    oldest_owed_seconds: Option<u64>,
-    stalled: u64,
-    heuristic: u64,
-    unreadable: u64,
-    attention: Vec<Needing>,
-    participants: Vec<Participant>,
+    pub(super) at: String,
+    pub(super) begun_per_second: f64,
+    pub(super) committed_per_second: f64,
+    pub(super) aborted_per_second: f64,
+    pub(super) counts: BTreeMap<String, u64>,
+    pub(super) at_least: Vec<String>,
+    pub(super) oldest_undecided_seconds: Option<u64>,
+    pub(super) oldest_owed_seconds: Option<u64>,
+    pub(super) stalled: u64,
+    pub(super) heuristic: u64,
+    pub(super) unreadable: u64,
+    pub(super) attention: Vec<Needing>,
+    pub(super) participants: Vec<Participant>,
     /// Nothing where the coordinator does not tell the numbers of its process, as to callers of a namespace.
-    refused_per_second: Option<f64>,
-    decision_p50_ms: Option<f64>,
-    decision_p99_ms: Option<f64>,
+    pub(super) refused_per_second: Option<f64>,
+    pub(super) decision_p50_ms: Option<f64>,
+    pub(super) decision_p99_ms: Option<f64>,
+    pub(super) in_flight: u64,
+    pub(super) oldest_in_doubt_seconds: Option<u64>,
+    pub(super) newest: Vec<Needing>,
+    pub(super) steps: Vec<Step>,
 }
 
-/// Transaction that needs a person.
+/// Some seconds of the last ten minutes, at the coordinator that answers.
 #[derive(Debug, Serialize)]
-struct Needing {
-    tx_id: String,
-    gid: String,
-    state: String,
-    reason: String,
+pub(super) struct Step {
+    pub(super) seconds: f64,
+    pub(super) begun: u64,
+    pub(super) committed: u64,
+    pub(super) aborted: u64,
+    pub(super) refused: u64,
+    pub(super) in_flight: u64,
+    pub(super) decision_p99_ms: Option<f64>,
+}
+
+/// Transaction in a list. Of one that needs no person the reason is empty.
+#[derive(Debug, Serialize)]
+pub(super) struct Needing {
+    pub(super) tx_id: String,
+    pub(super) gid: String,
+    pub(super) state: String,
+    pub(super) reason: String,
 }
 
 #[derive(Debug, Serialize)]
-struct Participant {
-    name: String,
-    endpoints: usize,
-    alive: usize,
+pub(super) struct Participant {
+    pub(super) name: String,
+    pub(super) endpoints: usize,
+    pub(super) alive: usize,
     /// Endpoints of the configuration: nobody knows whether they are there.
-    configured: usize,
+    pub(super) configured: usize,
     /// Its last calls have all failed.
-    failing: bool,
-    calls: u64,
-    failed: u64,
-    owed: u64,
-    call_p99_ms: Option<f64>,
-    last_error: String,
+    pub(super) failing: bool,
+    pub(super) calls: u64,
+    pub(super) failed: u64,
+    pub(super) owed: u64,
+    pub(super) call_p99_ms: Option<f64>,
+    pub(super) last_error: String,
 }
 
 impl Participant {
-    fn state(&self) -> String {
+    pub(super) fn state(&self) -> String {
         crate::participant::processes(self.endpoints, self.alive, self.configured)
     }
 }
 
 impl Snapshot {
     pub(super) async fn take(client: &mut Client) -> Result<Self, client::Error> {
-        let now = Timestamp::now();
+        let request = client.request(v1::GetStatisticsRequest::default());
+        let told = client.operator.get_statistics(request).await?.into_inner();
+        // Ages go by the coordinator's clock: that of this machine may be another one.
+        let now = told.answered_at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
+        let now = now.unwrap_or_else(Timestamp::now);
         let before = |secs: u64| prost_types::Timestamp {
             seconds: now.as_second() - i64::try_from(secs).unwrap_or_default(),
             nanos: now.subsec_nanosecond(),
@@ -112,22 +135,39 @@ impl Snapshot {
         if !begun.next_page_token.is_empty() {
             taken.at_least.push("begun_per_second".to_owned());
         }
+        let newest = v1::ListTransactionsRequest { page_size: NEWEST_MAX, ..Default::default() };
+        let newest = list(client, newest).await?;
+        taken.newest = newest.transactions.iter().map(Needing::from).collect();
         let undecided = oldest(client, now, &[State::Active]).await?;
         taken.oldest_undecided_seconds = taken.age(undecided, UNDECIDED);
         let owed = oldest(client, now, &[State::Committing, State::Aborting]).await?;
         taken.oldest_owed_seconds = taken.age(owed, OWED);
-        taken.participants = participants(client).await?;
-        let request = client.request(v1::GetStatisticsRequest::default());
-        let told = client.operator.get_statistics(request).await?.into_inner();
-        taken.refused_per_second = told.recent.map(|recent| {
+        let (participants, are_all) = participants(client).await?;
+        taken.participants = participants;
+        if !are_all {
+            taken.at_least.push(PARTICIPANTS.to_owned());
+        }
+        taken.of_process(told);
+        Ok(taken)
+    }
+
+    /// Takes what the coordinator that answers tells of itself.
+    fn of_process(&mut self, told: v1::GetStatisticsResponse) {
+        let window = told.window.unwrap_or_default();
+        self.refused_per_second = told.recent.map(|recent| {
             let refused = usize::try_from(recent.refused_count).unwrap_or(usize::MAX);
             let secs = recent.length.map_or(0, |length| u64::try_from(length.seconds).unwrap_or(0));
             rate(refused, secs.max(1))
         });
-        let window = told.window.unwrap_or_default();
-        taken.decision_p50_ms = window.decision_p50.map(millis);
-        taken.decision_p99_ms = window.decision_p99.map(millis);
-        Ok(taken)
+        self.decision_p50_ms = window.decision_p50.map(millis);
+        self.decision_p99_ms = window.decision_p99.map(millis);
+        self.in_flight = told.in_flight_count;
+        self.steps = told.steps.into_iter().map(Step::from).collect();
+        let in_doubt = told.in_doubt_for.map(|of| u64::try_from(of.seconds).unwrap_or_default());
+        // Others may be with another coordinator, and older.
+        let all = self.counts.get(&words::state(State::InDoubt)).copied().unwrap_or_default();
+        self.oldest_in_doubt_seconds =
+            self.age((in_doubt, in_doubt.is_some() && told.in_doubt_count < all), IN_DOUBT);
     }
 
     /// Notes of an age that there may be older ones, and returns it.
@@ -138,7 +178,7 @@ impl Snapshot {
         age
     }
 
-    fn is_at_least(&self, key: &str) -> bool {
+    pub(super) fn is_at_least(&self, key: &str) -> bool {
         self.at_least.iter().any(|of| of == key)
     }
 
@@ -160,85 +200,6 @@ impl Snapshot {
         self.heuristic = counts.heuristic_count;
         self.unreadable = counts.unreadable_count;
     }
-
-    /// Makes a page of at most so many lines.
-    pub(super) fn text(&self, endpoint: &str, lines: usize) -> String {
-        let plus = |name: &str| if self.is_at_least(name) { "+" } else { "" };
-        let number = |state: &str| {
-            format!("{}{}", self.counts.get(state).copied().unwrap_or_default(), plus(state))
-        };
-        let since = |secs: Option<u64>, key: &str| match secs {
-            Some(secs) if self.is_at_least(key) => {
-                format!(", the oldest for at least {:#}", age(secs))
-            }
-            Some(secs) => format!(", the oldest for {:#}", age(secs)),
-            None => String::new(),
-        };
-        let mut text =
-            format!("{HEADING}unanimo top{HEADING:#}  {}  {}\n\n", self.at, clean(endpoint));
-        text += &format!(
-            "a second     {:.1}{} begun, {:.1}{} committed, {:.1}{} aborted\n",
-            self.begun_per_second,
-            plus("begun_per_second"),
-            self.committed_per_second,
-            plus("committed"),
-            self.aborted_per_second,
-            plus("aborted"),
-        );
-        let [p50, p99] = [self.decision_p50_ms, self.decision_p99_ms]
-            .map(|took| took.map_or_else(|| "none".to_owned(), |took| format!("{took:.1} ms")));
-        if let Some(refused) = self.refused_per_second {
-            text +=
-                &format!("             {refused:.1} refused; to decision p50 {p50}, p99 {p99}\n");
-        }
-        let undecided = since(self.oldest_undecided_seconds, UNDECIDED);
-        text += &format!("not decided  {}{undecided}\n", number("active"));
-        text += &format!(
-            "owed         {} committing, {} aborting{}\n",
-            number("committing"),
-            number("aborting"),
-            since(self.oldest_owed_seconds, OWED)
-        );
-        text += &format!(
-            "waiting      {} scheduled, {} children in doubt\n",
-            number("scheduled"),
-            number("in_doubt")
-        );
-        text += &self.needing();
-        text += &self.of_participants();
-        text.lines().take(lines).fold(String::new(), |text, line| text + line + "\n")
-    }
-
-    fn needing(&self) -> String {
-        let Self { stalled, heuristic, unreadable, .. } = self;
-        if stalled + heuristic + unreadable == 0 {
-            return format!("\n{GOOD}nothing needs a person{GOOD:#}\n");
-        }
-        let rows = self.attention.iter().map(|of| {
-            let name = if of.gid.is_empty() { &of.tx_id } else { &of.gid };
-            [name.clone(), of.state.clone(), of.reason.clone()]
-        });
-        format!(
-            "\n{BAD}{stalled} stalled, {heuristic} heuristic, {unreadable} unreadable{BAD:#}\n{}",
-            table(["GID", "STATE", "ATTENTION"], rows)
-        )
-    }
-
-    fn of_participants(&self) -> String {
-        let mut sorted: Vec<&Participant> = self.participants.iter().collect();
-        let found = |of: &Participant| of.alive + of.configured;
-        sorted.sort_by_key(|of| (!of.failing, found(of) > 0, found(of) == of.endpoints));
-        let rows = sorted.iter().take(LISTED_MAX).map(|of| {
-            let calls = if of.failing { "failing" } else { "" };
-            let (failed, owed) = (format!("{} of {}", of.failed, of.calls), of.owed.to_string());
-            [of.name.clone(), of.state(), calls.to_owned(), failed, owed]
-        });
-        let more = match self.participants.len().saturating_sub(LISTED_MAX) {
-            0 => String::new(),
-            more => format!("and {more} more: `unanimo participant list`\n"),
-        };
-        format!("\n{}{more}", table(["PARTICIPANT", "PROCESSES", "CALLS", "FAILED", "OWED"], rows))
-    }
 }
 
 impl From<&v1::Transaction> for Needing {
@@ -252,10 +213,18 @@ impl From<&v1::Transaction> for Needing {
     }
 }
 
-/// Makes the line about a look that failed.
-pub(super) fn failure(error: &client::Error) -> String {
-    let text = clean(&error.to_string());
-    format!("{CAUTION}no answer{CAUTION:#}  {}", wrapped(11, &text))
+impl From<v1::StatisticsSpan> for Step {
+    fn from(span: v1::StatisticsSpan) -> Self {
+        Self {
+            seconds: span.length.map_or(0.0, |length| millis(length) / 1e3),
+            begun: span.begun_count,
+            committed: span.committed_count,
+            aborted: span.aborted_count,
+            refused: span.refused_count,
+            in_flight: span.in_flight_count,
+            decision_p99_ms: span.decision_p99.map(millis),
+        }
+    }
 }
 
 async fn list(
@@ -292,14 +261,23 @@ async fn oldest(
     Ok((age, !request.page_token.is_empty()))
 }
 
-async fn participants(client: &mut Client) -> Result<Vec<Participant>, client::Error> {
-    let request = client.request(v1::ListParticipantsRequest {
-        page_size: PAGE,
-        page_token: String::new(),
-        requires: Vec::new(),
-    });
-    let found = client.directory.list_participants(request).await?.into_inner().participants;
-    Ok(found.into_iter().map(of_participant).collect())
+/// Returns the participants, and whether they are all: no more than [`PAGES_MAX`] pages are read.
+async fn participants(client: &mut Client) -> Result<(Vec<Participant>, bool), client::Error> {
+    let (mut found, mut page_token) = (Vec::new(), String::new());
+    for _ in 0..PAGES_MAX {
+        let request = client.request(v1::ListParticipantsRequest {
+            page_size: PAGE,
+            page_token,
+            requires: Vec::new(),
+        });
+        let page = client.directory.list_participants(request).await?.into_inner();
+        found.extend(page.participants.into_iter().map(of_participant));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok((found, true));
+        }
+    }
+    Ok((found, false))
 }
 
 fn of_participant(participant: v1::Participant) -> Participant {
@@ -318,20 +296,9 @@ fn of_participant(participant: v1::Participant) -> Participant {
     }
 }
 
-/// Returns a duration in milliseconds, to the microsecond.
-fn millis(of: prost_types::Duration) -> f64 {
-    let micros = of.seconds.saturating_mul(1_000_000).saturating_add(i64::from(of.nanos) / 1_000);
-    let micros = u32::try_from(micros).unwrap_or(u32::MAX);
-    f64::from(micros) / 1e3
-}
-
 fn rate(count: usize, secs: u64) -> f64 {
     let hundredths = u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(100) / secs;
     f64::from(u32::try_from(hundredths).unwrap_or(u32::MAX)) / 100.0
-}
-
-fn age(secs: u64) -> jiff::SignedDuration {
-    jiff::SignedDuration::try_from(Duration::from_secs(secs)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -342,7 +309,8 @@ mod tests {
     #[test]
     fn what_is_not_told_is_no_number() {
         let text = |refused_per_second: Option<f64>| {
-            Snapshot { refused_per_second, ..Snapshot::default() }.text("http://x", 99)
+            let of = Snapshot { refused_per_second, ..Snapshot::default() };
+            super::super::page::text(&of, "http://x", 99)
         };
         assert!(!text(None).contains("refused") && !text(None).contains("p50"), "{}", text(None));
         assert!(text(Some(0.0)).contains("0.0 refused; to decision p50 none, p99 none"));

@@ -69,6 +69,14 @@ pub(crate) enum Error {
     /// An option names the same twice.
     #[error("{0} is there twice: it can have one value")]
     Twice(String),
+    /// An option is missing, or is not for this command.
+    #[error("{0}")]
+    Lacks(String),
+    /// Nobody can be asked whether an act on many transactions shall begin.
+    #[error(
+        "nothing was done, for there is no terminal to ask at; with --yes the command would {0}"
+    )]
+    NotAgreed(String),
     /// Nobody registered or configured a participant of this name, and nothing is owed to one.
     #[error("participant {0} is not known: it never registered, and is not configured")]
     NoParticipant(String),
@@ -94,7 +102,15 @@ impl Error {
 
     /// Tells whether the coordinator found that a field of the request breaks a rule.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Output { .. } | Self::Tls(_) | Self::Twice(_))
+        let is_own = matches!(
+            self,
+            Self::Output { .. }
+                | Self::Tls(_)
+                | Self::Twice(_)
+                | Self::Lacks(_)
+                | Self::NotAgreed(_)
+        );
+        is_own
             || matches!(self, Self::Refused { status, .. }
             if status.code() == Code::InvalidArgument && own(&status.get_error_details()).is_some())
     }
@@ -108,7 +124,12 @@ impl Error {
             Self::Refused { status, .. } => return hints::of_status(status),
             Self::CutOff => "the coordinator may be stopping; run `unanimo tx watch` again",
             Self::NoParticipant(_) => "`unanimo participant list` has all that are known",
-            Self::NotEnded | Self::Output { .. } | Self::Tls(_) | Self::Twice(_) => return None,
+            Self::NotEnded
+            | Self::Output { .. }
+            | Self::Tls(_)
+            | Self::Twice(_)
+            | Self::Lacks(_)
+            | Self::NotAgreed(_) => return None,
             Self::StillHeld(_) => {
                 "look at the data of each such participant, end there by hand what is left (docs/in-doubt.md tells \
                  how for what is prepared, docs/sagas.md for steps), and run the command again with --released"
@@ -146,7 +167,10 @@ impl Error {
         let Self::Refused { status, .. } = self else { return false };
         let details = status.get_error_details();
         let Some(info) = own(&details) else { return false };
+        let fields = details.bad_request().map_or(&[][..], |bad| &bad.field_violations);
         info.reason == "TRANSACTION_UNREADABLE"
+            // A branch whose output another one reads is resolved with it, one by one.
+            || fields.iter().any(|bad| bad.field == "output")
             || matches!(status.code(), Code::NotFound | Code::FailedPrecondition | Code::Aborted)
     }
 

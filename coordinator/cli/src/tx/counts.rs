@@ -7,7 +7,7 @@ use serde::Serialize;
 use unanimo_proto::v1;
 
 use super::client::{self, Client};
-use super::list::When;
+use super::filter::When;
 use super::{Server, words};
 use crate::error::Error;
 use crate::output::{self, BAD, table};

@@ -11,6 +11,7 @@ use super::client::{self, Client};
 use super::target::Target;
 use crate::error::Error;
 use crate::output;
+use crate::progress::Progress;
 use crate::replay;
 
 /// Export the recorded history of a transaction as JSON, for `unanimo replay`
@@ -47,6 +48,7 @@ async fn history(server: &Server, target: &Target) -> Result<String, Error> {
     let mut client = Client::connect(server).await?;
     let tx_id = target.tx_id(&mut client).await?;
     let (mut pages, mut page_token) = (Vec::new(), String::new());
+    let mut progress = Progress::of("pages of the history", None);
     loop {
         let requires = (!page_token.is_empty()).then(|| "history_pages".to_owned());
         let request = client.request(v1::ExportTransactionRequest {
@@ -58,6 +60,7 @@ async fn history(server: &Server, target: &Target) -> Result<String, Error> {
         let told = client.coordinator.export_transaction(request).await;
         let page = told.map_err(client::Error::from)?.into_inner();
         pages.push(page.history_json);
+        progress.at(u64::try_from(pages.len()).unwrap_or(u64::MAX));
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;

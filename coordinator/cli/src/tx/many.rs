@@ -1,20 +1,25 @@
-//! `unanimo tx retry --all`: one act on many transactions, no faster than they bear it.
+//! `--all` of `unanimo tx retry`, `resolve` and `forget`: one act on many transactions, no faster than they bear it.
+
+mod act;
+mod asked;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::time::{Instant, MissedTickBehavior};
-use unanimo_proto::v1::{self, TransactionState as State};
+use tokio::time::MissedTickBehavior;
+use unanimo_proto::v1;
 
+pub(super) use self::act::{Act, By};
 use super::Server;
 use super::client::{self, Client};
-use super::operate::not_sent;
+use super::filter::Filter;
 use crate::error::Error;
 use crate::output::{self, clean};
+use crate::progress::Progress;
 
-/// Pause between two lines about how far it is.
-const PROGRESS: Duration = Duration::from_secs(5);
+/// Transactions a second, where nothing else is said.
+const PACE: u32 = 50;
 
 /// Attempts for a call that is put off, and for one that comes back because too much is in flight.
 const ATTEMPTS_MAX: u32 = 5;
@@ -30,48 +35,35 @@ const PUT_OFF_MAX: u32 = 3;
 /// Transactions of one command, by condition.
 #[derive(Debug, clap::Args)]
 pub(super) struct Many {
-    /// Every transaction that is active, committing or aborting and meets the conditions, instead of one; not those that are
-    /// scheduled or in doubt
-    #[arg(long, conflicts_with_all = ["name", "gid", "branch"])]
+    /// Every transaction that the act is for and that meets the conditions, instead of one
+    #[arg(long)]
     all: bool,
-    /// With --all: only those with a branch at this participant
-    #[arg(
-        long,
-        value_name = "NAME",
-        requires = "all",
-        conflicts_with = "name",
-        default_value = "",
-        hide_default_value = true
-    )]
-    participant: String,
-    /// With --all: only those that need an operator
-    #[arg(long, requires = "all", conflicts_with = "name")]
-    attention: bool,
-    /// With --all: only those whose gid begins with this prefix
-    #[arg(
-        long,
-        value_name = "PREFIX",
-        requires = "all",
-        conflicts_with = "name",
-        default_value = "",
-        hide_default_value = true
-    )]
-    gid_prefix: String,
     /// With --all: tell how many there are, and do nothing
-    #[arg(long, requires = "all", conflicts_with = "name")]
+    #[arg(long, requires = "all")]
     dry_run: bool,
-    /// With --all: most transactions a second
-    #[arg(long, value_name = "NUMBER", requires = "all", conflicts_with = "name", default_value_t = 50,
+    /// With --all: do not ask whether to go on. Needed where there is no terminal to ask at
+    #[arg(long, requires = "all", conflicts_with = "dry_run")]
+    yes: bool,
+    /// With --all: most transactions a second [default: 50]
+    #[arg(long, value_name = "NUMBER", requires = "all",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pace: u32,
+    pace: Option<u32>,
+    #[command(flatten, next_help_heading = "Conditions, with --all")]
+    filter: Filter,
 }
 
 /// Output of `--json`. Keys are only ever added.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Done {
+    act: &'static str,
     matched: usize,
-    sent: usize,
-    not_sent: usize,
+    done: usize,
+    nothing_due: usize,
+    /// The same two, of a retry alone: its first names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_sent: Option<usize>,
     failed: usize,
     unreadable: usize,
     left: usize,
@@ -79,86 +71,81 @@ struct Done {
 }
 
 impl Many {
-    /// Sends the waiting calls of each transaction that meets the conditions.
-    pub(super) async fn retry(
+    /// Does the act on each transaction that meets the conditions, once somebody has agreed.
+    pub(super) async fn run(
         self,
         server: &Server,
         client: &mut Client,
-        operator: &str,
+        act: Act,
+        by: By,
     ) -> Result<ExitCode, Error> {
-        let mut done = Done { dry_run: self.dry_run, ..Done::default() };
-        let found = self.find(client, &mut done).await?;
-        done.matched = found.len();
-        let ended = match self.dry_run {
-            true => Ok(()),
-            false => self.send(client, operator, found, &mut done).await,
+        let request = self.request(&act, &by)?;
+        let mut done = Done { act: act.name(), dry_run: self.dry_run, ..Done::default() };
+        let found = find(client, request, &act, &mut done).await?;
+        (done.matched, done.left) = (found.len(), found.len());
+        let ended = match self.dry_run || found.is_empty() {
+            true => Ok(true),
+            false => self.act(client, &act, &by, found, &mut done).await,
         };
+        if act.is_retry() {
+            (done.sent, done.not_sent) = (Some(done.done), Some(done.nothing_due));
+        }
+        if self.dry_run {
+            done.left = 0;
+        }
         // Also where it ends early: whoever goes on has to know how far it came.
         if server.json {
             output::print_json(&done)?;
         } else {
-            output::print(&done.text())?;
+            output::print(&act.told(done))?;
         }
-        ended?;
-        Ok(if done.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if ended? && done.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Finds the transactions. Those that nobody can read are told, and left out.
-    async fn find(&self, client: &mut Client, done: &mut Done) -> Result<Vec<String>, Error> {
-        let states = [State::Active, State::Committing, State::Aborting];
-        let mut request = v1::ListTransactionsRequest {
-            states: states.map(i32::from).to_vec(),
-            attention: self.attention,
-            gid_prefix: self.gid_prefix.clone(),
-            participant: self.participant.clone(),
-            page_size: u32::MAX,
-            ..Default::default()
-        };
-        let mut found = Vec::new();
-        loop {
-            let page = patiently(async || {
-                let asked = client.request(request.clone());
-                Ok(client.coordinator.list_transactions(asked).await?.into_inner())
-            });
-            let page = page.await?;
-            for tx in page.transactions {
-                if tx.unreadable.is_empty() {
-                    found.push(tx.tx_id);
-                } else {
-                    let why = clean(&tx.unreadable);
-                    output::note(&format!("{}: left out: failed to {why}", tx.tx_id));
-                    done.unreadable += 1;
-                }
-            }
-            request.page_token = page.next_page_token;
-            if request.page_token.is_empty() {
-                // The oldest first: they have waited longest.
-                found.reverse();
-                return Ok(found);
-            }
+    /// Makes the request for the transactions, after what is missing was told.
+    fn request(&self, act: &Act, by: &By) -> Result<v1::ListTransactionsRequest, client::Error> {
+        let lacks = |why: &str| Err(client::Error::Lacks(why.to_owned()));
+        if by.note.is_empty() && !self.dry_run {
+            return lacks("--all needs --note: your reason, for the history and the audit");
         }
+        if act.is_resolve() && self.filter.participant.is_none() {
+            return lacks("--all needs --participant: branches are resolved for one at a time");
+        }
+        let mut request = self.filter.clone().request()?;
+        act.narrow(&mut request)?;
+        request.page_size = u32::MAX;
+        Ok(request)
     }
 
-    async fn send(
+    /// Asks, and goes from one transaction to the next. Tells whether somebody agreed.
+    async fn act(
         &self,
         client: &mut Client,
-        operator: &str,
+        act: &Act,
+        by: &By,
         found: Vec<String>,
         done: &mut Done,
-    ) -> Result<(), Error> {
-        let mut pace = tokio::time::interval(Duration::from_secs(1) / self.pace);
+    ) -> Result<bool, Error> {
+        let pace = self.pace.unwrap_or(PACE);
+        let participant = self.filter.participant.as_deref().unwrap_or_default();
+        let what = act.says(done.matched, participant, pace);
+        if !self.yes && !asked::is_agreed(&what).await? {
+            output::note("nothing was done");
+            return Ok(false);
+        }
+        let mut pace = tokio::time::interval(Duration::from_secs(1) / pace);
         // One that was late is not made up for at once.
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = Instant::now();
+        let mut progress = Progress::of("transactions", u64::try_from(done.matched).ok());
         let (mut put_off, mut count) = (0, 0);
         for tx_id in found {
             pace.tick().await;
             count += 1;
-            done.left = done.matched - count;
-            match retry(client, operator, &tx_id).await {
-                Ok(sent) => {
+            done.left -= 1;
+            match act.on(client, by, &tx_id, participant).await {
+                Ok(is_done) => {
                     put_off = 0;
-                    *if sent { &mut done.sent } else { &mut done.not_sent } += 1;
+                    *if is_done { &mut done.done } else { &mut done.nothing_due } += 1;
                 }
                 Err(error) => {
                     done.failed += 1;
@@ -168,29 +155,46 @@ impl Many {
                     if is_of_all || put_off == PUT_OFF_MAX {
                         return Err(error.into());
                     }
-                    output::note(&format!("{tx_id}: {}", clean(&error.to_string())));
+                    progress.note(&format!("{tx_id}: {}", clean(&error.to_string())));
                 }
             }
-            if told.elapsed() >= PROGRESS {
-                told = Instant::now();
-                output::note(&format!("{count} of {} transactions", done.matched));
-            }
+            progress.at(count);
         }
-        Ok(())
+        Ok(true)
     }
 }
 
-/// Sends the waiting calls of one transaction, and tells whether there were any.
-async fn retry(client: &mut Client, operator: &str, tx_id: &str) -> Result<bool, client::Error> {
-    let answer = patiently(async || {
-        let request = client.request(v1::RetryTransactionRequest {
-            tx_id: tx_id.to_owned(),
-            operator: operator.to_owned(),
-            ..Default::default()
+/// Finds the transactions, the oldest first: they have waited longest. Those that nobody can read are told, and left out.
+async fn find(
+    client: &mut Client,
+    mut request: v1::ListTransactionsRequest,
+    act: &Act,
+    done: &mut Done,
+) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    let mut progress = Progress::of("transactions found", None);
+    loop {
+        let page = patiently(async || {
+            let asked = client.request(request.clone());
+            Ok(client.coordinator.list_transactions(asked).await?.into_inner())
         });
-        Ok(client.operator.retry_transaction(request).await?.into_inner())
-    });
-    Ok(answer.await?.transaction.is_some_and(|tx| not_sent(&tx, "").is_none()))
+        let page = page.await?;
+        for tx in page.transactions {
+            if !tx.unreadable.is_empty() {
+                let why = clean(&tx.unreadable);
+                progress.note(&format!("{}: left out: failed to {why}", tx.tx_id));
+                done.unreadable += 1;
+            } else if act.is_for(&tx) {
+                found.push(tx.tx_id);
+            }
+        }
+        progress.at(u64::try_from(found.len()).unwrap_or(u64::MAX));
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            found.reverse();
+            return Ok(found);
+        }
+    }
 }
 
 /// Makes a call, again where the coordinator puts it off, and returns the last answer.
@@ -210,22 +214,5 @@ async fn patiently<T>(
         tokio::time::sleep(error.delay().unwrap_or(pause).clamp(PAUSE / 10, PAUSE_MAX)).await;
         pause *= 2;
         attempt += 1;
-    }
-}
-
-impl Done {
-    fn text(self) -> String {
-        let Self { matched, sent, not_sent, failed, unreadable, left, dry_run } = self;
-        let unreadable = match unreadable {
-            0 => String::new(),
-            number => format!("; {number} more cannot be read"),
-        };
-        if dry_run {
-            return format!("{matched} transactions would be retried{unreadable}\n");
-        }
-        let left = if left == 0 { String::new() } else { format!(", {left} were not tried") };
-        format!(
-            "{matched} transactions: calls of {sent} were sent, of {not_sent} none was due, {failed} failed{left}{unreadable}\n"
-        )
     }
 }

@@ -13,7 +13,10 @@ use super::submit::DEVIATES;
 use super::target::Target;
 use super::{Server, json, words};
 use crate::error::Error;
-use crate::output::{self, clean};
+use crate::output::{self, clean, wrapped};
+
+/// Columns of the time at the beginning of a line.
+const TIME: usize = 26;
 
 /// Follow a transaction until it has ended
 ///
@@ -81,7 +84,8 @@ fn news(tx: &v1::Transaction, known: &mut HashMap<String, String>) -> String {
     let mut text = String::new();
     for (key, (subject, now)) in all {
         if known.get(&key) != Some(&now) {
-            text += &format!("{seen:.3}  {subject}  {}\n", clean(&now));
+            let told = format!("{subject}  {}", clean(&now));
+            text += &format!("{seen:.3}  {}\n", wrapped(TIME, &told));
             known.insert(key, now);
         }
     }

@@ -125,6 +125,24 @@ pub(crate) fn between(
     Some(format!("{:#}", from.duration_until(to)))
 }
 
+/// Returns a duration in milliseconds, to the microsecond.
+pub(crate) fn millis(of: prost_types::Duration) -> f64 {
+    let micros = of.seconds.saturating_mul(1_000_000).saturating_add(i64::from(of.nanos) / 1_000);
+    f64::from(u32::try_from(micros / 1_000).unwrap_or(u32::MAX))
+        + f64::from(u16::try_from(micros.rem_euclid(1_000)).unwrap_or_default()) / 1e3
+}
+
+/// Formats a time that something took, in the unit that suits it.
+pub(crate) fn took(millis: f64) -> String {
+    let secs = millis / 1e3;
+    match secs {
+        ..1.0 => format!("{millis:.1} ms"),
+        ..60.0 => format!("{secs:.1} s"),
+        ..3600.0 => format!("{:.1} min", secs / 60.0),
+        _ => format!("{:.1} h", secs / 3600.0),
+    }
+}
+
 /// Formats the size of a payload or output in bytes; empty if there is none.
 pub(super) fn size(payload: Option<&v1::Payload>, dropped: bool) -> String {
     match payload.map_or(0, |payload| payload.data.len()) {

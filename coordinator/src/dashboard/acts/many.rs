@@ -72,7 +72,6 @@ async fn ask_of(pages: &Pages, name: &str, request: Request) -> Page {
         mark: pages.acts.forms.mark(&who, &address, shown::now()),
         address,
         back: "/attention".to_owned(),
-        needs_note: act != Act::Retry,
         branch: String::new(),
         branches: Vec::new(),
         is_resolve: act == Act::Resolve,
@@ -138,6 +137,7 @@ pub(super) async fn send(
 async fn send_of(pages: &Pages, name: &str, request: Request) -> Page {
     let (looking, act) = (pages.looking(&request), act_of(name).ok_or_else(no_act)?);
     let sent = pages.sent(&looking, act, request).await?;
+    sent.check_reason(act)?;
     let text = |name| sent.fields.get(name).to_owned();
     let mut filter = Filter::among(&sent.fields).map_err(|why| bad_filter(&why))?;
     filter.attention = "true".to_owned();

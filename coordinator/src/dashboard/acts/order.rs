@@ -197,7 +197,10 @@ impl Order {
                     json!({"operator": self.operator, "note": self.note, "released": released}),
                 )
             }
-            _ => ("retry", json!({"operator": self.operator, "branchId": self.branch})),
+            _ => (
+                "retry",
+                json!({"operator": self.operator, "note": self.note, "branchId": self.branch}),
+            ),
         };
         let address = format!("/v1/tx/{}:{name}", encoded(tx_id));
         self.looking.post(&address, &body).await.map(|found: Found| found.transaction)

@@ -44,8 +44,7 @@ const UNDECIDED: &str = "Transactions that are not decided are left out, for the
 const FORGET: &str = "The alarm is cleared. Do this when the data of all participants is right again. Nothing is deleted: the \
                       transaction is purged after its retention, like any other.";
 
-const ENTERED: &str =
-    "The act is entered in the audit, with your name, and in the history of the transaction.";
+const ENTERED: &str = "The act is entered in the audit, with your name and reason, and in the history of the transaction.";
 
 /// Returns what an act will do, in sentences.
 pub(super) fn says(act: Act, tx: &Tx) -> Vec<String> {
@@ -87,7 +86,7 @@ pub(super) fn says_of_many(act: Act, participant: &str) -> Vec<String> {
     let since = if act == Act::Forget { "ended" } else { "begun" };
     let left = format!("Those that have {since} since this page was made are left alone.");
     let pace = "They come one after the other, at most a hundred a second. It goes on when this page is closed, and can be \
-                stopped; it ends if the coordinator does. Each act is entered in the audit.";
+                stopped; it ends if the coordinator does. Each act is entered in the audit, with your name and reason.";
     vec![first, left, pace.to_owned()]
 }
 

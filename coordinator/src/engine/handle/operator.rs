@@ -40,7 +40,7 @@ impl Handle {
         count.await.unwrap_or(0)
     }
 
-    /// Sends what is owed at once.
+    /// Sends what is owed at once. The operator's reason may be empty.
     ///
     /// # Errors
     /// There is no such transaction or branch.
@@ -49,13 +49,15 @@ impl Handle {
         tx_id: TxId,
         branch: Option<&BranchId>,
         operator: String,
+        note: String,
         deadline: Instant,
     ) -> Result<Answer, Error> {
         let number = match branch {
             Some(id) => Some(self.number_of(tx_id, id, deadline).await?),
             None => None,
         };
-        let input = Input::Retry { number, operator: Some(operator) };
+        let by = if note.is_empty() { operator } else { format!("{operator}: {note}") };
+        let input = Input::Retry { number, operator: Some(by) };
         self.input(Key::Tx(tx_id), input, Until::Durable, deadline).await
     }
 

@@ -28,6 +28,10 @@ pub(super) struct Says {
     pub(super) page: usize,
     /// No list is answered.
     pub(super) is_silent: bool,
+    /// Participants, of which a page has as many as one of transactions.
+    pub(super) participants: Vec<v1::Participant>,
+    /// Answer to GetStatistics.
+    pub(super) statistics: v1::GetStatisticsResponse,
     /// Errors in answer to the next lists.
     pub(super) list_errors: VecDeque<Status>,
     /// Lists that were asked for.
@@ -90,12 +94,31 @@ impl Fake {
                     None => reply(&v1::RetryTransactionResponse { transaction: Some(owing()) }),
                 }
             }
+            "ListParticipants" => {
+                let request = v1::ListParticipantsRequest::decode(message).unwrap();
+                reply(&self.says().participants(&request))
+            }
+            "GetStatistics" => {
+                let statistics = self.says().statistics.clone();
+                reply(&statistics)
+            }
             _ => nothing_set(),
         }
     }
 }
 
 impl Says {
+    fn participants(&self, request: &v1::ListParticipantsRequest) -> v1::ListParticipantsResponse {
+        let skipped: usize = request.page_token.parse().unwrap_or_default();
+        let page = self.page.min(usize::try_from(request.page_size).unwrap());
+        let is_last = skipped + page >= self.participants.len();
+        let next_page_token = if is_last { String::new() } else { (skipped + page).to_string() };
+        v1::ListParticipantsResponse {
+            participants: self.participants.iter().skip(skipped).take(page).cloned().collect(),
+            next_page_token,
+        }
+    }
+
     /// Returns nothing while it is silent.
     fn list(
         &mut self,

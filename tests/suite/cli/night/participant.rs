@@ -15,7 +15,7 @@ async fn register(served: &Served, endpoint: String, sdk: &str, features: &[&str
     let request = RegisterEndpointRequest {
         participant: "shop".into(),
         endpoint,
-        instance_id: sdk.into(),
+        instance_id: format!("life-of-{sdk}"),
         features: features.iter().map(|name| (*name).to_owned()).collect(),
         sdk: sdk.into(),
         ..Default::default()
@@ -41,6 +41,8 @@ async fn a_participant_is_shown_with_what_is_owed_and_which_version_may_go() {
         "calls        0 under way, 0 waiting; 0 ended in ten minutes, 0 of them failed\n",
         "owed         0 transactions have not ended, 0 of them parked\n",
         &format!("\nEndpoints\nENDPOINT{}  STATE  ", " ".repeat(endpoint.len() - 8)),
+        "  INSTANCE             SDK\n",
+        "  life-of-old-sdk_1.0  old-sdk_1.0\n",
         "\nVersions\nold-sdk_1.0: 1 of 1 alive, last seen 20",
         "features     tcc\n",
         "go?          Yes: this coordinator owes nothing to shop.\n",
@@ -64,6 +66,9 @@ async fn a_participant_is_shown_with_what_is_owed_and_which_version_may_go() {
     assert!(shown["failed"].as_u64() >= Some(5), "{shown}");
     assert!(shown["failing_since_at"].is_string(), "{shown}");
     assert!(shown["last_error"].as_str().unwrap().contains("out of order"), "{shown}");
+    assert!(shown["last_error_at"].is_string() && shown["counted_from"].is_string(), "{shown}");
+    let [p50, p99] = ["call_p50_ms", "call_p99_ms"].map(|key| shown[key].as_f64().unwrap());
+    assert!(p50 > 0.0 && p99 >= p50, "{shown}");
     let endpoints = shown["endpoints"].as_array().unwrap();
     assert_eq!(endpoints.len(), 1);
     assert_eq!(

@@ -74,6 +74,10 @@ async fn tables_fit_eighty_columns() {
         narrow.env("COLUMNS", "80");
         Program::start(narrow).end().await
     };
+    let name = "a-participant-with-a-name";
+    let watched = narrow(&["tx", "watch", "heuristic"]).await;
+    watched.check(6).says(&["an administrator"]);
+    assert!(watched.out.lines().all(|line| line.chars().count() <= 80), "{}", watched.out);
     let output = file(&tcc("output", &["output-1000", "typed"]));
     let mut all = vec![
         narrow(&["tx", "list"]).await,
@@ -83,6 +87,9 @@ async fn tables_fit_eighty_columns() {
         narrow(&["tx", "server"]).await,
         narrow(&["tx", "submit", &output]).await,
         narrow(&["participant", "list"]).await,
+        narrow(&["participant", "show", name]).await,
+        narrow(&["participant", "show", "p"]).await,
+        narrow(&["top", "--once"]).await,
     ];
     for ran in &mut all {
         ran.check(0);
@@ -103,7 +110,6 @@ async fn tables_fit_eighty_columns() {
     for ran in [wide, piped] {
         ran.check(0).says(&["a-participant-with-a-name  1 configured  closed "]);
     }
-    let name = "a-participant-with-a-name";
     let shown = run(&["participant", "show", name, "--endpoint", &served.endpoint]).await;
     shown.check(0).says(&[name, "http://127.0.0.1:1  configured"]);
     served.stop().await.check(0);
