@@ -24,6 +24,9 @@ function done(result) {
   throw new TypeError("the work of a branch must not be async: its record is written when it returns");
 }
 
+// How far ahead a time may be before it is certain that the clock was set back.
+const AHEAD_MS = 60_000;
+
 const LOST = "Commit found no trace of a branch that voted yes";
 
 export class Barrier {
@@ -123,9 +126,10 @@ export class Barrier {
     }
   }
 
-  // Branches that were prepared before this time.
+  // Branches that were prepared before this time, and those whose age nobody knows.
   inDoubt(before) {
-    return [...this.rows.values()].filter((row) => row.state === "prepared" && row.changedAt < before);
+    const isInDoubt = (row) => row.state === "prepared" && (row.changedAt < before || isAhead(row));
+    return [...this.rows.values()].filter(isInDoubt);
   }
 
   // A step whose saga is committed: nobody sends it a Commit.
@@ -169,6 +173,16 @@ class View {
   changes() {
     return this.#set;
   }
+}
+
+// Prepared at a time to come: the clock was set back since.
+function isAhead({ changedAt }) {
+  return changedAt > Date.now() + AHEAD_MS;
+}
+
+// How long a branch is prepared. One that was prepared before the clock was set back may be of any age.
+export function ageMs(row) {
+  return isAhead(row) ? Infinity : Math.max(Date.now() - row.changedAt, 0);
 }
 
 // tx_id and branch_id together are the key. Neither can have a blank.

@@ -3,6 +3,7 @@
 
 import crypto from "node:crypto";
 
+import { ageMs } from "./barrier.js";
 import { FEATURES } from "./participant.js";
 
 const CALL_TIMEOUT_MS = 5_000;
@@ -15,6 +16,12 @@ const KEEP_ALIVE_MS_MAX = 3_600_000;
 const INQUIRE_MAX = 256;
 // Graces after which a branch that nobody tells of needs a person.
 const GRACES_UNTIL_ALARM = 5;
+// Time past its transaction's deadline at which a branch that is not decided needs one.
+const NOT_DECIDED_MS = 3_600_000;
+
+const DECIDED = ["VERDICT_COMMIT", "VERDICT_CANCEL"];
+// On these nobody may act.
+const UNKNOWN = ["VERDICT_NEVER_SEEN", "VERDICT_PURGED", "VERDICT_HEURISTIC"];
 
 export class Coordinator {
   // A prepared branch is asked about from the age `graceMs`, each `sweepMs`.
@@ -23,6 +30,8 @@ export class Coordinator {
     // New for each start: calls that wait for this participant are then sent.
     this.of = { endpoint, instanceId: crypto.randomUUID() };
     this.timers = new Set();
+    // Steps that are to be compensated, and the time at which that was found.
+    this.owedSince = new Map();
   }
 
   start() {
@@ -74,6 +83,7 @@ export class Coordinator {
   // to have ended, a person has to take care: the row stays.
   async #sweep() {
     const groups = new Map();
+    this.stillOwed = new Map();
     for (const row of this.barrier.inDoubt(Date.now() - this.graceMs)) {
       groups.set(row.clusterId, [...(groups.get(row.clusterId) ?? []), row]);
     }
@@ -84,17 +94,20 @@ export class Coordinator {
         await this.#inquire(clusterId, asked).catch((error) => this.#untold(clusterId, asked, error));
       }
     }
+    this.owedSince = this.stillOwed;
     return this.sweepMs;
   }
 
   // Tells of branches that could not be asked about. They stay, and are asked about in the next sweep.
   #untold(clusterId, rows, error) {
     const why = error.cause?.message ?? error.message;
-    const oldest = Math.min(...rows.map((row) => row.changedAt));
+    const oldest = Math.max(...rows.map(ageMs));
+    rows.forEach((row) => this.#keep(row));
     if (error.reason === "OTHER_CLUSTER") {
       console.error(`alarm=in_doubt_other_cluster ${rows.length} branches are of the coordinator group ${clusterId}: ${why}`);
-    } else if (Date.now() - oldest > GRACES_UNTIL_ALARM * this.graceMs) {
-      console.error(`alarm=in_doubt nobody tells of ${rows.length} branches since ${new Date(oldest).toISOString()}: ${why}`);
+    } else if (oldest > GRACES_UNTIL_ALARM * this.graceMs) {
+      const since = oldest === Infinity ? "a time to come" : new Date(Date.now() - oldest).toISOString();
+      console.error(`alarm=in_doubt nobody tells of ${rows.length} branches since ${since}: ${why}`);
     } else {
       console.error(`coordinator ${this.url}: ${why}`);
     }
@@ -106,12 +119,35 @@ export class Coordinator {
     const asked = { participant: this.name, clusterId, databaseId, branches };
     const { verdicts = [] } = await this.#post("/v1/branches:inquire", asked);
     for (const [index, row] of rows.entries()) {
-      const { verdict, ended } = verdicts[index] ?? {};
+      const { verdict, ended, prepareUntil } = verdicts[index] ?? {};
+      const tell = (alarm, what) => console.error(`alarm=${alarm} branch ${row.branchId} of ${row.txId} is prepared, and ${what}`);
       if (verdict === "VERDICT_COMMIT" && row.mode === "saga") this.barrier.commitStep(row);
-      else if (ended || ["VERDICT_NEVER_SEEN", "VERDICT_PURGED", "VERDICT_HEURISTIC"].includes(verdict)) {
-        console.error(`alarm=in_doubt branch ${row.branchId} of ${row.txId} is prepared, and the coordinator says ${verdict}`);
+      else if (ended || UNKNOWN.includes(verdict)) tell("in_doubt", `the coordinator says ${verdict}`);
+      else if (DECIDED.includes(verdict)) {
+        if (this.#owedMs(row) > GRACES_UNTIL_ALARM * this.graceMs) {
+          tell("in_doubt_not_ended", `was decided long ago: ${verdict} does not arrive, or is not done`);
+        }
+      } else if (row.mode !== "saga") {
+        // A step may wait for its saga's decision for ever. A verdict of a later version is no decision.
+        const overMs = prepareUntil ? Date.now() - Date.parse(prepareUntil) : ageMs(row);
+        if (Math.min(ageMs(row), overMs) > NOT_DECIDED_MS) tell("in_doubt_not_decided", "its transaction is not decided");
       }
     }
+  }
+
+  // How long a branch is known to wait for its end. The age of a step does not tell that.
+  #owedMs(row) {
+    if (row.mode !== "saga") return ageMs(row);
+    const key = `${row.txId} ${row.branchId}`;
+    const since = this.owedSince.get(key) ?? performance.now();
+    this.stillOwed.set(key, since);
+    return performance.now() - since;
+  }
+
+  // Of a branch that nobody tells of now the time goes on.
+  #keep(row) {
+    const key = `${row.txId} ${row.branchId}`;
+    if (this.owedSince.has(key)) this.stillOwed.set(key, this.owedSince.get(key));
   }
 
   async #post(path, body) {

@@ -49,6 +49,10 @@ HEURISTICS = {
 }
 
 
+class Gone(Exception):
+    """The action of a branch in doubt is not offered any more, and its work is needed."""
+
+
 class Participant(participant_pb2_grpc.ParticipantServiceServicer):
     def __init__(self, name, barrier, actions, prepares_max, overtime_s=OVERTIME_S):
         self.name, self.barrier, self.actions = name, barrier, actions
@@ -156,6 +160,9 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         except Overtime as error:
             log.error("alarm=operation_overtime %s: %s", of, error)
             abort(call, grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
+        except Gone as error:
+            log.error("alarm=open_action_gone %s: %s", of, error)
+            abort(call, grpc.StatusCode.INTERNAL, str(error))
         except Exception as error:
             log.exception("no answer for %s; it comes again", of)
             abort(call, grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
@@ -166,7 +173,9 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         name = METHODS[mode][method]
         if name is None:
             return None
-        action = self.actions[mode][request.action]
+        action = self.actions.get(mode, {}).get(request.action)
+        if action is None:
+            raise Gone(f"{self.name} has no action {request.action} in mode {mode} any more, and its branch is prepared")
         return getattr(action, name)(db, request.payload.data, inputs(request), output)
 
     def _take_back(self, request):

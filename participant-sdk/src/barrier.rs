@@ -40,6 +40,8 @@ use self::phase_two::{Ran, run};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::phase_two::{leave_tombstone, nothing_to_commit};
 pub(crate) use self::released::lost;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) use self::released::{LOOKS_WITHIN, unseen};
 use self::released::{
     affirm, affirmed, broken, failed_unless_lost, or_released, released_unless_lost,
 };
@@ -127,6 +129,12 @@ pub(crate) trait Block: Send + Sized {
     /// Tells whether a handler that has failed has lost the transaction besides, as far as that can be
     /// told from losses that are nobody's fault.
     fn is_lost(&mut self) -> impl Future<Output = bool> + Send;
+
+    /// The same of a handler that has not returned: a statement of it may be at work, and is ended first. `None` tells
+    /// that the database has given no answer [in time](LOOKS_WITHIN).
+    fn is_lost_at_work(&mut self) -> impl Future<Output = Option<bool>> + Send {
+        async { Some(self.is_lost().await) }
+    }
 
     /// The connection that the handler works with.
     fn connection(&mut self) -> &mut Self::Connection;

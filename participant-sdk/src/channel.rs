@@ -8,8 +8,11 @@ use std::time::Duration;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use unanimo_tls::{Client, ClientFiles, TokenFile};
+
+use crate::action::caught_in;
+use crate::wire;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -109,7 +112,7 @@ impl Coordinator {
     }
 
     /// Runs this on every call before it is sent, such as to add a token. A status that it answers is
-    /// the call's, and nothing is sent. Called again it adds another one, which runs after those before.
+    /// the call's, and nothing is sent; one that panics answers INTERNAL. Called again it adds another one, which runs after those before.
     #[must_use]
     pub fn intercept(
         mut self,
@@ -212,7 +215,13 @@ impl fmt::Debug for Intercept {
 
 impl Interceptor for Intercept {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        self.0.iter().try_fold(request, |request, interceptor| interceptor(request))
+        let intercepted =
+            || self.0.iter().try_fold(request, |request, interceptor| interceptor(request));
+        // Some calls are made by tasks that nobody waits for.
+        caught_in(intercepted).unwrap_or_else(|text| {
+            tracing::error!(error = text, "an interceptor panicked; its call is not sent");
+            Err(wire::status(Code::Internal, &format!("an interceptor panicked: {text}")))
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Participants whose data is in MariaDB or MySQL, in tables of InnoDB.
 
+mod at_work;
 mod block;
 mod branch_lock;
 mod detach;
@@ -294,11 +295,11 @@ impl MySql {
     }
 
     fn for_prepare(&self) -> MySqlBlocks<'_> {
-        MySqlBlocks { pool: &self.prepare, statements: &self.statements }
+        MySqlBlocks { pool: &self.prepare, sweep: &self.sweep, statements: &self.statements }
     }
 
     fn for_phase_two(&self) -> MySqlBlocks<'_> {
-        MySqlBlocks { pool: &self.phase_two, statements: &self.statements }
+        MySqlBlocks { pool: &self.phase_two, sweep: &self.sweep, statements: &self.statements }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Participants whose data is in PostgreSQL, 13 or later.
 
+mod at_work;
 mod block;
 pub mod driver;
 mod durable;

@@ -200,6 +200,11 @@ pub enum Fault {
     /// Neither the handler nor the database had come to an end by then.
     #[error("it was ended after {0:?}: neither the handler nor the database had answered")]
     Overtime(Duration),
+    /// It was ended, or has panicked, and the database has not told since what has become of its transaction.
+    #[error(
+        "{0}; the database does not tell whether it was still in the transaction that it was given"
+    )]
+    Unseen(String),
     /// The handler does not return to its runtime, so that nothing can end it.
     #[error(
         "it has not returned after {0:?}: the handler blocks its thread, and holds its place among the operations \

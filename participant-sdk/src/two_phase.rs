@@ -96,6 +96,10 @@ pub(crate) trait Reading: Send + Sized {
     /// Fails if a handler that has not succeeded has ended its transaction besides.
     fn is_there(&mut self) -> impl Future<Output = Result<(), Fault>> + Send;
 
+    /// Tells whether a handler that has not returned has ended its transaction besides: a statement of it may be at work,
+    /// and is ended first. `None` tells that the database has given no answer in time.
+    fn is_lost_at_work(&mut self) -> impl Future<Output = Option<bool>> + Send;
+
     /// Returns the vote no for a handler's error that would come again: it wrote, or the error speaks of
     /// the work.
     fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal>;
@@ -156,8 +160,11 @@ pub(crate) async fn read<D: Prepares>(
     let worked = match caught(action.action.prepare(reading.connection(), &call.call)).await {
         Ok(worked) => worked,
         Err(broken) => {
-            reading.is_there().await?;
-            return Err(broken.into());
+            return Err(match reading.is_lost_at_work().await {
+                Some(true) => barrier::lost(),
+                Some(false) => broken.into(),
+                None => barrier::unseen(broken),
+            });
         }
     };
     let row = match worked {

@@ -431,7 +431,7 @@ fn s2_work_in_node_that_is_async_is_no_vote_and_each_group_is_asked_about() {
     let (said, errors) =
         (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     assert!(ran.status.success(), "{said}{errors}");
-    assert_eq!(said, "async\ngroups\n");
+    assert_eq!(said, "async\ngroups\nages\n");
 }
 
 /// S2: the copy of the file has the id of its original, whose process lives.

@@ -42,6 +42,20 @@ func giveUp(err error, open bool) (int, bool) {
 	return 0, true // not from the coordinator: nothing is known yet
 }
 
+// notKnown ends the program: the reply is none of the coordinator's, such as that of a proxy. A person must look.
+func notKnown(reply *unanimov1.SubmitTransactionResponse) {
+	fmt.Println("not known: the reply says nothing of the transaction:", reply)
+	os.Exit(5)
+}
+
+// first returns the result of the transaction's one branch. Without one there is nothing to tell of it.
+func first(result *unanimov1.TransactionResult) *unanimov1.BranchResult {
+	if branches := result.GetBranches(); len(branches) > 0 {
+		return branches[0]
+	}
+	return nil
+}
+
 // followed ends the program if a branch has ended against the decision, or cannot tell: a person must look.
 func followed(heuristic unanimov1.Heuristic) {
 	if heuristic != unanimov1.Heuristic_HEURISTIC_NONE {
@@ -79,14 +93,17 @@ func main() {
 		if err != nil {
 			exitCode, open = giveUp(err, open)
 		}
+		result := response.GetResult()
 		switch {
-		case err == nil && response.Result.Outcome == unanimov1.Outcome_OUTCOME_COMMITTED:
-			fmt.Println("committed:", string(response.Result.Branches[0].Output.GetData()))
-			followed(response.Result.Heuristic)
+		case err == nil && result == nil:
+			notKnown(response)
+		case err == nil && result.Outcome == unanimov1.Outcome_OUTCOME_COMMITTED:
+			fmt.Println("committed:", string(first(result).GetOutput().GetData()))
+			followed(result.Heuristic)
 			return
-		case err == nil && response.Result.Outcome == unanimov1.Outcome_OUTCOME_ABORTED:
-			fmt.Println("aborted:", response.Result.AbortCause, response.Result.Branches[0].Refusal)
-			followed(response.Result.Heuristic)
+		case err == nil && result.Outcome == unanimov1.Outcome_OUTCOME_ABORTED:
+			fmt.Println("aborted:", result.AbortCause, first(result).GetRefusal())
+			followed(result.Heuristic)
 			os.Exit(4)
 		case err == nil:
 			open = true // stored, and not decided yet

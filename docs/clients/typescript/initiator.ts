@@ -92,13 +92,18 @@ async function main(): Promise<number> {
   };
   for (let pause = 100; ; pause = Math.min(2 * pause, 5000)) {
     try {
-      const result = (await submit(request)).result!;
+      const { result } = await submit(request);
+      if (!result) {
+        // None of the coordinator's, such as that of a proxy: a person must look.
+        console.log("not known: the reply says nothing of the transaction");
+        return 5;
+      }
       if (result.outcome === "OUTCOME_COMMITTED") {
-        console.log("committed:", result.branches[0].output?.data.toString());
+        console.log("committed:", result.branches[0]?.output?.data.toString());
         return followed(result.heuristic, 0);
       }
       if (result.outcome === "OUTCOME_ABORTED") {
-        console.log("aborted:", result.abort_cause, result.branches[0].refusal);
+        console.log("aborted:", result.abort_cause, result.branches[0]?.refusal);
         return followed(result.heuristic, 4);
       }
       open = true; // stored, and not decided yet

@@ -39,6 +39,16 @@ pub(crate) enum Broken {
     Overtime(Duration),
 }
 
+impl Broken {
+    /// Returns the text of a panic outside of a handler.
+    pub(crate) fn text(self) -> String {
+        match self {
+            Self::Panicked(text) => text,
+            Self::Overtime(after) => format!("it was ended after {after:?}"),
+        }
+    }
+}
+
 impl From<Broken> for Fault {
     fn from(broken: Broken) -> Self {
         match broken {
@@ -66,6 +76,11 @@ pub(crate) async fn caught<T>(handler: impl Future<Output = T>) -> Result<T, Bro
         }
         Err(_) => caught.await,
     }
+}
+
+/// Runs a function of the service's, and returns the text of its panic.
+pub(crate) fn caught_in<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| text(&*panic))
 }
 
 fn text(panic: &(dyn Any + Send)) -> String {

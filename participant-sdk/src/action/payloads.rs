@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::panics::caught_in;
 use crate::handler::{BoxError, Call, PrepareError};
 use crate::payload::{Decode, Encode, Payload};
 use crate::refusal::Refusal;
@@ -27,6 +28,12 @@ pub(super) const OUTPUT: &str = "output";
 
 pub(super) fn read<T: Decode>(what: &'static str, payload: &Payload) -> Result<T, Unreadable> {
     T::decode_payload(payload).map_err(|error| Unreadable { what, error: error.to_string() })
+}
+
+/// Looks whether it could be read, outside of a handler: a panic is an answer, too.
+pub(super) fn readable<T: Decode>(what: &'static str, payload: &Payload) -> Result<(), Unreadable> {
+    let read = caught_in(|| read::<T>(what, payload).map(drop));
+    read.unwrap_or_else(|text| Err(Unreadable { what, error: format!("it panicked: {text}") }))
 }
 
 /// The call with its payload read; one that cannot be read is refused.

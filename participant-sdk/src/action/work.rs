@@ -1,6 +1,6 @@
 //! Work of an action: what each operation calls, whichever way its handler is written.
 
-use super::payloads::{OUTPUT, PAYLOAD, read, typed, with_payload, written};
+use super::payloads::{OUTPUT, PAYLOAD, read, readable, typed, with_payload, written};
 use super::{Action, BoxFuture, Unreadable};
 use crate::handler::{Call, PhaseTwoError, PrepareError};
 use crate::payload::{Decode, Encode, Payload};
@@ -110,11 +110,11 @@ where
     }
 
     fn read_output(&self, output: &Payload) -> Result<(), Unreadable> {
-        read::<O>(OUTPUT, output).map(drop)
+        readable::<O>(OUTPUT, output)
     }
 
     fn read_payload(&self, payload: &Payload) -> Result<(), Unreadable> {
-        read::<P>(PAYLOAD, payload).map(drop)
+        readable::<P>(PAYLOAD, payload)
     }
 }
 

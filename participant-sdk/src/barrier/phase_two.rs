@@ -116,7 +116,7 @@ pub(super) async fn run<B: Block>(
     }
     match block.check().await? {
         None => Ok(Ran::Done(block)),
-        Some(Refusal { message, .. }) => Err(Fault::Handler(message.into())),
+        Some(Refusal { message, .. }) => failed_unless_lost(block, message.into()).await,
     }
 }
 

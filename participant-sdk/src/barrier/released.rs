@@ -1,5 +1,7 @@
 //! Local transactions that are over without work of their own: given up, or behind a row that was found.
 
+use std::time::Duration;
+
 use super::Block;
 use crate::action::Broken;
 use crate::handler::BoxError;
@@ -84,12 +86,26 @@ fn failed<B: Block>(block: B, error: BoxError) -> Fault {
     Fault::Handler(error)
 }
 
+/// Time in which a database must tell whether a handler that was ended has lost its transaction. It is shorter than what
+/// its operation has for that, and for the record.
+pub(crate) const LOOKS_WITHIN: Duration = Duration::from_millis(1_200);
+
 /// Returns the fault of a handler that has not returned. Its connection is closed: nobody knows what it was at.
 pub(super) async fn broken<B: Block>(mut block: B, broken: Broken) -> Fault {
-    if !B::KEEPS_NOTHING && block.is_lost().await {
-        return lost();
+    if B::KEEPS_NOTHING {
+        return broken.into();
     }
-    broken.into()
+    match block.is_lost_at_work().await {
+        Some(true) => lost(),
+        Some(false) => broken.into(),
+        None => unseen(broken),
+    }
+}
+
+/// The fault of such a handler where the database has not told what has become of its transaction. It is taken for no
+/// loss: a database that has fallen silent would make one of every handler at work. A person is told.
+pub(crate) fn unseen(broken: Broken) -> Fault {
+    Fault::Unseen(Fault::from(broken).to_string())
 }
 
 /// The fault of a handler whose transaction is not the one that it was given any more.

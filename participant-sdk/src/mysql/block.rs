@@ -6,13 +6,15 @@ use std::time::SystemTime;
 use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
+use super::at_work::Guard;
 use super::branch_lock::{BranchLock, asks};
 use super::ends::Ends;
 use super::error::{self, DUPLICATE, fault};
 use super::statements::{Statements, own};
 use super::xid::Xid;
 use crate::barrier::{
-    self, Block, Blocks, Columns, Inserted, Row, State, bind_new_row, bind_outcome, unix_ms,
+    self, Block, Blocks, Columns, Inserted, LOOKS_WITHIN, Row, State, bind_new_row, bind_outcome,
+    unix_ms,
 };
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
@@ -22,12 +24,17 @@ use crate::resource::{Fault, Local, RawCall};
 /// is the clock's even if a handler has set the session's `timestamp`.
 const IS_LATE: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)) DIV 1000 > ?";
 
+/// Attempts to go back to a savepoint.
+const ATTEMPTS_MAX: usize = 10;
+
 const FIND_PROOF: &str = "find the savepoint of the transaction";
 
 /// Begins local transactions on a pool's connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MySqlBlocks<'r> {
     pub(super) pool: &'r MySqlPool,
+    /// Pool from which sessions that are given up are ended.
+    pub(super) sweep: &'r MySqlPool,
     pub(super) statements: &'r Arc<Statements>,
 }
 
@@ -49,6 +56,7 @@ pub(crate) struct MySqlBlock {
     key: Option<(String, String)>,
     /// Name of an XA transaction.
     xid: Option<Xid>,
+    guard: Guard,
 }
 
 impl Blocks for MySqlBlocks<'_> {
@@ -66,8 +74,18 @@ impl Blocks for MySqlBlocks<'_> {
         let begun = Local::begin(self.pool, AssertSqlSafe(statements)).await;
         let transaction = begun.map_err(fault("begin a transaction"))?;
         let statements = Arc::clone(self.statements);
-        let (ends, key, xid) = (None, None, None);
-        Ok(MySqlBlock { transaction, isolation, statements, proof, savepoint, ends, key, xid })
+        let (ends, key, xid, guard) = (None, None, None, Guard::new(self.sweep));
+        Ok(MySqlBlock {
+            transaction,
+            isolation,
+            statements,
+            proof,
+            savepoint,
+            ends,
+            key,
+            xid,
+            guard,
+        })
     }
 }
 
@@ -107,17 +125,18 @@ impl MySqlBlock {
     pub(super) fn of_xa(
         transaction: Local<Db>,
         isolation: Isolation,
-        statements: &Arc<Statements>,
+        blocks: &MySqlBlocks<'_>,
         proof: String,
         xid: Xid,
     ) -> Self {
-        let (statements, savepoint) = (Arc::clone(statements), savepoint());
-        let (ends, key, xid) = (None, None, Some(xid));
-        Self { transaction, isolation, statements, proof, savepoint, ends, key, xid }
+        let (statements, savepoint) = (Arc::clone(blocks.statements), savepoint());
+        let (ends, key, xid, guard) = (None, None, Some(xid), Guard::new(blocks.sweep));
+        Self { transaction, isolation, statements, proof, savepoint, ends, key, xid, guard }
     }
 
     /// The transaction itself, to end it in another way than [`Block::commit`].
-    pub(super) fn into_inner(self) -> Local<Db> {
+    pub(super) fn into_inner(mut self) -> Local<Db> {
+        self.guard.leave();
         self.transaction
     }
 }
@@ -168,7 +187,7 @@ impl Block for MySqlBlock {
     /// Fails if the transaction is gone: nothing is left to go back to, and there is no vote.
     async fn undo(&mut self) -> Result<(), Fault> {
         let statement = format!("ROLLBACK TO SAVEPOINT {}", self.savepoint);
-        match self.run("go back to the savepoint", statement).await {
+        match self.undone("go back to the savepoint", &statement).await {
             Err(fault) if error::says_gone(&fault) => match self.gone().await {
                 lost @ Fault::Lost(_) => Err(lost),
                 _ => Err(fault),
@@ -182,10 +201,18 @@ impl Block for MySqlBlock {
     }
 
     async fn is_lost(&mut self) -> bool {
-        let statement = format!("ROLLBACK TO SAVEPOINT {}", self.proof);
-        let there = self.run(FIND_PROOF, statement).await;
-        there.is_err_and(|fault| error::says_gone(&fault))
-            && matches!(self.gone().await, Fault::Lost(_))
+        self.proof_is_gone().await && matches!(self.gone().await, Fault::Lost(_))
+    }
+
+    async fn is_lost_at_work(&mut self) -> Option<bool> {
+        let look = async {
+            let waits = self.guard.ends_statements();
+            let is_gone = self.proof_is_gone().await;
+            // What follows is not ended.
+            drop(waits);
+            is_gone && matches!(self.gone().await, Fault::Lost(_))
+        };
+        tokio::time::timeout(LOOKS_WITHIN, look).await.ok()
     }
 
     fn connection(&mut self) -> &mut MySqlConnection {
@@ -213,6 +240,10 @@ impl Block for MySqlBlock {
             Ok(true) => {}
             Ok(false) => return Err(Fault::Busy),
             Err(fault) if error::says_gone(&fault) => return Err(self.gone().await),
+            // The error of a statement before, which the handler has dropped, hides what has become of the transaction.
+            Err(_) if self.is_lost().await => {
+                return Err(barrier::lost());
+            }
             Err(fault) => return Err(fault),
         }
         let mark = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.mark)));
@@ -233,7 +264,8 @@ impl Block for MySqlBlock {
     }
 
     /// Nothing is checked that late, so no error means for good that it failed.
-    async fn commit(self) -> Result<Option<Refusal>, Fault> {
+    async fn commit(mut self) -> Result<Option<Refusal>, Fault> {
+        self.guard.leave();
         let doing = "commit the local transaction";
         let committed = match self.xid {
             None => self.transaction.commit().await,
@@ -246,7 +278,8 @@ impl Block for MySqlBlock {
     }
 
     /// A session inside an XA transaction takes no ROLLBACK: it is closed.
-    fn release(self) {
+    fn release(mut self) {
+        self.guard.leave();
         if self.xid.is_none() {
             self.transaction.release();
         }
@@ -277,8 +310,30 @@ impl MySqlBlock {
     /// Runs the last statement before the handler.
     async fn before_handler(&mut self, doing: &'static str, statement: &str) -> Result<(), Fault> {
         let counted = Ends::counted(&mut self.transaction, statement).await;
-        self.ends = Some(counted.map_err(fault(doing))?);
+        let counted = counted.map_err(fault(doing))?;
+        self.guard.of(counted.session);
+        self.ends = Some(counted);
         Ok(())
+    }
+
+    async fn proof_is_gone(&mut self) -> bool {
+        let statement = format!("ROLLBACK TO SAVEPOINT {}", self.proof);
+        let there = self.undone(FIND_PROOF, &statement).await;
+        there.is_err_and(|fault| error::says_gone(&fault))
+    }
+
+    /// Goes back to a savepoint. The first answers may be errors of statements before, whose futures the handler has
+    /// dropped.
+    async fn undone(&mut self, doing: &'static str, undo: &str) -> Result<(), Fault> {
+        let mut attempt = 1;
+        loop {
+            match self.run(doing, undo.to_owned()).await {
+                Err(fault) if attempt < ATTEMPTS_MAX && error::says_nothing_of_it(&fault) => {
+                    attempt += 1;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Returns the fault of a handler whose transaction is gone. What has committed it, also implicitly, has committed
@@ -316,16 +371,15 @@ async fn commit_xa(mut transaction: Local<Db>, xid: &Xid) -> sqlx::Result<()> {
 }
 
 /// Returns the fault of a handler whose transaction is gone: the server may have ended it, as after a deadlock, and
-/// then nothing is kept.
+/// then nothing is kept. A server that does not say so is not taken for one that has said it.
 pub(super) async fn gone(connection: &mut MySqlConnection, before: Option<Ends>) -> Fault {
-    let may_have_kept = match before {
-        Some(before) => before.may_have_kept(connection).await,
-        None => Ok(false),
-    };
-    match may_have_kept {
-        Ok(true) => barrier::lost(),
-        Ok(false) | Err(_) => Fault::Wrong(
-            "it ended the local transaction that it was given, or went on after a deadlock",
-        ),
+    let Some(before) = before else { return Fault::Wrong(GONE) };
+    let mut may_have_kept = before.may_have_kept(connection).await;
+    // The question may have been ended in place of a statement before.
+    if may_have_kept.is_err() {
+        may_have_kept = before.may_have_kept(connection).await;
     }
+    if may_have_kept.unwrap_or(true) { barrier::lost() } else { Fault::Wrong(GONE) }
 }
+
+const GONE: &str = "it ended the local transaction that it was given, or went on after a deadlock";

@@ -20,6 +20,9 @@ const SHOW: &str = "SHOW SESSION STATUS WHERE Value <> '0'
         OR Variable_name LIKE 'Com_grant%' OR Variable_name LIKE 'Com_revoke%')
     AND Variable_name NOT LIKE '%_temporary_table'";
 
+/// Asks for the session's number, in a row like those of the counts.
+const NUMBER: &str = "SELECT 'number', CONNECTION_ID()";
+
 /// Tells that the session commits nothing by itself, and only reads outside of transactions that say otherwise.
 const KEEPS_NOTHING: &str = "SELECT 'keeps', @@autocommit = 0
     /*M! AND @@tx_read_only = 1 */ /*!80000 AND @@transaction_read_only = 1 */";
@@ -27,6 +30,8 @@ const KEEPS_NOTHING: &str = "SELECT 'keeps', @@autocommit = 0
 /// Numbers of these statements that a session has run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ends {
+    /// Number of the session.
+    pub(super) session: u64,
     /// Those that begin a transaction which may write, or commit one.
     explicit: u64,
     /// Those that commit implicitly.
@@ -44,13 +49,14 @@ impl Ends {
         connection: &mut MySqlConnection,
         behind: &str,
     ) -> sqlx::Result<Self> {
-        let statements = AssertSqlSafe(format!("{behind}; {SHOW}"));
+        let statements = AssertSqlSafe(format!("{behind}; {NUMBER}; {SHOW}"));
         let rows = sqlx::raw_sql(statements).fetch_all(connection).await?;
         let mut ends = Self::default();
         for row in rows {
             let (name, number): (String, String) =
                 (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
             let sum = match name.as_str() {
+                "number" => &mut ends.session,
                 "Com_begin" | "Com_commit" | "Com_xa_commit" => &mut ends.explicit,
                 "Com_rollback" => &mut ends.rollbacks,
                 "Com_set_option" => &mut ends.sets,

@@ -100,6 +100,12 @@ pub(super) fn says_gone(fault: &Fault) -> bool {
     matches!(fault, Fault::Definite { code, .. } if code.parse().is_ok_and(is_gone))
 }
 
+/// Tells whether an answer to a savepoint's statement says nothing of the savepoint: it is the error of a statement
+/// before, which was dropped, or this one was ended.
+pub(super) fn says_nothing_of_it(fault: &Fault) -> bool {
+    matches!(fault, Fault::Busy | Fault::Definite { .. }) && !says_gone(fault)
+}
+
 /// The number of an error that the server answered with.
 pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
     answer(error).map(MySqlDatabaseError::number)

@@ -45,8 +45,8 @@ impl Prepares for MySql {
         loop {
             let error = match MySqlBlock::begin_xa(&mut transaction, isolation, &xid).await {
                 Ok(proof) => {
-                    let block =
-                        MySqlBlock::of_xa(transaction, isolation, &self.statements, proof, xid);
+                    let blocks = self.for_prepare();
+                    let block = MySqlBlock::of_xa(transaction, isolation, &blocks, proof, xid);
                     return Ok(Some(block));
                 }
                 Err(error) => error,
@@ -116,7 +116,7 @@ impl Prepares for MySql {
     }
 
     async fn begin_reading(&self, isolation: Isolation) -> Result<MySqlReading, Fault> {
-        MySqlReading::begin(&self.prepare, isolation).await
+        MySqlReading::begin(&self.for_prepare(), isolation).await
     }
 }
 

@@ -11,6 +11,7 @@ use unanimo_proto::v1::{
 };
 
 use super::{Error, Service};
+use crate::action::caught;
 use crate::causes::status_in_full;
 use crate::channel::{Coordinator, Link};
 use crate::client::jittered;
@@ -98,12 +99,21 @@ impl Entry {
     ) {
         service.database_id().clone_into(&mut self.request.database_id);
         loop {
-            // Asked each time: a database moves when a replica of it is promoted.
-            self.request.database_place = tokio::select! {
-                place = service.look_at_place() => place,
-                _ = stopped.wait_for(|stop| *stop) => break,
+            let pause = match caught(self.once(&service, &mut stopped)).await {
+                Ok(Some(pause)) => pause,
+                Ok(None) => break,
+                // Code of the service's own runs in it: its driver's, and that of its interceptors.
+                Err(broken) => {
+                    let (coordinator, error) = (&self.coordinator, broken.text());
+                    tracing::error!(
+                        coordinator,
+                        error,
+                        "a registration has panicked; it is made again"
+                    );
+                    self.state.send_replace(State::Waiting);
+                    jittered(RETRY_PAUSE)
+                }
             };
-            let pause = self.register().await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = stopped.wait_for(|stop| *stop) => break,
@@ -118,7 +128,21 @@ impl Entry {
         }
     }
 
-    /// Once; says when to do it again.
+    /// Registers once; says when to do it again, or nothing if it is stopped.
+    async fn once<R: Resource>(
+        &mut self,
+        service: &Service<R>,
+        stopped: &mut watch::Receiver<bool>,
+    ) -> Option<Duration> {
+        // Asked each time: a database moves when a replica of it is promoted.
+        self.request.database_place = tokio::select! {
+            place = service.look_at_place() => place,
+            _ = stopped.wait_for(|stop| *stop) => return None,
+        };
+        Some(self.register().await)
+    }
+
+    /// The same with what is known.
     async fn register(&mut self) -> Duration {
         let RegisterEndpointRequest { participant, endpoint, .. } = &self.request;
         let coordinator = &self.coordinator;

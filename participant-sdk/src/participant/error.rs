@@ -53,6 +53,12 @@ pub enum Error {
         /// Its reason.
         reason: String,
     },
+    /// The registration has ended.
+    #[error("register with the coordinator {coordinator}: the registration has ended")]
+    NotRegistered {
+        /// Its address.
+        coordinator: String,
+    },
     /// Nobody can call the address that is listened on.
     #[error("{0} is no address to call: say how others reach this participant with `advertise`")]
     Advertise(std::net::SocketAddr),

@@ -11,6 +11,7 @@ use unanimo_proto::v1::GetServerInfoRequest;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 
 use super::{Error, Service};
+use crate::action::caught;
 use crate::channel::{Coordinator, Link};
 use crate::client::jittered;
 use crate::resource::{Fault, Resource};
@@ -57,8 +58,15 @@ pub(super) fn watch<R: Resource>(
         return;
     }
     tokio::spawn(async move {
+        let participant = service.participant().to_owned();
         tokio::select! {
-            () = follow(service, groups, asked) => {}
+            followed = caught(follow(service, groups, asked)) => if let Err(broken) = followed {
+                let error = broken.text();
+                tracing::error!(
+                    participant, error,
+                    "the look for rows of other coordinator groups has panicked; they are not looked for any more"
+                );
+            },
             // An error says that the registrations were dropped.
             _ = leave.wait_for(|leave| *leave) => {}
         }

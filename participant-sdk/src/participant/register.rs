@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use super::directory::{Entry, State};
 use super::metrics::{Figures, Metrics};
+use super::service::MESSAGE_REST_BYTES_MAX;
 use super::{Error, InDoubt, Service, Sweep, Sweeper, groups};
 use crate::barrier::Unrecorded;
 use crate::channel::{self, Coordinator};
@@ -105,16 +107,24 @@ impl Register {
 impl<R: Resource> Service<R> {
     /// Makes a gRPC service of it, for a server of one's own: it is added to tonic's `Server`, or to
     /// `tonic::service::Routes`, which become a router of axum. It needs no layer of its own. Messages have
-    /// at most 8 MiB, the coordinator's default, in either direction.
+    /// at most 8 MiB, the coordinator's default, in either direction: see [`Self::server_of_messages`].
     ///
     /// Give the server a keep-alive of HTTP/2 (tonic's `http2_keepalive_interval`): without one it holds
     /// connections of coordinators that have vanished. Raise its bound of headers to 64 KiB (tonic's
     /// `http2_max_header_list_size`), as [`Serve`](super::Serve) does: a call whose metadata are over it is refused.
     #[must_use]
     pub fn server(&self) -> ParticipantServiceServer<Self> {
+        self.server_of_messages(MESSAGE_BYTES_MAX)
+    }
+
+    /// The same with messages of at most this many bytes, for a coordinator whose `message-bytes-max` is another one.
+    #[must_use]
+    pub fn server_of_messages(&self, bytes_max: usize) -> ParticipantServiceServer<Self> {
+        let told_max = bytes_max.max(MESSAGE_REST_BYTES_MAX);
+        self.inner.message_bytes_max.store(told_max, Ordering::Relaxed);
         ParticipantServiceServer::new(self.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(bytes_max)
+            .max_encoding_message_size(bytes_max)
     }
 
     /// Makes a participant of a service that is served by a server of one's own: looks after what is in
@@ -292,14 +302,18 @@ impl Registration {
     /// [former names](super::Participant::formerly) are not waited for: a refusal of theirs is in the log.
     ///
     /// # Errors
-    /// A coordinator refuses it. It is asked again all the same, for the refusal may be mended there.
+    /// A coordinator refuses it. It is asked again all the same, for the refusal may be mended there. Or the
+    /// registration has ended.
     pub async fn registered(&mut self) -> Result<(), Error> {
         for (coordinator, state) in &mut self.states {
             let told = state.wait_for(|state| *state != State::Waiting).await;
-            // An error says that the registration ended.
-            if let Ok(State::Refused(reason)) = told.as_deref() {
-                let (coordinator, reason) = (coordinator.clone(), reason.clone());
-                return Err(Error::Refused { coordinator, reason });
+            let coordinator = coordinator.clone();
+            match told.as_deref() {
+                Ok(State::Refused(reason)) => {
+                    return Err(Error::Refused { coordinator, reason: reason.clone() });
+                }
+                Ok(_) => {}
+                Err(_) => return Err(Error::NotRegistered { coordinator }),
             }
         }
         Ok(())

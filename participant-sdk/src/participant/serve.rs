@@ -6,7 +6,6 @@ mod told;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -15,7 +14,6 @@ use tokio::task::JoinHandle;
 use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use unanimo_proto::v1::participant_service_server::ParticipantServiceServer;
 use unanimo_tls::ServerFiles;
 
 use self::listen::Listen;
@@ -24,7 +22,6 @@ use super::accept::Accepted;
 use super::incoming::Incoming;
 use super::metrics::Metrics;
 use super::register::{MESSAGE_BYTES_MAX, Register, Registration, STOPPED};
-use super::service::MESSAGE_REST_BYTES_MAX;
 use super::{Error, InDoubt, Participant, Service, Sweep};
 use crate::causes::in_full;
 use crate::channel::{self, Coordinator};
@@ -215,14 +212,10 @@ impl<R: Resource> Service<R> {
         message_bytes_max: usize,
     ) -> JoinHandle<()> {
         let service = self.clone();
-        let told_max = message_bytes_max.max(MESSAGE_REST_BYTES_MAX);
-        self.inner.message_bytes_max.store(told_max, Ordering::Relaxed);
         // Without it every small message waits for an acknowledgement of the one before.
         let incoming =
             TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEP_ALIVE));
-        let served = ParticipantServiceServer::new(service.clone())
-            .max_decoding_message_size(message_bytes_max)
-            .max_encoding_message_size(message_bytes_max);
+        let served = service.server_of_messages(message_bytes_max);
         let server = Server::builder()
             .initial_connection_window_size(WINDOW_BYTES)
             .initial_stream_window_size(WINDOW_BYTES)

@@ -23,8 +23,9 @@ use tokio::task::JoinHandle;
 
 use self::alarms::Alarms;
 use self::inquiry::Inquirer;
-use self::pass::Pass;
+use self::pass::{Pass, Swept};
 use super::{Error, Service};
+use crate::action::caught;
 use crate::channel::Coordinator;
 use crate::resource::Resource;
 
@@ -174,7 +175,6 @@ impl Sweeper {
     /// Ends it after the step that it is at.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
-        // It may have ended by a panic.
         let _ = (&mut self.task).await;
     }
 }
@@ -199,24 +199,29 @@ impl<R: Resource> Service<R> {
         coordinators: impl IntoIterator<Item = impl Into<Coordinator>>,
         sweep: Sweep,
     ) -> Result<Sweeper, Error> {
-        let coordinators = coordinators.into_iter().map(Into::into).collect();
-        let inquirer = Inquirer::new(coordinators)?;
+        let coordinators: Vec<Coordinator> = coordinators.into_iter().map(Into::into).collect();
         let (stop, stopped) = watch::channel(false);
         let (tell, in_doubt) = watch::channel(InDoubt::default());
         let interval = sweep.interval;
-        let pass = Pass::new(self, inquirer, sweep, stopped.clone());
+        let (service, for_pass) = (self.clone(), stopped.clone());
+        let new = move || {
+            let inquirer = Inquirer::new(coordinators.clone())?;
+            Ok(Pass::new(&service, inquirer, sweep.clone(), for_pass.clone()))
+        };
+        let pass = new()?;
         let figures = Arc::clone(&self.inner.figures);
         let tell = move |told: InDoubt| {
             figures.in_doubt(told);
             tell.send_replace(told);
         };
-        let task = tokio::spawn(run(pass, interval, stopped, tell));
+        let task = tokio::spawn(run(pass, new, interval, stopped, tell));
         Ok(Sweeper { stop, in_doubt, task })
     }
 }
 
 async fn run<R: Resource>(
     mut pass: Pass<R>,
+    new: impl Fn() -> Result<Pass<R>, Error>,
     interval: Duration,
     mut stopped: watch::Receiver<bool>,
     tell: impl Fn(InDoubt),
@@ -226,7 +231,7 @@ async fn run<R: Resource>(
     loop {
         // In a task of its own: whoever ends this one cuts off no database work.
         let once = tokio::spawn(async move {
-            let swept = pass.run(&mut alarms).await;
+            let swept = caught(pass.run(&mut alarms)).await;
             (pass, alarms, swept)
         });
         let late = || tell(InDoubt { known: false, ..last });
@@ -236,6 +241,19 @@ async fn run<R: Resource>(
             return;
         };
         (pass, alarms) = (back, book);
+        let swept = swept.unwrap_or_else(|broken| {
+            let error = broken.text();
+            // Nobody knows what it has left of the pass.
+            if let Ok(new) = new() {
+                pass = new;
+            }
+            tracing::error!(
+                alarm = "sweep_panicked",
+                error,
+                "a sweep has panicked: what is in doubt is not known; the next sweep begins anew"
+            );
+            Swept::default()
+        });
         sweeps += 1;
         let known = swept.in_doubt.is_some();
         last = InDoubt { sweeps, known, ..swept.in_doubt.unwrap_or(last) };

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 
+use super::at_work::{self, undone};
 use super::driver::{Care, Connection, Error, Parameter as P, Pool, Session};
 use super::durable::proven;
 use super::error::{self, fault};
@@ -163,6 +164,10 @@ impl<O: Pool> PgBlock<O> {
         if are_waited_for { self.backend.clone() } else { None }
     }
 
+    fn undo_statement(&self) -> String {
+        format!("ROLLBACK TO SAVEPOINT {}", self.savepoint)
+    }
+
     async fn run(&mut self, statements: &str) -> Result<(), Error> {
         self.session.connection().run(statements).await
     }
@@ -238,8 +243,9 @@ impl<O: Pool> Block for PgBlock<O> {
     }
 
     async fn undo(&mut self) -> Result<(), Fault> {
-        let statement = format!("ROLLBACK TO SAVEPOINT {}", self.savepoint);
-        self.run(&statement).await.map_err(|error| match error::is_gone(&error) {
+        let statement = self.undo_statement();
+        let done = undone(self.session.connection(), &statement).await;
+        done.map_err(|error| match error::is_gone(&error) {
             true => barrier::lost(),
             false => fault("go back to the savepoint")(error),
         })
@@ -257,6 +263,17 @@ impl<O: Pool> Block for PgBlock<O> {
         matches!(self.undo().await, Err(Fault::Lost(_)))
     }
 
+    async fn is_lost_at_work(&mut self) -> Option<bool> {
+        let statement = self.undo_statement();
+        match &self.backend {
+            Some(backend) => {
+                let of = (backend, self.xid.as_str());
+                at_work::is_lost(&mut self.session, &statement, of, &self.sweep).await
+            }
+            None => Some(self.is_lost().await),
+        }
+    }
+
     fn connection(&mut self) -> &mut O::Connection {
         self.session.connection()
     }
@@ -267,6 +284,8 @@ impl<O: Pool> Block for PgBlock<O> {
             Ok(()) => Ok(None),
             Err(error) => match error::of_the_work(&error, self.isolation) {
                 Some(refusal) => Ok(Some(refusal)),
+                // In a block that has failed every statement fails alike, and it need not be the one that was given.
+                None if self.is_lost().await => Err(barrier::lost()),
                 None => Err(error::not_released(error)),
             },
         }

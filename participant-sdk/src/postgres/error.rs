@@ -112,6 +112,12 @@ pub(super) fn is_gone(error: &Error) -> bool {
     matches!(code(error), Some(NO_BLOCK | NO_SAVEPOINT))
 }
 
+/// Tells whether an answer to a savepoint's statement says nothing of the savepoint: it is the error of a statement
+/// before, which was dropped, or this one was ended.
+pub(super) fn says_nothing_of_it(error: &Error) -> bool {
+    code(error).is_some() && !is_gone(error)
+}
+
 /// Turns the failure to end the handler's savepoint into the handler's fault.
 pub(super) fn not_released(error: Error) -> Fault {
     match code(&error) {

@@ -1,6 +1,7 @@
 //! Two-phase commit on `PREPARE TRANSACTION`.
 
 use super::Postgres;
+use super::at_work::{self, undone};
 use super::block::{FIND, PgBlock, affirm, begun, key, level, savepoint};
 use super::driver::{Connection, Driver, Error, Parameter, Pool, Session};
 use super::durable::proven;
@@ -19,7 +20,7 @@ use crate::two_phase::{End, Phase, Prepares, Reading};
 
 impl<D: Driver> Prepares for Postgres<D> {
     type Block = PgBlock<D::Pool>;
-    type Reading = PgReading<super::SessionOf<D>>;
+    type Reading = PgReading<D::Pool>;
 
     fn blocks(&self, phase: Phase) -> impl Blocks<Block = Self::Block> {
         match phase {
@@ -149,8 +150,9 @@ impl<D: Driver> Prepares for Postgres<D> {
     async fn begin_reading(&self, isolation: Isolation) -> Result<Self::Reading, Fault> {
         let (level, savepoint) = (level(isolation), savepoint());
         let statements = format!("BEGIN ISOLATION LEVEL {level} READ ONLY; SAVEPOINT {savepoint}");
-        let session = begun(&self.prepare, &statements).await?;
-        Ok(PgReading { session, isolation, savepoint })
+        let mut session = begun(&self.prepare, &statements).await?;
+        let backend = Backend::of(&mut session).await.map_err(fault("begin a transaction"))?;
+        Ok(PgReading { session, sweep: self.sweep.clone(), backend, isolation, savepoint })
     }
 }
 
@@ -187,45 +189,63 @@ impl<D: Driver> Postgres<D> {
 
 /// A read-only transaction with its savepoint.
 #[derive(Debug)]
-pub(crate) struct PgReading<S> {
-    session: S,
+pub(crate) struct PgReading<O: Pool> {
+    session: O::Session,
+    /// Pool from which its statements are ended.
+    sweep: O,
+    /// The session's.
+    backend: Backend,
     isolation: Isolation,
     savepoint: String,
 }
 
-impl<S: Session> Reading for PgReading<S> {
-    type Connection = S::Connection;
+impl<O: Pool> Reading for PgReading<O> {
+    type Connection = O::Connection;
 
-    fn connection(&mut self) -> &mut S::Connection {
+    fn connection(&mut self) -> &mut O::Connection {
         self.session.connection()
     }
 
     async fn is_intact(&mut self) -> Result<(), Fault> {
         let release = format!("RELEASE SAVEPOINT {}", self.savepoint);
-        let released = self.session.connection().run(&release).await;
-        released.map_err(error::not_released)
+        let Err(error) = self.session.connection().run(&release).await else { return Ok(()) };
+        // In a block that has failed every statement fails alike, and it need not be the one that was given.
+        self.is_there().await?;
+        Err(error::not_released(error))
     }
 
     async fn is_there(&mut self) -> Result<(), Fault> {
-        let undo = format!("ROLLBACK TO SAVEPOINT {}", self.savepoint);
-        match self.session.connection().run(&undo).await {
+        let undo = self.undo();
+        match undone(self.session.connection(), &undo).await {
             Err(error) if error::is_gone(&error) => Err(barrier::lost()),
             // Whatever else it is, the handler's error tells more.
             _ => Ok(()),
         }
     }
 
+    /// It has no id: its statement is ended.
+    async fn is_lost_at_work(&mut self) -> Option<bool> {
+        let undo = self.undo();
+        at_work::is_lost(&mut self.session, &undo, (&self.backend, ""), &self.sweep).await
+    }
+
     fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
-        let of_the_work = || error::of_the_work_among::<S::Connection>(error, self.isolation);
-        error::wrote::<S::Connection>(error).or_else(of_the_work)
+        let of_the_work = || error::of_the_work_among::<O::Connection>(error, self.isolation);
+        error::wrote::<O::Connection>(error).or_else(of_the_work)
     }
 
     fn is_spoiled(&self, error: &(dyn std::error::Error + 'static)) -> bool {
-        error::spoils::<S::Connection>(error)
+        error::spoils::<O::Connection>(error)
     }
 
     fn release(self) {
         self.session.release();
+    }
+}
+
+impl<O: Pool> PgReading<O> {
+    fn undo(&self) -> String {
+        format!("ROLLBACK TO SAVEPOINT {}", self.savepoint)
     }
 }
 

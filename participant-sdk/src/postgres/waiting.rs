@@ -51,6 +51,15 @@ impl Backend {
         Self(read)
     }
 
+    /// Returns it as it was read.
+    pub(super) fn read(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn pid(&self) -> &str {
+        self.0.split(' ').next().unwrap_or_default()
+    }
+
     /// Asks for that of this session.
     pub(super) async fn of(session: &mut impl Session) -> Result<Self, Error> {
         let (read,) = statements::one(session.connection(), ASK, &[]).await?;

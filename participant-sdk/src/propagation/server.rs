@@ -8,6 +8,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::task::futures::TaskLocalFuture;
+use tonic::Code;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -15,6 +16,7 @@ use super::client::is_grpc;
 use super::context::{self, Malformed};
 use super::scope::{Ambient, Propagation};
 use super::trace::Trace;
+use crate::wire;
 
 /// A tower layer for servers of HTTP, gRPC included (axum, tonic): makes the transaction that a
 /// request belongs to the [current](Propagation::current) one of its handler, and puts the branches
@@ -121,8 +123,8 @@ where
                 let unsupported = error.as_ref().is_some_and(Malformed::is_unsupported);
                 let text = error.map(|error| error.to_string()).unwrap_or_default();
                 Ok(match (*grpc, unsupported) {
-                    (true, true) => status(tonic::Status::unimplemented(text)),
-                    (true, false) => status(tonic::Status::invalid_argument(text)),
+                    (true, true) => status(wire::status(Code::Unimplemented, &text)),
+                    (true, false) => status(wire::status(Code::InvalidArgument, &text)),
                     // Not of the 5xx, which many clients send again.
                     (false, _) => bad_request(text),
                 })

@@ -85,3 +85,65 @@ const branch = () => ({ txId: crypto.randomUUID(), branchId: "b", gid: "g", clus
   assert.ok(lines.some((line) => /^alarm=in_doubt nobody tells of 1 branches since/.test(line)), lines.join("\n"));
   console.log("groups");
 }
+
+{
+  const barrier = new Barrier(path.join(folder, "ages.journal"));
+  const of = branch();
+  barrier.prepare(of, "tcc", null, false, () => null);
+  const row = [...barrier.rows.values()][0];
+  assert.equal(barrier.inDoubt(Date.now() - 60_000).length, 0);
+  // The clock was set back since: nobody knows its age.
+  row.changedAt = Date.now() + 3_600_000;
+  assert.deepEqual(barrier.inDoubt(Date.now() - 60_000), [row]);
+  row.changedAt = Date.now() + 5_000;
+  assert.equal(barrier.inDoubt(Date.now() - 60_000).length, 0);
+  barrier.close();
+
+  const rows = new Map();
+  const told = [];
+  const server = http.createServer(async (request, response) => {
+    const chunks = [];
+    for await (const chunk of request) chunks.push(chunk);
+    response.writeHead(200, { "content-type": "application/json" });
+    if (!request.url.endsWith(":inquire")) return response.end("{}");
+    const { branches } = JSON.parse(Buffer.concat(chunks));
+    told.push(branches.length);
+    response.end(JSON.stringify({ verdicts: branches.map(({ txId }) => rows.get(txId).says) }));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const MINUTE = 60_000;
+  const HOUR = 60 * MINUTE;
+  const add = (name, mode, ageMs, says) => {
+    const made = { ...branch(), branchId: name, mode, state: "prepared", changedAt: Date.now() - ageMs };
+    rows.set(made.txId, { made, says });
+  };
+  const past = (ms) => new Date(Date.now() - ms).toISOString();
+  add("not-ended", "tcc", HOUR, { verdict: "VERDICT_CANCEL" });
+  add("ahead", "tcc", -HOUR, { verdict: "VERDICT_COMMIT" });
+  add("not-decided", "tcc", 9 * HOUR, { verdict: "VERDICT_RUNNING", prepareUntil: past(2 * HOUR) });
+  add("without-a-bound", "tcc", 9 * HOUR, { verdict: "VERDICT_RUNNING" });
+  add("before-its-bound", "tcc", 9 * HOUR, { verdict: "VERDICT_RUNNING", prepareUntil: past(-HOUR) });
+  add("running-step", "saga", 99 * HOUR, { verdict: "VERDICT_RUNNING", prepareUntil: past(9 * HOUR) });
+  add("owed-step", "saga", 99 * HOUR, { verdict: "VERDICT_CANCEL" });
+  const lines = [];
+  const before = console.error;
+  console.error = (line) => lines.push(line);
+  const coordinator = new Coordinator({
+    url: `http://127.0.0.1:${server.address().port}`, name: "shop", endpoint: "http+json://127.0.0.1:1/tx",
+    barrier: { databaseId: "d", inDoubt: () => [...rows.values()].map(({ made }) => made), commitStep: () => {} },
+    sweepMs: 50, graceMs: 200,
+  });
+  const alarms = () => new Set(lines.map((line) => line.match(/^alarm=(\S+) branch (\S+)/)?.slice(1).join(" ")));
+  const wanted = ["in_doubt_not_ended not-ended", "in_doubt_not_ended ahead", "in_doubt_not_decided not-decided", "in_doubt_not_decided without-a-bound"];
+  // Its age counts since it is known that it is owed.
+  coordinator.start();
+  while (told.length < 2) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.deepEqual(alarms(), new Set(wanted), lines.join("\n"));
+  while (!alarms().has("in_doubt_not_ended owed-step")) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.deepEqual(alarms(), new Set([...wanted, "in_doubt_not_ended owed-step"]), lines.join("\n"));
+  await coordinator.stop();
+  server.close();
+  console.error = before;
+  console.log("ages");
+}

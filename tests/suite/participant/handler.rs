@@ -36,6 +36,8 @@ pub(crate) enum Deed {
     Abandon(usize),
     /// Runs this and drops it at this step, and then has its effect.
     DropRun(String, usize),
+    /// Has its effect, and then runs this and drops it at this step.
+    ThenDropRun(String, usize),
     /// Has the effect `inside` in a transaction inside its own, which ends so, and then has its effect.
     Nested(Then),
     /// Has its effect, and then runs this, errors swallowed.
@@ -176,6 +178,7 @@ impl Handler {
         D::run(db, effect).await?;
         match deed {
             Deed::ThenRun(sql) => drop(D::run(db, sql.clone()).await),
+            Deed::ThenDropRun(sql, steps) => drop_at(D::run(db, sql.clone()), *steps).await,
             Deed::Wait | Deed::WaitAndFail => self.gate.wait().await,
             Deed::Panic => panic!("the handler was told to"),
             Deed::Read(name) => {

@@ -68,6 +68,27 @@ async fn a_participant_reads_messages_up_to_the_limit_that_it_is_given() {
     }
 }
 
+#[tokio::test]
+async fn a_participant_in_ones_own_server_reads_messages_up_to_the_limit_that_it_is_given() {
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
+    for (served, is_read) in
+        [(service.server(), false), (service.server_of_messages(ALLOWED), true)]
+    {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        let server = tonic::transport::Server::builder().add_service(served);
+        tokio::spawn(server.serve_with_incoming(incoming));
+        let client = ParticipantServiceClient::connect(endpoint).await;
+        let message = request(&branch(Mode::Tcc, "ok"), vec![0; LARGER].into());
+        match client.unwrap().prepare(message).await {
+            Ok(response) => assert!(is_read && is_prepared(response.get_ref())),
+            Err(status) => assert!(!is_read && status.code() == Code::OutOfRange, "{status:?}"),
+        }
+    }
+}
+
 /// More than the library takes by itself, and less than would be a burden.
 const LONG: usize = 40_000;
 

@@ -17,6 +17,7 @@ on_every_database!(
     s7_savepoints_that_a_handler_guesses_are_not_ours,
     s7_a_lost_transaction_of_work_that_must_succeed_is_not_repeated,
     s7_s11_what_is_committed_beside_the_given_transaction_is_done_once_and_told,
+    s7_s11_what_a_dropped_statement_has_committed_is_done_once_and_told,
 );
 
 const HAZARD: End = End::Heuristic(HeuristicKind::Hazard);
@@ -192,8 +193,10 @@ async fn s7_transactions_inside_a_handlers_own_are_part_of_it<D: Database>(world
 }
 
 /// Ways to keep something that the branch's row does not know of. Some are errors on some databases.
-const BESIDE: [&str; 10] = [
+const BESIDE: [&str; 11] = [
     "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); COMMIT",
+    // In another block, which has failed.
+    "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); COMMIT; BEGIN; SELECT 1 / 0",
     "ROLLBACK AND CHAIN; INSERT INTO kept VALUES (1); COMMIT",
     "ROLLBACK AND CHAIN; INSERT INTO kept VALUES (1); CREATE TABLE IF NOT EXISTS more (n int)",
     "ROLLBACK AND CHAIN; INSERT INTO kept VALUES (1); SET autocommit = 1",
@@ -255,6 +258,45 @@ async fn s7_s11_what_is_committed_beside_the_given_transaction_is_done_once_and_
                 );
                 let ends = [world.commit(&branch).await, world.cancel(&branch).await];
                 assert_eq!(ends, [HAZARD; 2], "S11: {at:?}: {deed:?}");
+            }
+            seen += kept;
+        }
+    }
+    // Nothing is kept on SQLite.
+    assert_eq!(seen == 0, std::any::type_name::<D>().ends_with("Sqlite"), "{seen}");
+}
+
+/// The error of the statement that was dropped is the first answer to whoever asks next, and is not taken for that of its
+/// own statement.
+async fn s7_s11_what_a_dropped_statement_has_committed_is_done_once_and_told<D: Database>(
+    world: World<D>,
+) {
+    D::run_outside(&world.pool, "CREATE TABLE kept (n int)".to_owned()).await;
+    let mut seen = 0;
+    for steps in 1..=3 {
+        for at in [At::Try, At::Confirm] {
+            D::run_outside(&world.pool, "DELETE FROM kept".to_owned()).await;
+            let sql = format!("{}; INSERT INTO nowhere VALUES (1)", BESIDE[0]);
+            let drops = Deed::ThenDropRun(sql, steps);
+            let job = match at {
+                At::Try => Job { prepare: drops, phase_two: Deed::Work },
+                _ => Job { prepare: Deed::Work, phase_two: drops },
+            };
+            let branch = Branch::tcc(&job);
+            if let At::Confirm = at {
+                assert!(world.vote(&branch).await.is_prepared());
+            }
+            for _ in 0..3 {
+                match at {
+                    At::Try => drop(world.prepare(&branch).await),
+                    _ => drop(world.commit(&branch).await),
+                }
+            }
+            let kept = D::number(&world.pool, "SELECT count(*) FROM kept".to_owned()).await;
+            assert!(kept <= 1, "S7: {kept} times at {steps}, {at:?}");
+            if kept == 1 {
+                let ends = [world.commit(&branch).await, world.cancel(&branch).await];
+                assert_eq!(ends, [HAZARD; 2], "S11: at {steps}, {at:?}");
             }
             seen += kept;
         }

@@ -126,7 +126,9 @@ async fn a_handler_that_never_returns_is_ended_on_sqlite() {
 
 /// A handler that has committed something beside its transaction, and then never returns: the loss is told when the
 /// handler is ended, and it is not done again.
-async fn losses<D: Database>(database: D, pool: &D::Pool) {
+///
+/// It may be at a gate of its own, or at a statement: the database answers nothing else before that has ended.
+async fn losses<D: Database>(database: D, pool: &D::Pool, statements: &[&str]) {
     let (alarms, _listening) = unanimo_tests::alarms::Alarms::listen();
     D::run_outside(pool, EFFECTS.to_owned()).await;
     D::run_outside(pool, "CREATE TABLE kept (n int)".to_owned()).await;
@@ -134,12 +136,16 @@ async fn losses<D: Database>(database: D, pool: &D::Pool) {
     let (short, patient) = (Duration::from_millis(100), Duration::from_secs(30));
     let kept = async || D::number(pool, "SELECT count(*) FROM kept".to_owned()).await;
     let beside = "ROLLBACK; START TRANSACTION READ WRITE; INSERT INTO kept VALUES (1); COMMIT";
-    let (mut before, hangs) = (0, |sql: &str| Deed::RunAndWait(sql.into(), "SELECT 1".into()));
-    for sql in [beside, "INSERT INTO kept VALUES (1); COMMIT"] {
+    let mut before = 0;
+    let at_gate = [beside, "INSERT INTO kept VALUES (1); COMMIT"];
+    let at_gate = at_gate.map(|sql| Deed::RunAndWait(sql.into(), "SELECT 1".into()));
+    let at_work = statements.iter().map(|endless| Deed::Run(format!("{beside}; {endless}")));
+    for deed in at_gate.into_iter().chain(at_work) {
+        let sql = format!("{deed:?}");
         for is_phase_two in [false, true] {
             let job = match is_phase_two {
-                true => Job { prepare: Deed::Work, phase_two: hangs(sql) },
-                false => Job { prepare: hangs(sql), phase_two: Deed::Work },
+                true => Job { prepare: Deed::Work, phase_two: deed.clone() },
+                false => Job { prepare: deed.clone(), phase_two: Deed::Work },
             };
             let branch = of(&job);
             if is_phase_two {
@@ -171,14 +177,111 @@ async fn losses<D: Database>(database: D, pool: &D::Pool) {
 async fn s7_s11_a_lost_transaction_of_a_handler_that_never_returns_is_told_on_postgres() {
     let url = Server::shared().database().await;
     let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
-    losses(database, &sqlx::PgPool::connect(&url).await.unwrap()).await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    losses(database, &pool, &[ON_POSTGRES, "BEGIN; SELECT pg_sleep(60)", STUBBORN]).await;
+    nobody_is_at_work(&pool).await;
 }
 
 #[tokio::test]
 async fn s7_s11_a_lost_transaction_of_a_handler_that_never_returns_is_told_on_mariadb() {
     let url = unanimo_tests::mariadb::Server::shared().database().await;
     let database = MySql::connect(&url).await.unwrap();
-    losses(database, &sqlx::MySqlPool::connect(&url).await.unwrap()).await;
+    let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
+    losses(database, &pool, &[ON_MARIADB, "START TRANSACTION READ WRITE; SELECT SLEEP(60)"]).await;
+}
+
+const ON_POSTGRES: &str = "SELECT pg_sleep(60)";
+
+const ON_MARIADB: &str = "SELECT SLEEP(60)";
+
+/// A statement that nothing ends but its session's end.
+const STUBBORN: &str = "SET statement_timeout = 0;
+    DO $$ BEGIN LOOP
+        BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END;
+    END LOOP; END $$";
+
+/// No session of the database is at a statement but the one that asks.
+async fn nobody_is_at_work(pool: &sqlx::PgPool) {
+    until("the end of the sessions", async || {
+        let others = "SELECT count(*) FROM pg_stat_activity
+                      WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()";
+        (over::Database::number(pool, others.to_owned()).await == 0).then_some(())
+    })
+    .await;
+}
+
+/// A handler that is at a long statement in the transaction that it was given has lost nothing, and nothing of it is left:
+/// neither an effect nor the statement, which holds the branch's row.
+async fn is_no_loss<D: Database>(database: D, pool: &D::Pool, endless: &str, is_told: bool) {
+    let (alarms, _listening) = unanimo_tests::alarms::Alarms::listen();
+    let handler = Handler::new(Isolation::ReadCommitted);
+    let participant = Participant::new("p", database).handler_timeout(OVERTIME);
+    let service = participant.tcc("work", handler.clone()).service().unwrap();
+    let patient = Duration::from_secs(30);
+    let slow = || Deed::ThenRun(endless.to_owned());
+    for is_phase_two in [false, true] {
+        let job = match is_phase_two {
+            true => Job { prepare: Deed::Work, phase_two: slow() },
+            false => Job { prepare: slow(), phase_two: Deed::Work },
+        };
+        let branch = of(&job);
+        if is_phase_two {
+            assert_eq!(prepare(&service, &branch, patient).await, Code::Ok);
+        }
+        let told = match is_phase_two {
+            true => commit(&service, &branch, patient).await,
+            false => prepare(&service, &branch, patient).await,
+        };
+        assert_eq!(told, Code::DeadlineExceeded, "{endless}");
+        let well = Branch { payload: of(&Job::default()).payload, ..branch.clone() };
+        let since = Instant::now();
+        until("its end", async || match is_phase_two {
+            true => {
+                let answer = well.commit(&service).await;
+                matches!(answer, Ok(unanimo_proto::v1::commit_response::Answer::Done(_)))
+                    .then_some(())
+            }
+            false => {
+                let answer = well.prepare(&service).await;
+                matches!(answer, Ok(unanimo_proto::v1::prepare_response::Answer::Prepared(_)))
+                    .then_some(())
+            }
+        })
+        .await;
+        assert!(since.elapsed() < Duration::from_secs(20), "the statement has held the row");
+        let count = format!("SELECT count(*) FROM effect WHERE tx_id = '{}'", branch.tx_id());
+        assert_eq!(D::number(pool, count).await, 1 + i64::from(is_phase_two), "S7: {endless}");
+    }
+    assert_eq!(alarms.named("handler_lost_transaction"), [""; 0], "{endless}");
+    let told = alarms.named("operation_overtime");
+    assert_eq!(told.len(), 2 * usize::from(is_told), "{endless}: {told:?}");
+    assert!(told.iter().all(|line| line.contains("the database does not tell")), "{told:?}");
+}
+
+#[tokio::test]
+async fn s11_a_statement_that_takes_too_long_is_ended_and_is_no_loss_on_postgres() {
+    let url = Server::shared().database().await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    over::Database::run_outside(&pool, EFFECTS.to_owned()).await;
+    // Nobody can be told whether one that goes on was in its transaction.
+    for (endless, is_told) in [(ON_POSTGRES, false), (STUBBORN, true)] {
+        let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
+        is_no_loss(database, &pool, endless, is_told).await;
+    }
+    nobody_is_at_work(&pool).await;
+}
+
+#[tokio::test]
+async fn s11_a_statement_that_takes_too_long_is_ended_and_is_no_loss_on_mariadb() {
+    let url = unanimo_tests::mariadb::Server::shared().database().await;
+    let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
+    MySql::run_outside(&pool, EFFECTS.to_owned()).await;
+    let database = MySql::connect(&url).await.unwrap();
+    is_no_loss(database, &pool, ON_MARIADB, false).await;
+    // One that writes, and takes locks.
+    let database = MySql::connect(&url).await.unwrap();
+    let writes = "INSERT INTO effect SELECT 'none', 'none', SLEEP(60)";
+    is_no_loss(database, &pool, writes, false).await;
 }
 
 /// A database that vanishes without a word, in the middle of handlers and while connections are idle: Commits

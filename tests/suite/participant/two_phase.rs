@@ -341,6 +341,7 @@ fn serve(database: over::Database, gate: &Arc<Semaphore>) -> Service<over::Datab
         .two_phase("settings", Sql::Settings)
         .two_phase("gate", Sql::Gate(Arc::clone(gate)))
         .tcc("tcc", TccSql(Sql::Plain))
+        .tcc("tcc-swallow", TccSql(Sql::Swallow))
         .tcc("tcc-abandon", TccSql(Sql::Nested(Then::Abandon)))
         .tcc("tcc-forget", TccSql(Sql::Nested(Then::Forget)));
     participant.service().unwrap()

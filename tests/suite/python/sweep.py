@@ -276,6 +276,9 @@ class Call:
     def time_remaining(self):
         return self.left_s
 
+    def invocation_metadata(self):
+        return ()
+
     def abort(self, code, text):
         self.code, self.text = code, text
         raise Aborted()
@@ -442,6 +445,21 @@ def no_text_ends_a_connection():
     expect(cut("a\ud800b", 9), "a?b")
 
 
+def an_action_that_is_gone_is_an_alarm():
+    fresh()
+    for method in ("Commit", "Cancel"):
+        of = context()
+        expect(call("Prepare", of, "well"), "prepared")
+        kept, told[:] = participant.actions["tcc"].pop("work"), []
+        try:
+            expect(call(method, of, "well"), "INTERNAL")
+            alarms_told = [line for line in told if line.startswith("alarm=open_action_gone")]
+            assert len(alarms_told) == 1 and of.tx_id in alarms_told[0], told
+        finally:
+            participant.actions["tcc"]["work"] = kept
+        expect(call(method, of, "well"), "done")
+
+
 for case in (
     what_is_in_doubt_for_too_long_is_an_alarm,
     a_step_that_waits_for_its_compensation_is_an_alarm_in_time,
@@ -457,6 +475,7 @@ for case in (
     the_pauses_of_working_grow_up_to_a_limit,
     no_text_ends_a_connection,
     a_call_without_a_deadline_is_answered,
+    an_action_that_is_gone_is_an_alarm,
 ):
     case()
     print(case.__name__)

@@ -104,7 +104,7 @@ pub(super) async fn in_own_task<T: Send + 'static>(
         Ok(Err(fault)) => {
             let code = match &fault {
                 Fault::Definite { .. } | Fault::Indeterminate { .. } => Code::Unavailable,
-                Fault::Overtime(_) | Fault::Blocked(_) => Code::DeadlineExceeded,
+                Fault::Overtime(_) | Fault::Unseen(_) | Fault::Blocked(_) => Code::DeadlineExceeded,
                 Fault::Handler(_) => Code::Unknown,
                 _ => Code::Internal,
             };
@@ -138,7 +138,7 @@ fn tell(operation: &'static str, call: &Call<Payload>, fault: &Fault, at_handler
         Fault::Lost(_) => "handler_lost_transaction",
         // It is as the service has set it.
         Fault::Overtime(_) if at_handlers_bound => "",
-        Fault::Overtime(_) | Fault::Blocked(_) => "operation_overtime",
+        Fault::Overtime(_) | Fault::Unseen(_) | Fault::Blocked(_) => "operation_overtime",
         Fault::NotOffered(_) => "open_action_gone",
         Fault::Handler(error) if error.is::<Unreadable>() => "open_payload_unreadable",
         _ => "",

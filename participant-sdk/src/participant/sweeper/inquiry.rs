@@ -26,8 +26,9 @@ pub(super) const BATCH: usize = 128;
 /// Longest wait for an answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of an answer: those of a transaction with all of its payloads.
-const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// Bytes of an answer: those of a transaction with all of its payloads. A coordinator's `message-bytes-max` may be raised, and
+/// an answer over this bound would be none at all.
+const ANSWER_BYTES_MAX: usize = 1 << 30;
 
 /// Time for which a cluster that is nobody's is not asked about again.
 const OTHERS_PAUSE: Duration = Duration::from_secs(10 * 60);
@@ -60,9 +61,12 @@ pub(super) struct Inquirer {
     others: HashMap<String, Instant>,
     /// The coordinator that told last, by cluster: it is asked first.
     told: HashMap<String, usize>,
+    /// The coordinator that answered last, for whichever cluster: it is asked first for those that nobody has told of.
+    answered: usize,
     /// The coordinator that gave a payload last.
     gave_payload: usize,
-    /// Coordinators that were asked for one in this sweep, and have not answered.
+    /// Coordinators that were asked in this sweep, and have not answered. Each would cost its timeout for every cluster
+    /// that nobody claims.
     deaf: HashSet<usize>,
 }
 
@@ -91,8 +95,8 @@ impl Inquirer {
         };
         let coordinators = coordinators.into_iter().map(client).collect::<Result<_, Error>>()?;
         let (silent, others, told) = (HashSet::new(), HashMap::new(), HashMap::new());
-        let (gave_payload, deaf) = (0, HashSet::new());
-        Ok(Self { coordinators, silent, others, told, gave_payload, deaf })
+        let (answered, gave_payload, deaf) = (0, 0, HashSet::new());
+        Ok(Self { coordinators, silent, others, told, answered, gave_payload, deaf })
     }
 
     /// A new sweep begins.
@@ -105,10 +109,9 @@ impl Inquirer {
     /// Returns the clusters of the coordinators that answer.
     pub(super) async fn clusters(&mut self) -> HashSet<String> {
         let mut clusters = HashSet::new();
-        for (_, client) in &mut self.coordinators {
-            if let Ok(info) = client.get_server_info(bounded(GetServerInfoRequest::default())).await
-            {
-                clusters.insert(info.into_inner().cluster_id);
+        for index in 0..self.coordinators.len() {
+            if let Some(cluster_id) = self.cluster_of(index).await {
+                clusters.insert(cluster_id);
             }
         }
         clusters
@@ -117,16 +120,40 @@ impl Inquirer {
     /// Returns one coordinator of each group that answers, and the names of those that do not.
     pub(super) async fn groups(&mut self) -> (BTreeMap<String, Group>, Vec<String>) {
         let (mut groups, mut silent) = (BTreeMap::new(), Vec::new());
-        for (name, client) in &mut self.coordinators {
-            match client.get_server_info(bounded(GetServerInfoRequest::default())).await {
-                Ok(info) => {
+        for index in 0..self.coordinators.len() {
+            let told = self.cluster_of(index).await;
+            let (name, client) = &self.coordinators[index];
+            match told {
+                Some(cluster_id) => {
                     let group = Group { coordinator: name.clone(), client: client.clone() };
-                    groups.entry(info.into_inner().cluster_id).or_insert(group);
+                    groups.entry(cluster_id).or_insert(group);
                 }
-                Err(_) => silent.push(name.clone()),
+                None => silent.push(name.clone()),
             }
         }
         (groups, silent)
+    }
+
+    /// Asks a coordinator for its cluster, unless it is deaf.
+    async fn cluster_of(&mut self, index: usize) -> Option<String> {
+        if self.deaf.contains(&index) {
+            return None;
+        }
+        let (_, client) = &mut self.coordinators[index];
+        match client.get_server_info(bounded(GetServerInfoRequest::default())).await {
+            Ok(info) => Some(info.into_inner().cluster_id),
+            Err(status) => {
+                self.failed(index, &status);
+                None
+            }
+        }
+    }
+
+    /// Notes that a coordinator has not answered, unless the error is its own answer.
+    fn failed(&mut self, index: usize, status: &tonic::Status) {
+        if !is_coordinators(status) {
+            self.deaf.insert(index);
+        }
     }
 
     /// Returns the payload of a branch; the outer `None` if a coordinator that may know it has not answered, and the
@@ -156,17 +183,15 @@ impl Inquirer {
                 Err(status) if is_coordinators(&status) && status.code() == Code::NotFound => {}
                 Err(status) => {
                     all_answered = false;
-                    if !is_coordinators(&status) {
-                        self.deaf.insert(index);
-                    }
+                    self.failed(index, &status);
                 }
             }
         }
         all_answered.then_some(None)
     }
 
-    /// Asks one coordinator after the other, until one tells. The first is the one that told last: one that
-    /// does not answer would cost its timeout for every batch.
+    /// Asks one coordinator after the other, until one tells. The first is the one that told last, and one that has not
+    /// answered in this sweep is not asked again: it would cost its timeout for every batch, and every cluster.
     pub(super) async fn ask(
         &mut self,
         about: About<'_>,
@@ -187,23 +212,36 @@ impl Inquirer {
             requires: Vec::new(),
             database_id: about.database_id.to_owned(),
         };
-        let first = self.told.get(cluster_id).copied().unwrap_or(0);
+        let first = self.told.get(cluster_id).copied().unwrap_or(self.answered);
         let mut all_others = true;
         for index in 0..self.coordinators.len() {
             let index = (first + index) % self.coordinators.len();
+            if self.deaf.contains(&index) {
+                all_others = false;
+                continue;
+            }
             let (coordinator, client) = &mut self.coordinators[index];
             let error = match client.inquire_branches(bounded(request.clone())).await {
                 Ok(response) => {
                     let results = response.into_inner().verdicts;
                     if results.len() == request.branches.len() {
                         self.told.insert(cluster_id.to_owned(), index);
+                        self.answered = index;
                         return Asked::Told(results);
                     }
                     "it answered for another number of branches".to_owned()
                 }
-                Err(status) if is_other_cluster(&status) => continue,
+                Err(status) if is_other_cluster(&status) => {
+                    self.answered = index;
+                    continue;
+                }
                 Err(status) if is_other_database(&status) => return Asked::OtherDatabase,
-                Err(status) => status_in_full(&status),
+                Err(status) => {
+                    if !is_coordinators(&status) {
+                        self.deaf.insert(index);
+                    }
+                    status_in_full(&status)
+                }
             };
             all_others = false;
             let branches = request.branches.len();

@@ -4,6 +4,7 @@ use tonic::{Code, Status};
 
 use crate::client;
 use crate::payload;
+use crate::wire;
 
 /// Failure to join with a vote.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +92,29 @@ impl From<JoinError> for Status {
         };
         let source = std::error::Error::source(&error);
         let text = source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
-        Self::new(code, text)
+        wire::status(code, &text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A longer one would end the connection, and every other call on it.
+    #[test]
+    fn l3_a_long_error_is_cut_off_in_its_status() {
+        for length in [300, 5_000, 30_000, 90_000] {
+            let last = "\u{e9}".repeat(length);
+            let errors = [
+                JoinError::NoVote { branch_id: "a".to_owned(), last: last.clone() },
+                JoinError::OtherDatabase { text: last.clone() },
+                JoinError::Answer { text: last },
+            ];
+            for error in errors {
+                let status = Status::from(error);
+                assert!(status.message().chars().count() <= 170, "{length}: {status:?}");
+                assert!(status.message().contains('\u{e9}'), "{status:?}");
+            }
+        }
     }
 }

@@ -15,6 +15,48 @@ async fn s2_a_handler_that_goes_on_after_an_error_gets_no_yes() {
     bank.cancel(&branch).await;
 }
 
+/// Every statement fails alike in a block that has failed, and it need not be the one that the handler was given.
+#[tokio::test]
+async fn s7_s11_a_handler_that_goes_on_after_an_error_in_another_block_is_told() {
+    let bank = Bank::open().await;
+    let beside = format!("ROLLBACK; BEGIN READ WRITE; {INSERT}; COMMIT; BEGIN READ WRITE");
+    for (action, fails) in [
+        ("swallow", "SELECT 1 / 0"),
+        ("read-swallow", "SELECT 1 / 0"),
+        ("tcc-swallow", "SELECT 1 / 0"),
+        // What only the check finds.
+        ("swallow", "INSERT INTO child VALUES (7)"),
+        ("tcc-swallow", "INSERT INTO child VALUES (7)"),
+    ] {
+        let way = format!("{beside}; {fails}");
+        let before = bank.effects().await;
+        let branch = sql(action, &way);
+        for _ in 0..3 {
+            let status = bank.prepare(&branch).await.unwrap_err();
+            assert!(status.message().contains("it ended the local transaction"), "{status:?}");
+        }
+        assert_eq!(bank.effects().await, before + 1, "S7: {action}: {way}");
+        assert_eq!(bank.state(&branch).await.as_deref(), Some("running"), "S11: {action}: {way}");
+        let answer = branch.cancel(&bank.service).await.unwrap();
+        assert!(matches!(answer, cancel_response::Answer::Heuristic(_)), "{way}: {answer:?}");
+        if action != "tcc-swallow" {
+            continue;
+        }
+        let branch = sql(action, INSERT);
+        Bank::yes(bank.prepare(&branch).await);
+        let before = bank.effects().await;
+        let bad = Branch { payload: way.clone().into(), ..branch };
+        bad.commit(&bank.service).await.unwrap_err();
+        for _ in 0..2 {
+            let answer = bad.commit(&bank.service).await.unwrap();
+            assert_eq!(heuristic(answer), HeuristicKind::Hazard, "S11: {way}");
+        }
+        assert_eq!(bank.effects().await, before + 1, "S7: {way}");
+    }
+    assert!(bank.prepared().await.is_empty());
+    bank.is_clean().await;
+}
+
 #[tokio::test]
 async fn s2_a_handler_that_ends_its_transaction_gets_no_yes() {
     let bank = Bank::open().await;

@@ -49,6 +49,10 @@ async fn s7_s11_what_a_handler_that_reads_commits_is_done_once_and_told() {
     for (action, way) in [
         ("read", format!("ROLLBACK; BEGIN READ WRITE; {INSERT}; COMMIT")),
         ("read", format!("ROLLBACK; BEGIN READ WRITE; {INSERT}; COMMIT; SELECT 1 / 0")),
+        (
+            "read-swallow",
+            format!("ROLLBACK; BEGIN READ WRITE; {INSERT}; COMMIT; BEGIN; SELECT 1 / 0"),
+        ),
         ("read-refuse", format!("ROLLBACK; BEGIN READ WRITE; {INSERT}; COMMIT")),
     ] {
         let before = bank.effects().await;

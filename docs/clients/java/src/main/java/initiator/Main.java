@@ -3,6 +3,7 @@ package initiator;
 import com.google.protobuf.Any;
 import com.google.protobuf.ByteString;
 import com.google.rpc.ErrorInfo;
+import dev.unanimo.v1.BranchResult;
 import dev.unanimo.v1.BranchSpec;
 import dev.unanimo.v1.CoordinatorServiceGrpc;
 import dev.unanimo.v1.Heuristic;
@@ -68,18 +69,24 @@ public final class Main {
                 .setWaitFor(WaitFor.WAIT_FOR_ENDED).build();
         for (long pause = 100;; pause = Math.min(2 * pause, 5000)) {
             try {
-                TransactionResult result = coordinator.withDeadlineAfter(10, TimeUnit.SECONDS)
-                        .submitTransaction(request).getResult();
+                var reply = coordinator.withDeadlineAfter(10, TimeUnit.SECONDS).submitTransaction(request);
+                if (!reply.hasResult()) {
+                    // None of the coordinator's, such as that of a proxy: a person must look.
+                    System.out.println("not known: the reply says nothing of the transaction");
+                    System.exit(5);
+                }
+                TransactionResult result = reply.getResult();
+                // Without one there is nothing to tell of it.
+                var only = result.getBranchesCount() > 0
+                        ? result.getBranches(0) : BranchResult.getDefaultInstance();
                 switch (result.getOutcome()) {
                     case OUTCOME_COMMITTED -> {
-                        System.out.println("committed: "
-                                + result.getBranches(0).getOutput().getData().toStringUtf8());
+                        System.out.println("committed: " + only.getOutput().getData().toStringUtf8());
                         followed(result.getHeuristic());
                         System.exit(0);
                     }
                     case OUTCOME_ABORTED -> {
-                        System.out.println("aborted: " + result.getAbortCause() + " "
-                                + result.getBranches(0).getRefusal());
+                        System.out.println("aborted: " + result.getAbortCause() + " " + only.getRefusal());
                         followed(result.getHeuristic());
                         System.exit(4);
                     }

@@ -1,0 +1,156 @@
+//! Sessions whose handler was ended while a statement of it may be at work.
+//!
+//! The server takes the question whether the transaction is still there only behind that statement. So the statement
+//! is ended first, from another session. One that does not end by that is looked at from there: a session in the
+//! transaction that it was given has that transaction's id, and one in another, or in none, has lost it.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::driver::{Connection, Error, Parameter, Pool, Session};
+use super::waiting::Backend;
+use super::{error, statements};
+use crate::barrier::LOOKS_WITHIN;
+
+/// Pause before a statement is ended, and between two attempts: a session without one has answered by then.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Looks that find the session outside of its transaction before that is believed: one that ends has none for a
+/// moment, too.
+const LOOKS: u32 = 2;
+
+/// Attempts to end a session, while the database gives none to do it in.
+const ATTEMPTS_MAX: usize = 10;
+
+/// Before each of them.
+const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Finds the session, and none with its `pid` that has begun later.
+macro_rules! of_backend {
+    () => {
+        "FROM pg_stat_activity WHERE pid = split_part($1, ' ', 1)::integer
+            AND backend_start <= to_timestamp(split_part($1, ' ', 2)::bigint / 1000000.0) + interval '1 millisecond'
+            AND split_part($1, ' ', 3)::bigint = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
+    };
+}
+
+/// Ends the session's statement, and tells whether it was in another transaction than this.
+const END_STATEMENT: &str = concat!(
+    "SELECT $2 <> '' AND backend_xid IS DISTINCT FROM nullif($2, '')::xid8::xid, pg_cancel_backend(pid) ",
+    of_backend!()
+);
+
+/// Ends the session. Behind a pooler another client may have it: its statement is younger.
+const END_SESSION: &str = concat!(
+    "SELECT pg_terminate_backend(pid) ",
+    of_backend!(),
+    " AND state = 'active' AND query_start < clock_timestamp() - interval '1 second'"
+);
+
+/// Tells whether the transaction is lost, by this statement, which goes back to a savepoint in it. `None` tells that the
+/// server has not answered in time: the session is ended then. An empty `xid` is not compared.
+pub(super) async fn is_lost<O: Pool>(
+    session: &mut O::Session,
+    undo: &str,
+    (backend, xid): (&Backend, &str),
+    pool: &O,
+) -> Option<bool> {
+    let (tell, elsewhere) = oneshot::channel();
+    tokio::spawn(end_statement(pool.clone(), backend.clone(), xid.to_owned(), tell));
+    let told = tokio::select! {
+        biased;
+        is_lost = look(session.connection(), undo) => return Some(is_lost),
+        Ok(()) = elsewhere => Some(true),
+        () = tokio::time::sleep(LOOKS_WITHIN) => None,
+    };
+    tokio::spawn(end_session(pool.clone(), backend.clone()));
+    told
+}
+
+async fn look(connection: &mut impl Connection, undo: &str) -> bool {
+    match undone(connection, undo).await {
+        Ok(()) => false,
+        Err(error) => error::is_gone(&error),
+    }
+}
+
+/// Goes back to a savepoint. The first answers may be errors of statements before, whose futures the handler has dropped.
+pub(super) async fn undone(connection: &mut impl Connection, undo: &str) -> Result<(), Error> {
+    const ATTEMPTS_MAX: usize = 10;
+    let mut attempt = 1;
+    loop {
+        match connection.run(undo).await {
+            Err(error) if attempt < ATTEMPTS_MAX && error::says_nothing_of_it(&error) => {
+                attempt += 1
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Ends the session's statements until nobody waits for that any more, or it is elsewhere.
+async fn end_statement(
+    pool: impl Pool,
+    backend: Backend,
+    xid: String,
+    mut tell: oneshot::Sender<()>,
+) {
+    let mut seen = 0;
+    loop {
+        tokio::select! {
+            () = tell.closed() => return,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+        let parameters = [Parameter::Text(backend.read()), Parameter::Text(&xid)];
+        match as_login::<(bool, bool)>(&pool, END_STATEMENT, &parameters).await {
+            Ok(Some((true, _))) => seen += 1,
+            Ok(_) => seen = 0,
+            Err(error) => {
+                let pid = backend.pid();
+                tracing::debug!(pid, %error, "failed to end the statement of a handler that was ended");
+            }
+        }
+        if seen == LOOKS {
+            let _ = tell.send(());
+            return;
+        }
+    }
+}
+
+/// Ends the session: the server does not look at its connection while a statement is at work, and that keeps the locks.
+async fn end_session(pool: impl Pool, backend: Backend) {
+    for _ in 0..ATTEMPTS_MAX {
+        // One that ends with its connection is not ended.
+        tokio::time::sleep(ATTEMPT_PAUSE).await;
+        let (parameters, pid) = ([Parameter::Text(backend.read())], backend.pid());
+        match as_login::<(bool,)>(&pool, END_SESSION, &parameters).await {
+            Ok(None) => return,
+            Ok(Some(_)) => {
+                tracing::warn!(
+                    pid,
+                    "ended a session of the database whose handler was ended and whose statement was not"
+                );
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(pid, %error, "failed to end a session whose handler was ended");
+            }
+        }
+    }
+}
+
+/// Asks as the login: the role that the participant works as need not be allowed to end what its login has begun.
+async fn as_login<T: super::driver::FromRow>(
+    pool: &impl Pool,
+    statement: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<Option<T>, Error> {
+    let mut session = pool.acquire().await?;
+    let connection = session.connection();
+    let mut done = connection.run("SET ROLE NONE").await.map(|()| None);
+    if done.is_ok() {
+        done = statements::optional(connection, statement, parameters).await;
+    }
+    statements::given_back(session, done)
+}

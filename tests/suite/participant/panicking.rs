@@ -1,0 +1,193 @@
+//! Code of the service's that panics where no handler runs: in the sweeper, and in interceptors. What it is called by
+//! goes on, and a person is told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use unanimo_sdk::client::Executed;
+use unanimo_sdk::driver::{Care, Driver, Error, Pool};
+use unanimo_sdk::{
+    Call, Coordinator as At, Decode, Encode, Participant, PayloadError, PhaseTwoError, Postgres,
+    PrepareError, Serve, Sqlite, Sweep, Tcc,
+};
+use unanimo_testing::Coordinator;
+use unanimo_tests::alarms::Alarms;
+use unanimo_tests::plain_driver::{Plain, PlainConnection, PlainPool, PlainSession};
+use unanimo_tests::postgres::Server;
+use unanimo_tests::wait::until;
+
+use super::databases::Database;
+use super::sweeper::Reserve;
+
+/// Value whose new version panics where it reads what the old one has written.
+#[derive(Debug, Default)]
+struct Value<const PANICS: bool>;
+
+impl<const PANICS: bool> Encode for Value<PANICS> {
+    fn encode(&self) -> Result<Bytes, PayloadError> {
+        Ok(Bytes::from_static(b"old"))
+    }
+}
+
+impl<const PANICS: bool> Decode for Value<PANICS> {
+    fn decode(_: &Bytes) -> Result<Self, PayloadError> {
+        assert!(!PANICS, "no such variant");
+        Ok(Self)
+    }
+}
+
+struct Work<const PAYLOAD: bool, const OUTPUT: bool>;
+
+impl<const PAYLOAD: bool, const OUTPUT: bool> Tcc<Sqlite> for Work<PAYLOAD, OUTPUT> {
+    type Payload = Value<PAYLOAD>;
+    type Output = Value<OUTPUT>;
+
+    async fn try_(
+        &self,
+        _: &mut sqlx::SqliteConnection,
+        _: &Call<Value<PAYLOAD>>,
+    ) -> Result<Value<OUTPUT>, PrepareError> {
+        Ok(Value)
+    }
+
+    async fn confirm(
+        &self,
+        _: &mut sqlx::SqliteConnection,
+        _: &Call<Value<PAYLOAD>>,
+        _: Value<OUTPUT>,
+    ) -> Result<(), PhaseTwoError> {
+        Ok(())
+    }
+
+    async fn cancel(
+        &self,
+        _: &mut sqlx::SqliteConnection,
+        _: &Call<Value<PAYLOAD>>,
+        _: Value<OUTPUT>,
+    ) -> Result<(), PhaseTwoError> {
+        Ok(())
+    }
+}
+
+/// What cannot be read is told at the start, whichever way it fails, and the sweeper goes on.
+#[tokio::test]
+async fn l4_what_a_new_version_panics_at_is_told_and_the_sweeper_goes_on() {
+    let (alarms, _listening) = Alarms::listen();
+    let coordinator = Coordinator::start().await.unwrap();
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    let serve = Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).without_sweep();
+    let old = Participant::new("p", database.clone());
+    let old = old.tcc("payload", Work::<false, false>).tcc("output", Work::<false, false>);
+    let mut old = old.serve(serve).await.unwrap();
+    old.registered().await.unwrap();
+    let client = coordinator.client().unwrap();
+    let mut tx = client.tcc("open").begin().await.unwrap();
+    for action in ["payload", "output"] {
+        let executed = tx.execute(action, "p", action, Value::<false>).await.unwrap();
+        assert!(matches!(executed, Executed::Prepared(_)), "{executed:?}");
+    }
+    old.stop().await.unwrap();
+
+    let new = Participant::new("p", database);
+    let new = new.tcc("payload", Work::<true, false>).tcc("output", Work::<false, true>);
+    let new = new.service().unwrap();
+    let sweep = Sweep::default().interval(Duration::from_millis(20));
+    let sweeper = new.sweep([coordinator.endpoint()], sweep).unwrap();
+    for (alarm, action) in
+        [("open_output_unreadable", "output"), ("open_payload_unreadable", "payload")]
+    {
+        let line = until(alarm, async || alarms.named(alarm).pop()).await;
+        let action = format!("action=\"{action}\"");
+        assert!(line.contains("it panicked: no such variant") && line.contains(&action), "{line}");
+    }
+    let from = sweeper.in_doubt().sweeps;
+    until("sweeps", async || {
+        let told = sweeper.in_doubt();
+        (told.known && told.count == 2 && told.sweeps > from + 2).then_some(())
+    })
+    .await;
+    assert_eq!(alarms.named("sweep_panicked"), [""; 0]);
+    sweeper.stop().await;
+    coordinator.stop().await.unwrap();
+}
+
+/// Driver that panics when it is told to.
+#[derive(Clone, Debug)]
+struct Panicking(Plain, Arc<AtomicBool>);
+
+#[derive(Clone, Debug)]
+struct PanickingPool(PlainPool, Arc<AtomicBool>);
+
+impl Driver for Panicking {
+    type Connection = PlainConnection;
+    type Pool = PanickingPool;
+
+    async fn connect(&self, settings: &[(&str, String)]) -> Result<PlainConnection, Error> {
+        self.0.connect(settings).await
+    }
+
+    fn pool(&self, sessions_max: u32, care: Care) -> PanickingPool {
+        PanickingPool(self.0.pool(sessions_max, care), Arc::clone(&self.1))
+    }
+}
+
+impl Pool for PanickingPool {
+    type Connection = PlainConnection;
+    type Session = PlainSession;
+
+    async fn acquire(&self) -> Result<PlainSession, Error> {
+        assert!(!self.1.load(Ordering::SeqCst), "the driver was told to");
+        self.0.acquire().await
+    }
+}
+
+/// Its figures are not known meanwhile, and are known again afterwards.
+#[tokio::test]
+async fn l4_a_sweep_that_panics_is_told_and_the_next_one_begins() {
+    let (alarms, _listening) = Alarms::listen();
+    let url = Server::shared().database().await;
+    let panics = Arc::new(AtomicBool::new(false));
+    let driver = Panicking(Plain(url.parse().unwrap()), Arc::clone(&panics));
+    let database = Postgres::over(driver).await.unwrap();
+    let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
+    let sweep = Sweep::default().interval(Duration::from_millis(20));
+    let sweeper = service.sweep(["http://127.0.0.1:9"], sweep).unwrap();
+    let is_known = async |known: bool| {
+        (sweeper.in_doubt().sweeps > 0 && sweeper.in_doubt().known == known).then_some(())
+    };
+    until("a sweep", async || is_known(true).await).await;
+    panics.store(true, Ordering::SeqCst);
+    until("figures that are not known", async || is_known(false).await).await;
+    let line = until("the alarm", async || alarms.named("sweep_panicked").pop()).await;
+    assert!(line.contains("the driver was told to"), "{line}");
+    panics.store(false, Ordering::SeqCst);
+    until("figures that are known again", async || is_known(true).await).await;
+    sweeper.stop().await;
+}
+
+/// The registration is made by the next attempt, and is never taken for one before that.
+#[tokio::test]
+async fn an_interceptor_that_panics_ends_no_registration() {
+    let coordinator = Coordinator::start().await.unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let at = At::at(coordinator.endpoint()).intercept(move |call| {
+        assert!(counted.fetch_add(1, Ordering::SeqCst) > 0, "the first call is not liked");
+        Ok(call)
+    });
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    let serve = Serve::on("127.0.0.1:0").register_with(at).without_sweep();
+    let participant = Participant::new("p", database).tcc("ok", Reserve);
+    let mut serving = participant.serve(serve).await.unwrap();
+    let registered = tokio::time::timeout(Duration::from_secs(30), serving.registered()).await;
+    registered.expect("it goes on").expect("it is registered");
+    assert!(calls.load(Ordering::SeqCst) > 1, "it was not called again");
+    let client = coordinator.client().unwrap();
+    let draft = client.tcc("tx").branch("a", "p", "ok", Bytes::from("x"));
+    let outcome = draft.wait_until_ended().submit().await.unwrap();
+    assert!(outcome.is_committed(), "{outcome:?}");
+    serving.stop().await.unwrap();
+    coordinator.stop().await.unwrap();
+}
