@@ -6,6 +6,7 @@
 //! docs/reference/config.md.
 
 mod answers;
+mod defaults;
 mod error;
 mod load;
 mod parts;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use unanimo_core::ParticipantName;
 
 pub use self::answers::CLIENT_BYTES_DEFAULT;
+use self::defaults::documented;
 pub use self::error::Error;
 pub use self::load::{Loaded, Setting};
 pub use self::values::{
@@ -389,17 +391,3 @@ const DATABASE_URL_DEFAULT: &str = "sqlite:unanimo-data/unanimo.db";
 /// Source of each key that is set: `file`, `environment` or `flag`. A key that is not in it has its
 /// default.
 type Sources = BTreeMap<String, &'static str>;
-
-/// Formats a default for the documentation, the same on every machine.
-fn documented(name: &str, default: &impl Serialize) -> String {
-    match name {
-        "node" => "the host's name".to_owned(),
-        _ => to_toml(default),
-    }
-}
-
-/// Formats a value as in the file.
-fn to_toml(value: &impl Serialize) -> String {
-    let value = toml::Value::try_from(value).expect("settings have plain values");
-    value.to_string()
-}

@@ -38,7 +38,7 @@ JSON (--json): a line for each look, without end unless --once is given: an
   oldest_owed_seconds (null without any), stalled, heuristic, unreadable,
   attention (a list of objects with tx_id, gid, state, reason), participants
   (a list of objects with name, endpoints, alive, configured, failing, calls,
-  failed, owed, call_p99_ms, last_error), refused_per_second (null for a caller
+  failed, owed, call_p99_ms, last_error), refused_per_second (null for callers
   of a namespace), decision_p50_ms, decision_p99_ms (null without any; of the
   last ten minutes, as are calls and failed), in_flight,
   oldest_in_doubt_seconds (null without any), newest (a list as attention),

@@ -43,7 +43,7 @@ pub enum Error {
     },
 }
 
-/// What to do about a file that cannot be read.
+/// Tells what to do about a file that cannot be read.
 fn to_do(source: &std::io::Error) -> &'static str {
     match source.kind() {
         std::io::ErrorKind::NotFound => ": a path is looked for from the current directory",
@@ -52,7 +52,7 @@ fn to_do(source: &std::io::Error) -> &'static str {
     }
 }
 
-/// What a file without a definition lacks.
+/// Text that tells what a file without a definition lacks.
 const LACKS: &str = "; a definition has `saga: NAME`, and `steps:` with at least one step";
 
 fn is_too_long(bytes: usize) -> bool {

@@ -685,29 +685,3 @@ steps:
         &["f:4:41: steps.a.delay must be a duration such as 250ms, 15s or 1h 30m, is \"soon\""],
     );
 }
-
-/// The coordinator's own bound ends the call before.
-#[test]
-fn an_attempt_that_is_longer_than_a_call_is_a_warning() {
-    let warnings = |timeout: &str| {
-        let text = TRIP.replace("attempt_timeout: 3s", &format!("attempt_timeout: {timeout}"));
-        let file = SagaFile::parse("f", &text).expect("it is allowed");
-        file.warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
-    assert_eq!(warnings("10s"), [""; 0]);
-    assert_eq!(
-        warnings("10001ms"),
-        [
-            "f:18:22: steps.pay.attempt_timeout is beyond the coordinator's call-timeout, 10s by default, which \
-             ends the call; make it shorter, or that setting longer",
-        ]
-    );
-    let child = "saga: a\nsteps:\n  sub:\n    child:\n      steps:\n        a: {participant: p, action: x, \
-                 attempt_timeout: 1m}";
-    let file = SagaFile::parse("f", child).expect("it is allowed");
-    let told: Vec<_> = file.warnings().iter().map(ToString::to_string).collect();
-    assert!(
-        matches!(&told[..], [one] if one.starts_with("f:6:57: steps.sub.child.steps.a.attempt_timeout is beyond")),
-        "{told:?}"
-    );
-}

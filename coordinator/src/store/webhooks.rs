@@ -51,7 +51,7 @@ pub struct DeadLetter {
     pub is_due: bool,
 }
 
-/// What became of a dead letter that was sent again.
+/// Fate of a dead letter that was sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Again {
     /// It was taken, and is gone.

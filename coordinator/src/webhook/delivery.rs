@@ -3,6 +3,7 @@
 //! The place is written behind what was taken: a crash in between repeats some events, and leaves none out. An event that
 //! is given up becomes a dead letter in the step that moves the place beyond it.
 
+mod again;
 mod ends;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::service::Parts;
 use super::{Begin, Live, message};
 use crate::feed::{Event, Told};
 use crate::outbound::Outbound;
-use crate::store::{Again, DeadLetter, Error, FeedRow, WebhookPlace, in_full};
+use crate::store::{DeadLetter, Error, FeedRow, WebhookPlace, in_full};
 
 /// Attempts that each event has, however long the receiver has taken nothing: one failure may be of the moment.
 const ATTEMPTS_MIN: u32 = 3;
@@ -360,46 +361,5 @@ impl Sender {
             Taken::Gone => "answered 410 Gone".clone_into(&mut standing.last_error),
         }
         Some(taken)
-    }
-
-    /// Sends dead letters that are due, once each.
-    async fn send_again(&mut self) -> Result<(), Error> {
-        let (store, me) = (Arc::clone(&self.parts.store), self.parts.me);
-        let name = self.name().to_owned();
-        let due = store.webhooks().due(&name, AGAIN_MAX).await?;
-        self.may_be_due = due.len() == AGAIN_MAX as usize;
-        // That of the event at the head, which another one does not set back.
-        let failing = self.failing;
-        for letter in due {
-            let DeadLetter { revision, tx_id, body, .. } = letter;
-            let row = FeedRow { revision, tx_id, body };
-            let event = Event::read(&row.body);
-            self.live.forget_asked();
-            let taken = match &event {
-                Some(event) => self.attempt(&row, event).await,
-                None => None,
-            };
-            crash_point!("webhook-before-note");
-            let is_gone = taken == Some(Taken::Gone);
-            let is_due = self.live.is_asked(revision);
-            let stays = |cause| Again::Stays { cause, is_due };
-            let became = match taken {
-                Some(Taken::Yes(_)) => Again::Taken,
-                Some(Taken::Not(cause, _)) => stays(cause),
-                Some(Taken::Gone) => stays("answered 410 Gone".to_owned()),
-                None => stays(UNREADABLE.to_owned()),
-            };
-            let is_noted_due = is_due || became == Again::Taken;
-            store.webhooks().sent_again(me, &name, revision, became).await?;
-            // Somebody who has asked for it while that was noted was told that it is sent again.
-            if !is_noted_due && self.live.is_asked(revision) {
-                store.webhooks().send_again(me, &name, revision..=revision).await?;
-            }
-            if is_gone {
-                return self.stop().await.map(drop);
-            }
-            self.failing = failing;
-        }
-        Ok(())
     }
 }

@@ -225,8 +225,9 @@ impl Block for MySqlBlock {
     }
 
     async fn mark(&mut self, call: &RawCall, row: &Row) -> Result<(), Fault> {
-        // The row's times are of our time zone, and its update is bounded as it was.
-        let proven = format!("RELEASE SAVEPOINT {}; {}", self.proof, self.statements.settings);
+        // The row's times are of our time zone, and its update is bounded as it was. The savepoint goes last: where the settings
+        // fail, it still tells that the transaction is there.
+        let proven = format!("{}; RELEASE SAVEPOINT {}", self.statements.settings, self.proof);
         let is_proven = match &self.xid {
             None => self.run(FIND_PROOF, proven).await.map(|()| true),
             // Whoever has come to end it has not waited for its Prepare, and goes first.

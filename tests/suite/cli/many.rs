@@ -65,7 +65,12 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
         "in flight    3 at this coordinator\n",
         "the newest\n",
     ]);
-    ran.says(&["\nbegun        ", "  at most "]);
+    // Counted once a part of the last ten minutes is over.
+    until("a line over time", async || {
+        let ran = top(&served.endpoint, &[]).await;
+        (ran.out.contains("\nbegun        ") && ran.out.contains("  at most ")).then_some(())
+    })
+    .await;
     let (on_top, _) = ran.out.split_once("a second").unwrap();
     assert!(on_top.contains("3 stalled, "), "what needs a person is on top: {}", ran.out);
     assert!(ran.out.lines().all(|line| line.chars().count() <= 80), "{}", ran.out);
@@ -221,6 +226,7 @@ async fn ages_go_by_the_coordinators_clock_and_participants_are_read_to_the_end(
         in_flight_count: 7,
         in_doubt_count: 2,
         in_doubt_for: took(75),
+        recent: Some(v1::StatisticsSpan::default()),
         window: Some(v1::StatisticsSpan { decision_p99: took(90), ..Default::default() }),
         ..Default::default()
     };

@@ -71,7 +71,7 @@ impl<const PAYLOAD: bool, const OUTPUT: bool> Tcc<Sqlite> for Work<PAYLOAD, OUTP
     }
 }
 
-/// What cannot be read is told at the start, whichever way it fails, and the sweeper goes on.
+/// A value that cannot be read is told at the start, whichever way it fails, and the sweeper goes on.
 #[tokio::test]
 async fn l4_what_a_new_version_panics_at_is_told_and_the_sweeper_goes_on() {
     let (alarms, _listening) = Alarms::listen();

@@ -205,6 +205,12 @@ async fn l3_an_internal_error_at_one_row_delays_only_itself() {
     );
     execute(&fixture.url, &refuse).await;
     journal.submit(transition);
+    // Nobody else writes: the node is not unwell because of one row.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for _ in 0..20 {
+        assert_eq!(journal.handle.trouble(), None);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     for _ in 0..10 {
         let wanted = begin(&journal, 100);
         assert_eq!(completed_in_time(&mut journal, &wanted).await, []);

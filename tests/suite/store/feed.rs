@@ -22,6 +22,7 @@ on_both_stores!(
     s4_what_the_feed_lacks_is_not_purged,
     an_end_without_its_details_is_news_but_what_the_purge_keeps_is_not,
     old_events_go_from_the_first_on,
+    l5_events_from_later_than_now_do_not_stop_the_purge,
 );
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -226,6 +227,25 @@ async fn old_events_go_from_the_first_on(fixture: Fixture) {
     assert_eq!(purge(151).await, 2, "it seems to come from later than now");
     assert_eq!(kept().await, (None, 6, 6));
     assert_eq!(purge(1_000).await, 0);
+}
+
+/// More of them than are looked at once.
+async fn l5_events_from_later_than_now_do_not_stop_the_purge(fixture: Fixture) {
+    const KEPT: Duration = Duration::from_millis(50);
+    let (feed, me) = (fixture.store.feed(), fixture.me);
+    let add = async |step: i64, events: Vec<NewEvent>, at: i64| {
+        let to = FeedCursor { step, ..FeedCursor::of(me, false) };
+        let first = feed.page(0, 1).await.unwrap().ends.last + 1;
+        feed.advance(me, to, now(), 0, events).await.unwrap().unwrap();
+        let set = format!("UPDATE feed_events SET added_ms = {at} WHERE revision >= {first}");
+        execute(&fixture.url, &set).await;
+    };
+    let purge = async |now| feed.purge(me, KEPT, Timestamp(now)).await.unwrap();
+    add(0, (0..2_005).map(|_| event(1)).collect(), 1 << 50).await;
+    assert_eq!(purge(100).await, 0, "nothing tells that they are old");
+    add(1, vec![event(1)], 90).await;
+    assert_eq!(purge(100).await, 0, "what they are before is young");
+    assert_eq!((purge(200).await, purge(200).await, purge(200).await), (2_000, 6, 0));
 }
 
 /// The purge goes by one clock, that of the database: a coordinator whose clock is wrong keeps events neither for less time

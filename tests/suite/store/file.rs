@@ -263,6 +263,36 @@ async fn s3_what_a_deleted_log_held_is_saved() {
     }
 }
 
+/// S3: somebody reads what is not written into the database file yet, and for longer than SQLite waits for that.
+#[tokio::test]
+async fn s3_what_a_deleted_log_held_is_saved_beside_a_reader() {
+    let folder = new_folder();
+    let database = folder.join("x.db");
+    let fixture = open(&database).await;
+    fixture.write([Live::begin(&new_gid()).1]).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&database);
+    let mut reader = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT count(*) FROM log").execute(&mut reader).await.unwrap();
+    let (live, begin) = Live::begin(&new_gid());
+    fixture.write([begin]).await;
+    fs::remove_file(folder.join("x.db-wal")).unwrap();
+    let renewing = fixture.store.incarnations().renew(fixture.me, LEASE);
+    let reading = async {
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        sqlx::raw_sql("COMMIT").execute(&mut reader).await.unwrap();
+    };
+    let (renewed, ()) = tokio::join!(renewing, reading);
+    let error = renewed.unwrap_err();
+    assert!(store::in_full(&error).contains("the write-ahead log"), "{error}");
+    let copy = folder.join("copy.db");
+    fs::copy(&database, &copy).unwrap();
+    let start = Start { told: Some(Relocation::Moved), ..Start::default() };
+    let url = format!("sqlite:{}", copy.display());
+    let opening = store::connect(&url, &PostgresOptions::default(), start).await.unwrap();
+    let found = opening.open().await.unwrap().transactions().find(&Key::Tx(live.id())).await;
+    assert!(found.unwrap().is_some(), "it was answered before the log was deleted");
+}
+
 /// One file has one lock, whichever way leads to it.
 #[tokio::test]
 async fn s5_another_name_of_a_file_is_no_way_around_its_lock() {

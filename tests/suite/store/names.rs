@@ -394,3 +394,40 @@ async fn l3_an_epoch_with_a_damaged_page_is_closed() {
     let mut raw = PgConnection::connect(&url).await.unwrap();
     assert_eq!(epochs(&mut raw).await, (2, 2));
 }
+
+/// A batch that knows an earlier epoch is written whole, and waits for no other one.
+#[tokio::test]
+async fn s9_a_batch_that_meets_the_turn_of_an_epoch_is_written_whole() {
+    let one = fixture(4).await;
+    let store = opened(&one.url, 4).await;
+    let two = Fixture { me: create(&store, "two").await, store, url: one.url.clone() };
+    let mut writer = one.writer().await;
+    let (mut live, first) = Live::begin(&new_gid());
+    assert_eq!(writer.write(&[a_write(first)]).await.unwrap(), [Written::Applied]);
+    let held = gids(4);
+    let holders = begun(&two, &held).await;
+    keep(&two).await;
+    let mut raw = PgConnection::connect(&one.url).await.unwrap();
+    assert_eq!(epochs(&mut raw).await, (2, 2));
+
+    let new = gids(2);
+    let batch = [a_write(live.commit()), begin(&new[0]).1, begin(&new[1]).1];
+    assert_eq!(writer.write(&batch).await.unwrap(), vec![Written::Applied; 3]);
+    // Sent again, after a lost answer, all of it is there.
+    assert_eq!(writer.write(&batch).await.unwrap(), vec![Written::Applied; 3]);
+    let found = one.store.transactions().find(&Key::Tx(live.id())).await.unwrap();
+    assert_eq!(found.expect("it is there").record, live.tx.record());
+    // One of two meets a name of the epoch that is closed.
+    keep(&two).await;
+    begun(&two, &gids(4)).await;
+    keep(&two).await;
+    assert_eq!(epochs(&mut raw).await, (3, 3));
+    let fresh = new_gid();
+    let written = writer.write(&[begin(&held[0]).1, begin(&fresh).1]).await.unwrap();
+    assert_eq!(written[1], Written::Applied);
+    assert_ne!(written[0], Written::Applied);
+    is_held_by(&one, &held[0], holders[0]).await;
+    let of_closed = "SELECT count(*) FROM gids WHERE epoch = 1";
+    let of_closed: i64 = sqlx::query_scalar(of_closed).fetch_one(&mut raw).await.unwrap();
+    assert_eq!(of_closed, 5, "no name is inserted under a closed epoch");
+}

@@ -12,7 +12,8 @@ use unanimo_core::{
 };
 
 use super::names::scans;
-use super::{Fixture, a_write, count, execute, on_both_stores};
+use super::store::{PostgresOptions, open};
+use super::{Fixture, a_write, count, create, execute, on_both_stores};
 use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
 
 on_both_stores!(
@@ -380,4 +381,32 @@ async fn write_all(writer: &mut dyn BatchWriter, writes: &[Write]) {
         let written = writer.write(batch).await.unwrap();
         assert!(written.iter().all(|written| *written == Written::Applied), "{written:?}");
     }
+}
+
+/// Where details are kept for as long as gids, half of what is stripped is not due to be deleted: it is not read for that.
+#[tokio::test]
+async fn the_purge_does_not_look_at_what_cannot_be_due() {
+    const HALF: Duration = Duration::from_secs(12 * 60 * 60);
+    let fixture = Fixture::postgres().await;
+    let retention = Retention { details: 2 * DAY, gids: 2 * DAY };
+    let at = Timestamp(now().0 - u64::try_from((2 * DAY + HALF).as_millis()).unwrap());
+    for _ in 0..40 {
+        transaction(&fixture, at, Some(&PhaseTwoAnswer::Done)).await;
+    }
+    // A small table would be read as a whole.
+    let through_indexes = "DO $$ BEGIN
+        EXECUTE format('ALTER DATABASE %I SET enable_seqscan = off', current_database()); END $$";
+    execute(&fixture.url, through_indexes).await;
+    fixture.store.close().await;
+    let store = open(&fixture.url, &PostgresOptions::default()).await.unwrap();
+    let (me, purge) = (create(&store, "two").await, store.purge());
+    assert_eq!(purge.strip(me, retention, now()).await.unwrap(), 40);
+    for _ in 0..5 {
+        assert_eq!(purge.delete(me, retention, now()).await.unwrap(), 0);
+    }
+    assert_eq!(purge.delete(me, retention, now().after(DAY)).await.unwrap(), 40);
+    store.close().await;
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    let (_, read) = scans(&mut raw, "log_stripped").await;
+    assert!(read <= 2 * 40, "{read} entries for 40 that were due once");
 }

@@ -229,6 +229,7 @@ mod tests {
             at_least: vec![PARTICIPANTS.to_owned()],
             newest: vec![new],
             oldest_in_doubt_seconds: Some(90),
+            refused_per_second: Some(0.0),
             decision_p99_ms: Some(90_000.0),
             ..Snapshot::default()
         };

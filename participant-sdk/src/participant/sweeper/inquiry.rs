@@ -149,9 +149,9 @@ impl Inquirer {
         }
     }
 
-    /// Notes that a coordinator has not answered, unless the error is its own answer.
+    /// Notes that a coordinator has not answered, unless the error is an answer.
     fn failed(&mut self, index: usize, status: &tonic::Status) {
-        if !is_coordinators(status) {
+        if is_none(status) {
             self.deaf.insert(index);
         }
     }
@@ -237,7 +237,7 @@ impl Inquirer {
                 }
                 Err(status) if is_other_database(&status) => return Asked::OtherDatabase,
                 Err(status) => {
-                    if !is_coordinators(&status) {
+                    if is_none(&status) {
                         self.deaf.insert(index);
                     }
                     status_in_full(&status)
@@ -288,4 +288,10 @@ fn is_other_cluster(status: &tonic::Status) -> bool {
     let details = status.get_error_details();
     status.code() == Code::FailedPrecondition
         && details.error_info().is_some_and(|info| info.reason == OTHER_CLUSTER)
+}
+
+/// Tells whether an error stands for no answer: nobody was there, or none came in time.
+fn is_none(status: &tonic::Status) -> bool {
+    let codes = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown];
+    !is_coordinators(status) && codes.contains(&status.code())
 }

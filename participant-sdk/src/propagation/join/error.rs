@@ -112,7 +112,9 @@ mod tests {
             ];
             for error in errors {
                 let status = Status::from(error);
-                assert!(status.message().chars().count() <= 170, "{length}: {status:?}");
+                let encoded = |c: char| if c.is_ascii() { 1 } else { 3 * c.len_utf8() };
+                let bytes: usize = status.message().chars().map(encoded).sum();
+                assert!(bytes <= 1_024, "{length}: {status:?}");
                 assert!(status.message().contains('\u{e9}'), "{status:?}");
             }
         }

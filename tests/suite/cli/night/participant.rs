@@ -98,6 +98,8 @@ async fn a_participant_is_shown_with_what_is_owed_and_which_version_may_go() {
 
     // Another one knows all that this one does: it may go. The other way round a feature would be missing.
     let other = Scripted::default();
+    // What is owed is sent there, too, and stays owed.
+    other.set_mood(Mood::FailingInPhaseTwo);
     register(&served, other.serve().await, "new-sdk_2.0", &["saga", "tcc"]).await;
     let shown = show(&served, &["shop", "--json"]).await.check(0).json();
     let may_go = |shown: &Value, sdk: &str| {
@@ -120,6 +122,7 @@ async fn a_participant_is_shown_with_what_is_owed_and_which_version_may_go() {
         "go?          No: ",
     ]);
     shop.set_mood(Mood::Well);
+    other.set_mood(Mood::Well);
     until("nothing to be owed", async || {
         let shown = show(&served, &["shop", "--json"]).await.json();
         (shown["owed"] == 0 && shown["failing"] == false).then_some(())

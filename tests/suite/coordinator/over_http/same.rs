@@ -91,7 +91,7 @@ fn time(of: Option<&Value>) -> Option<(i64, i32)> {
 fn events(of: Option<&Value>) -> Vec<Value> {
     let mut events = of.and_then(Value::as_array).cloned().unwrap_or_default();
     for event in &mut events {
-        let at = event.as_object_mut().and_then(|event| event.remove("at"));
+        let at = event.as_object_mut().and_then(|event| event.remove("occurredAt"));
         assert!(time(at.as_ref()).is_some(), "{event} has no time");
     }
     events
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn answers_that_differ_are_found() {
-        let event = |at: &str, event: &str| json!({ "at": at, "event": event });
+        let event = |at: &str, event: &str| json!({ "occurredAt": at, "event": event });
         let (at, later) = ("2026-01-31T12:00:00Z", "2026-01-31T12:00:01Z");
         for (first, second, expected) in [
             (json!({"a": [1, {"b": "c"}]}), json!({"a": [1, {"b": "c"}]}), true),

@@ -77,7 +77,8 @@ async fn l2_l5_what_is_parked_outlives_its_coordinator() {
     until("the page to show them", async || {
         let number = listed(&heir, "sick").await;
         let page = http_call(admin, "GET", "/participants", &[], b"").await.body;
-        (page.contains(">parked<") && page.contains(&format!("<td>{number}</td>"))).then_some(())
+        let cell = format!("<td class=\"number\">{number}</td>");
+        (page.contains(">parked</th>") && page.contains(&cell)).then_some(())
     })
     .await;
     sick.set_mood(Mood::Well);

@@ -1,4 +1,4 @@
-//! How far the purge has come, so that it does not look again at what it has taken away: while somebody holds a snapshot
+//! Progress of the purge, so that it does not look again at what it has taken away: while somebody holds a snapshot
 //! open, the server has to pass over all of that.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,7 +72,7 @@ fn place(step: Step) -> usize {
     }
 }
 
-/// What a search has found.
+/// Result of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// The end of the first one.
