@@ -154,8 +154,9 @@ impl World {
 
     /// The process dies, and another one starts on the same database.
     pub(crate) async fn crash_and_restart(self) -> Self {
-        let Self { running, p, config, .. } = self;
-        drop(running);
+        let Self { running, p, config, channel } = self;
+        // A process that dies leaves no connection.
+        drop((running, channel));
         Self::start_with(config, p).await
     }
 

@@ -80,6 +80,10 @@ class Call:
         return None
 
     @staticmethod
+    def invocation_metadata(*_):
+        return ()
+
+    @staticmethod
     def abort(_code, text):
         # What the operation has raised.
         raise sys.exc_info()[1] or RuntimeError(text)

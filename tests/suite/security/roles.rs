@@ -310,15 +310,24 @@ async fn about_participants(
     directory: &mut ParticipantDirectoryServiceClient<Link>,
 ) -> Result<(), Status> {
     let (participant, endpoint) = ("r".to_owned(), "http://127.0.0.1:1".to_owned());
+    let instance_id = "one".to_owned();
     match rpc {
         "RegisterEndpoint" => {
-            let request =
-                v1::RegisterEndpointRequest { participant, endpoint, ..Default::default() };
+            let request = v1::RegisterEndpointRequest {
+                participant,
+                endpoint,
+                instance_id,
+                ..Default::default()
+            };
             directory.register_endpoint(request).await.map(drop)
         }
         "DeregisterEndpoint" => {
-            let request =
-                v1::DeregisterEndpointRequest { participant, endpoint, ..Default::default() };
+            let request = v1::DeregisterEndpointRequest {
+                participant,
+                endpoint,
+                instance_id,
+                ..Default::default()
+            };
             directory.deregister_endpoint(request).await.map(drop)
         }
         "ListParticipants" => {
@@ -526,7 +535,7 @@ async fn a_participant_sees_its_own_branches_alone() {
         let mut client = CoordinatorServiceClient::new(file.link(&world, column));
         client.get_transaction(request).await.unwrap().into_inner().transaction.unwrap()
     };
-    let (all, own) = (get(5).await, get(2).await);
+    let (all, own) = (get(4).await, get(2).await);
     assert!(!all.metadata.is_empty() && !all.timeline.is_empty(), "{all:?}");
     assert_eq!(own.branches, all.branches, "they are all its own");
     assert!(own.metadata.is_empty() && own.timeline.is_empty(), "{own:?}");
