@@ -150,13 +150,13 @@ struct Sent {
 }
 
 impl Sent {
-    /// Refuses a retry without a reason. The calls of the others do so themselves.
-    fn check_reason(&self, act: Act) -> Result<(), Response> {
+    /// Returns the refusal of a retry without a reason. The calls of the others do so themselves.
+    fn without_reason(&self, act: Act) -> Option<Response> {
         if act != Act::Retry || !self.fields.get("note").trim().is_empty() {
-            return Ok(());
+            return None;
         }
         let why = "Give your reason: it is entered in the audit. Nothing was done.";
-        Err(refused(StatusCode::BAD_REQUEST, "A reason is needed", why))
+        Some(refused(StatusCode::BAD_REQUEST, "A reason is needed", why))
     }
 
     /// Tells why an output is not the JSON that it is said to be where it is stored: who reads it could not read anything
@@ -282,7 +282,9 @@ async fn send_one(State(pages): State<Pages>, Path(of): Path<OfOne>, request: Re
 async fn send_one_of(pages: &Pages, (tx_id, name): OfOne, request: Request) -> Page {
     let (looking, act) = (pages.looking(&request), act_of(&name).ok_or_else(no_act)?);
     let sent = pages.sent(&looking, act, request).await?;
-    sent.check_reason(act)?;
+    if let Some(refused) = sent.without_reason(act) {
+        return Err(refused);
+    }
     if let Some(why) = sent.bad_output() {
         return Err(refused(StatusCode::BAD_REQUEST, "The output is no JSON", &why));
     }

@@ -78,7 +78,8 @@ fn age(text: &str, now: Timestamp) -> String {
 /// Returns the value of a limit in the largest unit in which it is whole.
 pub(super) fn limit(name: &str, value: &str) -> String {
     let whole = |number: u64, units: &[(u64, &str)]| {
-        let (size, unit) = units.iter().find(|(size, _)| number % size == 0 && number > 0)?;
+        let (size, unit) =
+            units.iter().find(|(size, _)| number.is_multiple_of(*size) && number > 0)?;
         let count = number / size;
         let unit = match *unit {
             "days" if count == 1 => "day",

@@ -82,7 +82,7 @@ pub(super) async fn undone(connection: &mut impl Connection, undo: &str) -> Resu
     loop {
         match connection.run(undo).await {
             Err(error) if attempt < ATTEMPTS_MAX && error::says_nothing_of_it(&error) => {
-                attempt += 1
+                attempt += 1;
             }
             done => return done,
         }

@@ -163,8 +163,7 @@ async fn texts_of_participants_stay_texts() {
     world.submit(of("refused", &["ok", "refuse"])).await.unwrap();
     world.submit(of("ended-otherwise", &["ok"])).await.unwrap();
     let mut owed = of("owed", &["commit-fail", "media"]);
-    // A key has 64 bytes at most.
-    owed.metadata.insert("<img src=x onerror=alert(1)>".into(), "a value".into());
+    owed.metadata.insert("note".into(), HOSTILE.into());
     world.submit(owed).await.unwrap();
     let mut saga = of("trip", &["ok", "refuse"]);
     saga.mode = Mode::Saga.into();
@@ -179,7 +178,7 @@ async fn texts_of_participants_stay_texts() {
         // Of a branch with its output, a refusal, an error, a note; and of what it waits for.
         (format!("/tx/{}", refused.tx_id), 4),
         (format!("/tx/{}", ended.tx_id), 2),
-        // And a key of metadata, and a media type.
+        // And a value of metadata, and a media type.
         (format!("/tx/{}", owed.tx_id), 5),
         (format!("/tx/{}", trip.tx_id), 3),
         (format!("/tx/{}/retry", owed.tx_id), 1),

@@ -27,7 +27,7 @@ fn identities() -> String {
             "" => String::new(),
             namespace => format!("namespace = \"{namespace}\"\n"),
         };
-        let hashed = token(number).hashed().to_string();
+        let hashed = token(number).hashed();
         format!(
             "[[identity]]\nname = \"of-{number}\"\nroles = [\"{role}\"]\n{namespace}tokens = [\"{hashed}\"]\n"
         )

@@ -122,8 +122,6 @@ async fn texts_of_users_are_escaped() {
     let world = World::sqlite().await;
     let mut request = tcc("g", &["ok"]);
     request.metadata.insert("note".into(), HOSTILE.into());
-    // A key has 64 bytes at most.
-    request.metadata.insert("<script>alert(1)</script>".into(), "a value".into());
     let payload = json!({ "text": HOSTILE }).to_string();
     request.branches[0].payload = unanimo_tests::payload(payload.into_bytes());
     world.p.hold(true);

@@ -268,7 +268,8 @@ async fn pages_are_for_those_who_may_look() {
     let of_tx = format!("/tx/{}", begun.tx_id);
     // Its initiator, another one, its participant, another one, an operator, a viewer.
     for (path, codes) in [
-        ("/", [403, 403, 403, 403, 200, 200]),
+        // Initiators are sent to what they began.
+        ("/", [303, 303, 403, 403, 200, 200]),
         ("/participants", [403, 403, 403, 403, 200, 200]),
         ("/system", [200, 200, 200, 200, 200, 200]),
         (&of_tx, [200, 404, 200, 404, 200, 200]),

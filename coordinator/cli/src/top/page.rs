@@ -70,12 +70,10 @@ fn rates(of: &Snapshot) -> String {
         if step.seconds > 0.0 { count / step.seconds } else { 0.0 }
     };
     let in_words = |most: f64| format!("at most {most:.1} a second");
-    let counts: [(&str, fn(&Step) -> u64); 2] =
-        [("begun", |step| step.begun), ("aborted", |step| step.aborted)];
-    for (name, value) in counts {
-        let values = of.steps.iter().map(|step| a_second(value(step), step));
-        text += &over_time(name, &values.collect::<Vec<_>>(), in_words);
-    }
+    let begun = of.steps.iter().map(|step| a_second(step.begun, step));
+    text += &over_time("begun", &begun.collect::<Vec<_>>(), in_words);
+    let aborted = of.steps.iter().map(|step| a_second(step.aborted, step));
+    text += &over_time("aborted", &aborted.collect::<Vec<_>>(), in_words);
     let values = of.steps.iter().map(|step| step.decision_p99_ms.unwrap_or_default());
     let in_words = |most| format!("at most {}", took(most));
     text + &over_time("p99", &values.collect::<Vec<_>>(), in_words)

@@ -137,7 +137,9 @@ pub(super) async fn send(
 async fn send_of(pages: &Pages, name: &str, request: Request) -> Page {
     let (looking, act) = (pages.looking(&request), act_of(name).ok_or_else(no_act)?);
     let sent = pages.sent(&looking, act, request).await?;
-    sent.check_reason(act)?;
+    if let Some(refused) = sent.without_reason(act) {
+        return Err(refused);
+    }
     let text = |name| sent.fields.get(name).to_owned();
     let mut filter = Filter::among(&sent.fields).map_err(|why| bad_filter(&why))?;
     filter.attention = "true".to_owned();

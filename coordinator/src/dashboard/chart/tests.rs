@@ -22,7 +22,7 @@ fn retried(mode: &str, state: &str) -> Value {
     })
 }
 
-fn ended(outcome: &str, branch: Value) -> Value {
+fn ended(outcome: &str, branch: &Value) -> Value {
     json!({
         "createdAt": "2026-03-04T12:00:00Z", "decidedAt": "2026-03-04T12:00:03Z",
         "endedAt": "2026-03-04T12:00:10Z", "outcome": outcome, "branches": [branch],
@@ -42,7 +42,7 @@ fn a_bar_is_named_after_its_call() {
         ("MODE_TCC", "HEURISTIC_ROLLBACK", committed, ["prepare", "commit"]),
         ("MODE_TCC", "HEURISTIC_COMMIT", aborted, ["prepare", "cancel"]),
     ] {
-        let chart = drawn(ended(outcome, retried(mode, &format!("BRANCH_STATE_{state}"))));
+        let chart = drawn(ended(outcome, &retried(mode, &format!("BRANCH_STATE_{state}"))));
         let classes: Vec<_> = chart.rows[0].bars.iter().map(|bar| bar.class).collect();
         assert_eq!(classes, expected, "{mode} {state} {outcome}");
         let calls: Vec<_> = chart.tries.iter().map(|one| one.call).collect();
@@ -57,7 +57,7 @@ fn a_bar_is_named_after_its_call() {
 /// Number, times and errors of the attempts can be read, and not only by a pointer over the picture.
 #[test]
 fn attempts_are_told_in_words_with_both_errors() {
-    let chart = drawn(ended("OUTCOME_COMMITTED", retried("MODE_TCC", "BRANCH_STATE_COMMITTED")));
+    let chart = drawn(ended("OUTCOME_COMMITTED", &retried("MODE_TCC", "BRANCH_STATE_COMMITTED")));
     assert_eq!(
         chart.tries[0],
         Try {
@@ -86,7 +86,7 @@ fn what_fails_is_shown_as_failing() {
     let mut branch = retried("MODE_TCC", "BRANCH_STATE_COMMITTING");
     branch["endedAt"] = json!("");
     branch["phaseTwoAttempts"]["lastError"] = json!("connection refused");
-    let mut of = ended("OUTCOME_COMMITTED", branch);
+    let mut of = ended("OUTCOME_COMMITTED", &branch);
     of["endedAt"] = json!("");
     let chart = drawn(of);
     let bar = &chart.rows[0].bars[1];
@@ -117,7 +117,7 @@ fn more_attempts_than_can_be_read_are_counted() {
             branch
         })
         .collect();
-    let mut of = ended("OUTCOME_COMMITTED", json!({}));
+    let mut of = ended("OUTCOME_COMMITTED", &json!({}));
     of["branches"] = json!(branches);
     let chart = drawn(of);
     assert_eq!((chart.tries.len(), chart.tries_left_out), (LISTED_MAX, 100));

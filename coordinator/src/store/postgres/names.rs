@@ -240,7 +240,7 @@ mod tests {
         let known = Known { epoch: 2, nonce: Uuid::from_u128(8), closed };
         let read = || names.lock().known = Some(Arc::new(known.clone()));
         let key = gid_key("order-2");
-        let epochs = || names.lock().known.clone().unwrap().epochs_of(&key);
+        let epochs = || names.lock().known.clone().expect("it is known").epochs_of(&key);
         read();
         let before = names.generation();
         assert!(names.note((1, closed_by), before, filter()));

@@ -71,9 +71,10 @@ impl Opened {
         // Whoever comes meanwhile waits until it is done: the process ends with the first error that is told.
         let mut first = self.first.lock().await;
         let Some(first) = first.as_mut() else { return };
-        if self.has_saved.swap(true, Ordering::Relaxed) {
+        if self.has_saved.load(Ordering::Relaxed) {
             return;
         }
+        // Noted at the end: whoever waits for this may give up meanwhile.
         let until = Instant::now() + SAVED_WITHIN;
         loop {
             let saved: Result<(i64, i64, i64), _> =
@@ -85,7 +86,7 @@ impl Opened {
                         "the write-ahead log was deleted while it was in use; all that it held is written into the \
                          database file"
                     );
-                    return;
+                    break;
                 }
                 // Somebody else is about it, or reads what is not copied yet.
                 _ if Instant::now() < until && self.files.has_lost_log_only() => {
@@ -98,7 +99,7 @@ impl Opened {
                         "the write-ahead log was deleted while it was in use, and not all that it held could be \
                          written into the database file"
                     );
-                    return;
+                    break;
                 }
                 Err(error) => {
                     tracing::error!(
@@ -106,10 +107,11 @@ impl Opened {
                         "the write-ahead log was deleted while it was in use, and what it held could not be written \
                          into the database file"
                     );
-                    return;
+                    break;
                 }
             }
         }
+        self.has_saved.store(true, Ordering::Relaxed);
     }
 
     /// Closes the first connection.

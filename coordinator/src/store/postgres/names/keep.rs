@@ -333,10 +333,10 @@ impl Postgres {
         let generation = self.names.generation();
         let left = self.count_names(closed.epoch, filter.names() / THIN).await?;
         let is_thin = filter.names() > SMALL && left < filter.names() / THIN;
-        if left == 0 || is_thin {
-            if let Some(filter) = self.make_anew(me, of).await? {
-                self.names.note(of, generation, filter);
-            }
+        if (left == 0 || is_thin)
+            && let Some(filter) = self.make_anew(me, of).await?
+        {
+            self.names.note(of, generation, filter);
         }
         Ok(())
     }
