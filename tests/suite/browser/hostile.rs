@@ -185,14 +185,13 @@ async fn texts_of_participants_stay_texts() {
         (format!("/tx/{}/resolve", owed.tx_id), 1),
         ("/participants".to_owned(), 2),
         ("/attention".to_owned(), 1),
-        ("/".to_owned(), 1),
     ] {
         page.open(&path).await;
         let shown = shown(&page).await;
         assert!(shown >= least, "{shown} in {path}: {}", page.text().await);
     }
     // Pages that have none of these texts: they are here for what they may show later.
-    for path in ["/transactions", "/attention/retry", &format!("/tx/{}/forget", ended.tx_id)] {
+    for path in ["/", "/transactions", "/attention/retry", &format!("/tx/{}/forget", ended.tx_id)] {
         page.open(path).await;
         shown(&page).await;
     }

@@ -20,6 +20,12 @@ async fn top(endpoint: &str, args: &[&str]) -> Ran {
     run(&[&["top", "--endpoint", endpoint], args].concat()).await
 }
 
+/// Tells whether what began is drawn, which it is once a part of the last ten minutes is over.
+async fn has_line_over_time(served: &Served) -> bool {
+    let ran = top(&served.endpoint, &[]).await;
+    ran.out.contains("\nbegun        ") && ran.out.contains("  at most ")
+}
+
 #[tokio::test]
 async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
     let served = Served::start(&[
@@ -65,12 +71,7 @@ async fn all_is_seen_at_a_glance_and_what_is_stuck_is_retried_at_once() {
         "in flight    3 at this coordinator\n",
         "the newest\n",
     ]);
-    // Counted once a part of the last ten minutes is over.
-    until("a line over time", async || {
-        let ran = top(&served.endpoint, &[]).await;
-        (ran.out.contains("\nbegun        ") && ran.out.contains("  at most ")).then_some(())
-    })
-    .await;
+    until("a line over time", async || has_line_over_time(&served).await.then_some(())).await;
     let (on_top, _) = ran.out.split_once("a second").unwrap();
     assert!(on_top.contains("3 stalled, "), "what needs a person is on top: {}", ran.out);
     assert!(ran.out.lines().all(|line| line.chars().count() <= 80), "{}", ran.out);
