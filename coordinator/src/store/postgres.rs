@@ -75,7 +75,7 @@ pub struct PostgresOptions {
     pub statement_timeout: Duration,
     /// Schema of the tables.
     pub schema: String,
-    /// Clients' names under one epoch, from which on the next one begins: see [`names`].
+    /// Clients' names under one epoch, from which on the next one begins.
     pub names_of_epoch: u64,
 }
 
