@@ -1,6 +1,6 @@
 //! Calls of what is no service of the contract: health, reflection, and what does not exist (promise L5).
 //!
-//! Whoever reaches the port may make them, without an identity. So their messages are small, and an address has a share
+//! Strangers may make them: nobody needs an identity for that. So their messages are small, and an address has a share
 //! of the calls that are under way: three quarters of those that others leave. Streams that tell the health are open for
 //! as long as their readers are there, and have places of their own.
 

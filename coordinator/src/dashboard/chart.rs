@@ -1,6 +1,6 @@
 //! Picture of a transaction: a row for each branch, bars for its attempts, marks for votes, ends and durable writes.
 //!
-//! What the API tells of a branch is its first attempt and its last one of each phase: they are one bar. Of a
+//! The API tells of a branch its first attempt and its last one of each phase: they are one bar. Of a
 //! [recorded](recording) transaction each attempt is known, and each version that was written.
 
 mod kind;

@@ -9,7 +9,7 @@ use super::words::word;
 /// Webhooks of a page.
 #[derive(Debug, Default)]
 pub(super) enum Webhooks {
-    /// Whoever looks may not see them.
+    /// The one who looks may not see them.
     #[default]
     Hidden,
     /// They cannot be read.

@@ -48,12 +48,12 @@ struct Arguments {
     #[command(subcommand)]
     measure: Option<Measure>,
     /// Seconds for each figure.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, global = true)]
     seconds: u64,
     /// End with exit code 1 if 64 transactions in flight through the library are slower than three
     /// times the maximum of one commit per state change, sagas slower than 1.2 times TCC, or transactions over TLS
     /// slower than 0.85 times those without.
-    #[arg(long)]
+    #[arg(long, global = true)]
     check: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Pace of the purge.
 //!
-//! What has begun is to be purged once, later. So the purge never falls behind if it takes at least as many as begin, and
+//! Each transaction that has begun is to be purged once, later. So the purge never falls behind if it takes at least as many as begin, and
 //! it comes up with what is overdue if it takes more. It takes twice as many as began lately, in short runs with pauses
 //! between them: all that it does beyond that is taken from those that are written meanwhile. Where little begins, it may
 //! take a part of the time instead.

@@ -214,7 +214,7 @@ fn a_history_is_drawn_as_far_as_it_has_come() {
     assert_eq!(Recording::to(&document, usize::MAX).attempts, Recording::of(&document).attempts);
 }
 
-/// Whoever adopts a transaction waits for no answer of before.
+/// An adopted transaction waits for no answer of before.
 #[test]
 fn an_attempt_of_an_incarnation_that_went_away_has_ended() {
     let text = include_str!("../../../../tests/histories/0.1.0/saga-crashes.json");

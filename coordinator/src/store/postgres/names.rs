@@ -18,7 +18,7 @@
 //! - a database that went back (a standby that was behind, a backup) may have another epoch of the same number. It has
 //!   another nonce: the process reads anew what is there, and keeps a filter only if its epoch was closed by the same.
 //!
-//! Whoever reads a name looks where it may be, and then everywhere before it says that there is none.
+//! A name that is read is looked for where it may be, and then everywhere before anybody says that there is none.
 
 mod filter;
 mod keep;
