@@ -19,7 +19,7 @@ use unanimo_proto::v1::Mode;
 pub(crate) use self::closures::{First, Second};
 pub use self::interrupted::Interrupt;
 use self::interrupted::Interrupted;
-pub(crate) use self::panics::{Broken, bounded, caught, caught_in};
+pub(crate) use self::panics::{Broken, bounded, caught};
 pub(crate) use self::payloads::Unreadable;
 use self::work::Work;
 use crate::handler::{Call, Isolation, PhaseTwoError, PrepareError};

@@ -131,7 +131,7 @@ pub(crate) trait Block: Send + Sized {
     fn is_lost(&mut self) -> impl Future<Output = bool> + Send;
 
     /// The same of a handler that has not returned: a statement of it may be at work, and is ended first. `None` tells
-    /// that the database has given no answer [in time](LOOKS_WITHIN).
+    /// that the database has given no answer in time.
     fn is_lost_at_work(&mut self) -> impl Future<Output = Option<bool>> + Send {
         async { Some(self.is_lost().await) }
     }

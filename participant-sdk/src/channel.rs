@@ -11,8 +11,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use unanimo_tls::{Client, ClientFiles, TokenFile};
 
-use crate::action::caught_in;
-use crate::wire;
+use crate::panics::caught_in;
+use crate::status::status;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -220,7 +220,7 @@ impl Interceptor for Intercept {
         // Some calls are made by tasks that nobody waits for.
         caught_in(intercepted).unwrap_or_else(|text| {
             tracing::error!(error = text, "an interceptor panicked; its call is not sent");
-            Err(wire::status(Code::Internal, &format!("an interceptor panicked: {text}")))
+            Err(status(Code::Internal, &format!("an interceptor panicked: {text}")))
         })
     }
 }

@@ -237,9 +237,11 @@ mod causes;
 mod channel;
 pub mod client;
 mod names;
+mod panics;
 mod payload;
 pub mod propagation;
 mod refusal;
+mod status;
 
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod action;

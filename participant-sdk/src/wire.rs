@@ -13,13 +13,10 @@ use crate::handler::{Branch, Call};
 use crate::names::{CLUSTER_BYTES_MAX, ID_BYTES_MAX, NAME_BYTES_MAX, is_name};
 use crate::refusal::Refusal;
 use crate::resource::{PhaseTwoAnswer, RawCall, Voted};
+pub(crate) use crate::status::status;
 
 /// Bytes of a refusal's message.
 const MESSAGE_BYTES_MAX: usize = 1024;
-
-/// Bytes of a status's text, as it is on the wire. The smallest limit of common peers for all headers of a
-/// reply is 8 KiB.
-const STATUS_BYTES_MAX: usize = 1024;
 
 /// Returns the word of a barrier's row, which is for people. There is none for a mode that is not known
 /// here.
@@ -105,22 +102,6 @@ pub(crate) fn call_with(parts: Parts, conditions: Conditions) -> Result<RawCall,
 
 fn invalid(field: &str, rule: &str) -> Status {
     status(Code::InvalidArgument, &format!("{field} {rule}"))
-}
-
-/// Makes a status whose text is cut off: it travels in trailers, percent-encoded, and a peer ends the whole
-/// connection, with every other call on it, where they are too long.
-pub(crate) fn status(code: Code, text: &str) -> Status {
-    let encoded = |c: char| match c {
-        ' '..='~' if c != '%' => 1,
-        _ => 3 * c.len_utf8(),
-    };
-    let mut left = STATUS_BYTES_MAX;
-    let fits = |c: &char| {
-        let fits = encoded(*c) <= left;
-        left = left.saturating_sub(encoded(*c));
-        fits
-    };
-    Status::new(code, text.chars().take_while(fits).collect::<String>())
 }
 
 /// Returns the time that a call's caller waits for its answer, if it says so.

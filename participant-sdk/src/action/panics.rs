@@ -1,6 +1,5 @@
 //! Handlers that do not return: they panic, or have no end.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::panics::text;
 use crate::resource::Fault;
 
 tokio::task_local! {
@@ -76,15 +76,4 @@ pub(crate) async fn caught<T>(handler: impl Future<Output = T>) -> Result<T, Bro
         }
         Err(_) => caught.await,
     }
-}
-
-/// Runs a function of the service's, and returns the text of its panic.
-pub(crate) fn caught_in<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| text(&*panic))
-}
-
-fn text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("it says nothing").to_owned()
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::panics::caught_in;
 use crate::handler::{BoxError, Call, PrepareError};
+use crate::panics::caught_in;
 use crate::payload::{Decode, Encode, Payload};
 use crate::refusal::Refusal;
 

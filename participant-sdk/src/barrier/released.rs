@@ -1,7 +1,5 @@
 //! Local transactions that are over without work of their own: given up, or behind a row that was found.
 
-use std::time::Duration;
-
 use super::Block;
 use crate::action::Broken;
 use crate::handler::BoxError;
@@ -88,7 +86,8 @@ fn failed<B: Block>(block: B, error: BoxError) -> Fault {
 
 /// Time in which a database must tell whether a handler that was ended has lost its transaction. It is shorter than what
 /// its operation has for that, and for the record.
-pub(crate) const LOOKS_WITHIN: Duration = Duration::from_millis(1_200);
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) const LOOKS_WITHIN: std::time::Duration = std::time::Duration::from_millis(1_200);
 
 /// Returns the fault of a handler that has not returned. Its connection is closed: nobody knows what it was at.
 pub(super) async fn broken<B: Block>(mut block: B, broken: Broken) -> Fault {

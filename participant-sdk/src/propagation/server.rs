@@ -16,7 +16,7 @@ use super::client::is_grpc;
 use super::context::{self, Malformed};
 use super::scope::{Ambient, Propagation};
 use super::trace::Trace;
-use crate::wire;
+use crate::status as bounded;
 
 /// A tower layer for servers of HTTP, gRPC included (axum, tonic): makes the transaction that a
 /// request belongs to the [current](Propagation::current) one of its handler, and puts the branches
@@ -123,8 +123,8 @@ where
                 let unsupported = error.as_ref().is_some_and(Malformed::is_unsupported);
                 let text = error.map(|error| error.to_string()).unwrap_or_default();
                 Ok(match (*grpc, unsupported) {
-                    (true, true) => status(wire::status(Code::Unimplemented, &text)),
-                    (true, false) => status(wire::status(Code::InvalidArgument, &text)),
+                    (true, true) => status(bounded::status(Code::Unimplemented, &text)),
+                    (true, false) => status(bounded::status(Code::InvalidArgument, &text)),
                     // Not of the 5xx, which many clients send again.
                     (false, _) => bad_request(text),
                 })
