@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
 /// Columns of the table.
-const ROLES: [&str; 5] = ["initiator", "participant", "operator", "viewer", "anybody"];
+const ROLES: [&str; 4] = ["initiator", "participant", "operator", "viewer"];
 
 /// Field numbers in `descriptor.proto`, of which paths to comments are made.
 const SERVICE: i32 = 6;
