@@ -9,11 +9,8 @@ use uuid::Uuid;
 use super::Error;
 use super::rows::{Encoded, Read};
 
-/// Transactions that one run takes for each of its two steps. Small: its locks and its log must not
-/// hold up the journal.
-pub(super) const PURGE_ROWS_MAX: i64 = 500;
-
-/// Bytes of their rows, unless one transaction has more: a payload or a recorded history may have megabytes.
+/// Bytes of the rows that one run takes for each of its two steps, unless one transaction has more: a payload or a recorded
+/// history may have megabytes.
 pub(super) const PURGE_BYTES_MAX: i64 = 8 << 20;
 
 /// Longest pause after which a participant asks about a step of a saga again. The pause is half of what the

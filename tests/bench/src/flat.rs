@@ -67,7 +67,7 @@ pub(crate) async fn measure(count: i64, time: Duration, hold: Duration) -> Resul
 
     reads(&mut sides, "").await?;
     written(&mut sides).await?;
-    purged(&mut sides, "purge of 500, ms").await?;
+    purged(&mut sides, "purge of 2,000, ms").await?;
     vacuumed(&mut sides).await?;
     throughput(&sides, time).await?;
     held(&mut sides, time, hold).await?;
@@ -195,7 +195,7 @@ async fn held(sides: &mut Sides, time: Duration, hold: Duration) -> Result<()> {
     // What was begun within the last seconds is looked through for what is open: that is load, and no history.
     tokio::time::sleep(QUIET).await;
     reads(sides, "").await?;
-    purged(sides, "purge of 500, ms").await?;
+    purged(sides, "purge of 2,000, ms").await?;
     holder.execute("COMMIT").await?;
     Ok(())
 }

@@ -265,7 +265,7 @@ impl Side {
             }
         }
         drop(writer);
-        self.fence_all().await?;
+        self.store.incarnations().fence(me, "measured").await?;
         self.raw.execute("VACUUM ANALYZE").await?;
         Ok(())
     }

@@ -11,13 +11,16 @@ use uuid::Uuid;
 
 use super::super::Error;
 use super::super::purge::{
-    Cutoffs, DELETING, PURGE_BYTES_MAX, PURGE_ROWS_MAX, Purge, PurgeTimes, RAISING, Retention,
-    STEPS_ASKED_MS, STEPS_SWEPT_MS, STRIPPING, Stripped,
+    Cutoffs, DELETING, PURGE_BYTES_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
+    STEPS_SWEPT_MS, STRIPPING, Stripped,
 };
 use super::super::rows::{self, Read, gid_key};
 use super::Sqlite;
 use super::damage::sound;
 use super::transactions::{SET_ASIDE, of_ids_without_data};
+
+/// Transactions that one run takes for each of its two steps. Few: while it writes, the journal waits.
+const ROWS_MAX: i64 = 500;
 
 pub(super) const OLD: &str = concat!(
     "
@@ -77,7 +80,7 @@ struct Part {
     from: i64,
 }
 
-const ALL: Part = Part { count: PURGE_ROWS_MAX, from: 0 };
+const ALL: Part = Part { count: ROWS_MAX, from: 0 };
 
 /// Numbers of transactions that a run found, and of what became of them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,7 +108,7 @@ where
     let mut from = passed.swap(0, Ordering::Relaxed);
     let mut begins_anew = from > 0;
     let (mut purged, mut failed) = (0, None);
-    for _ in 0..PURGE_ROWS_MAX {
+    for _ in 0..ROWS_MAX {
         match purge(Part { count: 1, from }).await {
             Ok(Taken { due: 0, .. }) => {
                 from = 0;

@@ -8,8 +8,8 @@ use sqlx::query::QueryAs;
 use uuid::Uuid;
 
 use super::super::super::error::is_corrupt;
-use super::super::super::purge::PURGE_ROWS_MAX;
 use super::super::damage::{Damage, SEARCH_MAX, Step, in_halves_until};
+use super::ROWS_MAX;
 use super::reached::{Found, Reached};
 
 /// Time of the oldest.
@@ -48,7 +48,7 @@ pub(super) async fn due(
         Err(error) if is_corrupt(&error) => {}
         due => return Ok((due?.into_iter().map(sized).collect(), Vec::new())),
     }
-    let is_enough = |due: &Vec<_>| i64::try_from(due.len()).is_ok_and(|len| len >= PURGE_ROWS_MAX);
+    let is_enough = |due: &Vec<_>| i64::try_from(due.len()).is_ok_and(|len| len >= ROWS_MAX);
     let (mut due, mut failed) = (Vec::new(), Vec::new());
     let mut work = damage.readable_ends(step, before);
     let until = Instant::now() + SEARCH_MAX / 2;
@@ -87,7 +87,7 @@ pub(super) async fn due(
     }
     due.sort_unstable();
     due.dedup_by_key(|(tx_id, _)| *tx_id);
-    due.truncate(usize::try_from(PURGE_ROWS_MAX).unwrap_or(usize::MAX));
+    due.truncate(usize::try_from(ROWS_MAX).unwrap_or(usize::MAX));
     Ok((due, unreadable))
 }
 
