@@ -158,8 +158,9 @@ impl Purge {
         match verdict {
             Verdict::Agreed(now) => {
                 let (purge, me, retention) = (self.store.purge(), self.me, self.retention);
-                let stripped = purge.strip(me, retention, now).await;
-                let deleted = purge.delete(me, retention, now).await;
+                // At once: each waits for the database most of its time, and they have no transaction in common.
+                let (stripped, deleted) =
+                    tokio::join!(purge.strip(me, retention, now), purge.delete(me, retention, now));
                 self.purge_audit(now);
                 self.purge_events(now).await;
                 if stripped.is_ok() && deleted.is_ok() {

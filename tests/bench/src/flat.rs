@@ -17,6 +17,9 @@ use crate::world::{Shape, World};
 /// Finished transactions of the smaller side: more than a page of a list looks at.
 const FEW: i64 = 10_000;
 
+/// Transactions that one run of the purge takes for each of its two steps.
+const RUN: u64 = 2_000;
+
 /// Transactions on each side that are purged, beside all others, at a time.
 const DUE: u64 = 30_000;
 
@@ -118,11 +121,11 @@ async fn purged(sides: &mut Sides, what: &'static str) -> Result<()> {
         owners.push(create(&side.store, "purges").await?);
     }
     // Both steps of a run take as many.
-    for _ in 0..DUE / 500 {
+    for _ in 0..DUE / RUN {
         for ((side, figures), me) in sides.iter().zip(&mut figures).zip(&owners) {
             let started = Instant::now();
             let purged = (side.strip(*me).await?, side.delete(*me).await?);
-            ensure!(purged == (500, 500), "as many are due: {purged:?}");
+            ensure!(purged == (RUN, RUN), "as many are due: {purged:?}");
             figures.add(what, started.elapsed().as_secs_f64() * 1000.0);
         }
     }

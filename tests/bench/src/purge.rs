@@ -13,8 +13,11 @@ use crate::reads::{DAY, Side};
 use crate::say;
 use crate::world::{Shape, World};
 
-/// Transactions under way at once.
-const IN_FLIGHT: usize = 64;
+/// Transactions under way at once: all that the machine can do, and a part of it.
+const IN_FLIGHT: [usize; 2] = [64, 4];
+
+/// Time in which the purge comes to know how many begin.
+const PACED: Duration = Duration::from_secs(25);
 
 /// Memory that a server would be given, and a log that is not written out all the time.
 const SETTINGS: &str = "fsync = on\nshared_buffers = 512MB\nmax_wal_size = 2GB\n";
@@ -33,13 +36,15 @@ pub(crate) async fn measure(count: u64, time: Duration) -> Result<ExitCode> {
     step(&mut side, me, "delete").await?;
     side.fence_all().await?;
 
-    let alone = beside(&mut side, "nothing is due", time).await?;
-    side.end(count, 60).await?;
-    let strips = create(&side.store, "strips").await?;
-    while side.strip(strips).await? > 0 {}
-    side.end(count, 60).await?;
-    let due = beside(&mut side, "all of it is due", time).await?;
-    say(&format!("{:.2} of the throughput is left", due / alone));
+    for in_flight in IN_FLIGHT {
+        let alone = beside(&mut side, in_flight, time).await?;
+        side.end(count, 60).await?;
+        let strips = create(&side.store, "strips").await?;
+        while side.strip(strips).await? > 0 {}
+        side.end(count, 60).await?;
+        let due = beside(&mut side, in_flight, time).await?;
+        say(&format!("{:.2} of the throughput is left", due / alone));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -70,25 +75,32 @@ async fn step(side: &mut Side, me: Incarnation, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Writes as much as can be written beside the purge, and returns how much a second.
-async fn beside(side: &mut Side, when: &str, time: Duration) -> Result<f64> {
-    // The clocks are believed from the start: somebody has purged a moment ago.
+/// Writes as much as so many callers can beside the purge, which begins when its pace is known, and returns how much a second.
+async fn beside(side: &mut Side, in_flight: usize, time: Duration) -> Result<f64> {
+    let forget = sqlx::query("UPDATE unanimo.cluster SET purge_clock_ms = NULL");
+    forget.execute(&mut side.raw).await?;
+    let world = World::on(&side.url, DAY).await?;
+    world.begin(Shape::Tcc, in_flight, PACED).await?;
+    // The clocks are believed now: somebody has purged a moment ago.
     let trust = sqlx::query("UPDATE unanimo.cluster SET purge_clock_ms = $1");
     trust.bind(i64::try_from(now().0)?).execute(&mut side.raw).await?;
-    let world = World::on(&side.url, DAY).await?;
     let (before, started) = (side.due().await?, Instant::now());
-    let measured = world.begin(Shape::Tcc, IN_FLIGHT, time * 5).await?;
+    let measured = world.begin(Shape::Tcc, in_flight, time * 4).await?;
     let took = started.elapsed();
     let after = side.due().await?;
     world.stop().await;
     side.fence_all().await?;
     let each = |n: i64| n as f64 / took.as_secs_f64();
+    let (stripped, deleted) = (each(before.0 - after.0), each(before.1 - after.1));
+    let written = measured.per_second();
     say(&format!(
-        "{when:<18} {:>6.0} TCC/s, p99 {:>6.1} ms; {:.0} stripped and {:.0} deleted a second",
-        measured.per_second(),
+        "{in_flight:>3} in flight, {:>7} due: {written:>6.0} TCC/s, p99 {:>5.1} ms; {stripped:>6.0} stripped and {deleted:>6.0} \
+         deleted a second, {:.2} times as many; {} and {} are left",
+        before.1,
         measured.quantile_ms(0.99),
-        each(before.0 - after.0),
-        each(before.1 - after.1),
+        stripped.min(deleted) / written,
+        after.0,
+        after.1,
     ));
-    Ok(measured.per_second())
+    Ok(written)
 }

@@ -1,9 +1,9 @@
 //! Pace of the purge.
 //!
 //! Each transaction that has begun is to be purged once, later. So the purge never falls behind if it takes at least as many as begin, and
-//! it comes up with what is overdue if it takes more. It takes twice as many as began lately, in short runs with pauses
-//! between them: all that it does beyond that is taken from those that are written meanwhile. Where little begins, it may
-//! take a part of the time instead.
+//! it comes up with what is overdue if it takes more. It takes more than twice as many as began lately, in short runs with
+//! pauses between them: all that it does beyond that is taken from those that are written meanwhile. Where little begins, it
+//! may take a part of the time instead.
 
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use crate::store::Purged;
 
-/// Number of transactions that are purged for each that has begun.
-const PACE: f64 = 2.0;
+/// Number of transactions that are purged for each that has begun. Of these some are lost: what begins is known late, and a
+/// pause ends late.
+const PACE: f64 = 2.5;
 
 /// Part of the time that a purge may take where fewer begin than it could purge in that.
 const TIME_PARTS: u32 = 5;
@@ -99,13 +100,13 @@ mod tests {
     }
 
     #[test]
-    fn where_much_begins_twice_as_many_are_purged() {
-        // 500 in half a second.
-        check(500, (500, 500), 200, 300 * MS);
-        check(500, (500, 0), 200, 300 * MS);
-        check(500, (0, 500), 499, MS);
+    fn where_much_begins_more_than_twice_as_many_are_purged() {
+        // 500 in 0.4 seconds.
+        check(500, (500, 500), 200, 200 * MS);
+        check(500, (500, 0), 200, 200 * MS);
+        check(500, (0, 500), 399, MS);
         // It does what it can.
-        check(500, (500, 500), 501, Duration::ZERO);
+        check(500, (500, 500), 401, Duration::ZERO);
         check(5_000, (500, 500), 100, Duration::ZERO);
     }
 
