@@ -95,6 +95,8 @@ pub(super) struct Purge {
     pub(super) events_retention: Duration,
     /// When events were purged last.
     pub(super) events_purged: Option<Instant>,
+    /// Whether some more were due then.
+    pub(super) events_left: bool,
     pub(super) interval: Duration,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: PurgeClock,
@@ -123,6 +125,7 @@ impl Purge {
             audit_purged: None,
             events_retention: config.events_retention.0,
             events_purged: None,
+            events_left: false,
             interval: config.purge_interval.0,
             metrics: Arc::clone(metrics),
             clock: PurgeClock::default(),
@@ -139,7 +142,9 @@ impl Purge {
             let purged = self.once().await;
             self.metrics.purged(purged);
             pace.note(self.metrics.begun_so_far(), Instant::now());
-            tokio::time::sleep(pace.pause_after(purged, started.elapsed(), self.interval)).await;
+            let pause = pace.pause_after(purged, started.elapsed(), self.interval);
+            let longest = if self.events_left { EVENT_PURGE_INTERVAL } else { self.interval };
+            tokio::time::sleep(pause.min(longest)).await;
         }
     }
 
@@ -149,6 +154,7 @@ impl Purge {
             Ok(times) => times,
             Err(error) => {
                 warn_failed(&error);
+                self.events_left = false;
                 return Purged::default();
             }
         };
@@ -168,7 +174,10 @@ impl Purge {
                 }
                 Purged { stripped: count(stripped), deleted: count(deleted) }
             }
-            Verdict::Unproven | Verdict::Differ | Verdict::Stepped => Purged::default(),
+            Verdict::Unproven | Verdict::Differ | Verdict::Stepped => {
+                self.events_left = false;
+                Purged::default()
+            }
         }
     }
 
@@ -201,16 +210,18 @@ impl Purge {
         }
         self.events_purged = Some(Instant::now());
         let before = Timestamp(now.0.saturating_sub(retention));
-        for _ in 0..EVENT_PURGES_MAX {
+        let mut left = EVENT_PURGES_MAX;
+        while left > 0 {
             match self.store.feed().purge(self.me, self.events_retention, now).await {
                 Ok(0) => break,
-                Ok(_) => {}
+                Ok(_) => left -= 1,
                 Err(error) => {
                     warn_failed(&error);
                     break;
                 }
             }
         }
+        self.events_left = left == 0;
         if let Err(error) = self.store.webhooks().purge_dead(self.me, before).await {
             warn_failed(&error);
         }

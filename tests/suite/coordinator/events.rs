@@ -209,6 +209,38 @@ async fn a_revision_whose_successors_are_gone_is_refused() {
     }
 }
 
+/// More events are due than one run takes, and the next run of the purge would be in an hour.
+#[tokio::test]
+async fn the_purge_of_many_events_goes_on() {
+    const MANY: i64 = 100_000;
+    let url = sqlite_url();
+    let mut world = World::start(config(&url)).await;
+    three(&world).await;
+    let options =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(url.trim_start_matches("sqlite:"));
+    let mut raw = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    for statement in [
+        "UPDATE feed_events SET added_ms = 1",
+        "WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers LIMIT $1)
+         INSERT INTO feed_events (revision, added_ms, tx_id, body)
+         SELECT last_revision + number, 1, zeroblob(16), x'' FROM feed CROSS JOIN numbers",
+        "UPDATE feed SET last_revision = last_revision + $1",
+    ] {
+        sqlx::query(statement).bind(MANY).execute(&mut raw).await.unwrap();
+    }
+    world.config.events_retention = Period::secs(3600);
+    world.config.purge_interval = Period::secs(3600);
+    let world = world.crash_and_restart().await;
+    until("all old events to be purged", async || {
+        let old = sqlx::query_scalar("SELECT count(*) FROM feed_events WHERE added_ms = 1");
+        let old: i64 = old.fetch_one(&mut raw).await.unwrap();
+        (old <= 1).then_some(())
+    })
+    .await;
+    raw.close().await.unwrap();
+    drop(world);
+}
+
 /// A database is as it was earlier, and so many events have come since that their number is above the lost ones'. Whoever has seen a
 /// lost one is told, and whoever has not goes on.
 #[tokio::test]

@@ -36,11 +36,13 @@ const ROWS_MAX: i64 = 2_000;
 /// It looks at the fence without a lock, because it may take long and writes nothing; so does that for what is to be deleted.
 ///
 /// `OFFSET 0` keeps the planner from the index of the feed's rows: it would read all that was written lately for each of
-/// these.
+/// these. The feed's one row is read once: beside a snapshot that is held open it has as many versions as it was written
+/// since, and they would be passed over for each of these.
 macro_rules! old {
     ($ended:literal) => {
         concat!(
             "
+WITH passed AS MATERIALIZED (SELECT done_before FROM feed)
 SELECT ended.tx_id, (
     SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))::int8
     FROM log AS entry WHERE entry.tx_id = ended.tx_id), ended_ms
@@ -59,7 +61,7 @@ WHERE ended.ended_ms < $2 AND ended.ended_ms >= $8 AND ended.stripped_ms IS NULL
         OR ended_ms + least((ended_ms - first.created_ms) / 2, $5) + $6 < $4)
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = ended.tx_id)
     AND (
-        SELECT count(*) FROM feed CROSS JOIN (
+        SELECT count(*) FROM passed CROSS JOIN (
             SELECT owner, kind, write_id FROM log AS entry WHERE entry.tx_id = ended.tx_id OFFSET 0) AS entry
         LEFT JOIN feed_cursors ON incarnation = entry.owner
         WHERE entry.kind & 128 <> 0
@@ -108,11 +110,14 @@ WITH ",
 SELECT tx_id FROM kept"
 );
 
-/// Durable before anything is deleted: whoever misses a transaction finds out why.
+/// Durable before anything is deleted: whoever misses a transaction finds out why. The row about the group is locked
+/// before the fence, as where an epoch of names is closed.
 const RAISE_WATERMARK: &str = concat!(
     "
-WITH ",
-    fence!("$4"),
+WITH held AS MATERIALIZED (
+    SELECT 1 FROM cluster FOR NO KEY UPDATE
+), ",
+    fence!("$4", "EXISTS (SELECT 1 FROM held)"),
     "
 UPDATE cluster
 SET purge_watermark_ms = greatest(purge_watermark_ms, $2), purge_clock_ms = $3

@@ -270,6 +270,8 @@ impl Settings {
             // With that, a plan that cannot do without a scan has a cost above the limit for compiling,
             // and is compiled each time: milliseconds for a statement of a fraction of one.
             ("jit", "off".to_owned()),
+            // Where an index has the order and a few are wanted, all that is in the range must not be read and sorted.
+            ("enable_bitmapscan", "off".to_owned()),
         ];
         // A coordinator that vanished must not leave its locks behind for hours. A Unix socket has none. Of a range
         // whose ends are not known the planner takes a part of the table, and would start workers, which take longer
