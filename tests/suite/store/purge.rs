@@ -371,8 +371,9 @@ async fn the_purge_goes_on_where_it_was_beside_a_snapshot() {
     holder.execute("COMMIT").await.unwrap();
     holder.close().await.unwrap();
     // Beside many others the planner takes those that are due for fewer than are wanted.
-    let others = "INSERT INTO log (tx_id, follows, version, owner, write_id, kind, body)
-        SELECT gen_random_uuid(), 0, 1, 1, gen_random_uuid(), 1, '' FROM generate_series(1, 50000);
+    let others = "INSERT INTO log (tx_id, follows, version, owner, write_id, kind, ended_ms, body)
+        SELECT gen_random_uuid(), 0, 1, 1, gen_random_uuid(), 1, (1e14 * (1 + random()))::int8, ''
+        FROM generate_series(1, 50000);
         ANALYZE log";
     execute(&fixture.url, others).await;
     for _ in 0..RUNS {
@@ -404,6 +405,7 @@ async fn the_purge_reads_the_feed_once_in_a_run() {
     holder.execute("SELECT 1 FROM feed").await.unwrap();
     let versions = "DO $$ BEGIN FOR n IN 1 .. 5000 LOOP UPDATE feed SET done_before = done_before; END LOOP; END $$";
     raw.execute(versions).await.unwrap();
+    raw.execute("ANALYZE feed").await.unwrap();
     raw.close().await.unwrap();
     let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
     scans(&mut raw, "log_ended").await;
