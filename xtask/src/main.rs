@@ -40,14 +40,17 @@ cargo xtask CHORE
   chart          check the chart of Helm, and render it where Helm is installed or Go can install it;
                  --accept makes its schema, README and rendered examples anew
   docs           make docs/reference anew from the code
-  bench [ARGS…]  measure transactions per second beside plain commits; --seconds N for each figure,
-                 --check to fail where the journal does not do its work or TLS costs too much; bench tls:
-                 TLS's cost alone; bench greedy: another one's time beside a greedy caller, with --check to
-                 fail where it doubles; bench layout: what PostgreSQL spends on each; bench flat [--count N]
-                 [--hold SECONDS]: everything beside N that have finished and beside few, and with a snapshot held open; bench purge [--count N]: what the purge costs, and
-                 leaves to others; bench pages [--count N]: the dashboard's pages beside N that have finished,
-                 with --check to fail where one takes 200 ms; bench conversion [--count N]: the first start
-                 on N of the version before the log
+  bench [ARGS…]  measure transactions per second beside plain commits, built for a release; --seconds N for each figure,
+                 --check to fail where the journal does not do its work or TLS costs too much; bench tls
+                 [--rounds N]: TLS's cost alone; bench greedy: another one's time beside a greedy caller, with
+                 --check to fail where it doubles; bench layout: what PostgreSQL spends on each; bench flat
+                 [--count N] [--hold SECONDS]: everything beside N that have finished and beside few, and with a
+                 snapshot held open; bench purge [--count N]: what the purge costs, and leaves to others; bench
+                 pages [--count N]: the dashboard's pages beside N that have finished, with --check to fail where
+                 one takes 200 ms; bench conversion [--count N]: the first start on N of the version before the
+                 log; bench owed [--count N]: N that are owed to a participant which is gone; bench sagas
+                 [--count N]: N sagas of ten steps, and the memory that they take; bench sleepers [--count N]
+                 [--begun]: N that start tomorrow, or with --begun sleep between two steps
   soak [--minutes N]  half of the participants dead, one slow, the database bounced, the clocks set: memory
                  must be flat, the healthy served as before, nothing half done; 1 minute if not said;
                  then a participant comes back to which very much is owed
@@ -118,4 +121,28 @@ fn run(arguments: &[String]) -> Result<()> {
 
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A variant of the benchmark's subcommands is a line of four spaces, its name, and what follows a name.
+    #[test]
+    fn the_help_names_every_benchmark() {
+        let program = std::fs::read_to_string(root().join("tests/bench/src/main.rs")).unwrap();
+        let (_, variants) = program.split_once("enum Measure {\n").unwrap();
+        let (variants, _) = variants.split_once("\n}\n").unwrap();
+        let named = variants.lines().filter_map(|line| {
+            let line = line.strip_prefix("    ")?;
+            line.starts_with(|c: char| c.is_ascii_uppercase())
+                .then(|| line.trim_end_matches([',', ' ', '{']).to_lowercase())
+        });
+        let named: Vec<String> = named.collect();
+        assert!(named.len() > 9 && named.contains(&"sagas".to_owned()), "{named:?}");
+        let help = HELP.split_whitespace().collect::<Vec<_>>().join(" ");
+        for name in named {
+            assert!(help.contains(&format!("bench {name}")), "no bench {name}");
+        }
+    }
 }

@@ -40,12 +40,12 @@ use unanimo_coordinator::config::unknown_variables;
 /// Exit codes of all commands, for `--help`.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  success; `tx submit` and `saga run`: the transaction is committed;
-     `tx rollback`: aborted
+  0  success; `tx submit` and `saga run`: the transaction is committed, or
+     with --wait accepted accepted and not decided yet; `tx rollback`: aborted
   1  failure: the command failed, the coordinator cannot be reached, or it
      refused the request; `tx submit` and `saga run`: and no transaction was
      begun by it; `tx rollback`: or the transaction was committed before;
-     `participant check`: a guarantee is broken, or none could be checked;
+     `participant check`: a guarantee is broken, or not all could be checked;
      `saga check`: a definition has a mistake; `replay`: something differs;
      `audit verify`: nobody can tell
   2  wrong usage: an argument, a setting or a field of a transaction's file

@@ -83,7 +83,7 @@ it, and its keys are those below. A flag is the key with `--` in front: the key 
 and the exit code is 2. A variable that begins with `UNANIMO_` and is not below is an error, too, unless
 Kubernetes makes it for a service. Where anything is configured, `database-url` must be, so that a mistake
 opens no empty database; `serve` with no setting at all uses the default. `unanimo config` takes the same file, variables and flags. It prints the
-configuration that `serve` would use and the source of each setting, with passwords hidden.
+configuration that `serve` would use, with passwords hidden, and the source of each setting that has not its default.
 
 ```toml
 node = \"coordinator-1\"
@@ -119,8 +119,8 @@ fn metrics() -> String {
 
 A coordinator serves its metrics at `/metrics` of its admin address (`admin-listen`, by default
 <http://127.0.0.1:7611/metrics>) in the OpenMetrics text format, which Prometheus reads. Metrics
-belong to one process and begin at zero when it starts, except `unanimo_alarms`, which is counted in
-the database.
+belong to one process and begin at zero when it starts, except `unanimo_alarms`: transactions are
+counted there as they stand in the database.
 
 ## Metrics
 
@@ -130,10 +130,12 @@ the database.
 {}
 ## Alarms
 
-An alarm is a state that needs an operator, because it does not end by itself. It is a log line of
-level ERROR with the field `alarm`, whose values are below, and with the field `tx_id`, for
-`unanimo tx show`. `unanimo_alarms` counts the transactions whose alarm is not cleared, and
-`unanimo tx list --attention` lists them.
+An alarm is a state that needs an operator: most do not end before somebody has acted, and the last column
+says what ends each. It is a log line of level ERROR with the field `alarm`, whose values are below. One
+about a transaction has the field `tx_id`, for `unanimo tx show`; `unanimo tx list --attention` lists the
+transactions that are held up, heuristic or not readable, until that is over. `unanimo_alarms` counts what is not cleared: transactions, and
+also participants, files and keys, as its line above says. Other alarms are in the log alone, and some have
+a metric of their own, which the last column names.
 
 {}",
         table(["Name", "Type", "Labels", "Meaning"], metrics),
@@ -153,7 +155,9 @@ fn errors() -> String {
     format!(
         "# Errors
 
-Every gRPC status other than OK that a coordinator answers has details of `google.rpc`:
+Every gRPC status other than OK that comes from the coordinator's own code has details of `google.rpc`.
+What its gRPC layer refuses before has none: a request larger than `message-bytes-max` (`OUT_OF_RANGE`), one that
+cannot be decoded (`INTERNAL`), and an rpc that does not exist (`UNIMPLEMENTED`). The details are:
 
 - `ErrorInfo` with the domain `{}` and one of the reasons below. Programs should read the reason, never
   the message. Its metadata has `retryable`, which is `true` or `false`, `effect`, which is `none` if
@@ -164,9 +168,11 @@ Every gRPC status other than OK that a coordinator answers has details of `googl
 
 A status is below {} bytes as it travels, and its message has at most {} bytes.
 
-Later versions add reasons, and rename none. A status without a reason comes from the connection, or
-from a program between client and coordinator: the request may have taken effect or not. Every call
-is idempotent by its ids, so send the same request again.
+Later versions add reasons, and rename none. A status without a reason comes from gRPC, from the connection, or
+from a program between client and coordinator: the request may have taken effect or not. Five of them do
+not pass by themselves, `UNIMPLEMENTED`, `OUT_OF_RANGE`, `UNAUTHENTICATED`, `PERMISSION_DENIED` and
+`RESOURCE_EXHAUSTED`: stop there, as [rule 3](../initiator-guide.md#retry) says. After any other send the same
+request again: every call is idempotent by its ids.
 
 An aborted transaction is not an error. An OK reply carries its outcome, and so it does for *not
 decided yet*.

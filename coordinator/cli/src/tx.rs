@@ -56,7 +56,8 @@ JSON (--json):
     voted_at, ended_at, heuristic_note, resolved_by, resolution_note,
     depends_on, inputs (a list of objects with name, branch_id), pivot,
     compensation (compensate, none, kept), due_at, child_gid, output_dropped,
-    payload or payload_base64, output or output_base64.
+    payload or payload_base64, output or output_base64, and where you may not
+    read them hidden_payload and hidden_output {bytes, media_type}.
   A line of the timeline is an object with at, event, branch_id, detail.
   Times are RFC 3339 in UTC; a value that does not apply is null. A payload or
   output that is JSON is in `payload` or `output`, any other in

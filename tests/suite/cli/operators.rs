@@ -35,11 +35,20 @@ async fn a_stuck_transaction_is_retried_resolved_and_forgotten() {
     ran.check(2).complains(&["error: branch_id must name"]);
 
     let resolve = ["resolve", "g", "--branch", "a", "--as", "rolled-back", "--note", "the bank"];
-    served.tx(&resolve).await.check(2).complains(&["--operator <NAME>"]);
+    let nobody = served.tx(&resolve).await;
+    nobody.check(2).complains(&["error: who acts is not known: $USER is not set; --operator NAME"]);
+    // Who only counts does nothing that has to be signed.
+    let count = ["resolve", "--all", "--participant=p", "--as=committed", "--dry-run"];
+    served.tx(&count).await.check(0).says(&["1 transactions would be"]);
+    served.tx(&["forget", "--all", "--dry-run"]).await.check(0).says(&["0 transactions would"]);
     let forget = ["forget", "g", "--operator", "ann", "--note", "paid by hand", "--json"];
     let ran = served.tx(&forget).await;
     ran.check(1).complains(&["reason: NOTHING_TO_FORGET (FAILED_PRECONDITION)"]);
     // The operator's name is by default that of the user who is logged in.
+    let mut command = served.tx_command(&resolve);
+    command.env("USER", "");
+    let ran = super::Program::start(command).end().await;
+    ran.check(2).complains(&["--operator NAME"]);
     let mut command = served.tx_command(&resolve);
     command.env("USER", "bob");
     let ran = super::Program::start(command).end().await;
@@ -70,7 +79,7 @@ async fn a_stuck_transaction_is_retried_resolved_and_forgotten() {
 async fn a_transaction_is_rolled_back_if_it_is_not_decided_and_no_gid_is_taken() {
     let served = Served::start(&[]).await;
     served.tx(&["rollback", "g"]).await.check(1).complains(&["GID_UNKNOWN"]);
-    served.submit("g", &["hang"], &["--wait", "accepted"]).await.check(5);
+    served.submit("g", &["hang"], &["--wait", "accepted"]).await.check(0);
     served.tx(&["rollback", "g"]).await.check(0).says(&["aborted", "gid    g\n"]);
     let again = served.tx(&["rollback", "g", "--json"]).await.check(0).json();
     assert_eq!((&again["outcome"], &again["abort_cause"]), (&"aborted".into(), &"rollback".into()));

@@ -96,6 +96,17 @@ async fn a_file_that_holds_no_definition_is_told() {
     }
 }
 
+/// A saga that was only to be accepted is a success once it is.
+#[tokio::test]
+async fn a_saga_that_is_accepted_is_a_success() {
+    let served = Served::start(&[]).await;
+    let path = trip("hang");
+    let run = ["run", &path, "--gid=g", "--set=who=ann", "--set=fare=7", "--wait=accepted"];
+    let ran = served.saga(&run).await;
+    ran.check(0).says(&["accepted, and not decided yet\n", "hint: `unanimo tx watch g`"]);
+    assert!(!ran.out.contains("same command"), "{}", ran.out);
+}
+
 /// A step that has ended otherwise than was decided is no success.
 #[tokio::test]
 async fn s11_a_deviation_of_a_step_has_an_exit_code_of_its_own() {

@@ -45,6 +45,22 @@ async fn an_outcome_is_printed_and_is_the_exit_code() {
     assert_eq!(ran.check(5).json()["outcome"], "not_decided");
 }
 
+/// What was only to be accepted is a success once it is, and there is nothing to repeat.
+#[tokio::test]
+async fn what_is_accepted_is_a_success_and_is_followed() {
+    let served = Served::start(&[]).await;
+    let accepted = ["--wait", "accepted"];
+    let ran = served.submit("g", &["hang"], &accepted).await;
+    ran.check(0).says(&["accepted, and not decided yet\ngid    g\ntx_id  0"]);
+    ran.says(&["\nhint: `unanimo tx watch g` follows it\n"]);
+    assert!(!ran.out.contains("same command"), "{}", ran.out);
+    let ran = served.submit("g", &["hang"], &["--wait", "accepted", "--json"]).await;
+    assert_eq!(ran.check(0).json()["outcome"], "not_decided");
+    // What is decided by then is told as ever.
+    served.submit("bad", &["refuse"], &["--wait", "ended"]).await.check(4);
+    served.submit("bad", &["refuse"], &accepted).await.check(4).says(&["aborted: "]);
+}
+
 #[tokio::test]
 async fn it_is_read_from_standard_input_and_an_unread_answer_changes_nothing() {
     let served = Served::start(&[]).await;
@@ -132,6 +148,8 @@ async fn nobody_at_the_endpoint_is_told() {
     let ran = run(&["tx", "submit", &path, "--endpoint", &endpoint]).await;
     ran.check(5).says(&["not known: no coordinator was reached\ngid    g\n\nhint: run the same"]);
     assert!(!ran.out.contains("watch") && !ran.out.contains("decided"), "{}", ran.out);
+    let accepted = ["tx", "submit", &path, "--wait", "accepted", "--endpoint", &endpoint];
+    run(&accepted).await.check(5).says(&["hint: run the same"]);
     for (bad, complaint) in [("127.0.0.1:7610", "must be http://"), ("ftp://h:1", "must be http:")]
     {
         run(&["tx", "list", "--endpoint", bad]).await.check(2).complains(&[complaint]);

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use super::{addresses, new_path, run, serve, sqlite};
+use serde_json::json;
+
+use super::{Served, addresses, new_path, run, serve, sqlite};
 use crate::security::issued;
 
 #[tokio::test]
@@ -57,6 +59,40 @@ async fn a_new_token_is_an_identity_and_nothing_else_prints_it() {
     for printed in printed {
         assert!(!printed.contains(secret) && !printed.contains(hash), "{printed}");
     }
+}
+
+/// A viewer, who may not read payloads and outputs, is told their sizes and media types.
+#[tokio::test]
+async fn what_a_viewer_may_not_read_is_told_by_its_size() {
+    let file = new_path(".toml").display().to_string();
+    let token = async |name: &str, role: &str| {
+        let made = run(&["token", "new", "--name", name, "--role", role, "--file", &file]).await;
+        let path = new_path(".token");
+        fs::write(&path, &made.check(0).out).unwrap();
+        path.display().to_string()
+    };
+    let web = token("web", "initiator").await;
+    let (ann, bob) = (token("ann", "viewer").await, token("bob", "operator").await);
+    let served = Served::start(&["--identities", &file]).await;
+    let by_web = ["--wait", "ended", "--token-file", &web];
+    served.submit("g", &["typed", "output-5"], &by_web).await.check(0);
+    let show = async |token: &str, more: &[&str]| {
+        served.tx(&[&["show", "g", "--token-file", token], more].concat()).await
+    };
+    let seen = show(&ann, &[]).await;
+    seen.check(0).says(&["40B of application/json, hidden from you\n"]);
+    seen.says(&["1B of text/plain, hidden from you\n", "5B, hidden from you\n"]);
+    let branch = show(&ann, &["--json"]).await.check(0).json()["branches"][0].take();
+    let hidden = |bytes: u64, media_type: &str| json!({"bytes": bytes, "media_type": media_type});
+    assert_eq!(branch["hidden_payload"], hidden(40, "application/json"), "{branch}");
+    assert_eq!(branch["hidden_output"], hidden(1, "text/plain"), "{branch}");
+    assert!(branch.get("payload").is_none() && branch.get("output_base64").is_none(), "{branch}");
+
+    let seen = show(&bob, &[]).await;
+    seen.check(0).says(&["  40B\n", "  5B\n"]);
+    assert!(!seen.out.contains("hidden"), "{}", seen.out);
+    let branch = show(&bob, &["--json"]).await.check(0).json()["branches"][0].take();
+    assert_eq!((&branch["payload"]["of"], branch.get("hidden_payload")), (&json!("a"), None));
 }
 
 /// A file that the coordinator would refuse is not made, and a good one is not spoilt.

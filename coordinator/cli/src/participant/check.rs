@@ -46,8 +46,9 @@ JSON (--json): an object with participant, action, mode, passed (the exit code
   reason for the rule).
 
 Exit codes: 0 no guarantee is broken; skipped ones are named, with the reason.
-  1 a guarantee is broken, the action refuses the payload, or the participant
-  cannot be reached. 2 an argument is wrong, and nothing was sent.";
+  1 a guarantee is broken, or not all could be checked: the action refuses the
+  payload, the participant cannot be reached, or the check was stopped; or a
+  branch was left behind. 2 an argument is wrong, and nothing was sent.";
 
 /// Check whether a running participant keeps the guarantees that a coordinator needs
 ///

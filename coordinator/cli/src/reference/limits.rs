@@ -32,7 +32,23 @@ const SETTABLE: &[(&str, &str, &str)] = &[
     ("Timeout of a transaction", "timeout-max", "`FIELD_INVALID`"),
     ("Wait of a call without a deadline", "wait-max", "*not decided yet* in an OK reply"),
     ("Transactions in flight on a node", "transactions-max", "`OVERLOADED` for new work"),
-    ("Bytes of payloads in flight on a node", "live-bytes-max", "`OVERLOADED` for new work"),
+    (
+        "Bytes of payloads, outputs, metadata and texts in memory on a node",
+        "live-bytes-max",
+        "`OVERLOADED` for new work",
+    ),
+    (
+        "Bytes of requests on their way in, without the first 64 KiB of each",
+        "live-bytes-max",
+        "`OVERLOADED`",
+    ),
+    ("The first 64 KiB of each of these, altogether", "live-bytes-max", "`OVERLOADED`"),
+    ("Bytes of answers that callers have not read", "live-bytes-max", "`ANSWER_NOT_SENT`"),
+    (
+        "Bytes of answers of participants on their way in",
+        "live-bytes-max",
+        "the participant is asked again",
+    ),
     (
         "Calls under way on a node, in bytes of which each takes 16 KiB",
         "live-bytes-max",
@@ -44,6 +60,27 @@ const SETTABLE: &[(&str, &str, &str)] = &[
         "participant-slots",
         "calls wait their turn",
     ),
+    ("Connections of callers over gRPC", "connections-max", "a new one is closed at once"),
+    ("Names of participants that are kept", "participants-max", "`OVERLOADED` for a new name"),
+    ("The same in one namespace", "participants-per-namespace", "`OVERLOADED` for a new name"),
+    ("Calls of one identity in a second", "identity-rate", "`IDENTITY_LIMITED`"),
+    ("Calls of one identity under way", "identity-calls", "`IDENTITY_LIMITED`"),
+    ("Calls of one namespace in a second", "namespace-rate", "`NAMESPACE_LIMITED`"),
+    ("Calls of one namespace under way", "namespace-calls", "`NAMESPACE_LIMITED`"),
+    ("Calls from one address in a second", "address-rate", "`ADDRESS_LIMITED`"),
+    ("Calls from one address under way", "address-calls", "`ADDRESS_LIMITED`"),
+    (
+        "Open transactions of one identity",
+        "open-transactions-per-identity",
+        "`QUOTA_REACHED` for new work",
+    ),
+    ("Their bytes", "open-bytes-per-identity", "`QUOTA_REACHED` for new work"),
+    (
+        "Open transactions of one namespace",
+        "open-transactions-per-namespace",
+        "`QUOTA_REACHED` for new work",
+    ),
+    ("Their bytes", "open-bytes-per-namespace", "`QUOTA_REACHED` for new work"),
 ];
 
 pub(super) fn page() -> String {
@@ -67,6 +104,8 @@ Rollback, Commits and Cancels to participants, and the adoption of transactions 
 ## Limits that can be set
 
 {}
+A 0 here is no bound. The meaning of each is with its [setting](config.md).
+
 With the defaults, the largest answer (one transaction with all its parts) has less than {answer} bytes.
 Clients in Go, Java, Python and Node.js accept messages of up to {client} bytes by default, so they need
 no settings. If larger limits allow a larger answer, the coordinator warns when it starts, and such

@@ -35,12 +35,13 @@ same gid until --timeout.
 
 JSON (--json): as `unanimo tx submit` prints it.
 
-Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a step ended
-  otherwise, or nobody can tell how (see heuristic): an operator has to look
-  at it, and `unanimo tx show` tells more; 5 not decided before --timeout, or
-  with --wait ended not ended, or nobody knows: run the same command again; 1
-  the command failed, and began no transaction; 2 an argument, an input or a
-  field of FILE is wrong, and no transaction was begun.")]
+Exit codes: 0 committed, or with --wait accepted accepted and not decided yet;
+  4 aborted; 6 committed or aborted, and a step ended otherwise, or nobody can
+  tell how (see heuristic): an operator has to look at it, and `unanimo tx
+  show` tells more; 5 not decided before --timeout, or with --wait ended not
+  ended, or nobody knows: run the same command again; 1 the command failed,
+  and began no transaction; 2 an argument, an input or a field of FILE is
+  wrong, and no transaction was begun.")]
 pub(super) struct Args {
     #[command(flatten)]
     server: Server,

@@ -1,6 +1,7 @@
 //! Output of `--json`, which `unanimo tx --help` describes. Keys are only ever added, because
 //! programs depend on them.
 
+mod hidden;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use unanimo_proto::v1;
 
+use self::hidden::Hidden;
 use self::waiting::Waiting;
 use super::words;
 
@@ -105,6 +107,8 @@ struct Branch {
     output: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_base64: Option<String>,
+    #[serde(flatten)]
+    hidden: Hidden,
 }
 
 #[derive(Serialize)]
@@ -247,6 +251,7 @@ impl From<v1::Branch> for Branch {
             payload_base64,
             output,
             output_base64,
+            hidden: Hidden::new(branch.hidden_payload, branch.hidden_output),
         }
     }
 }

@@ -71,6 +71,11 @@ struct Done {
 }
 
 impl Many {
+    /// Tells whether nothing is done, and only counted.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// Does the act on each transaction that meets the conditions, once somebody has agreed.
     pub(super) async fn run(
         self,

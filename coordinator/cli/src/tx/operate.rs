@@ -58,17 +58,24 @@ impl One {
 /// Operator and reason, for the history.
 #[derive(Debug, clap::Args)]
 struct Act {
-    /// Your name, for the history
+    /// Your name, for the history. Needed where $USER is not set, but not with --all --dry-run. A coordinator with
+    /// identities stores the name of yours instead
     #[arg(long, value_name = "NAME", env = "USER")]
-    operator: String,
+    operator: Option<String>,
     /// Your reason, for the history and the audit. With --all --dry-run it is not needed
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     note: Option<String>,
 }
 
-impl From<Act> for By {
-    fn from(Act { operator, note }: Act) -> Self {
-        Self { operator, note: note.unwrap_or_default() }
+impl Act {
+    /// Tells who acts, and why. The contract asks for a name, also where the coordinator stores that of the identity.
+    fn by(self, is_dry_run: bool) -> Result<By, client::Error> {
+        let operator = self.operator.unwrap_or_default();
+        if operator.is_empty() && !is_dry_run {
+            let why = "who acts is not known: $USER is not set; --operator NAME says your name, for the history";
+            return Err(client::Error::Lacks(why.to_owned()));
+        }
+        Ok(By { operator, note: self.note.unwrap_or_default() })
     }
 }
 

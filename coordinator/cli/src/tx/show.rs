@@ -14,7 +14,8 @@ use crate::output::{self, BAD, CAUTION, GOOD, HEADING, clean, table, wrapped};
 /// Show a transaction: its state, its branches and its history
 ///
 /// CALLS is the number of Prepares sent, and of Commits or Cancels. NOTES has what else is to be said of a
-/// branch: its last errors, an operator's note, the sizes of payload and output. Repeated attempts of one
+/// branch: its last errors, an operator's note, the sizes of payload and output, and the media types of those that you may
+/// not read. Repeated attempts of one
 /// call are one line of the history, with their number and their first and last error.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -238,7 +239,9 @@ fn notes_of(tx: &v1::Transaction, branch: &v1::Branch) -> Vec<(&'static str, Str
     notes.extend(errors.into_iter().filter(|(_, error)| !error.is_empty()));
     let sizes = [
         ("payload", words::size(branch.payload.as_ref(), false)),
+        ("payload", words::hidden(branch.hidden_payload.as_ref())),
         ("output", words::size(branch.output.as_ref(), branch.output_dropped)),
+        ("output", words::hidden(branch.hidden_output.as_ref())),
     ];
     notes.extend(sizes.into_iter().filter(|(_, size)| !size.is_empty()));
     notes

@@ -67,13 +67,14 @@ JSON (--json): an object with tx_id, gid, outcome (committed, aborted,
   message}, last_error, output_dropped, output or output_base64. The values
   are those of `unanimo tx --help`; tx_id is null where nobody knows it.
 
-Exit codes: 0 committed; 4 aborted; 6 committed or aborted, and a branch ended
-  otherwise, or nobody can tell how (see heuristic): an operator has to look
-  at it, and `unanimo tx show` tells more; 5 not decided before --timeout, or
-  with --wait ended not ended, or nobody knows, as where no coordinator is
-  reached: run the same command again; 1 the coordinator refused the
-  transaction, and no run of this command began it; 2 an argument or a field
-  of FILE is wrong, and no transaction was begun."#;
+Exit codes: 0 committed, or with --wait accepted accepted and not decided yet;
+  4 aborted; 6 committed or aborted, and a branch ended otherwise, or nobody
+  can tell how (see heuristic): an operator has to look at it, and `unanimo tx
+  show` tells more; 5 not decided before --timeout, or with --wait ended not
+  ended, or nobody knows, as where no coordinator is reached: run the same
+  command again; 1 the coordinator refused the transaction, and no run of this
+  command began it; 2 an argument or a field of FILE is wrong, and no
+  transaction was begun."#;
 
 /// Exit code for a branch that has ended against the decision, or of which nobody can tell how it has ended.
 pub(crate) const DEVIATES: u8 = 6;
@@ -218,6 +219,12 @@ fn lacks_its_end(result: &v1::TransactionResult, wait: Wait) -> bool {
     decided && wait == Wait::Ended && !result.ended
 }
 
+/// Tells whether the transaction was only to be accepted, and is: an answer that is not about a stored one has no `tx_id`.
+fn is_accepted(result: &v1::TransactionResult, wait: Wait) -> bool {
+    let undecided = matches!(result.outcome(), v1::Outcome::NotDecided | v1::Outcome::Unspecified);
+    undecided && wait == Wait::Accepted && !result.tx_id.is_empty()
+}
+
 /// Makes the exit code of a result. One against which a branch has ended is neither a success nor a failure, and one
 /// that lacks its end may become such a one.
 pub(crate) fn exit_code(result: &v1::TransactionResult, wait: Wait) -> ExitCode {
@@ -226,6 +233,7 @@ pub(crate) fn exit_code(result: &v1::TransactionResult, wait: Wait) -> ExitCode 
             ExitCode::from(DEVIATES)
         }
         _ if lacks_its_end(result, wait) => ExitCode::from(5),
+        _ if is_accepted(result, wait) => ExitCode::SUCCESS,
         v1::Outcome::Committed => ExitCode::SUCCESS,
         v1::Outcome::Aborted => ExitCode::from(4),
         v1::Outcome::NotDecided | v1::Outcome::Unspecified => ExitCode::from(5),
@@ -260,6 +268,7 @@ pub(super) fn told(
         v1::Outcome::Aborted => {
             format!("{CAUTION}aborted{CAUTION:#}: {}{more}", wrapped(9, &clean(&cause)))
         }
+        _ if is_accepted(result, wait) => format!("{GOOD}accepted{GOOD:#}, and not decided yet"),
         v1::Outcome::NotDecided | v1::Outcome::Unspecified => {
             format!("{CAUTION}not decided yet{CAUTION:#}")
         }
@@ -274,7 +283,10 @@ pub(super) fn told(
         text += "\n";
         text += &table(["BRANCH", "VOTE", "OUTPUT", "WHY"], result.branches.iter().map(row));
     }
-    if result.outcome() == v1::Outcome::NotDecided || lacks_its_end(result, wait) {
+    if is_accepted(result, wait) {
+        // Nothing is missing of what was asked for: there is nothing to repeat.
+        text += &format!("\n{HINT}hint:{HINT:#} `unanimo tx watch {gid}` follows it\n");
+    } else if result.outcome() == v1::Outcome::NotDecided || lacks_its_end(result, wait) {
         text += &format!(
             "\n{HINT}hint:{HINT:#} run the same command again: it is the same transaction\n      \
              `unanimo tx watch {gid}` follows it\n"

@@ -152,6 +152,18 @@ pub(super) fn size(payload: Option<&v1::Payload>, dropped: bool) -> String {
     }
 }
 
+/// Formats the size and the media type of a payload or output that the caller may not read; empty if there is none.
+pub(super) fn hidden(hidden: Option<&v1::HiddenContent>) -> String {
+    let Some(hidden) = hidden.filter(|hidden| hidden.byte_count > 0) else {
+        return String::new();
+    };
+    let media_type = match hidden.media_type.as_str() {
+        "" => String::new(),
+        media_type => format!(" of {media_type}"),
+    };
+    format!("{}B{media_type}, hidden from you", hidden.byte_count)
+}
+
 /// Tells the reasons for which a transaction needs an operator; empty if it needs none.
 pub(crate) fn attention(tx: &v1::Transaction) -> String {
     let heuristic = !matches!(tx.heuristic(), v1::Heuristic::None | v1::Heuristic::Unspecified);

@@ -90,7 +90,7 @@ reasons! {
     ModeUnimplemented = "MODE_UNIMPLEMENTED", Unimplemented, final, None,
         "A branch has another mode than its transaction, which is no saga. The message names the field.";
     Unauthenticated = "UNAUTHENTICATED", Unauthenticated, final, None,
-        "The coordinator has a file of [identities](../security.md#identities), and the call has no token and no certificate of one. A token that was revoked is not known, either.";
+        "The coordinator has to know who calls, and the call does not show it. Where there is a file of [identities](../security.md#identities), it has no token and no certificate of one; a token that was revoked is not known, either. With `tls-client-ca`, also without identities, it came over HTTP without a certificate.";
     IssuerUnavailable = "ISSUER_UNAVAILABLE", Unavailable, retry, None,
         "The call has a token of the issuer, and nobody can tell yet whether it is good: its key is not among those that were fetched last, and they are fetched anew; or they [cannot be fetched](../security.md#keys-by-url). Nothing of the call was read. Come back after the delay in `RetryInfo`.";
     Denied = "DENIED", PermissionDenied, final, None,

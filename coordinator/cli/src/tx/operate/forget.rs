@@ -48,8 +48,8 @@ pub(in crate::tx) struct Args {
 }
 
 pub(in crate::tx) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> {
+    let (by, released) = (args.act.by(args.many.is_dry_run())?, args.released);
     let mut client = Client::connect(server).await?;
-    let (by, released) = (By::from(args.act), args.released);
     let Some(target) = args.one.target() else {
         return args.many.run(server, &mut client, Act::Forget { released }, by).await;
     };

@@ -102,13 +102,13 @@ pub(in crate::tx) async fn run(server: &Server, args: Args) -> Result<ExitCode, 
         }
         (output, _) => output,
     };
+    let by = args.act.by(args.many.is_dry_run())?;
     let mut client = Client::connect(server).await?;
     let resolution = match args.how {
         Resolution::Committed => v1::Resolution::Committed,
         Resolution::RolledBack => v1::Resolution::RolledBack,
         Resolution::Hazard => v1::Resolution::Hazard,
     };
-    let by = By::from(args.act);
     let Some(target) = args.one.target() else {
         return args.many.run(server, &mut client, Act::Resolve(resolution), by).await;
     };
