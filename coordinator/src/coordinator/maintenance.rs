@@ -95,7 +95,7 @@ pub(super) struct Purge {
     pub(super) events_retention: Duration,
     /// When events were purged last.
     pub(super) events_purged: Option<Instant>,
-    /// Whether some more were due then.
+    /// Some more were due then.
     pub(super) events_left: bool,
     pub(super) interval: Duration,
     pub(super) metrics: Arc<Metrics>,

@@ -45,7 +45,7 @@ async fn an_outcome_is_printed_and_is_the_exit_code() {
     assert_eq!(ran.check(5).json()["outcome"], "not_decided");
 }
 
-/// What was only to be accepted is a success once it is, and there is nothing to repeat.
+/// A wait for acceptance is a success once it is there, and there is nothing to repeat.
 #[tokio::test]
 async fn what_is_accepted_is_a_success_and_is_followed() {
     let served = Served::start(&[]).await;
