@@ -48,7 +48,8 @@ cargo xtask CHORE
                  snapshot held open; bench purge [--count N]: what the purge costs, and leaves to others; bench
                  pages [--count N]: the dashboard's pages beside N that have finished, with --check to fail where
                  one takes 200 ms; bench conversion [--count N]: the first start on N of the version before the
-                 log; bench owed [--count N]: N that are owed to a participant which is gone; bench sagas
+                 log; bench recovery [--count N]: how soon N are back that a killed process left in flight, with --check
+                 to fail where that takes ten seconds; bench owed [--count N]: N that are owed to a participant which is gone; bench sagas
                  [--count N]: N sagas of ten steps, and the memory that they take; bench sleepers [--count N]
                  [--begun]: N that start tomorrow, or with --begun sleep between two steps
   soak [--minutes N]  half of the participants dead, one slow, the database bounced, the clocks set: memory

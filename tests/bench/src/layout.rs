@@ -61,7 +61,7 @@ pub(crate) fn now() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn a_write(transition: Transition, base: Version) -> Write {
+pub(crate) fn a_write(transition: Transition, base: Version) -> Write {
     let life = store::Life::default();
     Write { life, write_id: Uuid::new_v4(), base, former: None, transition }
 }

@@ -14,6 +14,7 @@ mod pages;
 mod plain;
 mod purge;
 mod reads;
+mod recovery;
 mod tls;
 mod volume;
 mod world;
@@ -117,6 +118,13 @@ enum Measure {
         #[arg(long, default_value_t = 1_000_000)]
         count: i64,
     },
+    /// Starts on a database with many transactions in flight that a process left which is gone, and tells how soon all are back.
+    /// With `--check` the exit code is 1 if that takes ten seconds or more.
+    Recovery {
+        /// Number of transactions.
+        #[arg(long, default_value_t = 100_000)]
+        count: usize,
+    },
     /// Starts on a database of the version before the log with so many transactions, and tells the time and the memory
     /// that the conversion takes.
     Conversion {
@@ -150,6 +158,7 @@ async fn main() -> Result<ExitCode> {
             return purge::measure(count, Duration::from_secs(seconds)).await;
         }
         Some(Measure::Pages { count }) => return pages::measure(count, check).await,
+        Some(Measure::Recovery { count }) => return recovery::measure(count, check).await,
         Some(Measure::Conversion { count }) => return conversion::measure(count).await,
         None => {}
     }

@@ -28,7 +28,7 @@ const HOUR_MS: u64 = 3_600_000;
 const HALF_MS: u64 = 13 * HOUR_MS;
 
 /// Writes of a batch.
-const BATCH: usize = 1_024;
+pub(crate) const BATCH: usize = 1_024;
 
 /// Identifier of one that is loaded: its time, the load's number, its own number.
 macro_rules! loaded_id {

@@ -221,6 +221,16 @@ impl World {
         load::run((0..in_flight).map(|_| worker()), time).await
     }
 
+    /// Begins one, and waits until it is committed.
+    pub(crate) async fn one(&self) -> Result<()> {
+        let definition = definition(&next(&self.gids), Shape::Tcc)?;
+        let deadline = Instant::now() + PATIENCE;
+        let answer = self.running.engine().begin(definition, Until::Decided, deadline).await?;
+        let Answer::View(view) = answer else { anyhow::bail!("not decided") };
+        ensure!(view.tx.outcome() == Outcome::Committed, "{:?}", view.tx.outcome());
+        Ok(())
+    }
+
     pub(crate) async fn stop(self) {
         // The figures are complete: an error of the stop does not matter.
         let _ = self.running.stop().await;
