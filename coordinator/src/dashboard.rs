@@ -382,7 +382,11 @@ async fn system(State(pages): State<Pages>, request: Request) -> Response {
             });
             // The version and the limits are for every role, and the rest is not.
             let state = match looking.may_see_statistics() {
-                true => looking.ask("/v1/statistics?includeSettings=true").await?,
+                true => {
+                    looking
+                        .ask("/v1/statistics?includeSettings=true&includeIncarnations=true")
+                        .await?
+                }
                 false => Statistics::default(),
             };
             let (limits, webhooks) = (limits.collect(), webhooks::Webhooks::of(&looking).await);

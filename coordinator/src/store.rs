@@ -42,7 +42,7 @@ pub use error::Error;
 pub use feed::{
     Feed, FeedCursor, FeedEnds, FeedPage, FeedRow, NewEvent, News, NewsFound, NewsOf, Standing,
 };
-pub use incarnations::{IncarnationList, Incarnations, LiveIncarnation};
+pub use incarnations::{IncarnationList, Incarnations, KnownIncarnation, LiveIncarnation};
 pub use locks::{LockTake, LockTaken, Locks};
 pub use opening::{Opening, Relocation, Start};
 pub use postgres::{Postgres, PostgresOptions, SessionError};

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod reading;
+mod refusals;
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,17 +11,16 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use unanimo_coordinator::Recorded;
 use unanimo_coordinator::config::Period;
-use unanimo_coordinator::identity::Token;
-use unanimo_coordinator::{Config, Recorded};
 use unanimo_proto::v1::{ChildTransaction, Mode, RegisterEndpointRequest, WaitFor};
 use unanimo_tests::browser::{Browser, Page};
-use unanimo_tests::reaper::run_folder;
 use unanimo_tests::wait::{until, until_for};
 
+use self::refusals::known;
 use crate::coordinator::acts::{stall, stall_many, stuck};
 use crate::coordinator::webhooks::unreachable;
-use crate::coordinator::{World, branch, config, sqlite_url, tcc};
+use crate::coordinator::{World, branch, tcc};
 
 /// Variable with the folder for the pictures of docs/dashboard.md; without it none are made.
 const PICTURES: &str = "DASHBOARD_PICTURES";
@@ -45,6 +45,17 @@ const OVERFLOW: &str = "(() => { const w = document.documentElement; if (w.scrol
      return [w.scrollWidth, w.clientWidth].concat([...document.querySelectorAll('body *')] \
      .filter((e) => e.getBoundingClientRect().right > w.clientWidth + 1 && !e.closest('.wide')) \
      .map((e) => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 40))); })()";
+
+/// Values that have less than half of their list's width, lists of transactions that are cut on a laptop, and a header that does not
+/// begin where the content does.
+const CRAMPED: &str = "(() => { const width = (e) => e.getBoundingClientRect().width; \
+     const left = (e) => Math.round(e.getBoundingClientRect().left); \
+     const lists = document.documentElement.clientWidth < 1024 ? [] : [...document.querySelectorAll('.wide:not([tabindex])')]; \
+     const edges = ['header > *', 'h1'].map((of) => document.querySelector(of)).filter((e) => e); \
+     return [...document.querySelectorAll('.pairs > dd')].filter((e) => width(e) < width(e.parentElement) / 2) \
+     .concat(lists.filter((e) => e.scrollWidth > e.clientWidth)) \
+     .concat(edges.length === 2 && left(edges[0]) !== left(edges[1]) ? edges : []) \
+     .map((e) => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 40)); })()";
 
 /// Texts with a contrast to what is behind them that is too small: less than 4.5 to 1.
 const PALE: &str = include_str!("browser/pale.js");
@@ -184,7 +195,7 @@ async fn wrong_here(page: &mut Page, path: &str) -> Vec<String> {
         page.theme(theme).await;
         for width in WIDTHS {
             page.size(width, 900).await;
-            for check in [OVERFLOW, PALE, BARRIERS] {
+            for check in [OVERFLOW, CRAMPED, PALE, BARRIERS] {
                 let found = page.value(check).await;
                 if found != json!([]) {
                     wrong.push(format!("{path}, {theme} at {width}: {found}"));
@@ -470,19 +481,10 @@ async fn texts_of_users_stay_texts() {
 /// A caller who may not act sees no button.
 #[tokio::test]
 async fn roles_hold_in_pages() {
-    let (path, tokens) = (
-        run_folder().join(uuid::Uuid::new_v4().to_string()),
-        [1, 2].map(|n| Token::new([n; Token::RANDOM_BYTES])),
-    );
-    let entries = ["operator", "viewer"].iter().zip(&tokens).map(|(role, token)| {
-        let token = token.hashed();
-        format!("[[identity]]\nname = \"{role}\"\nroles = [\"{role}\", \"initiator\"]\ntokens = [\"{token}\"]\n")
-    });
-    std::fs::write(&path, entries.collect::<String>()).unwrap();
-    let config = Config { identities: crate::security::setting(&path), ..config(&sqlite_url()) };
+    let (config, known) = known(&[&["operator", "initiator"], &["viewer", "initiator"]]);
     let world = World::start(config).await;
     let address = world.running.admin_address().unwrap();
-    let header = |n: usize| format!("Bearer {}", tokens[n].text());
+    let header = |n: usize| known[n].clone();
     let begun = json!({"gid": "g", "mode": "MODE_TCC", "waitFor": "WAIT_FOR_DECIDED", "branches": [
         {"branchId": "a", "participant": "p", "action": "ok"}
     ]});

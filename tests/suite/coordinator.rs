@@ -70,7 +70,7 @@ mod scrapes;
 mod statistics;
 mod stopping;
 mod traces;
-mod unreadable;
+pub(crate) mod unreadable;
 pub(crate) mod uploads;
 mod versions;
 mod waits;
@@ -122,6 +122,13 @@ impl World {
 
     pub(crate) async fn start_with(config: Config, p: Scripted) -> Self {
         Self::start_at(config, p, Arc::new(SystemEnv)).await
+    }
+
+    /// Starts without a participant.
+    pub(crate) async fn without_participants(config: Config) -> Self {
+        let running = Builder::new(config.clone()).start().await.unwrap();
+        let channel = channel(&running);
+        Self { running, p: Scripted::default(), channel, config }
     }
 
     /// Starts at another time of day.

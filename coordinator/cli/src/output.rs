@@ -59,7 +59,16 @@ pub(super) fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
-    table_within(width(), header, rows)
+    table_within(width(), &keep_whole, header, rows)
+}
+
+/// Makes such a table, in which no column is narrow only because another one is wide: for texts beside ids that stand elsewhere in
+/// full.
+pub(super) fn shared_table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    table_within(width(), &share, header, rows)
 }
 
 /// Makes a table of which each row is one line, however long.
@@ -67,11 +76,26 @@ pub(super) fn wide_table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
-    table_within(None, header, rows)
+    table_within(None, &keep_whole, header, rows)
+}
+
+/// Returns the most that a column may keep of the columns that are left to it and to so many wider ones.
+type Keep = dyn Fn(usize, usize) -> usize;
+
+/// Keeps each column whole as long as the wider ones have some room: ids, which are copied.
+fn keep_whole(left: usize, wider: usize) -> usize {
+    left.saturating_sub(wider * COLUMN_MIN)
+}
+
+/// Gives each column its part of what is left, and lets a time be whole.
+fn share(left: usize, wider: usize) -> usize {
+    const TIME: usize = "2026-01-31T12:00:00.000Z".len() + GAP as usize;
+    keep_whole(left, wider).min((left / (wider + 1)).max(TIME))
 }
 
 fn table_within<const N: usize>(
     width: Option<usize>,
+    keep: &Keep,
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
@@ -88,7 +112,7 @@ fn table_within<const N: usize>(
         column.set_padding((0, GAP));
     });
     if let Some(width) = width {
-        fit(&mut table, width);
+        fit(&mut table, width, keep);
     }
     let mut lines = table.lines();
     let head = lines.next().unwrap_or_default();
@@ -98,7 +122,7 @@ fn table_within<const N: usize>(
 
 /// Makes a table's wide columns narrower, until it fits. Narrow ones, such as states and times, stay as
 /// they are.
-fn fit(table: &mut Table, width: usize) {
+fn fit(table: &mut Table, width: usize, keep: &Keep) {
     let gap = usize::from(GAP);
     // The last column's gap is cut off.
     let width = width + gap;
@@ -115,8 +139,7 @@ fn fit(table: &mut Table, width: usize) {
     by_width.sort_by_key(|index| widths[*index]);
     let mut left = width;
     for (place, index) in by_width.iter().enumerate() {
-        let others = by_width.len() - place - 1;
-        if left < widths[*index] + others * COLUMN_MIN {
+        if widths[*index] > keep(left, by_width.len() - place - 1) {
             break;
         }
         left -= widths[*index];
@@ -207,7 +230,7 @@ mod tests {
     #[track_caller]
     fn check_fit(width: usize, row: [&str; 4]) -> String {
         let header = ["CREATED", "GID", "STATE", "TEXT"];
-        let table = table_within(Some(width), header, [row.map(str::to_owned)]);
+        let table = table_within(Some(width), &keep_whole, header, [row.map(str::to_owned)]);
         let text = anstream::adapter::strip_str(&table).to_string();
         for line in text.lines() {
             assert!(line.chars().count() <= width, "{} columns in {line:?}", line.chars().count());
@@ -227,6 +250,21 @@ mod tests {
         assert_eq!(check_fit(80, ["a", "b", "c", "d"]).lines().count(), 2);
         let wide = wide_table(["A"], [["x".repeat(200)]]);
         assert!(wide.contains(&"x".repeat(200)));
+    }
+
+    #[test]
+    fn a_text_has_its_part_of_a_table() {
+        let branch = "redeem-the-card-of-the-customer";
+        let text = "5 attempts: Unavailable: HTTP 503 Service Unavailable (over 3.171s)";
+        let row = ["2026-11-28T23:12:50.661Z", "commit", branch, text].map(str::to_owned);
+        let table = table_within(Some(80), &share, ["AT", "EVENT", "BRANCH", "DETAIL"], [row]);
+        let text = anstream::adapter::strip_str(&table).to_string();
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(
+            text.contains("2026-11-28T23:12:50.661Z  commit  ") && text.lines().count() < 6,
+            "{text}"
+        );
+        assert!(text.contains("Unavailable"), "no word of it is broken: {text}");
     }
 
     #[test]

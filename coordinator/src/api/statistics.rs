@@ -15,7 +15,7 @@ use crate::cluster::lease::Lease;
 use crate::config::{Config, Setting};
 use crate::engine::{Handle, Survey};
 use crate::metrics::Span;
-use crate::store::{PhaseName, journal};
+use crate::store::{self, KnownIncarnation, PhaseName, journal};
 use crate::wire::time_to_wire;
 
 /// Time that a survey is waited for: without its lease the engine rests.
@@ -26,6 +26,12 @@ const SURVEY_KEPT: Duration = Duration::from_secs(1);
 
 /// Time after which a survey that nobody has asked for is forgotten.
 const SURVEY_FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// Most incarnations that are told.
+const INCARNATIONS_MAX: u32 = 10;
+
+/// Time that the database is waited for: without it all else is told.
+const INCARNATIONS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Parts and facts of the process that its numbers are made of.
 #[derive(Debug)]
@@ -88,6 +94,10 @@ impl Api {
         let about = &self.about;
         let access = Access::of(&request);
         let namespace = access.namespace();
+        let incarnations = match request.get_ref().include_incarnations && namespace.is_none() {
+            true => self.incarnations().await,
+            false => Vec::new(),
+        };
         let may_see_settings = access.is_operator() && namespace.is_none();
         let settings = match request.get_ref().include_settings && may_see_settings {
             true => about.settings.iter().map(setting).collect(),
@@ -135,7 +145,31 @@ impl Api {
             owed_count,
             owed_for: age(owed_count, survey.owed_for),
             settings,
+            incarnations,
         })
+    }
+
+    /// Reads the last incarnations; none where the database does not answer in time.
+    async fn incarnations(&self) -> Vec<v1::KnownIncarnation> {
+        let reading = self.store.incarnations().last(INCARNATIONS_MAX);
+        let found = match tokio::time::timeout(INCARNATIONS_TIMEOUT, reading).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                let error = store::in_full(&error);
+                tracing::warn!(error, "failed to tell the incarnations");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        };
+        let known = |of: KnownIncarnation| v1::KnownIncarnation {
+            incarnation: u64::try_from(of.incarnation.0).unwrap_or_default(),
+            answers: of.incarnation == self.me,
+            node: of.node,
+            may_write: of.fenced_by.is_none(),
+            fenced_by: of.fenced_by.unwrap_or_default(),
+            lease: of.lease.and_then(period),
+        };
+        found.into_iter().map(known).collect()
     }
 
     fn server(&self, now: Timestamp, window: &Span) -> v1::ServerState {

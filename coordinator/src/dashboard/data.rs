@@ -248,6 +248,22 @@ impl Tx {
         format!("heuristic {}", word(&self.heuristic, "HEURISTIC_"))
     }
 
+    /// Returns what is wrong with it, in words of a list; nothing if it needs nobody.
+    pub(super) fn troubles(&self) -> Vec<String> {
+        let flags = [
+            (self.stalled, "stalled".to_owned()),
+            (self.is_heuristic(), self.heuristic_word()),
+            (!self.unreadable.is_empty(), "unreadable".to_owned()),
+        ];
+        let flags = flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, word)| word);
+        let mut all: Vec<String> =
+            flags.chain(self.alarms.iter().map(|name| name.replace('_', " "))).collect();
+        if all.is_empty() && self.attention {
+            all.push("needs a person".to_owned());
+        }
+        all
+    }
+
     /// Returns when it starts, or has started, where that is not its begin.
     pub(super) fn start(&self) -> Option<(&'static str, String)> {
         match (self.started_at.as_str(), self.start_at.as_str()) {

@@ -28,6 +28,7 @@ pub(super) struct Statistics {
     owed_for: Period,
     pub(super) server: Server,
     pub(super) settings: Vec<Setting>,
+    pub(super) incarnations: Vec<Incarnation>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,6 +76,18 @@ pub(super) struct Setting {
     pub(super) key: String,
     pub(super) value: String,
     pub(super) source: String,
+}
+
+/// Life of a process of the group.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Incarnation {
+    pub(super) incarnation: Number,
+    pub(super) node: String,
+    answers: bool,
+    may_write: bool,
+    fenced_by: String,
+    lease: Option<Period>,
 }
 
 /// Health of the calls to a participant.
@@ -327,6 +340,34 @@ impl Server {
             ("last purge", purge),
             ("places of damage without names", self.damaged_range_count.to_string()),
         ]
+    }
+}
+
+impl Incarnation {
+    /// Returns how it stands with it.
+    pub(super) fn word(&self) -> &'static str {
+        match (self.answers, self.may_write) {
+            (true, _) => "this one",
+            (false, true) => "may write",
+            (false, false) => "fenced",
+        }
+    }
+
+    pub(super) fn tone(&self) -> &'static str {
+        match self.word() {
+            "this one" => "good",
+            "may write" => "wait",
+            _ => "",
+        }
+    }
+
+    /// Returns who ended it, or how long others wait before they do.
+    pub(super) fn why(&self) -> String {
+        match (self.may_write, self.lease) {
+            (false, _) => self.fenced_by.clone(),
+            (true, Some(lease)) => format!("with a lease of {}", lease.shown()),
+            (true, None) => String::new(),
+        }
     }
 }
 

@@ -93,6 +93,21 @@ fn one_that_cannot_be_read_has_a_name_and_its_reason() {
     }
 }
 
+/// A row says in words what is wrong, whatever that is.
+#[test]
+fn a_row_says_why_it_needs_a_person() {
+    for (alarms, said) in
+        [(json!(["pivot_unanswered"]), "pivot unanswered"), (json!([]), "needs a person")]
+    {
+        let waits = json!([{
+            "txId": TX_ID, "gid": "trip", "attention": true, "alarms": alarms,
+            "state": "TRANSACTION_STATE_ACTIVE", "createdAt": "2026-03-04T12:00:00Z",
+        }]);
+        let html = overview(waits, true, None);
+        assert!(html.contains(&format!("<span class=\"state bad\">{said}</span>")), "{html}");
+    }
+}
+
 /// Its commands stand on its own page with the names of its branches, and in the list without them.
 #[test]
 fn one_that_needs_a_person_has_its_commands() {

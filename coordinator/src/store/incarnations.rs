@@ -33,6 +33,35 @@ impl LiveIncarnation {
     }
 }
 
+/// Incarnation that the database knows, whether it may write or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownIncarnation {
+    /// Its number.
+    pub incarnation: Incarnation,
+    /// Its node's name.
+    pub node: String,
+    /// Length of its lease, as it counts it itself; `None` if it did not say.
+    pub lease: Option<Duration>,
+    /// Its rival, in words that follow "fenced"; `None` while it may write.
+    pub fenced_by: Option<String>,
+}
+
+/// Row of an incarnation: number, node, length of its lease, its end, and its rival in words.
+pub(super) type KnownRow = (i64, String, i64, bool, Option<String>);
+
+/// Returns the last `$1` incarnations, the newest first.
+pub(super) const SELECT_LAST: &str = "
+SELECT incarnation, node, coalesce(lease_ms, 0), fences.fenced, fenced_by
+FROM fences LEFT JOIN heartbeats USING (incarnation) ORDER BY incarnation DESC LIMIT $1";
+
+impl KnownIncarnation {
+    pub(super) fn from_row((incarnation, node, lease_ms, fenced, by): KnownRow) -> Self {
+        let live = LiveIncarnation::from_columns(incarnation, node, 0, lease_ms);
+        let fenced_by = fenced.then(|| by.unwrap_or_default());
+        Self { incarnation: live.incarnation, node: live.node, lease: live.lease, fenced_by }
+    }
+}
+
 pub(super) fn lease_to_column(lease: Duration) -> i64 {
     i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)
 }
@@ -51,6 +80,9 @@ pub struct IncarnationList {
 pub trait Incarnations: Send + Sync {
     /// Lists who may write.
     async fn list(&self) -> Result<IncarnationList, Error>;
+
+    /// Lists the last incarnations, the newest first, and no more than so many.
+    async fn last(&self, most: u32) -> Result<Vec<KnownIncarnation>, Error>;
 
     /// Ends the right of an incarnation to write, for ever. `by` tells in words who did it. Commits
     /// alone. One that this store has created is left alone if its number is another one's by now.

@@ -5935,6 +5935,9 @@ pub struct GetStatisticsRequest {
     /// Features that the coordinator must know to serve this request, as in SubmitTransactionRequest.
     #[prost(string, repeated, tag = "2")]
     pub requires: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Adds the last incarnations of the coordinator group, which are read in the database.
+    #[prost(bool, tag = "3")]
+    pub include_incarnations: bool,
 }
 impl ::prost::Name for GetStatisticsRequest {
     const NAME: &'static str = "GetStatisticsRequest";
@@ -5989,6 +5992,10 @@ pub struct GetStatisticsResponse {
     /// another program, which has made them.
     #[prost(message, repeated, tag = "13")]
     pub settings: ::prost::alloc::vec::Vec<ServerSetting>,
+    /// The last incarnations of the coordinator group, the newest first and at most 10, where they were asked for; empty as
+    /// well if the database did not answer in half a second. A process that waits as a standby is none yet.
+    #[prost(message, repeated, tag = "14")]
+    pub incarnations: ::prost::alloc::vec::Vec<KnownIncarnation>,
 }
 impl ::prost::Name for GetStatisticsResponse {
     const NAME: &'static str = "GetStatisticsResponse";
@@ -6096,6 +6103,38 @@ impl ::prost::Name for ServerState {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/unanimo.v1.ServerState".into()
+    }
+}
+/// One life of a coordinator's process, as the database of its group knows it. The database has no times of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KnownIncarnation {
+    /// Its number. Each one has a higher one than those before it.
+    #[prost(uint64, tag = "1")]
+    pub incarnation: u64,
+    /// Name of its node.
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    /// It is the one that answers.
+    #[prost(bool, tag = "3")]
+    pub answers: bool,
+    /// It may write. One that was fenced may not, for ever.
+    #[prost(bool, tag = "4")]
+    pub may_write: bool,
+    /// Who fenced it, in words that follow `fenced`; empty if it may write.
+    #[prost(string, tag = "5")]
+    pub fenced_by: ::prost::alloc::string::String,
+    /// Length of its lease: others wait for so long without a sign of life before they fence it. Absent if it is not known.
+    #[prost(message, optional, tag = "6")]
+    pub lease: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for KnownIncarnation {
+    const NAME: &'static str = "KnownIncarnation";
+    const PACKAGE: &'static str = "unanimo.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "unanimo.v1.KnownIncarnation".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/unanimo.v1.KnownIncarnation".into()
     }
 }
 /// An alarm of the process.

@@ -1,5 +1,7 @@
 //! The coordinator that answers.
 
+use serde_json::{Value, json};
+
 use super::Served;
 
 #[tokio::test]
@@ -19,5 +21,13 @@ async fn a_coordinators_features_and_limits_are_printed() {
     assert!(told["cluster_id"].as_str().is_some_and(|id| !id.is_empty()));
     let features = told["features"].as_array().unwrap();
     assert!(features.iter().any(|feature| feature == "wait_for_accepted"));
+    // The lives of the coordinator's process.
+    ran.says(&["NODE  INCARNATION  STATE\none   1            this one, with a lease of 2s\n"]);
+    let [incarnation] = &told["incarnations"].as_array().unwrap()[..] else { panic!("{told}") };
+    assert_eq!([&incarnation["incarnation"], &incarnation["answers"]], [&json!(1), &json!(true)]);
+    assert_eq!(
+        [&incarnation["fenced_by"], &incarnation["may_write"]],
+        [&Value::Null, &json!(true)]
+    );
     served.stop().await.check(0);
 }

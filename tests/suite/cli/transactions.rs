@@ -109,6 +109,11 @@ async fn a_transaction_is_followed_to_its_end() {
         })
         .await;
     }
+    let started = std::time::Instant::now();
+    let ran = served.tx(&["watch", "g", "--timeout", "1s"]).await;
+    ran.check(1).says(&["  branch a  committing\n"]);
+    ran.complains(&["error: the transaction has not ended within --timeout"]);
+    assert!(started.elapsed() >= std::time::Duration::from_secs(1), "{:?}", started.elapsed());
     served.p.hold(false);
     let ran = human.end().await;
     ran.check(0).says(&[

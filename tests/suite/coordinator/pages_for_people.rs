@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use unanimo_coordinator::Config;
 use unanimo_coordinator::identity::Token;
 use unanimo_proto::v1::{self, Mode};
 use unanimo_tests::reaper::run_folder;
@@ -114,6 +115,28 @@ async fn pages_are_served_and_keep_to_themselves() {
     let address = world.running.admin_address().unwrap();
     let elsewhere = http_call(address, "GET", "/", &[("host", "evil.example")], b"").await;
     assert_eq!(elsewhere.code, 421, "{elsewhere:?}");
+}
+
+/// With the setting, the id of a trace leads to the trace; without it it is a text.
+#[tokio::test]
+async fn a_transaction_leads_to_its_trace() {
+    let linked = Config {
+        trace_link: "https://traces.example/trace/{trace_id}?of=unanimo".to_owned(),
+        ..config(&sqlite_url())
+    };
+    for world in [World::start(linked).await, World::sqlite().await] {
+        world.submit(tcc("g", &["ok"])).await.unwrap();
+        let tx = world.get("g").await;
+        let reply = page(&world, &format!("/tx/{}", tx.tx_id)).await;
+        let id = &tx.trace_id;
+        let link = format!(
+            "<a href=\"https://traces.example/trace/{id}?of=unanimo\" rel=\"noopener noreferrer\">"
+        );
+        let has_link = !world.config.trace_link.is_empty();
+        assert_eq!(reply.body.contains(&link), has_link, "{}", reply.body);
+        assert!(!id.is_empty() && reply.body.contains(id.as_str()), "{}", reply.body);
+        assert_eq!(reply.body.contains("https://"), has_link, "{}", reply.body);
+    }
 }
 
 /// Texts of users and participants are texts: in each page that shows them.
@@ -332,7 +355,12 @@ async fn a_bad_filter_is_mended_in_its_form() {
 async fn what_needs_a_person_says_what_it_waits_for() {
     let world = World::start(stuck()).await;
     let tx_id = stall(&world, "g", &["commit-fail-9", "ok"]).await;
-    let list = page(&world, "/attention").await.body;
+    // Lists are read in the database, where its alarm comes a moment later.
+    let list = until("its alarm in the list", async || {
+        let list = page(&world, "/attention").await.body;
+        list.contains(&tx_id).then_some(list)
+    })
+    .await;
     let of_tx = page(&world, &format!("/tx/{tx_id}")).await.body;
     let (_, sentence) = of_tx.split_once("It waits:</strong> ").expect(&of_tx);
     let sentence = sentence.split_once(" It is tried").map_or(sentence, |(begin, _)| begin);

@@ -6,12 +6,14 @@ use unanimo_proto::v1::{
     DeregisterEndpointRequest, GetStatisticsRequest, GetStatisticsResponse,
     ListParticipantsRequest, Outcome, ParticipantHealth,
 };
+use unanimo_tests::postgres::Server;
+use unanimo_tests::proxy::Proxy;
 use unanimo_tests::scripted::{Mood, Scripted};
 use unanimo_tests::wait::until;
 
 use super::http::http_call;
 use super::participants::register;
-use super::{World, tcc};
+use super::{World, config, millis, tcc};
 
 async fn statistics(world: &World) -> GetStatisticsResponse {
     let request = GetStatisticsRequest { include_settings: true, ..Default::default() };
@@ -122,4 +124,63 @@ async fn a_participant_that_fails_is_seen() {
     })
     .await;
     assert!(well.last_error_at.is_some(), "the last error stays: {well:?}");
+}
+
+/// The incarnations of the database are told, the newest first, with who ended each; and only where they are asked for.
+#[tokio::test]
+async fn incarnations_are_told_with_their_ends() {
+    for mut world in [World::sqlite().await, World::postgres().await] {
+        let url = world.config.database_url.expose().to_owned();
+        // It stops in good order, and the next one is fenced by its successor.
+        let World { running, p, config, .. } = world;
+        running.stop().await.unwrap();
+        world = World::start_with(config, p).await;
+        world = world.crash_and_restart().await;
+        let told = statistics(&world).await;
+        assert_eq!(told.incarnations, [], "nobody has asked for them");
+        // A database that is busy may not tell them in time.
+        let told = until("the incarnations", async || {
+            let request = GetStatisticsRequest { include_incarnations: true, ..Default::default() };
+            let told = world.operator().get_statistics(request).await.unwrap().into_inner();
+            (!told.incarnations.is_empty()).then_some(told)
+        })
+        .await;
+        let me = told.server.unwrap().incarnation;
+        let [newest, second, first] = &told.incarnations[..] else {
+            panic!("{:?}", told.incarnations)
+        };
+        assert_eq!([newest, second, first].map(|of| of.incarnation), [me, me - 1, me - 2]);
+        assert!(told.incarnations.iter().all(|of| of.node == "one" && of.lease == millis(2_000)));
+        let states = [newest, second, first].map(|of| (of.answers, of.may_write));
+        assert_eq!(states, [(true, true), (false, false), (false, false)], "{url}");
+        assert_eq!(newest.fenced_by, "");
+        assert_eq!(second.fenced_by, "by its successor: node one was started again");
+        assert_eq!(first.fenced_by, "by itself: it stopped in good order");
+        let address = world.running.admin_address().unwrap();
+        let page = http_call(address, "GET", "/system", &[], b"").await.body;
+        for part in [
+            "<span class=\"state good\">this one</span>",
+            "with a lease of 2.0 s",
+            "by its successor: node one was started again",
+            "by itself: it stopped in good order",
+        ] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+    }
+}
+
+/// A database that does not answer takes nothing of the numbers but the incarnations, and the page says so.
+#[tokio::test]
+async fn without_its_database_all_but_the_incarnations_is_told() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.socket()).await;
+    let world = World::start(config(&proxy.url(&server.database().await))).await;
+    proxy.hold(true);
+    let request = GetStatisticsRequest { include_incarnations: true, ..Default::default() };
+    let told = world.operator().get_statistics(request).await.unwrap().into_inner();
+    assert!(told.incarnations.is_empty() && told.server.is_some(), "{told:?}");
+    let address = world.running.admin_address().unwrap();
+    let page = http_call(address, "GET", "/system", &[], b"").await.body;
+    assert!(page.contains("The database has not told them in time"), "{page}");
+    proxy.hold(false);
 }

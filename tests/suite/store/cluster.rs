@@ -10,6 +10,7 @@ use crate::fixtures::{Live, new_gid, now};
 on_both_stores!(
     of_two_births_one_wins,
     a_heartbeat_moves_until_the_fence,
+    the_last_incarnations_are_told_and_no_more_than_so_many,
     a_claim_takes_what_a_fenced_incarnation_left_open,
     a_claim_of_one_needs_its_row_as_it_was_seen,
     s5_a_fenced_incarnation_claims_purges_and_registers_nothing,
@@ -51,6 +52,19 @@ async fn a_heartbeat_moves_until_the_fence(fixture: Fixture) {
         Err(Error::Fenced(_))
     ));
     assert_eq!(fixture.store.incarnations().list().await.unwrap().live, []);
+}
+
+async fn the_last_incarnations_are_told_and_no_more_than_so_many(fixture: Fixture) {
+    let incarnations = fixture.store.incarnations();
+    let other = create(&fixture.store, "other").await;
+    incarnations.fence(fixture.me, "by a test").await.unwrap();
+    let told = incarnations.last(2).await.unwrap();
+    let told: Vec<_> =
+        told.iter().map(|of| (of.incarnation, of.lease, of.fenced_by.as_deref())).collect();
+    let lease = Some(LEASE);
+    assert_eq!(told, [(other, lease, None), (fixture.me, lease, Some("by a test"))]);
+    let told = incarnations.last(1).await.unwrap();
+    assert_eq!(told.iter().map(|of| of.incarnation).collect::<Vec<_>>(), [other]);
 }
 
 async fn a_claim_takes_what_a_fenced_incarnation_left_open(fixture: Fixture) {

@@ -12,7 +12,8 @@ use unanimo_coordinator::cluster::birth::Candidate;
 use unanimo_coordinator::cluster::lease;
 use unanimo_coordinator::store::{
     self, Audit, BatchWriter, Endpoints, Error, Feed, IncarnationList, Incarnations,
-    LiveIncarnation, Locks, PostgresOptions, Purge, Store, Transactions, Waits, Webhooks,
+    KnownIncarnation, LiveIncarnation, Locks, PostgresOptions, Purge, Store, Transactions, Waits,
+    Webhooks,
 };
 use unanimo_core::Incarnation;
 use unanimo_tests::postgres::Server;
@@ -171,6 +172,9 @@ impl Incarnations for Waking {
     async fn list(&self) -> Result<IncarnationList, Error> {
         self.looks.fetch_add(1, Relaxed);
         self.store.incarnations().list().await
+    }
+    async fn last(&self, most: u32) -> Result<Vec<KnownIncarnation>, Error> {
+        self.store.incarnations().last(most).await
     }
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {
         self.wake(incarnation).await?;

@@ -21,6 +21,9 @@ const FEW: usize = 3;
 /// Lines of a page without those of the participants, and those from which on there is room for all of it.
 const OTHERS: usize = 24;
 
+/// Fewest lines of the newest transactions: a blank one, the heading, names of columns, and one of them.
+const NEWEST_MIN: usize = 4;
+
 /// Makes a page of at most so many lines.
 pub(super) fn text(of: &Snapshot, endpoint: &str, lines: usize) -> String {
     let mut text = head(&of.at, endpoint, output::columns());
@@ -30,7 +33,10 @@ pub(super) fn text(of: &Snapshot, endpoint: &str, lines: usize) -> String {
     text += &work(of);
     let room = lines.saturating_sub(OTHERS).clamp(FEW, LISTED_MAX);
     text += &participants(of, room);
-    text += &newest(of);
+    // A heading says nothing without what is below it.
+    if text.lines().count() + NEWEST_MIN <= lines {
+        text += &newest(of);
+    }
     text.lines().take(lines).fold(String::new(), |text, line| text + line + "\n")
 }
 
@@ -216,7 +222,7 @@ mod tests {
             call_p99_ms: None,
             last_error: String::new(),
         };
-        let new = Needing {
+        let new = || Needing {
             tx_id: String::new(),
             gid: "newest-one".to_owned(),
             state: "active".to_owned(),
@@ -225,12 +231,23 @@ mod tests {
         let of = Snapshot {
             participants: (0..600).map(participant).collect(),
             at_least: vec![PARTICIPANTS.to_owned()],
-            newest: vec![new],
+            newest: vec![new()],
             oldest_in_doubt_seconds: Some(90),
             refused_per_second: Some(0.0),
             decision_p99_ms: Some(90_000.0),
             ..Snapshot::default()
         };
+        let stuck = |n: usize| Needing { gid: format!("stuck-{n}"), ..new() };
+        let attention = (0..8).map(stuck).collect();
+        let crowded = Snapshot {
+            stalled: 8,
+            attention,
+            newest: vec![new()],
+            refused_per_second: Some(0.0),
+            ..Snapshot::default()
+        };
+        let page = text(&crowded, "http://h:1", 24);
+        assert!(page.contains("stuck-7") && !page.contains("the newest"), "{page}");
         let page = text(&of, "http://h:1", 24);
         assert!(page.lines().count() <= 24, "{page}");
         for part in [

@@ -1,9 +1,10 @@
-//! `unanimo tx server`: prints version, group, features and limits of the coordinator that answers.
+//! `unanimo tx server`: prints version, group, features and limits of the coordinator that answers, and the last incarnations.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
+use tonic::Code;
 use unanimo_coordinator::config::Period;
 use unanimo_proto::v1;
 
@@ -14,9 +15,12 @@ use crate::output::{self, table, wrapped};
 
 /// Description of the output of `--json`, for `--help`.
 pub(super) const JSON_HELP: &str = "\
-JSON (--json): an object with version, cluster_id, features (a list of names)
-  and limits (an object of numbers, and of durations such as \"1m 30s\"; a key
-  with `bytes` is in bytes).";
+JSON (--json): an object with version, cluster_id, features (a list of names),
+  limits (an object of numbers, and of durations such as \"1m 30s\"; a key
+  with `bytes` is in bytes) and incarnations (a list of objects with
+  incarnation, node, answers, may_write, fenced_by and lease, newest first:
+  the last lives of processes on its database; null for callers who may not
+  see them, or if the database did not tell them in time).";
 
 #[derive(Serialize)]
 struct Info {
@@ -24,6 +28,19 @@ struct Info {
     cluster_id: String,
     features: Vec<String>,
     limits: Limits,
+    /// Nothing where it is not known.
+    incarnations: Option<Vec<Incarnation>>,
+}
+
+/// Life of a process on the coordinator's database.
+#[derive(Serialize)]
+struct Incarnation {
+    incarnation: u64,
+    node: String,
+    answers: bool,
+    may_write: bool,
+    fenced_by: Option<String>,
+    lease: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -47,7 +64,8 @@ pub(super) async fn run(server: &Server) -> Result<ExitCode, Error> {
     let mut client = Client::connect(server).await?;
     let request = client.request(v1::GetServerInfoRequest {});
     let told = client.coordinator.get_server_info(request).await;
-    let info = Info::from(told.map_err(client::Error::from)?.into_inner());
+    let mut info = Info::from(told.map_err(client::Error::from)?.into_inner());
+    info.incarnations = incarnations(&mut client).await?;
     if server.json {
         output::print_json(&info)?;
     } else {
@@ -56,8 +74,23 @@ pub(super) async fn run(server: &Server) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Asks for the last incarnations. They are for operators and viewers; what is above is for everybody.
+async fn incarnations(client: &mut Client) -> Result<Option<Vec<Incarnation>>, client::Error> {
+    let request = v1::GetStatisticsRequest { include_incarnations: true, ..Default::default() };
+    let request = client.request(request);
+    let told = match client.operator.get_statistics(request).await {
+        Ok(told) => told.into_inner().incarnations,
+        Err(status) if matches!(status.code(), Code::PermissionDenied | Code::Unimplemented) => {
+            Vec::new()
+        }
+        Err(status) => return Err(status.into()),
+    };
+    let told: Vec<_> = told.into_iter().map(Incarnation::from).collect();
+    Ok(Some(told).filter(|told| !told.is_empty()))
+}
+
 fn shown(info: &Info) -> String {
-    let Info { version, cluster_id, features, limits } = info;
+    let Info { version, cluster_id, features, limits, incarnations } = info;
     let features = wrapped(10, &features.join(", "));
     let head = format!("version   {version}\ngroup     {cluster_id}\nfeatures  {features}\n\n");
     let period = |period: &Option<String>| period.clone().unwrap_or_default();
@@ -76,13 +109,37 @@ fn shown(info: &Info) -> String {
         ("locks-max", limits.locks_max.map_or_else(String::new, |max| max.to_string())),
         ("start-delay-max", period(&limits.start_delay_max)),
     ];
-    head + &table(["LIMIT", "VALUE"], rows.map(|(name, value)| [name.to_owned(), value]))
+    let limits = table(["LIMIT", "VALUE"], rows.map(|(name, value)| [name.to_owned(), value]));
+    let Some(incarnations) = incarnations else { return head + &limits };
+    let header = ["NODE", "INCARNATION", "STATE"];
+    head + &limits + "\n" + &table(header, incarnations.iter().map(Incarnation::row))
+}
+
+impl Incarnation {
+    fn row(&self) -> [String; 3] {
+        let state = match (self.answers, &self.fenced_by, &self.lease) {
+            (true, _, Some(lease)) => format!("this one, with a lease of {lease}"),
+            (true, ..) => "this one".to_owned(),
+            (false, Some(by), _) => format!("fenced {by}"),
+            (false, None, _) => "may write".to_owned(),
+        };
+        [self.node.clone(), self.incarnation.to_string(), state]
+    }
+}
+
+impl From<v1::KnownIncarnation> for Incarnation {
+    fn from(told: v1::KnownIncarnation) -> Self {
+        let v1::KnownIncarnation { incarnation, node, answers, may_write, fenced_by, lease } = told;
+        let (fenced_by, lease) = ((!may_write).then_some(fenced_by), period(lease));
+        Self { incarnation, node, answers, may_write, fenced_by, lease }
+    }
 }
 
 impl From<v1::GetServerInfoResponse> for Info {
     fn from(info: v1::GetServerInfoResponse) -> Self {
         let v1::GetServerInfoResponse { version, cluster_id, features, limits } = info;
-        Self { version, cluster_id, features, limits: limits.unwrap_or_default().into() }
+        let limits = limits.unwrap_or_default().into();
+        Self { version, cluster_id, features, limits, incarnations: None }
     }
 }
 

@@ -9,7 +9,7 @@ use super::client::Client;
 use super::target::Target;
 use super::{Server, json, words};
 use crate::error::Error;
-use crate::output::{self, BAD, CAUTION, GOOD, HEADING, clean, table, wrapped};
+use crate::output::{self, BAD, CAUTION, GOOD, HEADING, clean, shared_table, table, wrapped};
 
 /// Show a transaction: its state, its branches and its history
 ///
@@ -53,7 +53,7 @@ fn in_full(tx: &v1::Transaction) -> String {
             let at = entry.occurred_at.map(words::time).unwrap_or_default();
             [at, entry.event.clone(), entry.branch_id.clone(), entry.detail.clone()]
         });
-        text += &format!("\n{HEADING}History{HEADING:#}\n{}", table(header, lines));
+        text += &format!("\n{HEADING}History{HEADING:#}\n{}", shared_table(header, lines));
     }
     text
 }

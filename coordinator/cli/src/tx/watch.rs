@@ -40,22 +40,14 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
     let mut client = Client::connect(server).await?;
     let key = Some(args.target.watch_key(&mut client).await?);
     let watch = v1::WatchTransactionRequest { key, include_outputs: true, ..Default::default() };
-    let request = match server.timeout {
-        Some(timeout) => Client::request_within(watch, timeout.0),
-        None => Request::new(watch),
-    };
-    let watched = client.coordinator.watch_transaction(request).await;
+    // The time is kept here: a coordinator that is told of it ends the stream before it is over.
+    let until = server.timeout.map(|timeout| started + timeout.0);
+    let watched = by(until, client.coordinator.watch_transaction(Request::new(watch))).await?;
     let mut changes = watched.map_err(client::Error::from)?.into_inner();
     let mut known = HashMap::new();
     let (mut ended, mut deviates) = (false, false);
-    let until = server.timeout.map(|timeout| started + timeout.0);
     loop {
-        let next = changes.message();
-        let next = match until {
-            Some(until) => tokio::time::timeout_at(until, next).await,
-            None => Ok(next.await),
-        };
-        let next = next.map_err(|_| client::Error::NotEnded)?;
+        let next = by(until, changes.message()).await?;
         let Some(change) = next.map_err(client::Error::from)? else { break };
         let tx =
             change.transaction.ok_or(client::Error::Nonsense("a change has no transaction"))?;
@@ -70,6 +62,16 @@ pub(super) async fn run(server: &Server, args: Args) -> Result<ExitCode, Error> 
         true if deviates => Ok(ExitCode::from(DEVIATES)),
         true => Ok(ExitCode::SUCCESS),
         false => Err(client::Error::CutOff.into()),
+    }
+}
+
+/// Does some work until then.
+async fn by<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Result<T, client::Error> {
+    match until {
+        Some(until) => {
+            tokio::time::timeout_at(until, work).await.map_err(|_| client::Error::NotEnded)
+        }
+        None => Ok(work.await),
     }
 }
 

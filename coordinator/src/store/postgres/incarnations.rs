@@ -10,9 +10,12 @@ use unanimo_migrations::coordinator::POSTGRES as MIGRATIONS;
 use uuid::Uuid;
 
 use super::super::incarnations::{
-    FenceRow, HAS_DISPLACED, NOTE_DISPLACED, SELECT_FENCE, lease_to_column, rival,
+    FenceRow, HAS_DISPLACED, KnownRow, NOTE_DISPLACED, SELECT_FENCE, SELECT_LAST, lease_to_column,
+    rival,
 };
-use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation, latest};
+use super::super::{
+    Error, IncarnationList, Incarnations, KnownIncarnation, LiveIncarnation, latest,
+};
 use super::transactions::identifier_at;
 use super::{Postgres, SessionError};
 
@@ -96,6 +99,13 @@ impl Incarnations for Postgres {
             Some(LiveIncarnation::from_columns(incarnation?, node?, counter?, lease_ms?))
         });
         Ok(IncarnationList { created, live: live.collect() })
+    }
+
+    async fn last(&self, most: u32) -> Result<Vec<KnownIncarnation>, Error> {
+        const DOING: &str = "list the last incarnations";
+        let rows = self.look(DOING, sqlx::query(SELECT_LAST).bind(i64::from(most))).await?;
+        let rows = rows.iter().map(|row| KnownRow::from_row(row).map(KnownIncarnation::from_row));
+        rows.collect::<Result<_, _>>().map_err(Error::database(DOING))
     }
 
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {

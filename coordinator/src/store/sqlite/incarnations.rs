@@ -7,9 +7,10 @@ use unanimo_core::Incarnation;
 use uuid::Uuid;
 
 use super::super::incarnations::{
-    FenceRow, HAS_DISPLACED, NOTE_DISPLACED, SELECT_FENCE, lease_to_column, rival,
+    FenceRow, HAS_DISPLACED, KnownRow, NOTE_DISPLACED, SELECT_FENCE, SELECT_LAST, lease_to_column,
+    rival,
 };
-use super::super::{Error, IncarnationList, Incarnations, LiveIncarnation};
+use super::super::{Error, IncarnationList, Incarnations, KnownIncarnation, LiveIncarnation};
 use super::Sqlite;
 
 #[async_trait]
@@ -36,6 +37,12 @@ impl Incarnations for Sqlite {
             LiveIncarnation::from_columns(incarnation, node, counter, lease_ms)
         });
         Ok(IncarnationList { created, live: live.collect() })
+    }
+
+    async fn last(&self, most: u32) -> Result<Vec<KnownIncarnation>, Error> {
+        let query = sqlx::query_as(SELECT_LAST).bind(i64::from(most));
+        let rows: Vec<KnownRow> = self.rows("list the last incarnations", query).await?;
+        Ok(rows.into_iter().map(KnownIncarnation::from_row).collect())
     }
 
     async fn fence(&self, incarnation: Incarnation, by: &str) -> Result<(), Error> {

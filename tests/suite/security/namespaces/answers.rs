@@ -213,11 +213,16 @@ async fn lists_and_numbers_are_of_the_callers_namespace() {
         assert_eq!(count(v1::TransactionState::Active), [(open, false)], "column {column}");
         let ended = expected as u64 - open;
         assert_eq!(count(v1::TransactionState::Committed), [(ended, false)], "column {column}");
-        let statistics = v1::GetStatisticsRequest { include_settings: true, ..Default::default() };
+        let statistics = v1::GetStatisticsRequest {
+            include_settings: true,
+            include_incarnations: true,
+            ..Default::default()
+        };
         let told = OperatorServiceClient::new(link(column)).get_statistics(statistics).await;
         let told = told.unwrap().into_inner();
         assert_eq!(told.undecided_count, open, "{told:?}");
         assert_eq!(told.server.is_some(), column == 3, "{told:?}");
+        assert_eq!(told.incarnations.len(), usize::from(column == 3), "{told:?}");
         // What a tenant is not told is no zero on its first page.
         let address = world.running.admin_address().unwrap();
         let header = tenants.header(column);
