@@ -1,8 +1,10 @@
 //! The dashboard in a real browser.
 
 mod hostile;
+mod pictures;
 mod reading;
 mod refusals;
+mod shop;
 
 use std::path::Path;
 use std::time::Duration;

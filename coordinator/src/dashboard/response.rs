@@ -46,6 +46,8 @@ struct Problem {
     title: String,
     detail: String,
     reason: String,
+    /// What to do; empty if that is not for a person who looks at pages.
+    act: &'static str,
 }
 
 #[derive(Template)]
@@ -73,16 +75,18 @@ pub(super) fn made(status: StatusCode, page: &impl Template) -> Response {
     guarded((status, media_type, html).into_response())
 }
 
+/// Reason of an answer about a transaction that cannot be read, and what is to be done about it.
+const UNREADABLE: &str = "TRANSACTION_UNREADABLE";
+const READ_AGAIN: &str = "Start the version that wrote its rows, or repair them. Then open this page again, which makes \
+                          the coordinator read them. All others go on without it.";
+
 pub(super) fn problem(of: &Value) -> Response {
     let text = |name: &str| of[name].as_str().unwrap_or_default().to_owned();
     let status = of["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(500);
     let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let page = Problem {
-        here: "",
-        status,
-        title: text("title"),
-        detail: text("detail"),
-        reason: text("reason"),
-    };
+    let reason = text("reason");
+    let act = if reason == UNREADABLE { READ_AGAIN } else { "" };
+    let page =
+        Problem { here: "", status, title: text("title"), detail: text("detail"), reason, act };
     made(code, &page)
 }

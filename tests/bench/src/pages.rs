@@ -1,4 +1,6 @@
-//! Pages for people and lists of the API over HTTP, beside many finished transactions.
+//! Pages for people and lists of the API over HTTP, beside many finished transactions, and beside those that need a person.
+
+mod troubled;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -8,7 +10,6 @@ use anyhow::{Context, Result, ensure};
 use sqlx::Executor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use unanimo_coordinator::Builder;
 use unanimo_tests::postgres::Server;
 
 use crate::flat::{LONG, SETTINGS};
@@ -43,16 +44,13 @@ pub(crate) async fn measure(count: i64, check: bool) -> Result<ExitCode> {
         written(&mut side, hours_ago(8)).await?,
         written(&mut side, hours_ago(7)).await?,
     ];
-    let running = World::embed(Builder::new(config_on(&side.url, LONG))).await?;
+    let running = World::embed(troubled::builder(config_on(&side.url, LONG))?).await?;
     let address = running.admin_address().context("it serves pages")?;
     say(&format!("{:<58} {:>9} {:>9} {:>9}", "page", "middle ms", "most ms", "bytes"));
-    let mut worst = Duration::ZERO;
-    for page in pages(&load, &times) {
-        let Taken { middle, most, bytes } = taken(address, &page).await?;
-        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-        say(&format!("{:<58} {:>9.1} {:>9.1} {bytes:>9}", page.what, ms(middle), ms(most)));
-        worst = worst.max(most);
-    }
+    let mut worst = all(address, pages(&load, &times)).await?;
+    troubled::begin(&running).await?;
+    say(&format!("{} transactions need a person:", troubled::COUNT));
+    worst = worst.max(all(address, troubled::pages()).await?);
     // The figures are complete: an error of the stop does not matter.
     let _ = running.stop().await;
     let passed = worst < TIME_MAX;
@@ -61,6 +59,18 @@ pub(crate) async fn measure(count: i64, check: bool) -> Result<ExitCode> {
         if passed { "passed" } else { "FAILED" }
     ));
     Ok(if passed || !check { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Takes the figures of these pages, and returns the longest time.
+async fn all(address: SocketAddr, pages: Vec<Page>) -> Result<Duration> {
+    let mut worst = Duration::ZERO;
+    for page in pages {
+        let Taken { middle, most, bytes } = taken(address, &page).await?;
+        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+        say(&format!("{:<58} {:>9.1} {:>9.1} {bytes:>9}", page.what, ms(middle), ms(most)));
+        worst = worst.max(most);
+    }
+    Ok(worst)
 }
 
 fn hours_ago(hours: u64) -> u64 {
@@ -75,13 +85,16 @@ struct Page {
     has: String,
 }
 
+fn page(what: &'static str, path: &str, has: &str) -> Page {
+    Page { what, path: path.into(), has: has.into() }
+}
+
 /// Returns the pages, and the lists of the API. Each filter is there with one that matches and one that does not.
 fn pages(load: &Load, [before, from, until]: &[String; 3]) -> Vec<Page> {
     let some = |n: i64| load.id(load.count / n).to_string();
     let (old, other, first) = (some(2), some(3), load.id(1).to_string());
     let row = "<th scope=\"row\">";
     let none = "matches";
-    let page = |what, path: &str, has: &str| Page { what, path: path.into(), has: has.into() };
     let filter = |what, query: &str, has| page(what, &format!("/transactions?{query}"), has);
     let state = |state: &str| format!("states=TRANSACTION_STATE_{state}");
     vec![

@@ -19,8 +19,8 @@ use super::{World, config, describe, tcc, until};
 use crate::store::{execute, rows};
 
 /// The form of a progress, and the fields of a branch that has voted PREPARED; and with a field that is not known.
-const VOTED: &[u8] = &[1, 1, 4];
-const UNKNOWN: &[u8] = &[1, 99, 4];
+pub(crate) const VOTED: &[u8] = &[1, 1, 4];
+pub(crate) const UNKNOWN: &[u8] = &[1, 99, 4];
 
 async fn list(world: &World, attention: bool) -> Vec<Transaction> {
     let request = ListTransactionsRequest { attention, ..Default::default() };
@@ -158,7 +158,7 @@ async fn l1_what_can_be_read_again_goes_on_unasked() {
 }
 
 /// Waits until nobody uses the database of a coordinator that was dropped.
-async fn until_free(url: &str) {
+pub(crate) async fn until_free(url: &str) {
     let others = "SELECT count(*)::text FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
     until("the database to be free", async || {

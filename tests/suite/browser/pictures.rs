@@ -1,0 +1,82 @@
+//! Pictures of each page for people who have not started a coordinator yet.
+
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::json;
+use unanimo_tests::wait::until;
+
+use super::shop::Shop;
+use super::{PICTURES, page, wrong_here};
+
+/// Size of the window. A page that is shorter makes a smaller picture.
+const WIDTH: u32 = 1_100;
+const HEIGHT_MAX: u32 = 900;
+
+/// Time for which orders are taken before: of some minutes there are lines over time to be seen.
+const SHORT: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(150);
+
+/// An ordinary system, with one service closed for maintenance: each page of it is whole and shows what it is for. The pictures
+/// that docs/dashboard.md has are those that are made here.
+#[tokio::test]
+async fn each_page_of_an_ordinary_system_is_in_the_guide() {
+    let folder = std::env::var_os(PICTURES);
+    let shop = Shop::open().await;
+    shop.sell(if folder.is_some() { LONG } else { SHORT }).await;
+    let [stuck, otherwise, saga] = shop.trouble().await;
+    let pages = [
+        ("overview", "light", "/".to_owned(), "Needs a person"),
+        ("attention", "light", "/attention".into(), "order-4403"),
+        ("transactions", "light", "/transactions".into(), "trip-2041"),
+        ("stuck", "dark", format!("/tx/{stuck}"), "closed for maintenance"),
+        ("saga", "light", format!("/tx/{saga}"), "tickets"),
+        ("participants", "light", "/participants".into(), "gift-cards-0"),
+        ("system", "light", "/system".into(), "Nodes and incarnations"),
+        ("forget", "light", format!("/tx/{otherwise}/forget"), "order-4402"),
+    ];
+    let mut page = page(&shop.world).await;
+    let mut wrong = Vec::new();
+    for (name, theme, path, says) in &pages {
+        // Each has been heard of a moment ago.
+        shop.register().await;
+        page.open(path).await;
+        page.sees(says).await;
+        wrong.extend(wrong_here(&mut page, path).await);
+        let Some(folder) = &folder else { continue };
+        page.theme(theme).await;
+        page.size(WIDTH, HEIGHT_MAX).await;
+        page.open(path).await;
+        let all = page.value("document.documentElement.scrollHeight").await;
+        let all = u32::try_from(all.as_u64().unwrap()).unwrap();
+        page.size(WIDTH, all.min(HEIGHT_MAX)).await;
+        let picture = BASE64_STANDARD.decode(page.picture().await).unwrap();
+        std::fs::write(Path::new(folder).join(format!("dashboard-{name}.png")), picture).unwrap();
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // The guide shows each of them, and no other.
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let guide = std::fs::read_to_string(docs.join("dashboard.md")).unwrap();
+    let mut shown: Vec<&str> = guide
+        .split("](pictures/dashboard-")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(".png)").map(|(name, _)| name))
+        .collect();
+    shown.sort_unstable();
+    let mut made: Vec<&str> = pages.iter().map(|(name, ..)| *name).collect();
+    made.sort_unstable();
+    assert_eq!(shown, made);
+    // Anybody who looks on sees the one that is stuck end by itself once its service is open again.
+    shop.open_again();
+    page.open(&format!("/tx/{stuck}/retry")).await;
+    for (field, text) in [("operator", "ann"), ("note", "the issuer is open again")] {
+        page.write(&format!("input[name={field}]"), text).await;
+    }
+    page.follow("button.go").await;
+    page.open(&format!("/tx/{stuck}")).await;
+    let ended = "document.querySelector('h1 + p .state').textContent";
+    until("its end", async || (page.value(ended).await == json!("committed")).then_some(())).await;
+    assert_eq!(page.problems(), [""; 0]);
+}
