@@ -1,5 +1,6 @@
 //! Numbers of the last ten minutes, as the pages show them.
 
+mod incarnation;
 #[cfg(test)]
 mod tests;
 
@@ -7,6 +8,7 @@ use std::fmt::Write;
 
 use serde::Deserialize;
 
+pub(super) use self::incarnation::Incarnation;
 use super::words::{duration, since};
 
 /// Size of a line over time.
@@ -76,18 +78,6 @@ pub(super) struct Setting {
     pub(super) key: String,
     pub(super) value: String,
     pub(super) source: String,
-}
-
-/// Life of a process of the group.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct Incarnation {
-    pub(super) incarnation: Number,
-    pub(super) node: String,
-    answers: bool,
-    may_write: bool,
-    fenced_by: String,
-    lease: Option<Period>,
 }
 
 /// Health of the calls to a participant.
@@ -340,34 +330,6 @@ impl Server {
             ("last purge", purge),
             ("places of damage without names", self.damaged_range_count.to_string()),
         ]
-    }
-}
-
-impl Incarnation {
-    /// Returns how it stands with it.
-    pub(super) fn word(&self) -> &'static str {
-        match (self.answers, self.may_write) {
-            (true, _) => "this one",
-            (false, true) => "may write",
-            (false, false) => "fenced",
-        }
-    }
-
-    pub(super) fn tone(&self) -> &'static str {
-        match self.word() {
-            "this one" => "good",
-            "may write" => "wait",
-            _ => "",
-        }
-    }
-
-    /// Returns who ended it, or how long others wait before they do.
-    pub(super) fn why(&self) -> String {
-        match (self.may_write, self.lease) {
-            (false, _) => self.fenced_by.clone(),
-            (true, Some(lease)) => format!("with a lease of {}", lease.shown()),
-            (true, None) => String::new(),
-        }
     }
 }
 

@@ -46,7 +46,7 @@ struct Problem {
     title: String,
     detail: String,
     reason: String,
-    /// What to do; empty if that is not for a person who looks at pages.
+    /// Advice; empty if that is not for a person who looks at pages.
     act: &'static str,
 }
 
