@@ -19,10 +19,11 @@ use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use unanimo_tls::{Peer, Server, TlsStream};
 
-use self::bounded::{Bounded, Calls, Places, Turns};
+use self::bounded::{Bounded, Calls, Places};
 pub(crate) use self::readers::Readers;
 use self::serving::Peered;
 use self::tls::TlsListener;
+use crate::api::Turns;
 use crate::api::http::{Slot, malformed, not_yet, paths, too_many};
 use crate::coordinator::Status;
 use crate::dashboard;
@@ -139,15 +140,17 @@ fn api_router(api: Slot, open_max: usize) -> Router {
 }
 
 /// Answers a call when it has a turn, which ends with the answer.
-async fn in_turn(State(turns): State<Turns>, request: Request, next: Next) -> Response {
+async fn in_turn(State(turns): State<Turns>, mut request: Request, next: Next) -> Response {
     let client = request.extensions().get::<ConnectInfo<Client>>();
     let client = client.map(|ConnectInfo(client)| client);
     let address = client.and_then(|client| client.peer.as_ref()?.address);
-    let calls = client.map(|client| &client.calls);
-    let Some(turn) = turns.next(calls, address.map(|address| address.ip())) else {
+    let Some(turn) = turns.next(address.map(|address| address.ip())) else {
         return too_many();
     };
-    next.run(request).await.map(|body| axum::body::Body::new(Held::new(body, turn)))
+    let held = (turn.clone(), client.map(|client| client.calls.begin()));
+    // Whose it is, is known once the caller is.
+    request.extensions_mut().insert(turn);
+    next.run(request).await.map(|body| axum::body::Body::new(Held::new(body, held)))
 }
 
 /// Counts a page until it is read, as answers of the API are.

@@ -29,6 +29,8 @@ const { values: options } = parseArgs({
     // HTTP address of the coordinator, and a file with the token for it.
     coordinator: { type: "string", default: "http://127.0.0.1:7611" },
     "token-file": { type: "string" },
+    // The coordinator may be on another machine without TLS, where whoever is on the way reads all, the token too.
+    "coordinator-insecure": { type: "boolean", default: false },
     // Lines ID:HASH of the coordinators that may call, as `unanimo token coordinator` prints them.
     "accept-tokens": { type: "string" },
     "tls-cert": { type: "string" },
@@ -43,6 +45,17 @@ const { values: options } = parseArgs({
 function wrong(message) {
   console.error(message);
   process.exit(2);
+}
+
+function isLoopback(host) {
+  return /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/.test(host);
+}
+
+// Tells whether calls to this address can be read on the way.
+function isReadable(address) {
+  const url = URL.canParse(address) ? new URL(address) : undefined;
+  if (!["http:", "https:"].includes(url?.protocol)) wrong(`--coordinator ${address}: must begin with http:// or https://`);
+  return url.protocol === "http:" && !isLoopback(url.hostname);
 }
 
 const items = options.item.map((item) => {
@@ -66,6 +79,14 @@ if (Boolean(options["tls-cert"]) !== Boolean(options["tls-key"])) {
 }
 if (options["tls-client-ca"] && !options["tls-cert"]) {
   wrong("--tls-client-ca is for a server with TLS: give --tls-cert and --tls-key");
+}
+
+const isOpen = isReadable(options.coordinator) && !options["coordinator-insecure"];
+if (isOpen && options["token-file"]) {
+  wrong("--token-file would be read on the way: --coordinator must be https://, or --coordinator-insecure allow it");
+}
+if (isOpen) {
+  console.error(`${options.coordinator} is on another machine and without TLS: whoever is on the way can read and change all`);
 }
 
 const barrier = new Barrier(options.file);
@@ -190,6 +211,12 @@ server.listen(Number(port), host.replace(/^\[|\]$/g, ""), () => {
     graceMs,
   });
   coordinator.start();
+  if (!isLoopback(host)) {
+    if (!isTls) console.error(`other machines can reach ${host}, which has no TLS: whoever is on the way can read and change calls`);
+    if (!options["tls-client-ca"] && !options["accept-tokens"]) {
+      console.error(`other machines can reach ${host}, and every caller is heard: whoever reaches it can commit`);
+    }
+  }
   console.log(`${options.name} serves at ${endpoint}`);
   for (const signal of ["SIGINT", "SIGTERM"]) {
     process.once(signal, async () => {

@@ -2,11 +2,14 @@
 
 import collections
 import ipaddress
+import logging
 import pathlib
 
 import grpc
 
-Files = collections.namedtuple("Files", "ca cert key token", defaults=(None, None, None, None))
+Files = collections.namedtuple("Files", "ca cert key token insecure", defaults=(None, None, None, None, False))
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser, prefix="", whom="the coordinator"):
@@ -15,18 +18,22 @@ def add_arguments(parser, prefix="", whom="the coordinator"):
     parser.add_argument(f"--{prefix}tls-cert", metavar="FILE", help="certificate that is shown to it")
     parser.add_argument(f"--{prefix}tls-key", metavar="FILE", help="its private key")
     parser.add_argument("--token-file", metavar="FILE", help="token that is sent to it; read for each call")
+    parser.add_argument(
+        f"--{prefix}insecure", action="store_true", help=f"{whom} may be on another machine without TLS, where others read all"
+    )
 
 
 def files(args, prefix=""):
     named = vars(args)
     of = [named[f"{prefix}tls_{name}".replace("-", "_")] for name in ("ca", "cert", "key")]
-    return Files(*of, named["token_file"])
+    return Files(*of, named["token_file"], named[f"{prefix}insecure".replace("-", "_")])
 
 
 def channel(url, of=Files(), options=()):
     """A channel to `http://HOST:PORT`, `https://HOST:PORT`, or HOST:PORT without TLS. The files of TLS are read once:
     start the process again before a certificate expires."""
     scheme, _, address = url.rpartition("://")
+    is_open = scheme != "https" and not of.insecure and not is_loopback(address.rpartition(":")[0])
     if scheme not in ("", "http", "https"):
         raise ValueError(f"{url} must begin with http:// or https://")
     if bool(of.cert) != bool(of.key):
@@ -36,9 +43,11 @@ def channel(url, of=Files(), options=()):
         made = grpc.secure_channel(address, grpc.ssl_channel_credentials(*read), options=options)
     elif of.ca or of.cert:
         raise ValueError(f"files of TLS are for an address that begins with https://, and not for {url}")
-    elif of.token and not is_loopback(address.rpartition(":")[0]):
-        raise ValueError(f"a token would be read on the way to {url}: use https://")
+    elif of.token and is_open:
+        raise ValueError(f"a token would be read on the way to {url}: use https://, or allow it (insecure)")
     else:
+        if is_open:
+            log.warning("%s is on another machine and without TLS: whoever is on the way can read and change all", url)
         # A proxy of the environment would read the token.
         direct = [("grpc.enable_http_proxy", 0)] if of.token else []
         made = grpc.insecure_channel(address, options=[*options, *direct])

@@ -1,5 +1,7 @@
 //! Connections to a coordinator.
 
+mod plain;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +37,9 @@ const HEADERS_BYTES_MAX: u32 = 64 << 10;
 /// [keep-alive](tonic::transport::Endpoint::http2_keep_alive_interval), without which a peer that has
 /// vanished is noticed late.
 ///
+/// With `http` to another machine calls can be read on the way: the log warns, and a call with a token is not sent, unless
+/// [`Self::insecure`] allows it.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -42,7 +47,7 @@ const HEADERS_BYTES_MAX: u32 = 64 << 10;
 /// use unanimo_sdk::{Client, Coordinator};
 ///
 /// let token: tonic::metadata::MetadataValue<_> = "Bearer of-this-service".parse()?;
-/// let coordinator = Coordinator::at("http://coordinator:7610").intercept(move |mut call| {
+/// let coordinator = Coordinator::at("https://coordinator:7610").intercept(move |mut call| {
 ///     call.metadata_mut().insert("authorization", token.clone());
 ///     Ok(call)
 /// });
@@ -65,6 +70,7 @@ pub struct Coordinator {
     intercept: Intercept,
     tls: Option<ClientFiles>,
     token: Option<PathBuf>,
+    insecure: bool,
 }
 
 impl Coordinator {
@@ -72,7 +78,7 @@ impl Coordinator {
     /// used.
     pub fn at(endpoint: impl Into<String>) -> Self {
         let (name, intercept) = (endpoint.into(), Intercept::default());
-        Self { name, channel: None, intercept, tls: None, token: None }
+        Self { name, channel: None, intercept, tls: None, token: None, insecure: false }
     }
 
     /// The coordinator behind this channel.
@@ -80,7 +86,8 @@ impl Coordinator {
     pub fn through(channel: Channel) -> Self {
         let name = "behind a channel of its own".to_owned();
         let intercept = Intercept::default();
-        Self { name, channel: Some(channel), intercept, tls: None, token: None }
+        let channel = Some(channel);
+        Self { name, channel, intercept, tls: None, token: None, insecure: false }
     }
 
     /// Calls it over TLS so: with other authorities than the public ones, with a certificate of this program,
@@ -93,11 +100,19 @@ impl Coordinator {
     }
 
     /// Sends the bearer token in this file with every call. The file is read when the client is made, and again when
-    /// it changes. An address without TLS is refused then, unless it is this machine's loopback; a channel of the
-    /// caller's own is not looked at.
+    /// it changes. An address without TLS is refused then, unless it is this machine's loopback, or
+    /// [`Self::insecure`] allows it; a channel of the caller's own is not looked at.
     #[must_use]
     pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.token = Some(path.into());
+        self
+    }
+
+    /// Allows calls without TLS to another machine, without a warning and with tokens, though whoever is on the way can read
+    /// and change them. For a network that encrypts by itself, such as a service mesh.
+    #[must_use]
+    pub fn insecure(mut self) -> Self {
+        self.insecure = true;
         self
     }
 
@@ -113,12 +128,13 @@ impl Coordinator {
 
     /// Runs this on every call before it is sent, such as to add a token. A status that it answers is
     /// the call's, and nothing is sent; one that panics answers INTERNAL. Called again it adds another one, which runs after those before.
+    /// A call with `authorization` is not sent to another machine without TLS, unless [`Self::insecure`] allows it.
     #[must_use]
     pub fn intercept(
         mut self,
         interceptor: impl Fn(Request<()>) -> Result<Request<()>, Status> + Send + Sync + 'static,
     ) -> Self {
-        self.intercept.0.push(Arc::new(interceptor));
+        self.intercept.all.push(Arc::new(interceptor));
         self
     }
 
@@ -130,16 +146,19 @@ impl Coordinator {
         self,
         more: impl FnOnce(Endpoint) -> Endpoint,
     ) -> Result<Route, BadAddress> {
-        let Self { name, channel, mut intercept, tls, token } = self;
-        if let Some(path) = token {
-            if channel.is_none() {
-                check_hides_token(&name)?;
+        let Self { name, channel, mut intercept, tls, token, insecure } = self;
+        if channel.is_none() && !insecure && plain::is_open(&name)? {
+            if token.is_some() {
+                return Err(plain::bad(&name));
             }
+            plain::tell(&name);
+            intercept.open = Some(name.as_str().into());
+        }
+        if let Some(path) = token {
             let token = TokenFile::load(path);
-            let bad = |error: unanimo_tls::Error| error.to_string();
-            let token =
-                token.map_err(|error| BadAddress { endpoint: name.clone(), rule: bad(error) })?;
-            intercept.0.push(Arc::new(move |mut call: Request<()>| {
+            let bad = |rule: String| BadAddress { endpoint: name.clone(), rule };
+            let token = token.map_err(|error| bad(error.to_string()))?;
+            intercept.all.push(Arc::new(move |mut call: Request<()>| {
                 token.sign(&mut call);
                 Ok(call)
             }));
@@ -193,7 +212,7 @@ impl Route {
         &mut self,
         interceptor: impl Fn(Request<()>) -> Result<Request<()>, Status> + Send + Sync + 'static,
     ) {
-        self.intercept.0.push(Arc::new(interceptor));
+        self.intercept.all.push(Arc::new(interceptor));
     }
 
     pub(crate) fn link(&self) -> Link {
@@ -205,23 +224,31 @@ type Interception = dyn Fn(Request<()>) -> Result<Request<()>, Status> + Send + 
 
 /// Functions that are run on each call before it is sent, in this order.
 #[derive(Clone, Default)]
-pub(crate) struct Intercept(Vec<Arc<Interception>>);
+pub(crate) struct Intercept {
+    all: Vec<Arc<Interception>>,
+    /// Address to which no token may go, because it can be read on the way.
+    open: Option<Arc<str>>,
+}
 
 impl fmt::Debug for Intercept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Intercept").field(&self.0.len()).finish()
+        f.debug_tuple("Intercept").field(&self.all.len()).finish()
     }
 }
 
 impl Interceptor for Intercept {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let intercepted =
-            || self.0.iter().try_fold(request, |request, interceptor| interceptor(request));
+            || self.all.iter().try_fold(request, |request, interceptor| interceptor(request));
         // Some calls are made by tasks that nobody waits for.
-        caught_in(intercepted).unwrap_or_else(|text| {
+        let intercepted = caught_in(intercepted).unwrap_or_else(|text| {
             tracing::error!(error = text, "an interceptor panicked; its call is not sent");
             Err(status(Code::Internal, &format!("an interceptor panicked: {text}")))
-        })
+        });
+        match &self.open {
+            None => intercepted,
+            Some(address) => intercepted.and_then(|call| plain::check(address, call)),
+        }
     }
 }
 
@@ -256,21 +283,6 @@ pub(crate) fn is_address(endpoint: &str) -> Result<bool, BadAddress> {
         return Err(bad("it has a path"));
     }
     Ok(tls)
-}
-
-/// Refuses an address to which a token could be read on the way.
-fn check_hides_token(endpoint: &str) -> Result<(), BadAddress> {
-    let tls = is_address(endpoint)?;
-    let uri: Option<http::Uri> = endpoint.parse().ok();
-    let host = uri.as_ref().and_then(http::Uri::host).unwrap_or_default();
-    match tls || unanimo_tls::is_loopback(host) {
-        true => Ok(()),
-        false => Err(BadAddress {
-            endpoint: endpoint.to_owned(),
-            rule: "a token is sent to it, so it must be https, or this machine's loopback"
-                .to_owned(),
-        }),
-    }
 }
 
 /// Makes a connection to `http://HOST:PORT` or `https://HOST:PORT`, which is opened when it is first used.
@@ -335,24 +347,41 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_token_is_not_sent_where_it_can_be_read() {
-        for endpoint in ["http://c:1", "http://10.0.0.1:1", "http://localhost.x:1", "HTTP://c"] {
-            let error = check_hides_token(endpoint).expect_err(endpoint);
-            assert!(error.rule.starts_with("a token is sent to it, so it must be https"));
-            let at = Coordinator::at(endpoint).token_file("no-such-file");
-            let error = at.route(std::convert::identity).expect_err(endpoint);
-            assert!(error.rule.starts_with("a token is sent to it"), "{}", error.rule);
+    #[tokio::test]
+    async fn a_token_is_not_sent_where_it_can_be_read() {
+        let signed = |mut call: Request<()>| {
+            call.metadata_mut().insert("authorization", "Bearer x".parse().expect("a header"));
+            Ok(call)
+        };
+        let rule = "a token is sent to it, so it must be https";
+        let sends = |at: Coordinator| {
+            let mut route = at.route(std::convert::identity).expect("an address");
+            // As the client's own is added.
+            route.intercept(signed);
+            route.intercept.call(Request::new(()))
+        };
+        for endpoint in ["http://c:1", "http://10.0.0.1:1"] {
+            let at = || Coordinator::at(endpoint);
+            let error = at().token_file("no-such-file").route(std::convert::identity);
+            let error = error.expect_err(endpoint);
+            assert!(error.rule.starts_with(rule), "{}", error.rule);
+            let error = at().insecure().token_file("no-such-file").route(std::convert::identity);
+            let error = error.expect_err("no file").rule;
+            assert!(error.starts_with("read the token no-such-file"), "{error}");
+            for at in [at(), at().intercept(signed)] {
+                let status = sends(at).expect_err(endpoint);
+                assert_eq!(status.code(), Code::Unauthenticated);
+                assert!(status.message().starts_with(&format!("{endpoint}: {rule}")), "{status}");
+            }
+            sends(at().insecure()).expect("it is allowed");
+            let mut route = at().route(std::convert::identity).expect("an address");
+            route.intercept.call(Request::new(())).expect("no token");
         }
-        for endpoint in [
-            "https://c:1",
-            "HTTPS://c:1",
-            "http://127.0.0.2:1",
-            "http://[::1]:1",
-            "http://LOCALHOST:1",
-        ] {
-            check_hides_token(endpoint).expect(endpoint);
+        for at in ["https://c:1", "http://127.0.0.1:1"].map(Coordinator::at) {
+            sends(at).expect("nobody can read it");
         }
+        let own = Channel::from_static("http://c:1").connect_lazy();
+        sends(Coordinator::through(own)).expect("it is not looked at");
     }
 
     #[test]

@@ -401,7 +401,23 @@ fn bad_options_of_a_shop_in_node_are_told() {
     fs::create_dir(&folder).unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
+    let run = |options: &[&str]| {
+        let mut node = Command::new("node");
+        node.arg(root().join("examples/node-participant/server.js")).args(options);
+        let ran = node.arg("--file").arg(folder.join("shop.journal")).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert_eq!(ran.status.code(), Some(2), "{options:?}: {said}");
+        said
+    };
+    let far = ["--coordinator", "http://10.1.2.3:1"];
+    let with_token = [&far[..], &["--token-file", "x"]].concat();
+    let allowed = ["--coordinator-insecure", "--listen", &taken];
     for (options, told) in [
+        (vec!["--coordinator", "coordinator:7611"], "must begin with http:// or https://"),
+        (with_token.clone(), "--token-file would be read on the way"),
+        // With a token, or without one, and no warning either.
+        ([&with_token[..], &allowed].concat(), "EADDRINUSE"),
+        ([&far[..], &allowed].concat(), "EADDRINUSE"),
         (vec!["--listen", "7000"], "--listen 7000: must be HOST:PORT"),
         (vec!["--listen", "::1:7000"], "must be HOST:PORT, such as 127.0.0.1:7000 or [::1]:7000"),
         (vec!["--listen", "127.0.0.1:70000"], "must be HOST:PORT"),
@@ -410,13 +426,11 @@ fn bad_options_of_a_shop_in_node_are_told() {
         (vec!["--tls-client-ca", "ca.pem"], "--tls-client-ca is for a server with TLS"),
         (vec!["--item", "lamp=-1"], "--item lamp=-1: must be NAME=PIECES"),
     ] {
-        let mut node = Command::new("node");
-        node.arg(root().join("examples/node-participant/server.js")).args(&options);
-        let ran = node.arg("--file").arg(folder.join("shop.journal")).output().unwrap();
-        let said = String::from_utf8_lossy(&ran.stderr);
-        assert_eq!(ran.status.code(), Some(2), "{options:?}: {said}");
+        let said = run(&options);
         assert!(said.contains(told) && said.lines().count() == 1, "{options:?}: {said}");
     }
+    let warned = run(&[&far[..], &["--listen", &taken]].concat());
+    assert!(warned.contains("http://10.1.2.3:1 is on another machine and without TLS"), "{warned}");
 }
 
 /// Async work is no vote: its effects after its return belong to no record. And branches that the coordinator cannot tell

@@ -36,7 +36,7 @@ mod model;
 mod open_payloads;
 mod outside;
 pub(crate) mod over;
-mod over_tls;
+pub(crate) mod over_tls;
 mod over_tokio;
 mod overtime;
 mod own_clients;

@@ -34,12 +34,14 @@ pub(crate) mod issued;
 mod namespaces;
 mod over_http;
 mod own;
+mod plaintext;
 mod quotas;
 mod replaced;
 mod roles;
 mod slow_http;
 mod standing;
 mod strangers;
+mod turns;
 mod unread;
 
 /// Time in which a certificate is good.

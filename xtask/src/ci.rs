@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, bail};
 
 use crate::step::{Steps, cargo, has, run};
-use crate::{chart, docs, installed, links, msrv, packages, publish, python, soak, tidy};
+use crate::{chart, dist, docs, installed, links, msrv, packages, publish, python, soak, tidy};
 
 /// Runs every test.
 pub(crate) fn test(arguments: &[&str]) -> Result<()> {
@@ -72,6 +72,10 @@ pub(crate) fn ci() -> Result<()> {
     steps.step("generated gRPC code", docs::check_codegen)?;
     // The reference pages are compared with the program by a test.
     steps.step("tests", || test(&["--quiet"]))?;
+    // Of the program that the tests have built: it has points at which it kills itself, and is another one in nothing else.
+    steps.step("the archive", || {
+        dist::dist(&["--check", "--program", "target/debug/unanimo-under-test"])
+    })?;
     // Alone on the machine, so that the healthy's times can be compared strictly.
     steps.step("soak", || soak::soak(&["--minutes", "0.7"]))?;
     steps.step("packages", || publish::package(&[]))?;

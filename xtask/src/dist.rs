@@ -1,9 +1,10 @@
 //! The archive of a release: the program, its manual and completions, files of `deploy/`, and what it is made of.
 //!
 //! Two runs of one commit with one toolchain give the same bytes: no path of this machine is in the program, and the
-//! archive has the commit's time, one owner, fixed modes and sorted names.
+//! archive has the commit's time, one owner, fixed modes and sorted names. `--check` proves it of the packing.
 
 mod archive;
+mod check;
 mod sbom;
 
 use std::fs;
@@ -36,25 +37,23 @@ const SHELLS: [(&str, &str); 3] = [
     ("fish", "share/fish/vendor_completions.d/unanimo.fish"),
 ];
 
-/// Makes the archive; `--program FILE` takes a program that is there instead of building one.
+/// Makes the archive; `--program FILE` takes a program that is there instead of building one, and `--check` before it makes
+/// nothing, but compares two archives of that program.
 pub(crate) fn dist(arguments: &[&str]) -> Result<()> {
     let epoch = epoch()?;
+    let name = format!("unanimo-{}-{}", version()?, target()?);
     let program = match arguments {
         [] => build(epoch)?,
         ["--program", file] => PathBuf::from(file),
-        _ => bail!("`cargo xtask dist` takes `--program FILE` or nothing"),
+        ["--check", "--program", file] => return check::check(Path::new(file), &name, epoch),
+        _ => {
+            bail!("`cargo xtask dist` takes `--program FILE`, `--check --program FILE` or nothing")
+        }
     };
-    let name = format!("unanimo-{}-{}", version()?, target()?);
-    let folder = Path::new(DIST).join(&name);
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    stage(&program, &folder)?;
-    let bom = sbom::bom(epoch)?;
-    let packed = format!("{name}.tar.gz");
+    let archive = format!("{name}.tar.gz");
     let beside = [
-        (packed.clone(), archive::pack(&folder, &name, epoch)?),
-        (format!("{name}.cdx.json"), bom),
+        (archive.clone(), packed(&program, &Path::new(DIST).join(&name), &name, epoch)?),
+        (format!("{name}.cdx.json"), sbom::bom(epoch)?),
     ];
     let mut sums = String::new();
     for (file, bytes) in beside {
@@ -62,8 +61,17 @@ pub(crate) fn dist(arguments: &[&str]) -> Result<()> {
         fs::write(Path::new(DIST).join(file), bytes)?;
     }
     fs::write(Path::new(DIST).join("SHA256SUMS"), &sums)?;
-    eprintln!("{DIST}/{packed}\n{sums}");
+    eprintln!("{DIST}/{archive}\n{sums}");
     Ok(())
+}
+
+/// Puts together what the archive holds, in this folder, and packs it.
+fn packed(program: &Path, folder: &Path, name: &str, epoch: u64) -> Result<Vec<u8>> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    stage(program, folder)?;
+    archive::pack(folder, name, epoch)
 }
 
 /// Seconds since 1970 of everything in the archive: `SOURCE_DATE_EPOCH`, or the commit's.

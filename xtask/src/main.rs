@@ -62,7 +62,7 @@ cargo xtask CHORE
                  alone, and installs the program from its package: slow, for a release
   dist           build the program for a release, and pack it with its manual, completions and unit, and with
                  checksums and a bill of materials beside it: the same bytes each time; --program FILE takes one
-                 that is built
+                 that is built; --check --program FILE makes nothing, and compares two archives of it
   msrv           build with the oldest Rust that Cargo.toml promises, if rustup has it
   links          check that every relative link of every page leads to a file and a heading
   hygiene        cargo-deny and cargo-machete, where they are installed

@@ -2,16 +2,15 @@
 //!
 //! Probes and scrapes come from a few programs, each on a connection of a moment. Where there are too many, the earliest
 //! is closed on which no call is under way: it is the least likely to be one of these, and a new probe must be answered.
-//! It is one of the address that has the most, so that one address closes none of another one's. Of the turns one address
-//! has three quarters of those that others leave.
-//! Calls have fewer [turns](Turns) than there are places, so that there is such a connection.
+//! It is one of the address that has the most, so that one address closes none of another one's.
+//! Calls have fewer [turns](crate::api::Turns) than there are places, so that there is such a connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,13 +20,6 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use crate::identity::network_of;
-
-/// Of so many places one is left to what is no call.
-const LEFT_OF: usize = 8;
-
-/// Part of the turns which others leave that one address may take, in percent. What is in front of all callers, such as
-/// a proxy, is one address.
-const SHARE_PERCENT: usize = 75;
 
 /// Longest time for which bytes of an answer are not taken.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
@@ -52,9 +44,10 @@ impl Calls {
         self.0.is_answering.load(Ordering::Acquire)
     }
 
-    fn begin(&self) -> Self {
+    /// Counts one more, until it is dropped.
+    pub(super) fn begin(&self) -> Call {
         self.0.calls.fetch_add(1, Ordering::AcqRel);
-        self.clone()
+        Call(self.clone())
     }
 
     fn end(&self) {
@@ -68,61 +61,13 @@ impl Calls {
     }
 }
 
-/// Turns of the calls of a listener.
-#[derive(Clone, Debug)]
-pub(super) struct Turns {
-    taken: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
-    max: usize,
-}
-
-impl Turns {
-    pub(super) fn new(open_max: usize) -> Self {
-        Self { taken: Arc::default(), max: open_max - open_max / LEFT_OF }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, usize>> {
-        // Nothing in here panics half way through a change.
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the turn of one more call from this address, on a connection, until it is dropped; none if there are too
-    /// many.
-    pub(super) fn next(&self, calls: Option<&Calls>, of: Option<IpAddr>) -> Option<Turn> {
-        let of = of.map(network_of);
-        let mut taken = self.lock();
-        let own = taken.get(&of).copied().unwrap_or_default();
-        let left = self.max.saturating_sub(taken.values().sum::<usize>() - own);
-        let share = if of.is_none() { left } else { (left * SHARE_PERCENT).div_ceil(100) };
-        if own >= share {
-            return None;
-        }
-        taken.insert(of, own + 1);
-        drop(taken);
-        Some(Turn { calls: calls.map(Calls::begin), turns: self.clone(), of })
-    }
-}
-
-/// Turn of a call, until its answer has been handed over.
+/// Call that is under way on a connection, until its answer has been handed over.
 #[derive(Debug)]
-pub(super) struct Turn {
-    calls: Option<Calls>,
-    turns: Turns,
-    of: Option<IpAddr>,
-}
+pub(super) struct Call(Calls);
 
-impl Drop for Turn {
+impl Drop for Call {
     fn drop(&mut self) {
-        let mut taken = self.turns.lock();
-        if let Some(own) = taken.get_mut(&self.of) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.of);
-            }
-        }
-        drop(taken);
-        if let Some(calls) = &self.calls {
-            calls.end();
-        }
+        self.0.end();
     }
 }
 

@@ -17,10 +17,11 @@ pub(super) use self::standing::{Sight, Standing};
 use super::Api;
 use super::error::{
     Reason, from_engine, issuer_unavailable, no_role, one_too_many, over_quota_of_another,
-    unauthenticated,
+    too_many_turns, unauthenticated,
 };
 use super::namespace::Names;
 use super::rpc::Rpc;
+use super::turns::Turn;
 use crate::engine::{self, View};
 use crate::identity::{Caller, Known, Place, Role, Unknown, network_of};
 
@@ -140,6 +141,19 @@ impl Api {
             self.metrics.served(rpc.name(), status.code());
         }
         status
+    }
+
+    /// Counts the turn of a call over HTTP as its identity's, unless that has so many that others would have none.
+    pub(super) fn take_turn(&self, access: &Access, of: &Extensions) -> Result<(), Status> {
+        let (Some(turn), Caller::Known(identity)) = (of.get::<Turn>(), &access.caller) else {
+            return Ok(());
+        };
+        if turn.is_of(&identity.name) {
+            return Ok(());
+        }
+        self.metrics.call_limited();
+        self.known.denials.note(&identity.name, access.rpc.name(), "one too many over HTTP");
+        Err(too_many_turns(&identity.name))
     }
 
     /// Counts a call of its identity and its namespace, or of its address where it has none, as long as it is not one too

@@ -73,7 +73,10 @@ where
             });
         };
         let admitted = self.api.admit(rpc, request.headers(), request.extensions());
-        let placed = admitted.and_then(|access| Ok((self.api.take_place(&access)?, access)));
+        let placed = admitted.and_then(|access| {
+            self.api.take_turn(&access, request.extensions())?;
+            Ok((self.api.take_place(&access)?, access))
+        });
         match placed {
             Ok((place, access)) => {
                 request.extensions_mut().insert(access);

@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use prost_reflect::MethodDescriptor;
 use tonic::codegen::Service;
@@ -37,6 +38,7 @@ use super::admit::Admitting;
 use super::deadline;
 use super::rpc::Rpc;
 use super::stack::Stack;
+use super::turns::Turn;
 
 /// Headers that mean the same as in gRPC.
 const HEADERS: [&str; 4] = ["authorization", "grpc-timeout", "traceparent", "tracestate"];
@@ -175,7 +177,7 @@ impl Http {
             return Err(problem::refusal(StatusCode::BAD_REQUEST, why));
         };
         let body = tonic::body::Body::new(body);
-        let call = call_of(&descriptors::path(&method), &head.headers, peer, body);
+        let call = call_of(&descriptors::path(&method), &head, peer, body);
         let answered = self.service.clone().call(call).await;
         let answered = answered.unwrap_or_else(|never| match never {});
         let failed = |status| problem::response(&status);
@@ -200,7 +202,7 @@ impl Http {
     ) -> Response<Body> {
         let (head, body) = request.into_parts();
         let body = self.stack.uploads.counted(tonic::body::Body::new(body));
-        let mut call = call_of(head.uri.path(), &head.headers, peer, body);
+        let mut call = call_of(head.uri.path(), &head, peer, body);
         call.headers_mut().insert(header::CONTENT_TYPE, given);
         call.headers_mut().insert(header::ACCEPT, answer);
         let answered = self.web.clone().call(call).await;
@@ -226,10 +228,10 @@ pub(crate) fn encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// Makes the call of gRPC that a request is.
+/// Makes the call of gRPC that a request with this head is.
 fn call_of(
     path: &str,
-    headers: &HeaderMap,
+    head: &Parts,
     peer: Option<Peer>,
     body: tonic::body::Body,
 ) -> Request<tonic::body::Body> {
@@ -240,11 +242,14 @@ fn call_of(
     let media_type = HeaderValue::from_static("application/grpc");
     call.headers_mut().insert(header::CONTENT_TYPE, media_type);
     for name in HEADERS {
-        for value in headers.get_all(name) {
+        for value in head.headers.get_all(name) {
             call.headers_mut().append(name, value.clone());
         }
     }
     deadline::arrives(call.extensions_mut());
+    if let Some(turn) = head.extensions.get::<Turn>() {
+        call.extensions_mut().insert(turn.clone());
+    }
     if let Some(peer) = peer {
         call.extensions_mut().insert(peer);
     }

@@ -80,7 +80,24 @@ impl Config {
              roll back transactions"
                 .to_owned()
         });
-        large.into_iter().chain(open).collect()
+        large.into_iter().chain(open).chain(self.unguarded()).collect()
+    }
+
+    /// Returns warnings about callers who may do more than one would think.
+    fn unguarded(&self) -> impl Iterator<Item = String> {
+        let all_alike = self.tls_client_ca.is_set() && !self.identities.is_set();
+        let all_alike = all_alike.then_some(
+            "tls-client-ca is set and identities is not: every program with a certificate of these authorities has every \
+             role, and can commit, roll back, resolve and forget all transactions and register as any participant; set \
+             identities to say who may do what",
+        );
+        let is_unbounded =
+            self.identities.is_set() && self.identity_rate == 0 && self.identity_calls == 0;
+        let is_unbounded = is_unbounded.then_some(
+            "identities is set, and neither identity-rate nor identity-calls is: one identity can take all the places of \
+             the others; for a start set identity-rate to 1000 and identity-calls to 512",
+        );
+        all_alike.into_iter().chain(is_unbounded).map(str::to_owned)
     }
 }
 
@@ -106,6 +123,30 @@ mod tests {
         let config = Config { insecure: true, ..Config::default() };
         let warnings = config.warnings();
         assert!(warnings.len() == 1 && warnings[0].contains("insecure is set"), "{warnings:?}");
+    }
+
+    #[test]
+    fn callers_who_may_do_more_than_one_would_think_are_told() {
+        let file = || "x.pem".parse().expect("a path");
+        let warnings = |change: &dyn Fn(&mut Config)| {
+            let mut config = Config { tls_client_ca: file(), ..Config::default() };
+            change(&mut config);
+            config.warnings()
+        };
+        let [only] = &warnings(&|_| ())[..] else { panic!("one") };
+        assert!(only.contains("every program with a certificate"), "{only}");
+        let [only] = &warnings(&|config| config.identities = file())[..] else { panic!("one") };
+        assert!(only.contains("neither identity-rate nor identity-calls"), "{only}");
+        for bounded in [
+            |config: &mut Config| config.identity_rate = 1,
+            |config: &mut Config| config.identity_calls = 1,
+        ] {
+            let warnings = warnings(&|config| {
+                config.identities = file();
+                bounded(config);
+            });
+            assert_eq!(warnings, [""; 0]);
+        }
     }
 
     #[test]

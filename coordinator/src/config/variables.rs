@@ -8,7 +8,7 @@ use unanimo_core::Violation;
 use super::Config;
 
 /// Variables of the program that are no settings of a coordinator.
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 8] = [
     "UNANIMO_CONFIG",
     "UNANIMO_ENDPOINT",
     "UNANIMO_CLIENT_TLS_CA",
@@ -16,6 +16,7 @@ const OTHERS: [&str; 7] = [
     "UNANIMO_CLIENT_TLS_KEY",
     "UNANIMO_CLIENT_TLS_NAME",
     "UNANIMO_CLIENT_TOKEN_FILE",
+    "UNANIMO_CLIENT_INSECURE",
 ];
 
 /// Variables of this repository's tests.

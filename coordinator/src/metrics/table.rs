@@ -99,7 +99,7 @@ table! {
         "Answers that were replaced by `UNAVAILABLE` (`ANSWER_NOT_SENT`), because callers had not read as much as `live-bytes-max`",
         alert "grows for a minute";
     unanimo_calls_limited_total: "counter" [""]
-        "Calls that were refused because their identity, its namespace or, without one, their address called too often (`identity-rate`, `namespace-rate`, `address-rate`) or had too many under way (`identity-calls`, `namespace-calls`, `address-calls`); the log names it once a minute",
+        "Calls that were refused because their identity, its namespace or, without one, their address called too often (`identity-rate`, `namespace-rate`, `address-rate`) or had too many under way (`identity-calls`, `namespace-calls`, `address-calls`), or because their identity had as many under way over HTTP as others leave it; the log names it once a minute",
         alert "";
     unanimo_audit_failed_total: "counter" [""]
         "Writes of the audit that failed: an operator's act was refused for it, or what was denied or has changed is written later",

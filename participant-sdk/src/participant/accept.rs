@@ -89,6 +89,11 @@ struct Known {
 }
 
 impl Accepted {
+    /// Tells whether everybody is accepted.
+    pub(super) fn is_anybody(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Checks that all of them can be known, where callers are served with this TLS.
     pub(super) fn check(&self, tls: Option<&ServerFiles>) -> Result<(), Error> {
         let Some(known) = &self.0 else { return Ok(()) };

@@ -1,5 +1,6 @@
 //! A participant as a gRPC server that registers itself.
 
+mod exposed;
 mod listen;
 mod told;
 
@@ -43,6 +44,7 @@ pub struct Serve {
     advertise: Option<String>,
     message_bytes_max: usize,
     tls: Option<ServerFiles>,
+    insecure: bool,
     /// Its endpoint is not known yet.
     register: Register,
 }
@@ -65,6 +67,7 @@ impl Serve {
             advertise: None,
             message_bytes_max: MESSAGE_BYTES_MAX,
             tls: None,
+            insecure: false,
             register: Register::at(""),
         }
     }
@@ -75,6 +78,15 @@ impl Serve {
     #[must_use]
     pub fn tls(mut self, files: ServerFiles) -> Self {
         self.tls = Some(files);
+        self
+    }
+
+    /// Allows an address that other machines can reach to be served without TLS, or to everybody: without
+    /// [`ServerFiles::client_ca`] and [`Participant::accept`] whoever reaches it can commit. For a network that encrypts
+    /// by itself and lets only the coordinators through, such as a service mesh: then the log has no warning.
+    #[must_use]
+    pub fn insecure(mut self) -> Self {
+        self.insecure = true;
         self
     }
 
@@ -158,9 +170,10 @@ impl<R: Resource> Service<R> {
     /// # Errors
     /// An address cannot be used, or the database cannot be set up.
     pub async fn serve(&self, serve: Serve) -> Result<Serving, Error> {
-        let Serve { listen, advertise, message_bytes_max, tls, mut register } = serve;
+        let Serve { listen, advertise, message_bytes_max, tls, insecure, mut register } = serve;
         let accepted = self.inner.of.accepted.clone();
         accepted.check(tls.as_ref())?;
+        let exposed = exposed::of(tls.as_ref(), &accepted).filter(|_| !insecure);
         let tls = tls.map(unanimo_tls::Server::load).transpose().map_err(Error::Tls)?;
         if let Some(endpoint) = &advertise {
             let bad = |bad: channel::BadAddress| Error::Endpoint {
@@ -174,6 +187,9 @@ impl<R: Resource> Service<R> {
             }
         }
         let (listener, address) = listen.begin().await?;
+        if let Some(exposed) = exposed.filter(|_| !address.ip().is_loopback()) {
+            tracing::warn!(participant = self.inner.of.name.as_str(), %address, "{exposed}");
+        }
         let endpoint = match advertise {
             Some(endpoint) => endpoint,
             None if address.ip().is_unspecified() => return Err(Error::Advertise(address)),

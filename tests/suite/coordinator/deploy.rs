@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use tonic::Code;
 use unanimo_coordinator::metrics::TABLE;
+use unanimo_proto::v1::Outcome;
 
 use super::http::http_get;
 use super::{World, tcc};
@@ -91,6 +93,59 @@ fn grouped(expression: &str) -> BTreeSet<String> {
     names.map(|name| name.trim().to_owned()).collect()
 }
 
+/// Takes the conditions on labels of an expression: metric, label, values.
+fn conditions(expression: &str) -> Vec<(String, String, Vec<String>)> {
+    let mut found = Vec::new();
+    for (braces, _) in expression.match_indices('{') {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let name = expression[..braces].rsplit(|c| !is_name(c)).next().unwrap();
+        let inside = expression[braces + 1..].split_once('}').expect("a brace that ends").0;
+        for condition in inside.split("\",").map(|condition| condition.trim_matches(['"', ' '])) {
+            let (label, value) = condition.split_once('"').expect("LABEL=\"VALUE\"");
+            let label = label.trim_end_matches(['=', '~', '!']);
+            let values = value.split('|').map(str::to_owned).collect();
+            found.push((name.to_owned(), label.to_owned(), values));
+        }
+    }
+    found
+}
+
+/// Takes the values that were scraped, by metric and label.
+fn values(scraped: &str) -> BTreeMap<(String, String), BTreeSet<String>> {
+    let mut values: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for line in scraped.lines().filter(|line| !line.starts_with('#')) {
+        let Some((name, rest)) = line.split_once('{') else { continue };
+        let (labels, _) = rest.rsplit_once('}').expect("labels that end");
+        for label in labels.split("\",") {
+            let (label, value) = label.split_once("=\"").expect("LABEL=\"VALUE\"");
+            let of = values.entry((name.to_owned(), label.to_owned())).or_default();
+            of.insert(value.trim_end_matches('"').to_owned());
+        }
+    }
+    values
+}
+
+/// Fails if a condition asks for a value that a label never has: of codes one that gRPC has not, of others one that was
+/// not scraped.
+fn check_values(
+    of: &str,
+    expression: &str,
+    scraped: &BTreeMap<(String, String), BTreeSet<String>>,
+) {
+    let codes: BTreeSet<String> = (0..17).map(|code| format!("{:?}", Code::from(code))).collect();
+    for (name, label, wanted) in conditions(expression) {
+        if ADDED.contains(&label.as_str()) {
+            continue;
+        }
+        let shown = scraped.get(&(name.clone(), label.clone()));
+        let shown = if label == "code" { Some(&codes) } else { shown };
+        let shown = shown.unwrap_or_else(|| panic!("{of}: no {label} of {name} was scraped"));
+        for value in wanted {
+            assert!(shown.contains(&value), "{of}: {label} of {name} is never {value}: {shown:?}");
+        }
+    }
+}
+
 /// Fails if an expression reads a series that was not scraped, or a label that its metric has not.
 fn check(of: &str, expression: &str, scraped: &str) {
     let read = series(expression);
@@ -141,6 +196,40 @@ async fn alerts_and_dashboard_read_what_is_scraped() {
             metric.name
         );
         assert!(shown.contains(metric.name), "{}: the dashboard does not show it", metric.name);
+    }
+}
+
+/// What alerts and dashboard ask of labels is what a coordinator shows where work commits, aborts, and fails at first.
+#[tokio::test]
+async fn alerts_and_dashboard_ask_for_values_that_are_shown() {
+    let world = World::sqlite().await;
+    for (gid, action, outcome) in [
+        ("committed", "ok", Outcome::Committed),
+        ("aborted", "refuse", Outcome::Aborted),
+        ("after-a-failure", "fail-1", Outcome::Committed),
+    ] {
+        let result = world.submit(tcc(gid, &[action])).await.unwrap();
+        assert_eq!(result.outcome(), outcome, "{gid}");
+    }
+    let scraped = values(&http_get(&world, "/metrics").await.1);
+    let (alerts, queries) = (alerts(), queries());
+    alerts.iter().for_each(|(name, expression)| check_values(name, expression, &scraped));
+    queries.iter().for_each(|expression| check_values("the dashboard", expression, &scraped));
+    let asked = alerts.values().chain(&queries).flat_map(|text| conditions(text));
+    let asked: BTreeSet<_> = asked.map(|(_, label, _)| label).collect();
+    let labels = ["code", "instance", "job", "outcome", "result"].map(str::to_owned);
+    assert_eq!(asked, labels.into(), "each is looked at");
+
+    let job = "job=\"unanimo\"";
+    check_values("a test", &format!("x{{{job}}}"), &scraped);
+    for wrong in [
+        format!("unanimo_participant_calls_total{{{job}, result=\"fail\"}}"),
+        format!("unanimo_transactions_decided_total{{outcome!=\"abort\", {job}}}"),
+        format!("unanimo_requests_total{{{job}, code=~\"Internal|UNAVAILABLE\"}}"),
+        format!("1 + unanimo_alarms{{{job}}} + unanimo_lease_held{{result=\"failed\"}}"),
+    ] {
+        let found = std::panic::catch_unwind(|| check_values("a test", &wrong, &scraped));
+        assert!(found.is_err(), "{wrong}");
     }
 }
 

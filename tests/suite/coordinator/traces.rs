@@ -1,6 +1,7 @@
 //! Traces of transactions, as a collector of OpenTelemetry gets them.
 
 mod collector;
+mod in_python;
 mod over_http;
 
 use std::collections::HashSet;

@@ -1,8 +1,10 @@
 //! Every way of a transaction over TLS: initiator, coordinator, participant.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tonic::Code;
+use unanimo_coordinator::Config;
 use unanimo_proto::v1::PrepareRequest;
 use unanimo_proto::v1::participant_service_client::ParticipantServiceClient;
 use unanimo_sdk::{Accept, Client, Coordinator, Participant, Serve, Serving, Sqlite};
@@ -10,9 +12,9 @@ use unanimo_sdk::{Accept, Client, Coordinator, Participant, Serve, Serving, Sqli
 use super::databases::Database;
 use super::sweeper::{Reserve, eager};
 use crate::coordinator::World;
-use crate::security::{Authority, Valid, channel, guarded};
+use crate::security::{Authority, Valid, channel, guarded, setting};
 
-pub(super) async fn bank() -> Participant<Sqlite> {
+pub(crate) async fn bank() -> Participant<Sqlite> {
     let (database, _pool) = <Sqlite as Database>::open().await;
     Participant::new("bank", database).tcc("ok", Reserve)
 }
@@ -114,16 +116,76 @@ async fn names_that_no_caller_can_have_are_refused() {
     }
 }
 
-/// The coordinator calls nobody who cannot prove its name.
-#[tokio::test]
-async fn a_coordinator_does_not_call_a_participant_of_another_authority() {
-    let (authority, other) = (Authority::new(), Authority::new());
-    let world = World::start(guarded(&authority)).await;
-    let (cert, key) = other.server();
+/// Serves a participant with this certificate, and tells whether the coordinator commits a transaction with it.
+async fn commits_with(
+    authority: &Authority,
+    (cert, key): (PathBuf, PathBuf),
+    change: impl FnOnce(&mut Config),
+) -> bool {
+    let mut config = guarded(authority);
+    change(&mut config);
+    let world = World::start(config).await;
     let files = unanimo_tls::ServerFiles::new(cert, key);
-    let serving = serve(&world, &authority, Serve::on("127.0.0.1:0").tls(files)).await;
-    assert!(!commits(&world, &authority, "g").await);
+    let serving = serve(&world, authority, Serve::on("127.0.0.1:0").tls(files)).await;
+    let committed = commits(&world, authority, "g").await;
     serving.stop().await.unwrap();
+    committed
+}
+
+/// The coordinator calls nobody who cannot prove its name, in time, by the authority that is set.
+#[tokio::test]
+async fn a_coordinator_calls_no_participant_that_is_not_the_right_one() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let with = async |signed_by: &Authority, name: &str, valid| {
+        commits_with(&authority, signed_by.sign(&[name], valid), |_| ()).await
+    };
+    assert!(with(&authority, "127.0.0.1", Valid::Now).await, "the right one");
+    let refused = tokio::join!(
+        with(&other, "127.0.0.1", Valid::Now),
+        with(&authority, "127.0.0.2", Valid::Now),
+        with(&authority, "127.0.0.1", Valid::Formerly),
+        with(&authority, "127.0.0.1", Valid::Later),
+    );
+    let none = (false, false, false, false);
+    assert_eq!(refused, none, "another authority, another name, expired, not valid yet");
+}
+
+/// With `participant-tls-name` the certificate has that name, and not the endpoint's host.
+#[tokio::test]
+async fn a_participant_may_have_the_name_that_is_set() {
+    let authority = Authority::new();
+    let with = async |name: &str| {
+        let files = authority.sign(&[name], Valid::Now);
+        let named = "participants.example".parse().unwrap();
+        commits_with(&authority, files, |config| config.participant_tls_name = named).await
+    };
+    let answers = tokio::join!(with("participants.example"), with("127.0.0.1"));
+    assert_eq!(answers, (true, false), "the name, the host of the endpoint");
+}
+
+/// A participant hears no coordinator whose certificate is none, of another authority, or over.
+#[tokio::test]
+async fn a_participant_hears_no_coordinator_with_a_bad_certificate() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let with = async |shown: Option<(PathBuf, PathBuf)>| {
+        let mut config = guarded(&authority);
+        let (cert, key) = shown.as_ref().map(|(cert, key)| (setting(cert), setting(key))).unzip();
+        config.participant_tls_cert = cert.unwrap_or_default();
+        config.participant_tls_key = key.unwrap_or_default();
+        let world = World::start(config).await;
+        let on = Serve::on("127.0.0.1:0").tls(authority.serves());
+        let serving = serve(&world, &authority, on).await;
+        let committed = commits(&world, &authority, "g").await;
+        serving.stop().await.unwrap();
+        committed
+    };
+    let answers = tokio::join!(
+        with(Some(authority.sign(&["coordinator"], Valid::Now))),
+        with(None),
+        with(Some(other.sign(&["coordinator"], Valid::Now))),
+        with(Some(authority.sign(&["coordinator"], Valid::Formerly))),
+    );
+    assert_eq!(answers, (true, false, false, false), "good, none, another authority, expired");
 }
 
 /// An endpoint on another machine must have TLS, where the coordinator has.

@@ -201,6 +201,36 @@ assert all(('a', 1) in options for options in given), given
     );
 }
 
+/// A token goes to no other machine without TLS, unless that is allowed; without a token it is told.
+#[test]
+fn what_others_can_read_is_refused_with_a_token_and_told_without() {
+    runs(
+        "import logging, secure
+told = []
+class Heard(logging.Handler):
+    def emit(self, line):
+        told.append(line.getMessage())
+logging.getLogger('secure').addHandler(Heard())
+far = ('http://10.1.2.3:1', '10.1.2.3:1', 'http://localhost.x:1')
+for url in far:
+    try:
+        secure.channel(url, secure.Files(token='x'))
+    except ValueError as error:
+        assert 'use https://, or allow it (insecure)' in str(error), error
+    else:
+        raise AssertionError(url)
+    secure.channel(url, secure.Files(token='x', insecure=True))
+for url in ('http://127.0.0.1:1', 'http://[::1]:1', 'localhost:1', 'https://10.1.2.3:1'):
+    secure.channel(url, secure.Files(token='x'))
+    secure.channel(url)
+assert told == [], told
+for url in far:
+    secure.channel(url)
+assert len(told) == 3 and all('without TLS' in line for line in told), told
+",
+    );
+}
+
 /// Both examples have the same file.
 #[test]
 fn both_examples_secure_their_channels_alike() {

@@ -1,5 +1,6 @@
 //! A database with TLS.
 
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::time::Duration;
@@ -17,17 +18,21 @@ use crate::coordinator::{World, config, tcc};
 /// Longest wait for a start that does not come.
 const LONG: Duration = Duration::from_secs(5);
 
-/// An address of this machine that nobody else uses: the port is always PostgreSQL's own.
-fn address() -> String {
+/// Two addresses of this machine that nobody else uses: the port is always PostgreSQL's own.
+fn addresses(of: u32) -> [String; 2] {
     let id = std::process::id();
-    format!("127.{}.{}.{}", 100 + (id >> 16) % 100, (id >> 8) % 256, 1 + id % 250)
+    let beginning = format!("127.{}.{}", 100 + (id >> 16) % 100, (id >> 8) % 256);
+    [0, 1].map(|second| format!("{beginning}.{}", 1 + (4 * id + 2 * of + second) % 250))
 }
 
-/// Starts a server that takes TLS alone, at this address.
-fn serve(authority: &Authority, address: &str) -> Server {
+/// Starts a server that takes TLS alone, at these addresses, with a certificate for the first one. With `clients` it
+/// demands a certificate of every client.
+fn serve(authority: &Authority, [address, other]: &[String; 2], clients: bool) -> Server {
     let (cert, key) = authority.sign(&[address], Valid::Now);
     let hba = run_folder().join(format!("{}.hba", Uuid::new_v4()));
-    fs::write(&hba, "local all all trust\nhostssl all all 127.0.0.0/8 trust\n").unwrap();
+    let demand = if clients { " clientcert=verify-ca" } else { "" };
+    let lines = format!("local all all trust\nhostssl all all 127.0.0.0/8 trust{demand}\n");
+    fs::write(&hba, lines).unwrap();
     fs::set_permissions(&authority.folder, fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     for file in [&cert, &key, &hba] {
@@ -35,32 +40,56 @@ fn serve(authority: &Authority, address: &str) -> Server {
             chown(file, Some(NOBODY), Some(NOBODY)).unwrap();
         }
     }
-    Server::start_with(&format!(
-        "listen_addresses = '{address}'\nssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n\
+    let mut settings = format!(
+        "listen_addresses = '{address},{other}'\nssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n\
          hba_file = '{}'\n",
         cert.display(),
         key.display(),
         hba.display()
-    ))
+    );
+    if clients {
+        writeln!(settings, "ssl_ca_file = '{}'", authority.ca().display()).unwrap();
+    }
+    Server::start_with(&settings)
 }
 
-/// With `verify-full` the journal and all other sessions have TLS, and a server of another authority is not used.
+/// Tells whether a coordinator starts on this database and serves. A start may go on trying; it does not succeed.
+async fn serves(url: String) -> bool {
+    let started = tokio::time::timeout(LONG, Builder::new(config(&url)).start()).await;
+    match started {
+        Ok(Ok(running)) => {
+            running.stop().await.unwrap();
+            true
+        }
+        _ => false,
+    }
+}
+
+/// With `verify-full` the journal and all other sessions have TLS, and a server of another authority, or of another name, is
+/// not used. `verify-ca` passes the name over, and `require` both.
 #[tokio::test]
 async fn a_database_is_used_over_tls_and_must_prove_its_name() {
-    let (authority, other, address) = (Authority::new(), Authority::new(), address());
-    let server = serve(&authority, &address);
+    let (authority, other, addresses) = (Authority::new(), Authority::new(), addresses(0));
+    let server = serve(&authority, &addresses, false);
     let local = server.database().await;
     let (_, name) = local.rsplit_once('/').unwrap();
-    let url = |mode: &str, ca: &Authority| {
+    let at = |address: &str, mode: &str, ca: &Authority| {
         let ca = ca.ca().display().to_string();
         format!("postgres://unanimo@{address}/{name}?sslmode={mode}&sslrootcert={ca}")
     };
-    // A start may go on trying; it does not succeed.
-    let refused = Builder::new(config(&url("verify-full", &other))).start();
-    let refused = tokio::time::timeout(LONG, refused).await;
-    assert!(!matches!(refused, Ok(Ok(_))), "of another authority");
-    let plain = Builder::new(config(&url("disable", &authority))).start();
-    assert!(!matches!(tokio::time::timeout(LONG, plain).await, Ok(Ok(_))), "without TLS");
+    let url = |mode: &str, ca: &Authority| at(&addresses[0], mode, ca);
+    let wrong_name = |mode: &str| at(&addresses[1], mode, &authority);
+    // All at once: each that is refused takes a while.
+    let refused = tokio::join!(
+        serves(url("verify-full", &other)),
+        serves(url("verify-ca", &other)),
+        serves(wrong_name("verify-full")),
+        serves(url("disable", &authority)),
+    );
+    assert_eq!(refused, (false, false, false, false), "another authority twice, name, without TLS");
+    assert!(serves(wrong_name("verify-ca")).await, "the name is not compared");
+    let require = format!("postgres://unanimo@{}/{name}?sslmode=require", addresses[1]);
+    assert!(serves(require).await, "nothing is verified");
 
     let world = World::start(config(&url("verify-full", &authority))).await;
     assert!(world.submit(tcc("g", &["ok"])).await.is_ok());
@@ -70,4 +99,35 @@ async fn a_database_is_used_over_tls_and_must_prove_its_name() {
     let row = admin.fetch_one(query).await.unwrap();
     let (with_tls, all): (i64, i64) = (row.get(0), row.get(1));
     assert!(all >= 2 && with_tls == all, "{with_tls} of {all} sessions have TLS");
+}
+
+/// A server that demands certificates of its clients is shown the one of `sslcert`.
+#[tokio::test]
+async fn a_database_that_demands_a_certificate_is_shown_one() {
+    let (authority, other, addresses) = (Authority::new(), Authority::new(), addresses(1));
+    let server = serve(&authority, &addresses, true);
+    let local = server.database().await;
+    let (_, name) = local.rsplit_once('/').unwrap();
+    let without = || {
+        let (address, ca) = (&addresses[0], authority.ca().display().to_string());
+        format!("postgres://unanimo@{address}/{name}?sslmode=verify-full&sslrootcert={ca}")
+    };
+    let with = |signed_by: &Authority, valid| {
+        let (cert, key) = signed_by.sign(&["coordinator"], valid);
+        format!("{}&sslcert={}&sslkey={}", without(), cert.display(), key.display())
+    };
+    let refused = tokio::join!(
+        serves(without()),
+        serves(with(&other, Valid::Now)),
+        serves(with(&authority, Valid::Formerly)),
+    );
+    assert_eq!(refused, (false, false, false), "none, another authority, expired");
+    let world = World::start(config(&with(&authority, Valid::Now))).await;
+    assert!(world.submit(tcc("g", &["ok"])).await.is_ok());
+    let mut admin = PgConnection::connect(&local).await.unwrap();
+    let query = "SELECT count(*) FILTER (WHERE client_dn IS NOT NULL), count(*) FROM pg_stat_ssl \
+                 JOIN pg_stat_activity USING (pid) WHERE client_addr IS NOT NULL";
+    let row = admin.fetch_one(query).await.unwrap();
+    let (known, all): (i64, i64) = (row.get(0), row.get(1));
+    assert!(all >= 2 && known == all, "{known} of {all} sessions have shown a certificate");
 }

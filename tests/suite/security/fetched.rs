@@ -1,6 +1,7 @@
 //! Keys of an issuer that are fetched over HTTPS: replaced, withheld, forged, and asked for by strangers.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use unanimo_tls::{Server, ServerFiles, TlsStream};
 
 use super::issued::{ISSUER, Signer, claims, key_set, with, write};
 use super::roles::Signing;
-use super::{Authority, setting};
+use super::{Authority, Valid, setting};
 use crate::coordinator::http::http_get;
 use crate::coordinator::{World, config, sqlite_url};
 
@@ -58,7 +59,11 @@ struct Provider {
 impl Provider {
     /// Makes one that is down.
     async fn down(authority: &Authority, says: Says) -> Self {
-        let (cert, key) = authority.server();
+        Self::with(authority.server(), says).await
+    }
+
+    /// Makes one with this certificate that is down.
+    async fn with((cert, key): (PathBuf, PathBuf), says: Says) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         Self {
             address,
@@ -284,14 +289,24 @@ async fn bad_answers_change_nothing_and_raise_an_alarm() {
     assert!(provider.asked.lock().unwrap().iter().all(|path| path == "/"));
 }
 
+/// A server of another authority, of another name, or whose certificate is over, or not valid yet, is not believed.
 #[tokio::test]
-async fn a_server_of_another_authority_is_not_believed() {
+async fn a_server_that_is_not_the_right_one_is_not_believed() {
     let (authority, other, signer) = (Authority::new(), Authority::new(), Signer::ed25519());
-    let provider = Provider::start(&authority, Says::keys(&[signer.public("k")])).await;
-    let fetching = Fetching::start(&provider.url(), &other, every(1)).await;
-    fetching.until_alarm(1).await;
-    fetching.cannot_tell(&signer.good("k", &claims())).await;
-    assert_eq!(provider.count(), 0, "no request goes to one that is not known");
+    for (ca, name, valid) in [
+        (&other, "127.0.0.1", Valid::Now),
+        (&authority, "127.0.0.2", Valid::Now),
+        (&authority, "127.0.0.1", Valid::Formerly),
+        (&authority, "127.0.0.1", Valid::Later),
+    ] {
+        let keys = Says::keys(&[signer.public("k")]);
+        let mut provider = Provider::with(authority.sign(&[name], valid), keys).await;
+        provider.up().await;
+        let fetching = Fetching::start(&provider.url(), ca, every(1)).await;
+        fetching.until_alarm(1).await;
+        fetching.cannot_tell(&signer.good("k", &claims())).await;
+        assert_eq!(provider.count(), 0, "no request goes to one that is not known");
+    }
 }
 
 /// Who invents keys makes the issuer no work, and others wait for nothing.

@@ -1,5 +1,6 @@
 //! TLS to a coordinator.
 
+use std::sync::Once;
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -8,6 +9,10 @@ use unanimo_tls::{ClientFiles, HttpConnector, TokenFile};
 use super::COMMON;
 use super::client::Error;
 use crate::error::last_cause;
+use crate::output::{self, CAUTION};
+
+/// Tells the warning of [`TlsArgs::check`] once, however often a command connects.
+static TOLD: Once = Once::new();
 
 /// Files of TLS.
 #[derive(Debug, clap::Args)]
@@ -57,6 +62,15 @@ pub(crate) struct TlsArgs {
         value_name = "FILE"
     )]
     token_file: Option<String>,
+    /// Call another machine without TLS, with a token and without a warning: others on the way can read it
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        env = "UNANIMO_CLIENT_INSECURE",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    insecure: bool,
 }
 
 /// Tells whether this address is one with TLS, however its scheme is spelled.
@@ -73,11 +87,12 @@ pub(crate) struct Given {
     pub(crate) key: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) token_file: Option<String>,
+    pub(crate) insecure: bool,
 }
 
 impl From<Given> for TlsArgs {
-    fn from(Given { ca, cert, key, name, token_file }: Given) -> Self {
-        Self { tls_ca: ca, tls_cert: cert, tls_key: key, tls_name: name, token_file }
+    fn from(Given { ca, cert, key, name, token_file, insecure }: Given) -> Self {
+        Self { tls_ca: ca, tls_cert: cert, tls_key: key, tls_name: name, token_file, insecure }
     }
 }
 
@@ -103,23 +118,36 @@ impl TlsArgs {
         given.into_iter().any(Option::is_some)
     }
 
-    /// Reads the token, if there is to be one, for a coordinator at this address.
-    pub(crate) fn token(&self, url: &str) -> Result<Option<TokenFile>, Error> {
+    /// Tells whether calls to this address can be read on the way, and nobody has allowed it.
+    fn is_open(&self, url: &str) -> bool {
         let uri: Option<Uri> = url.parse().ok();
         let is_here = uri.as_ref().and_then(Uri::host).is_some_and(unanimo_tls::is_loopback);
-        if self.token_file.is_some() && !has_tls(url) && !is_here {
-            let rule = "send a token to another machine without TLS: --endpoint must be https";
+        !has_tls(url) && !is_here && !self.insecure
+    }
+
+    /// Reads the token, if there is to be one, for a coordinator at this address.
+    pub(crate) fn token(&self, url: &str) -> Result<Option<TokenFile>, Error> {
+        if self.token_file.is_some() && self.is_open(url) {
+            let rule = "send a token to another machine without TLS: --endpoint must be https, or --insecure allow it";
             return Err(Error::Tls(rule.to_owned()));
         }
         let token = self.token_file.as_ref().map(TokenFile::load).transpose();
         token.map_err(|error| Error::Tls(error.to_string()))
     }
 
-    /// Checks that nothing of TLS is given for an address without it.
+    /// Checks that nothing of TLS is given for an address without it, and warns of one that others can read.
     fn check(&self, url: &str) -> Result<(), Error> {
         if !has_tls(url) && self.is_given() {
             let rule = "use --tls-* or UNANIMO_CLIENT_TLS_* without TLS: --endpoint must be https";
             return Err(Error::Tls(rule.to_owned()));
+        }
+        if self.is_open(url) {
+            TOLD.call_once(|| {
+                output::note(&format!(
+                    "{CAUTION}warning:{CAUTION:#} {url} is on another machine and without TLS: whoever is on the way can read \
+                     and change what is sent; use https, or --insecure where the network itself encrypts"
+                ));
+            });
         }
         Ok(())
     }

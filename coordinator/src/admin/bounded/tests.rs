@@ -5,7 +5,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
-use crate::api::ADMIN_CONNECTIONS_MAX as OPEN_MAX;
+use crate::api::{ADMIN_CONNECTIONS_MAX as OPEN_MAX, Turns};
 
 #[test]
 fn those_that_have_ended_take_no_place() {
@@ -39,23 +39,11 @@ fn l5_one_address_closes_no_connection_of_another_one() {
 }
 
 #[test]
-fn l5_one_address_leaves_turns_to_others() {
-    let turns = Turns::new(8);
-    let next = |last: u8| turns.next(None, Some([10, 0, 0, last].into()));
-    let first: Vec<_> = std::iter::from_fn(|| next(1)).collect();
-    assert_eq!(first.len(), 6, "three quarters of seven");
-    let second = next(2).expect("that is left");
-    assert!(next(3).is_none(), "there are no more");
-    drop((first, second));
-    assert!(turns.lock().is_empty(), "nothing is kept");
-}
-
-#[test]
 fn one_with_a_call_keeps_its_place() {
     let (places, turns) = (Places::new(8), Turns::new(8));
     let mut open: Vec<_> = (0..8).map(|_| places.take(None).expect("a place")).collect();
     let under_way: Vec<_> =
-        open.iter().map_while(|(_, calls)| turns.next(Some(calls), None)).collect();
+        open.iter().map_while(|(_, calls)| Some((turns.next(None)?, calls.begin()))).collect();
     assert_eq!(under_way.len(), 7, "one place in eight is left");
     places.take(None).expect("the place of the idle one");
     let states: Vec<_> = open.iter_mut().map(|(closed, _)| closed.try_recv()).collect();
@@ -72,9 +60,9 @@ fn one_with_a_call_keeps_its_place() {
 /// An answer that was handed over is not sent yet: its connection is closed after the others.
 #[test]
 fn one_whose_answer_is_on_its_way_is_closed_last() {
-    let (places, turns) = (Places::new(2), Turns::new(8));
+    let places = Places::new(2);
     let (mut answering, calls) = places.take(None).expect("a place");
-    drop(turns.next(Some(&calls), None).expect("a turn"));
+    drop(calls.begin());
     let (mut idle, _) = places.take(None).expect("a place");
     let (_later, later) = places.take(None).expect("that of the idle one");
     assert_eq!(idle.try_recv(), Err(TryRecvError::Closed));
@@ -88,7 +76,7 @@ fn one_whose_answer_is_on_its_way_is_closed_last() {
 fn an_answer_is_sent_when_it_is_flushed() {
     on_a_runtime(async {
         let (mut placed, _client, _places) = pair().await;
-        placed.calls().begin().end();
+        drop(placed.calls().begin());
         placed.write_all(b"an answer").await.expect("it is open");
         assert!(placed.calls().is_answering());
         placed.flush().await.expect("it is open");

@@ -32,6 +32,14 @@ pub(in crate::api) fn one_too_many(reason: Reason, name: &str, too_many: TooMany
     reason.status_after(message, &[], &[], delay.max(Duration::from_millis(1)))
 }
 
+/// Makes the error of a call over HTTP whose identity has as many under way there as others leave it.
+pub(in crate::api) fn too_many_turns(name: &str) -> Status {
+    let message = format!(
+        "so many calls of {name} are under way over HTTP that one more would be another caller's"
+    );
+    Reason::IdentityLimited.status_after(message, &[], &[], CALLS_DELAY)
+}
+
 /// Makes the error of a request for which its identity or its namespace has too much open.
 pub(in crate::api) fn over_quota(over: &OverQuota) -> Status {
     let (open, max) = over.numbers();

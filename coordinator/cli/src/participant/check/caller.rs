@@ -38,13 +38,17 @@ pub(super) struct CallerArgs {
     /// File with the bearer token of a coordinator that the participant accepts
     #[arg(long, value_name = "FILE")]
     token_file: Option<String>,
+    /// Call another machine without TLS, with a token and without a warning: others on the way can read it
+    #[arg(long)]
+    insecure: bool,
 }
 
 impl CallerArgs {
     /// Connects to the participant.
     pub(super) async fn connect(self, url: &str) -> Result<Signing, Error> {
-        let Self { tls_ca, tls_cert, tls_key, tls_name, token_file } = self;
-        let given = Given { ca: tls_ca, cert: tls_cert, key: tls_key, name: tls_name, token_file };
+        let Self { tls_ca, tls_cert, tls_key, tls_name, token_file, insecure } = self;
+        let (ca, cert, key, name) = (tls_ca, tls_cert, tls_key, tls_name);
+        let given = Given { ca, cert, key, name, token_file, insecure };
         let args = TlsArgs::from(given);
         let bounded =
             |endpoint: Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
