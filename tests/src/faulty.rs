@@ -105,6 +105,18 @@ pub enum Fault {
     CommitsElsewhere,
     /// Cancel of a branch in another database is done. Not one of [`Self::ALL`]: it is found where the one before is.
     CancelsElsewhere,
+    /// The place of the database is looked at nowhere: no fault.
+    KnowsNoPlace,
+    /// Prepare does not look at the place of the database. Not one of [`Self::ALL`], as all that are about places.
+    PreparesAtOtherPlaces,
+    /// Commit does not look at it.
+    CommitsAtOtherPlaces,
+    /// Cancel does not look at it.
+    CancelsAtOtherPlaces,
+    /// Commit of a branch at another place is a hazard, as with another database.
+    HazardAtOtherPlaces,
+    /// A Prepare for another place leaves a tombstone.
+    EndsAtOtherPlaces,
     /// The pause of WORKING is always the same.
     PausesAlike,
     /// The text of an error status is as long as what it is about.
@@ -159,6 +171,9 @@ impl Fault {
 
 /// Name of the input that the action reads.
 pub const INPUT: &str = "ticket";
+
+/// Place of its database.
+const PLACE: &str = "here";
 
 /// Id of its database.
 const DATABASE_ID: &str = "0197a000-0000-7000-8000-000000000000";
@@ -255,6 +270,16 @@ impl Faulty {
     fn is_elsewhere(&self, context: Option<&BranchContext>) -> bool {
         let id = context.map_or("", |context| context.database_id.as_str());
         !["", DATABASE_ID].contains(&id) && self.fault != Fault::IgnoresDatabases
+    }
+
+    /// Refuses a branch whose database is at another place, unless the fault is one of these.
+    fn check_place(&self, context: Option<&BranchContext>, faults: &[Fault]) -> Result<(), Status> {
+        let place = context.map_or("", |context| context.database_place.as_str());
+        let looks = self.fault != Fault::KnowsNoPlace && !faults.contains(&self.fault);
+        match !["", PLACE].contains(&place) && looks {
+            true => Err(Status::failed_precondition("it is at another place")),
+            false => Ok(()),
+        }
     }
 
     /// Returns the vote of a branch that has a row, now or `again`.
@@ -395,6 +420,11 @@ impl ParticipantService for Faulty {
         if self.is_elsewhere(request.context.as_ref()) {
             return Err(Status::failed_precondition("it is in another database"));
         }
+        let placed = self.check_place(request.context.as_ref(), &[Fault::PreparesAtOtherPlaces]);
+        if placed.is_err() && self.fault == Fault::EndsAtOtherPlaces {
+            self.rows().insert(key.clone(), State::Cancelled);
+        }
+        placed?;
         let database_id = match self.fault {
             Fault::HasNoDatabaseId => String::new(),
             _ => DATABASE_ID.to_owned(),
@@ -471,6 +501,13 @@ impl ParticipantService for Faulty {
             };
             return Ok(Response::new(CommitResponse { answer: Some(answer) }));
         }
+        let faults = [Fault::CommitsAtOtherPlaces, Fault::HazardAtOtherPlaces];
+        self.check_place(request.context.as_ref(), &faults)?;
+        let place = request.context.as_ref().map_or("", |context| context.database_place.as_str());
+        if !place.is_empty() && self.fault == Fault::HazardAtOtherPlaces {
+            let answer = Some(Answer::Heuristic(heuristic(HeuristicKind::Hazard)));
+            return Ok(Response::new(CommitResponse { answer }));
+        }
         let key = self.key(request.context)?;
         self.check_phase_two(&request.requires)?;
         let mut rows = self.rows();
@@ -512,6 +549,7 @@ impl ParticipantService for Faulty {
                 _ => Err(Status::failed_precondition("it is in another database")),
             };
         }
+        self.check_place(request.context.as_ref(), &[Fault::CancelsAtOtherPlaces])?;
         let key = self.key(request.context)?;
         self.check_phase_two(&request.requires)?;
         let has_bound = request.prepare_until.is_some();

@@ -161,6 +161,12 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         | Fault::CommitsElsewhere
         | Fault::CancelsElsewhere
         | Fault::HasNoDatabaseId
+        | Fault::KnowsNoPlace
+        | Fault::PreparesAtOtherPlaces
+        | Fault::CommitsAtOtherPlaces
+        | Fault::CancelsAtOtherPlaces
+        | Fault::HazardAtOtherPlaces
+        | Fault::EndsAtOtherPlaces
         | Fault::MayAlwaysFail => (&[], ""),
         Fault::IgnoresRequirements => (
             &["unknown-requirement", "must-succeed-requirement"],
@@ -381,6 +387,41 @@ async fn what_is_answered_for_another_database_is_found() {
             Verdict::Skipped(why) => assert!(why.contains("carry no database_id"), "{why}"),
             Verdict::Passed => panic!("{fault:?}: {report}"),
         }
+    }
+}
+
+/// So is each operation of a branch whose database is at another place, and nothing where no place is looked at.
+#[tokio::test]
+async fn what_is_answered_for_another_place_is_found() {
+    for (fault, words) in [
+        (
+            Fault::PreparesAtOtherPlaces,
+            "Prepare for another place of the database was answered PREPARED",
+        ),
+        (Fault::CommitsAtOtherPlaces, "Commit for another place of the database was answered done"),
+        (Fault::CancelsAtOtherPlaces, "Cancel for another place of the database was answered done"),
+        (
+            Fault::HazardAtOtherPlaces,
+            "Commit for another place of the database was answered HEURISTIC",
+        ),
+        (
+            Fault::EndsAtOtherPlaces,
+            "a Prepare behind one for another place of the database was answered REFUSED",
+        ),
+        (Fault::KnowsNoPlace, ""),
+    ] {
+        let target = Faulty::new(fault);
+        let checked = Arc::new(target.clone());
+        let report = unanimo_conformance::run(checked, options(), |_| {}, pending()).await.unwrap();
+        let found = failed(&report);
+        assert_eq!(found.is_empty(), words.is_empty(), "{fault:?}: {report}");
+        let of = |name: &str| report.checked.iter().find(|checked| checked.guarantee == name);
+        match &of("other-place").unwrap().verdict {
+            Verdict::Failed(seen) => assert!(seen.contains(words) && found.len() == 1, "{report}"),
+            Verdict::Skipped(why) => assert!(why.contains("it looks at no place"), "{why}"),
+            Verdict::Passed => panic!("{fault:?}: {report}"),
+        }
+        assert_eq!(target.counts().0, 0, "nothing is left: {report}");
     }
 }
 

@@ -40,6 +40,17 @@ pub(super) enum Reply<A> {
     Nothing,
 }
 
+impl<A: fmt::Display> Reply<A> {
+    /// Returns it in words.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Answer(answer) => answer.to_string(),
+            Self::Working(_) => "WORKING".to_owned(),
+            Self::Nothing => "a reply without an answer".to_owned(),
+        }
+    }
+}
+
 impl Vote {
     /// Tells whether it is a yes that a Commit or a Cancel is owed to.
     #[must_use]

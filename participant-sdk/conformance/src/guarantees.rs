@@ -189,6 +189,10 @@ guarantees! {
          Prepare and Cancel get an error status, and Commit is HEURISTIC_HAZARD. The id that the votes \
          carry is its own.",
         "two processes of one name with two databases: done would be said of work that is elsewhere.";
+    "other-place", manners::other_place,
+        "A branch whose database is at another place than the participant's own is not answered for: Prepare, Commit \
+         and Cancel get an error status, and nothing is done. A participant that looks at no place answers all of them.",
+        "a copy of a database has the id of its original: done would be said of work that is in the other one.";
     "malformed-context", manners::malformed,
         "A Prepare without a context, or with one that breaks the rules, is answered with an error \
          status, not with a vote.",

@@ -39,7 +39,7 @@ use unanimo_proto::v1::Mode;
 
 pub use self::answer::{End, Vote};
 pub use self::guarantees::{GUARANTEES, Guarantee};
-pub use self::session::{Branch, Session, Stop};
+pub use self::session::{Branch, Operation, Session, Stop};
 pub use self::target::{OverHttp, Remote, Target};
 
 /// Work to ask a participant for, and the patience.

@@ -3,6 +3,7 @@
 
 mod asking;
 mod branch;
+mod elsewhere;
 mod leaving;
 mod refused;
 mod traces;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use self::asking::Asking;
 pub use self::branch::Branch;
 use self::branch::{cancel, commit, prepare};
+pub use self::elsewhere::Operation;
 use self::traces::Traces;
 use super::answer::{self, End, Reply, Vote};
 use super::{Options, Target};
@@ -221,11 +223,7 @@ impl Session {
             let request = self.request(prepare(branch, 1));
             let why = match self.within(self.inner.target.prepare(request)).await {
                 Ok(response) => {
-                    let answered = match answer::vote(response) {
-                        Reply::Answer(vote) => vote.to_string(),
-                        Reply::Working(_) => "WORKING".to_owned(),
-                        Reply::Nothing => "a reply without an answer".to_owned(),
-                    };
+                    let answered = answer::vote(response).words();
                     return Err(Stop::Failed(format!("{what} was answered {answered}")));
                 }
                 Err(status) if is_passing(&status) => answer::status(&status),

@@ -17,7 +17,6 @@ pub(crate) use self::kept::Unrecorded;
 use super::row::State;
 use super::{Block, Blocks, Row, affirm, kept as committed, leave, or_released};
 use crate::handler::Isolation;
-use crate::payload::Payload;
 use crate::resource::{Fault, PhaseTwoAnswer, RawCall};
 
 /// Attempts to leave the row: the branch's twin may hold it for a moment.
@@ -101,10 +100,7 @@ pub(crate) async fn recorded_end<B: Blocks>(
 }
 
 async fn noted<B: Blocks>(blocks: &B, losses: &Losses, call: &RawCall, text: &'static str) {
-    let mut call = call.clone();
-    // No row holds it.
-    call.call.payload = Payload::default();
-    let loss = Loss { call, text };
+    let loss = Loss::of(call, text);
     // First of all: whoever waits for the record may be ended at any moment.
     losses.note(&loss);
     if let Err(fault) = record(blocks, losses, &loss, ATTEMPTS_MAX).await {

@@ -3,9 +3,14 @@
 //! The server takes the question whether the transaction is still there only behind that statement. So the statement
 //! is ended first, from another session. One that does not end by that is looked at from there: a session in the
 //! transaction that it was given has that transaction's id, and one in another, or in none, has lost it.
+//!
+//! A handler may also return and leave a statement at work that it has given up itself. Its operation waits behind that,
+//! up to its bound. Each session that is given up is ended if it is at work then: the server does not look at its
+//! connection meanwhile, and it would keep its locks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::driver::{Connection, Error, Parameter, Pool, Session};
@@ -41,15 +46,48 @@ const END_STATEMENT: &str = concat!(
     of_backend!()
 );
 
-/// Ends the session. Behind a pooler another client may have it: its statement is younger.
+/// Ends the session if it is at a statement that has begun so many milliseconds ago at least. Behind a pooler another client
+/// may have it: its statement is younger.
 const END_SESSION: &str = concat!(
     "SELECT pg_terminate_backend(pid) ",
     of_backend!(),
-    " AND state = 'active' AND query_start < clock_timestamp() - interval '1 second'"
+    " AND state = 'active' AND query_start < clock_timestamp() - $2::bigint * interval '1 millisecond'"
 );
 
+/// Ends a session that is given up, unless it is [left](Self::leave) before.
+#[derive(Debug)]
+pub(super) struct Guard<O: Pool> {
+    pool: O,
+    /// The session's, once statements of a handler may be at work in it.
+    backend: Option<Backend>,
+}
+
+impl<O: Pool> Guard<O> {
+    pub(super) fn new(pool: &O) -> Self {
+        Self { pool: pool.clone(), backend: None }
+    }
+
+    pub(super) fn of(&mut self, backend: &Backend) {
+        self.backend.get_or_insert_with(|| backend.clone());
+    }
+
+    /// The session has ended its work.
+    pub(super) fn leave(&mut self) {
+        self.backend = None;
+    }
+}
+
+impl<O: Pool> Drop for Guard<O> {
+    fn drop(&mut self) {
+        let (Some(backend), Ok(runtime)) = (self.backend.take(), Handle::try_current()) else {
+            return;
+        };
+        runtime.spawn(end_session(self.pool.clone(), backend, Instant::now()));
+    }
+}
+
 /// Tells whether the transaction is lost, by this statement, which goes back to a savepoint in it. `None` tells that the
-/// server has not answered in time: the session is ended then. An empty `xid` is not compared.
+/// server has not answered in time. An empty `xid` is not compared. The session is to be given up.
 pub(super) async fn is_lost<O: Pool>(
     session: &mut O::Session,
     undo: &str,
@@ -58,14 +96,12 @@ pub(super) async fn is_lost<O: Pool>(
 ) -> Option<bool> {
     let (tell, elsewhere) = oneshot::channel();
     tokio::spawn(end_statement(pool.clone(), backend.clone(), xid.to_owned(), tell));
-    let told = tokio::select! {
+    tokio::select! {
         biased;
-        is_lost = look(session.connection(), undo) => return Some(is_lost),
+        is_lost = look(session.connection(), undo) => Some(is_lost),
         Ok(()) = elsewhere => Some(true),
         () = tokio::time::sleep(LOOKS_WITHIN) => None,
-    };
-    tokio::spawn(end_session(pool.clone(), backend.clone()));
-    told
+    }
 }
 
 async fn look(connection: &mut impl Connection, undo: &str) -> bool {
@@ -102,8 +138,8 @@ async fn end_statement(
             () = tell.closed() => return,
             () = tokio::time::sleep(PAUSE) => {}
         }
-        let parameters = [Parameter::Text(backend.read()), Parameter::Text(&xid)];
-        match as_login::<(bool, bool)>(&pool, END_STATEMENT, &parameters).await {
+        let parameters = || [Parameter::Text(backend.read()), Parameter::Text(&xid)];
+        match as_login::<(bool, bool)>(&pool, END_STATEMENT, parameters).await {
             Ok(Some((true, _))) => seen += 1,
             Ok(_) => seen = 0,
             Err(error) => {
@@ -118,39 +154,44 @@ async fn end_statement(
     }
 }
 
-/// Ends the session: the server does not look at its connection while a statement is at work, and that keeps the locks.
-async fn end_session(pool: impl Pool, backend: Backend) {
+/// Ends a session that was given up then: the server does not look at its connection while a statement is at work, and
+/// that keeps the locks.
+async fn end_session(pool: impl Pool, backend: Backend, since: Instant) {
+    let pid = backend.pid();
     for _ in 0..ATTEMPTS_MAX {
         // One that ends with its connection is not ended.
         tokio::time::sleep(ATTEMPT_PAUSE).await;
-        let (parameters, pid) = ([Parameter::Text(backend.read())], backend.pid());
-        match as_login::<(bool,)>(&pool, END_SESSION, &parameters).await {
+        let parameters = || {
+            let ms = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
+            [Parameter::Text(backend.read()), Parameter::Int(Some(ms))]
+        };
+        match as_login::<(bool,)>(&pool, END_SESSION, parameters).await {
             Ok(None) => return,
             Ok(Some(_)) => {
                 tracing::warn!(
                     pid,
-                    "ended a session of the database whose handler was ended and whose statement was not"
+                    "ended a session of the database that was given up while a statement of it was at work"
                 );
                 return;
             }
             Err(error) => {
-                tracing::debug!(pid, %error, "failed to end a session whose handler was ended");
+                tracing::debug!(pid, %error, "failed to end a session that was given up");
             }
         }
     }
 }
 
 /// Asks as the login: the role that the participant works as need not be allowed to end what its login has begun.
-async fn as_login<T: super::driver::FromRow>(
+async fn as_login<'a, T: super::driver::FromRow>(
     pool: &impl Pool,
     statement: &str,
-    parameters: &[Parameter<'_>],
+    parameters: impl FnOnce() -> [Parameter<'a>; 2],
 ) -> Result<Option<T>, Error> {
     let mut session = pool.acquire().await?;
     let connection = session.connection();
     let mut done = connection.run("SET ROLE NONE").await.map(|()| None);
     if done.is_ok() {
-        done = statements::optional(connection, statement, parameters).await;
+        done = statements::optional(connection, statement, &parameters()).await;
     }
     statements::given_back(session, done)
 }

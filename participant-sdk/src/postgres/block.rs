@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 
-use super::at_work::{self, undone};
+use super::at_work::{self, Guard, undone};
 use super::driver::{Care, Connection, Error, Parameter as P, Pool, Session};
 use super::durable::proven;
 use super::error::{self, fault};
@@ -78,6 +78,7 @@ pub(crate) struct PgBlock<O: Pool> {
     xid: String,
     /// The session's, known as early.
     backend: Option<Backend>,
+    guard: Guard<O>,
 }
 
 impl<O: Pool> Blocks for PgBlocks<'_, O> {
@@ -92,8 +93,8 @@ impl<O: Pool> Blocks for PgBlocks<'_, O> {
         }
         let session = begun(self.pool, &statements).await?;
         let (sweep, care) = (self.sweep.clone(), self.care.clone());
-        let (xid, backend) = (String::new(), None);
-        Ok(PgBlock { session, sweep, isolation, care, savepoint, xid, backend })
+        let (xid, backend, guard) = (String::new(), None, Guard::new(&sweep));
+        Ok(PgBlock { session, sweep, isolation, care, savepoint, xid, backend, guard })
     }
 }
 
@@ -154,7 +155,8 @@ impl<O: Pool> PgBlock<O> {
 
     /// The session itself, to end its transaction in another way than [`Block::commit`], and the server's process
     /// of it if that may wait for standbys.
-    pub(super) fn into_inner(self) -> (O::Session, Option<Backend>) {
+    pub(super) fn into_inner(mut self) -> (O::Session, Option<Backend>) {
+        self.guard.leave();
         let backend = self.backend();
         (self.session, backend)
     }
@@ -275,6 +277,9 @@ impl<O: Pool> Block for PgBlock<O> {
     }
 
     fn connection(&mut self) -> &mut O::Connection {
+        if let Some(backend) = &self.backend {
+            self.guard.of(backend);
+        }
         self.session.connection()
     }
 
@@ -320,6 +325,7 @@ impl<O: Pool> Block for PgBlock<O> {
     }
 
     async fn commit(mut self) -> Result<Option<Refusal>, Fault> {
+        self.guard.leave();
         let backend = self.backend();
         match ended_with_its_client(backend, &self.sweep, self.session.commit()).await {
             Ok(()) => {
@@ -334,7 +340,8 @@ impl<O: Pool> Block for PgBlock<O> {
         }
     }
 
-    fn release(self) {
+    fn release(mut self) {
+        self.guard.leave();
         self.session.release();
     }
 }

@@ -1,7 +1,7 @@
 //! Two-phase commit on `PREPARE TRANSACTION`.
 
 use super::Postgres;
-use super::at_work::{self, undone};
+use super::at_work::{self, Guard, undone};
 use super::block::{FIND, PgBlock, affirm, begun, key, level, savepoint};
 use super::driver::{Connection, Driver, Error, Parameter, Pool, Session};
 use super::durable::proven;
@@ -152,7 +152,9 @@ impl<D: Driver> Prepares for Postgres<D> {
         let statements = format!("BEGIN ISOLATION LEVEL {level} READ ONLY; SAVEPOINT {savepoint}");
         let mut session = begun(&self.prepare, &statements).await?;
         let backend = Backend::of(&mut session).await.map_err(fault("begin a transaction"))?;
-        Ok(PgReading { session, sweep: self.sweep.clone(), backend, isolation, savepoint })
+        let (sweep, mut guard) = (self.sweep.clone(), Guard::new(&self.sweep));
+        guard.of(&backend);
+        Ok(PgReading { session, sweep, backend, isolation, savepoint, guard })
     }
 }
 
@@ -197,6 +199,7 @@ pub(crate) struct PgReading<O: Pool> {
     backend: Backend,
     isolation: Isolation,
     savepoint: String,
+    guard: Guard<O>,
 }
 
 impl<O: Pool> Reading for PgReading<O> {
@@ -238,7 +241,8 @@ impl<O: Pool> Reading for PgReading<O> {
         error::spoils::<O::Connection>(error)
     }
 
-    fn release(self) {
+    fn release(mut self) {
+        self.guard.leave();
         self.session.release();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -56,9 +57,14 @@ pub(crate) enum Deed {
     RunAndPanic(String),
     /// Runs this, errors swallowed, and then fails.
     RunAndFail(String),
+    /// Has its effect, runs this for a moment and gives it up, and then fails if it is told to.
+    GiveUp(String, bool),
     /// Has its effect, and another one that is the text of this input.
     Read(String),
 }
+
+/// Time in which a statement reaches the server.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// Where handlers wait.
 #[derive(Debug)]
@@ -117,7 +123,7 @@ impl Handler {
                 refuse("NO", format!("said the handler at run {run}"))
             }
             Deed::OnlyIfItMustSucceed if !call.must_succeed() => refuse("MAY_FAIL", "it may fail"),
-            Deed::Fail | Deed::WaitAndFail | Deed::RunAndFail(_) => {
+            Deed::Fail | Deed::WaitAndFail | Deed::RunAndFail(_) | Deed::GiveUp(_, true) => {
                 Err(PrepareError::Failed("it failed".into()))
             }
             _ => Ok(Json(run)),
@@ -132,7 +138,7 @@ impl Handler {
     ) -> Result<(), PhaseTwoError> {
         self.act::<D, PhaseTwoError>(db, call, what, &call.payload.phase_two).await?;
         match call.payload.phase_two {
-            Deed::Fail | Deed::WaitAndFail | Deed::RunAndFail(_) => {
+            Deed::Fail | Deed::WaitAndFail | Deed::RunAndFail(_) | Deed::GiveUp(_, true) => {
                 Err(PhaseTwoError::Failed("it failed".into()))
             }
             _ => Ok(()),
@@ -179,6 +185,9 @@ impl Handler {
         match deed {
             Deed::ThenRun(sql) => drop(D::run(db, sql.clone()).await),
             Deed::ThenDropRun(sql, steps) => drop_at(D::run(db, sql.clone()), *steps).await,
+            Deed::GiveUp(sql, _) => {
+                drop(tokio::time::timeout(MOMENT, D::run(db, sql.clone())).await);
+            }
             Deed::Wait | Deed::WaitAndFail => self.gate.wait().await,
             Deed::Panic => panic!("the handler was told to"),
             Deed::Read(name) => {

@@ -134,6 +134,7 @@ async fn s11_a_stop_that_cannot_record_a_loss_fails_loudly() {
         let names = [branch.tx_id().to_string(), branch.context.branch_id.clone()];
         assert!(names.iter().all(|name| error.contains(name)), "S11: {error}");
         assert_eq!((told(&alarms, &branch, STOPPED), told(&alarms, &branch, ENDED)), (1, 0));
+        assert_eq!(told(&alarms, &branch, "make up for that by hand"), 1, "what is to be done");
         let register = Register::at("http://127.0.0.1:1").without_sweep().drain_at_most(drain);
         let registration = service.register(register).await.unwrap();
         let error = registration.stop().await.unwrap_err().to_string();

@@ -179,7 +179,7 @@ async fn s7_s11_a_lost_transaction_of_a_handler_that_never_returns_is_told_on_po
     let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
     let pool = sqlx::PgPool::connect(&url).await.unwrap();
     losses(database, &pool, &[ON_POSTGRES, "BEGIN; SELECT pg_sleep(60)", STUBBORN]).await;
-    nobody_is_at_work(&pool).await;
+    nobody_is_at_work::<over::Database>(&pool, AT_WORK_ON_POSTGRES).await;
 }
 
 #[tokio::test]
@@ -188,6 +188,7 @@ async fn s7_s11_a_lost_transaction_of_a_handler_that_never_returns_is_told_on_ma
     let database = MySql::connect(&url).await.unwrap();
     let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
     losses(database, &pool, &[ON_MARIADB, "START TRANSACTION READ WRITE; SELECT SLEEP(60)"]).await;
+    nobody_is_at_work::<MySql>(&pool, AT_WORK_ON_MARIADB).await;
 }
 
 const ON_POSTGRES: &str = "SELECT pg_sleep(60)";
@@ -200,14 +201,24 @@ const STUBBORN: &str = "SET statement_timeout = 0;
         BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END;
     END LOOP; END $$";
 
-/// No session of the database is at a statement but the one that asks.
-async fn nobody_is_at_work(pool: &sqlx::PgPool) {
+/// Sessions of the database that are at a statement, but for the one that asks.
+const AT_WORK_ON_POSTGRES: &str = "SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()";
+
+const AT_WORK_ON_MARIADB: &str = "SELECT count(*) FROM information_schema.processlist
+    WHERE db = DATABASE() AND command <> 'Sleep' AND id <> CONNECTION_ID()";
+
+/// Time in which a statement is ended that has been given up: far less than it takes, or than the server lets one take.
+const ENDED_WITHIN: Duration = Duration::from_secs(15);
+
+/// Nobody is at work in the database soon, by the server's own list.
+async fn nobody_is_at_work<D: Database>(pool: &D::Pool, at_work: &str) {
+    let since = Instant::now();
     until("the end of the sessions", async || {
-        let others = "SELECT count(*) FROM pg_stat_activity
-                      WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()";
-        (over::Database::number(pool, others.to_owned()).await == 0).then_some(())
+        (D::number(pool, at_work.to_owned()).await == 0).then_some(())
     })
     .await;
+    assert!(since.elapsed() < ENDED_WITHIN, "statements have ended by themselves");
 }
 
 /// A handler that is at a long statement in the transaction that it was given has lost nothing, and nothing of it is left:
@@ -268,7 +279,7 @@ async fn s11_a_statement_that_takes_too_long_is_ended_and_is_no_loss_on_postgres
         let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
         is_no_loss(database, &pool, endless, is_told).await;
     }
-    nobody_is_at_work(&pool).await;
+    nobody_is_at_work::<over::Database>(&pool, AT_WORK_ON_POSTGRES).await;
 }
 
 #[tokio::test]
@@ -282,6 +293,77 @@ async fn s11_a_statement_that_takes_too_long_is_ended_and_is_no_loss_on_mariadb(
     let database = MySql::connect(&url).await.unwrap();
     let writes = "INSERT INTO effect SELECT 'none', 'none', SLEEP(60)";
     is_no_loss(database, &pool, writes, false).await;
+    nobody_is_at_work::<MySql>(&pool, AT_WORK_ON_MARIADB).await;
+}
+
+/// A handler that has given a statement up itself has returned, and the database is at that statement still when the
+/// operation is given up: it is ended with its session, which holds the branch's row.
+async fn is_ended_with_its_operation<D: Database>(
+    database: D,
+    pool: &D::Pool,
+    endless: &str,
+    at_work: &str,
+) {
+    D::run_outside(pool, EFFECTS.to_owned()).await;
+    let (service, _handler) = service(database);
+    let (short, patient) = (Duration::from_millis(200), Duration::from_secs(30));
+    for (fails, is_phase_two) in [(false, false), (false, true), (true, false), (true, true)] {
+        let deed = Deed::GiveUp(endless.to_owned(), fails);
+        let job = match is_phase_two {
+            true => Job { prepare: Deed::Work, phase_two: deed },
+            false => Job { prepare: deed, phase_two: Deed::Work },
+        };
+        let branch = of(&job);
+        if is_phase_two {
+            assert_eq!(prepare(&service, &branch, patient).await, Code::Ok);
+        }
+        let calling = {
+            let (service, branch) = (service.clone(), branch.clone());
+            tokio::spawn(async move {
+                match is_phase_two {
+                    true => commit(&service, &branch, short).await,
+                    false => prepare(&service, &branch, short).await,
+                }
+            })
+        };
+        until("the statement", async || {
+            (D::number(pool, at_work.to_owned()).await == 1).then_some(())
+        })
+        .await;
+        let case = format!("fails: {fails}, phase two: {is_phase_two}");
+        assert_eq!(calling.await.unwrap(), Code::DeadlineExceeded, "{case}");
+        nobody_is_at_work::<D>(pool, at_work).await;
+        let well = Branch { payload: of(&Job::default()).payload, ..branch.clone() };
+        until("its vote", async || {
+            use unanimo_proto::v1::prepare_response::Answer;
+            matches!(well.prepare(&service).await, Ok(Answer::Prepared(_))).then_some(())
+        })
+        .await;
+        until("its end", async || {
+            use unanimo_proto::v1::commit_response::Answer;
+            matches!(well.commit(&service).await, Ok(Answer::Done(_))).then_some(())
+        })
+        .await;
+        let count = format!("SELECT count(*) FROM effect WHERE tx_id = '{}'", branch.tx_id());
+        assert_eq!(D::number(pool, count).await, 2, "S7: {case}");
+    }
+}
+
+#[tokio::test]
+async fn l1_a_statement_that_its_handler_gave_up_is_ended_with_the_operation_on_postgres() {
+    let url = Server::shared().database().await;
+    let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let endless = format!("SET statement_timeout = 0; {ON_POSTGRES}");
+    is_ended_with_its_operation(database, &pool, &endless, AT_WORK_ON_POSTGRES).await;
+}
+
+#[tokio::test]
+async fn l1_a_statement_that_its_handler_gave_up_is_ended_with_the_operation_on_mariadb() {
+    let url = unanimo_tests::mariadb::Server::shared().database().await;
+    let database = MySql::connect(&url).await.unwrap();
+    let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
+    is_ended_with_its_operation(database, &pool, ON_MARIADB, AT_WORK_ON_MARIADB).await;
 }
 
 /// A database that vanishes without a word, in the middle of handlers and while connections are idle: Commits

@@ -290,3 +290,25 @@ async fn a_handler_is_ended_at_its_timeout() {
     assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{status:?}");
     assert!(alarms.named("operation_overtime").is_empty());
 }
+
+/// The compiler tells whoever drops one of these at once: if it did not, its expectation here would be unfulfilled.
+#[test]
+fn the_compiler_tells_of_a_participant_that_is_dropped_at_once() {
+    fn made<T>() -> T {
+        unreachable!("it is compiled only")
+    }
+    let _: [fn(); 3] = [
+        || {
+            #[expect(unused_must_use, reason = "a participant that is served ends with it")]
+            made::<unanimo_sdk::Serving>();
+        },
+        || {
+            #[expect(unused_must_use, reason = "so does a registration")]
+            made::<unanimo_sdk::Registration>();
+        },
+        || {
+            #[expect(unused_must_use, reason = "so does a sweeper")]
+            made::<unanimo_sdk::Sweeper>();
+        },
+    ];
+}

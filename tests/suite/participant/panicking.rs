@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tonic::Code;
+use unanimo_proto::v1::Mode;
 use unanimo_sdk::client::Executed;
 use unanimo_sdk::driver::{Care, Driver, Error, Pool};
 use unanimo_sdk::{
@@ -19,6 +21,7 @@ use unanimo_tests::postgres::Server;
 use unanimo_tests::wait::until;
 
 use super::databases::Database;
+use super::direct::{Branch, branch};
 use super::sweeper::Reserve;
 
 /// Value whose new version panics where it reads what the old one has written.
@@ -115,10 +118,17 @@ async fn l4_what_a_new_version_panics_at_is_told_and_the_sweeper_goes_on() {
 
 /// Driver that panics when it is told to.
 #[derive(Clone, Debug)]
-struct Panicking(Plain, Arc<AtomicBool>);
+struct Panicking(Plain, Arc<Asked>);
 
 #[derive(Clone, Debug)]
-struct PanickingPool(PlainPool, Arc<AtomicBool>);
+struct PanickingPool(PlainPool, Arc<Asked>);
+
+/// Number of sessions that were asked for, and whether that panics.
+#[derive(Debug, Default)]
+struct Asked {
+    sessions: AtomicUsize,
+    panics: AtomicBool,
+}
 
 impl Driver for Panicking {
     type Connection = PlainConnection;
@@ -138,7 +148,8 @@ impl Pool for PanickingPool {
     type Session = PlainSession;
 
     async fn acquire(&self) -> Result<PlainSession, Error> {
-        assert!(!self.1.load(Ordering::SeqCst), "the driver was told to");
+        self.1.sessions.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.1.panics.load(Ordering::SeqCst), "the driver was told to");
         self.0.acquire().await
     }
 }
@@ -148,8 +159,8 @@ impl Pool for PanickingPool {
 async fn l4_a_sweep_that_panics_is_told_and_the_next_one_begins() {
     let (alarms, _listening) = Alarms::listen();
     let url = Server::shared().database().await;
-    let panics = Arc::new(AtomicBool::new(false));
-    let driver = Panicking(Plain(url.parse().unwrap()), Arc::clone(&panics));
+    let asked = Arc::new(Asked::default());
+    let driver = Panicking(Plain(url.parse().unwrap()), Arc::clone(&asked));
     let database = Postgres::over(driver).await.unwrap();
     let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
     let sweep = Sweep::default().interval(Duration::from_millis(20));
@@ -158,13 +169,38 @@ async fn l4_a_sweep_that_panics_is_told_and_the_next_one_begins() {
         (sweeper.in_doubt().sweeps > 0 && sweeper.in_doubt().known == known).then_some(())
     };
     until("a sweep", async || is_known(true).await).await;
-    panics.store(true, Ordering::SeqCst);
+    asked.panics.store(true, Ordering::SeqCst);
     until("figures that are not known", async || is_known(false).await).await;
     let line = until("the alarm", async || alarms.named("sweep_panicked").pop()).await;
     assert!(line.contains("the driver was told to"), "{line}");
-    panics.store(false, Ordering::SeqCst);
+    asked.panics.store(false, Ordering::SeqCst);
     until("figures that are known again", async || is_known(true).await).await;
     sweeper.stop().await;
+}
+
+/// L1: a process that does not register asks where its database is when a call names another place. A driver that has
+/// panicked at that is asked again.
+#[tokio::test]
+async fn l1_a_place_is_asked_for_again_behind_a_driver_that_has_panicked() {
+    let url = Server::shared().database().await;
+    let asked = Arc::new(Asked::default());
+    let driver = Panicking(Plain(url.parse().unwrap()), Arc::clone(&asked));
+    let database = Postgres::over(driver).await.unwrap();
+    let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
+    let serving = service.serve(Serve::on("127.0.0.1:0").without_sweep()).await.unwrap();
+    let mut elsewhere = Branch { payload: Bytes::from("x"), ..branch(Mode::Tcc, "ok") };
+    elsewhere.context.database_place = "elsewhere".to_owned();
+    for panics in [true, false] {
+        asked.panics.store(panics, Ordering::SeqCst);
+        let before = asked.sessions.load(Ordering::SeqCst);
+        until("the question", async || {
+            let refused = elsewhere.prepare(&service).await.unwrap_err();
+            assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+            (asked.sessions.load(Ordering::SeqCst) > before).then_some(())
+        })
+        .await;
+    }
+    serving.stop().await.unwrap();
 }
 
 /// The registration is made by the next attempt, and is never taken for one before that.
@@ -188,6 +224,32 @@ async fn an_interceptor_that_panics_ends_no_registration() {
     let draft = client.tcc("tx").branch("a", "p", "ok", Bytes::from("x"));
     let outcome = draft.wait_until_ended().submit().await.unwrap();
     assert!(outcome.is_committed(), "{outcome:?}");
+    serving.stop().await.unwrap();
+    coordinator.stop().await.unwrap();
+}
+
+/// Neither does a driver that panics where it is asked for the place of its database, before each registration.
+#[tokio::test]
+async fn a_driver_that_panics_ends_no_registration() {
+    let coordinator = Coordinator::start().await.unwrap();
+    let url = Server::shared().database().await;
+    let asked = Arc::new(Asked::default());
+    let driver = Panicking(Plain(url.parse().unwrap()), Arc::clone(&asked));
+    let database = Postgres::over(driver).await.unwrap();
+    let serve = Serve::on("127.0.0.1:0").register_with(coordinator.endpoint()).without_sweep();
+    let participant = Participant::new("p", database).tcc("ok", Reserve);
+    let mut serving = participant.serve(serve).await.unwrap();
+    serving.registered().await.unwrap();
+    asked.panics.store(true, Ordering::SeqCst);
+    until("a registration that is not there", async || {
+        let known = serving.registered();
+        let known = tokio::time::timeout(Duration::from_millis(20), known).await;
+        (!matches!(known, Ok(Ok(())))).then_some(())
+    })
+    .await;
+    asked.panics.store(false, Ordering::SeqCst);
+    let registered = tokio::time::timeout(Duration::from_secs(30), serving.registered()).await;
+    registered.expect("it goes on").expect("it is registered again");
     serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
 }

@@ -3,8 +3,9 @@
 use unanimo_proto::v1::{BranchContext, HeuristicKind, Payload, Refusal};
 use uuid::Uuid;
 
+use super::conditions::expect_prepared;
 use super::{expect_done, votes};
-use crate::session::{Branch, Session, Stop};
+use crate::session::{Branch, Operation, Session, Stop};
 use crate::{Mode, Vote};
 
 /// Most bytes of an output.
@@ -55,6 +56,42 @@ pub(super) async fn other_database(session: Session) -> Result<(), Stop> {
     }
     let end = session.cancel(&with(branch, own)).await?;
     expect_done(&end, "Cancel with its own database_id, behind those for another one,")
+}
+
+/// Whoever tells coordinators where its database is also looks at where a call's is, in each operation. One that looks at no
+/// place answers this Prepare, and tells none.
+pub(super) async fn other_place(session: Session) -> Result<(), Stop> {
+    // It must be able to say yes.
+    let able = session.prepared().await?;
+    let end = session.cancel(&able).await?;
+    expect_done(&end, "Cancel of a prepared branch")?;
+    let branch = session.branch();
+    if let Some(answer) = session.elsewhere(Operation::Prepare, &branch).await? {
+        return Err(match session.elsewhere(Operation::Cancel, &branch).await? {
+            Some(_) => Stop::Skipped(
+                "it looks at no place: it must not register with a database_place".to_owned(),
+            ),
+            None => Stop::Failed(format!(
+                "Prepare for another place of the database was answered {answer}, and its Cancel with an error \
+                 status"
+            )),
+        });
+    }
+    let vote = session.prepare(&branch).await?;
+    expect_prepared(&vote, "a Prepare behind one for another place of the database")?;
+    for operation in [Operation::Commit, Operation::Cancel] {
+        let is_sent = operation != Operation::Commit || session.options().mode != Mode::Saga;
+        if is_sent && let Some(answer) = session.elsewhere(operation, &branch).await? {
+            let text = format!(
+                "{operation:?} for another place of the database was answered {answer}, expected an error status"
+            );
+            return Err(Stop::Failed(text));
+        }
+    }
+    let again = session.prepare(&branch).await?;
+    expect_prepared(&again, "a Prepare, sent again behind ends for another place,")?;
+    let end = session.cancel(&branch).await?;
+    expect_done(&end, "Cancel behind those for another place of the database")
 }
 
 pub(super) async fn malformed(session: Session) -> Result<(), Stop> {

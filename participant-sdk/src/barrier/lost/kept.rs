@@ -1,13 +1,14 @@
 //! Losses in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
 use crate::doubt::RowKey;
-use crate::handler::Branch;
+use crate::handler::{Branch, Call};
+use crate::payload::Payload;
 use crate::resource::RawCall;
 
 /// Most losses that are kept in memory. Each is of a handler that is wrong, at a time when its database is gone.
@@ -23,6 +24,27 @@ pub struct Losses(Mutex<BTreeMap<RowKey, Loss>>);
 pub(super) struct Loss {
     pub(super) call: RawCall,
     pub(super) text: &'static str,
+}
+
+impl Loss {
+    /// What no row holds is left out: a payload, inputs and metadata may take megabytes.
+    pub(super) fn of(
+        RawCall { call, mode, requires: _, until, output_max }: &RawCall,
+        text: &'static str,
+    ) -> Self {
+        let call = Call {
+            branch: call.branch.clone(),
+            action: call.action.clone(),
+            payload: Payload::default(),
+            metadata: HashMap::new(),
+            attempt: call.attempt,
+            must_succeed: call.must_succeed,
+            deadline: call.deadline,
+            inputs: Arc::default(),
+        };
+        let (mode, until, output_max) = (*mode, *until, *output_max);
+        Self { call: RawCall { call, mode, requires: Vec::new(), until, output_max }, text }
+    }
 }
 
 /// Branch of a loss that is not recorded.
@@ -53,7 +75,8 @@ impl Unrecorded {
             alarm = "handler_lost_transaction",
             %tx_id, gid, branch_id, why,
             "a handler has lost its local transaction, and the database has not taken the record of it: a Cancel may be \
-             answered as done although what the handler has left behind stands"
+             answered as done although what the handler has left behind stands; look at its data, and make up for that by \
+             hand"
         );
     }
 }
@@ -110,4 +133,46 @@ impl Drop for Losses {
 fn key(call: &RawCall) -> RowKey {
     let branch = call.branch();
     (branch.tx_id, branch.branch_id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use unanimo_proto::v1::Mode;
+
+    use super::*;
+
+    /// L5: ten thousand of them take megabytes, however large their calls were.
+    #[test]
+    fn l5_a_loss_in_memory_holds_nothing_that_a_caller_makes_large() {
+        let large = || Payload::new(vec![0_u8; 1 << 20], "application/json");
+        let text = || "x".repeat(1 << 10);
+        let branch = Branch {
+            tx_id: Uuid::nil(),
+            gid: "g".to_owned(),
+            branch_id: "b".to_owned(),
+            number: 1,
+            cluster_id: "c".to_owned(),
+            participant: "p".to_owned(),
+        };
+        let call = Call {
+            branch: branch.clone(),
+            action: "a".to_owned(),
+            payload: large(),
+            metadata: HashMap::from([(text(), text())]),
+            attempt: 7,
+            must_succeed: true,
+            deadline: None,
+            inputs: Arc::new(HashMap::from([("i".to_owned(), large())])),
+        };
+        let requires = vec![text()];
+        let call = RawCall { call, mode: Mode::Saga, requires, until: None, output_max: Some(1) };
+        let losses = Losses::default();
+        losses.note(&Loss::of(&call, "it is wrong"));
+        let kept = losses.of(&call).expect("it is kept").call;
+        assert_eq!((&kept.call.branch, kept.mode), (&branch, Mode::Saga), "as its row needs it");
+        assert_eq!((kept.call.payload, kept.call.metadata.len()), (Payload::default(), 0));
+        assert_eq!((kept.call.inputs.len(), kept.requires.len()), (0, 0));
+        losses.is_recorded(&call);
+        assert!(losses.is_empty());
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Service;
+use crate::action::caught;
 use crate::resource::{Fault, Resource};
 use crate::wire::Parts;
 
@@ -48,7 +49,15 @@ impl<R: Resource> Service<R> {
             // One that does not register would never ask again.
             let service = self.clone();
             tokio::spawn(async move {
-                service.look_at_place().await;
+                // A driver of the service's own is asked: one that panics now may answer the next time.
+                if let Err(broken) = caught(service.look_at_place()).await {
+                    let (participant, error) = (service.participant(), broken.text());
+                    tracing::error!(
+                        participant,
+                        error,
+                        "the question where the database is has panicked; it is asked again"
+                    );
+                }
                 service.inner.asks_place.store(false, Ordering::Release);
             });
         }
