@@ -45,7 +45,7 @@ fn an_attempt_that_is_longer_than_a_call_is_a_warning() {
     assert_eq!(
         warnings("10001ms"),
         [
-            "f:3:51: steps.pay.attempt_timeout is beyond the coordinator's call-timeout, 10s by default, which \
+            "f:3:53: steps.pay.attempt_timeout is beyond the coordinator's call-timeout, 10s by default, which \
              ends the call; make it shorter, or that setting longer",
         ]
     );

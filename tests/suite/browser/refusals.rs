@@ -95,8 +95,8 @@ async fn a_page_of_another_role_is_whole_and_says_so() {
         (Some(1), "/participants", "may not call"),
         (Some(1), "/attention/forget", "may not call"),
         (Some(2), "/", "may not call"),
-        (Some(2), "/transactions", "may not call"),
-        (Some(2), "/attention", "may not call"),
+        (Some(2), "/transactions", "may list by its own names"),
+        (Some(2), "/attention", "may list by its own names"),
         // Of the system an initiator sees what a client needs, and no more.
         (Some(1), "/system", "Limits in force"),
         (None, "/", "401"),

@@ -321,7 +321,7 @@ async fn an_operator_gives_the_output_of_what_is_said_to_be_committed() {
         mail: {participant: p, action: ok, after: ship, inputs: {it: ship}, compensation: none}\n";
     fs::write(&path, text).unwrap();
     let file = path.display().to_string();
-    served.saga(&["run", &file, "--gid", "g", "--wait=accepted"]).await.check(5);
+    served.saga(&["run", &file, "--gid", "g", "--wait=accepted"]).await.check(0);
     let is_called = async |id: &str| {
         let seen = || served.p.seen().into_iter().find(|seen| seen.branch_id == id);
         super::until("a call", async || seen()).await
@@ -370,7 +370,7 @@ async fn an_operator_is_told_of_steps_that_can_never_be_done() {
         bill: {participant: p, action: hang, after: ship, compensation: none}\n";
     fs::write(&path, text).unwrap();
     let file = path.display().to_string();
-    served.saga(&["run", &file, "--gid", "g", "--wait=accepted"]).await.check(5);
+    served.saga(&["run", &file, "--gid", "g", "--wait=accepted"]).await.check(0);
     served.show_until("g", "the step", |shown| shown["branches"][1]["state"] == "preparing").await;
     let resolve = async |branch: &str, how: &str| {
         let word = ["resolve", "g", "--branch", branch, "--as", how];
@@ -426,7 +426,7 @@ async fn a_saga_is_shown_with_what_its_steps_wait_for() {
     let served = Served::start(&[]).await;
     let file = trip("hang");
     let args = ["run", &file, "--gid", "g", "--set=who=a", "--set=fare=1", "--wait=accepted"];
-    served.saga(&args).await.check(5);
+    served.saga(&args).await.check(0);
     let shown = served
         .show_until("g", "the pivot to be sent", |shown| {
             shown["branches"][2]["state"] == "preparing"
