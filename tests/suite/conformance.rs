@@ -151,6 +151,48 @@ fn expected_of_a_sign(fault: Fault) -> (&'static [&'static str], &'static str) {
     }
 }
 
+/// The same of a fault in phase two.
+fn expected_of_an_end(fault: Fault) -> (&'static [&'static str], &'static str) {
+    match fault {
+        Fault::CommitsAnything => (
+            &["commit-unknown"],
+            "Commit of a branch that was never prepared was answered done, expected \
+             HEURISTIC_HAZARD",
+        ),
+        Fault::CancelsCommitted => (
+            &["cancel-after-commit", "commit-races-cancel"],
+            "Cancel of a committed branch was answered done, expected HEURISTIC_COMMIT",
+        ),
+        Fault::CommitsCancelled => (
+            &["commit-after-cancel", "commit-races-cancel"],
+            "Commit of a cancelled branch was answered done, expected HEURISTIC_ROLLBACK",
+        ),
+        Fault::ForgetsEnds => (
+            &[
+                "missing-input",
+                "unknown-mode",
+                "late-prepare",
+                "prepare-races-cancel",
+                "abandoned-prepare",
+                "cancel-at-work",
+                "cancel-without-an-end",
+                "row-outlives-bound",
+                "no-bound",
+                "saga-in-order",
+                "prepare-after-cancel",
+                "commit-unknown",
+                "commit-twice",
+                "concurrent-commit",
+                "prepare-after-commit",
+                "cancel-after-commit",
+                "commit-races-cancel",
+            ],
+            "Commit of a committed branch was answered HEURISTIC_HAZARD",
+        ),
+        _ => (&[], ""),
+    }
+}
+
 /// Returns the guarantees that a fault breaks, and a part of the message.
 fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
     match fault {
@@ -213,15 +255,14 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
              NOT_FOUND: no such branch",
         ),
         Fault::CancelWaitsForPrepare => (CANCELS_FIRST, "the last reply was WORKING"),
-        Fault::CommitsAnything => (
-            &["commit-unknown"],
-            "Commit of a branch that was never prepared was answered done, expected \
-             HEURISTIC_HAZARD",
-        ),
         Fault::OutputsDiffer => (
             REPEATED_PREPARES,
             "the same Prepare, sent a second time, was answered PREPARED with output",
         ),
+        Fault::CommitsAnything
+        | Fault::CancelsCommitted
+        | Fault::CommitsCancelled
+        | Fault::ForgetsEnds => expected_of_an_end(fault),
         Fault::IgnoresBound => (
             &["prepare-too-late"],
             "a first Prepare, an hour past its prepare_until, was answered PREPARED",
@@ -229,36 +270,6 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         Fault::UnknownActionIsAnError => {
             (&["unknown-action"], "the last reply was NOT_FOUND: no such action")
         }
-        Fault::CancelsCommitted => (
-            &["cancel-after-commit", "commit-races-cancel"],
-            "Cancel of a committed branch was answered done, expected HEURISTIC_COMMIT",
-        ),
-        Fault::CommitsCancelled => (
-            &["commit-after-cancel", "commit-races-cancel"],
-            "Commit of a cancelled branch was answered done, expected HEURISTIC_ROLLBACK",
-        ),
-        Fault::ForgetsEnds => (
-            &[
-                "missing-input",
-                "unknown-mode",
-                "late-prepare",
-                "prepare-races-cancel",
-                "abandoned-prepare",
-                "cancel-at-work",
-                "cancel-without-an-end",
-                "row-outlives-bound",
-                "no-bound",
-                "saga-in-order",
-                "prepare-after-cancel",
-                "commit-unknown",
-                "commit-twice",
-                "concurrent-commit",
-                "prepare-after-commit",
-                "cancel-after-commit",
-                "commit-races-cancel",
-            ],
-            "Commit of a committed branch was answered HEURISTIC_HAZARD",
-        ),
         Fault::LooksThenWrites => (
             &["concurrent-prepare", "prepare-races-cancel", "cancel-at-work"],
             "a Prepare, sent again after it had met its Cancel, was answered PREPARED",

@@ -199,7 +199,8 @@ async fn alerts_and_dashboard_read_what_is_scraped() {
     }
 }
 
-/// What alerts and dashboard ask of labels is what a coordinator shows where work commits, aborts, and fails at first.
+/// Values of labels that alerts and dashboard ask for are those that a coordinator shows where work commits, aborts, and
+/// fails at first.
 #[tokio::test]
 async fn alerts_and_dashboard_ask_for_values_that_are_shown() {
     let world = World::sqlite().await;

@@ -27,7 +27,7 @@ pub(super) struct Loss {
 }
 
 impl Loss {
-    /// What no row holds is left out: a payload, inputs and metadata may take megabytes.
+    /// Payload, inputs and metadata, which no row holds, are left out: they may take megabytes.
     pub(super) fn of(
         RawCall { call, mode, requires: _, until, output_max }: &RawCall,
         text: &'static str,

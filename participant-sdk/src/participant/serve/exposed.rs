@@ -1,4 +1,4 @@
-//! What others can do with a participant at an address that their machines reach.
+//! Warnings of a participant at an address that other machines reach: what they can do with it.
 
 use unanimo_tls::ServerFiles;
 
