@@ -131,9 +131,12 @@ mod tests {
     /// A variant of the benchmark's subcommands is a line of four spaces, its name, and what follows a name.
     #[test]
     fn the_help_names_every_benchmark() {
-        let program = std::fs::read_to_string(root().join("tests/bench/src/main.rs")).unwrap();
-        let (_, variants) = program.split_once("enum Measure {\n").unwrap();
-        let (variants, _) = variants.split_once("\n}\n").unwrap();
+        let program = std::fs::read_to_string(root().join("tests/bench/src/main.rs"))
+            .expect("the benchmark names its subcommands");
+        let (_, variants) =
+            program.split_once("enum Measure {\n").expect("the benchmark names its subcommands");
+        let (variants, _) =
+            variants.split_once("\n}\n").expect("the benchmark names its subcommands");
         let named = variants.lines().filter_map(|line| {
             let line = line.strip_prefix("    ")?;
             line.starts_with(|c: char| c.is_ascii_uppercase())

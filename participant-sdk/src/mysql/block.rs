@@ -225,9 +225,13 @@ impl Block for MySqlBlock {
     }
 
     async fn mark(&mut self, call: &RawCall, row: &Row) -> Result<(), Fault> {
-        // The row's times are of our time zone, and its update is bounded as it was. The savepoint goes last: where the settings
-        // fail, it still tells that the transaction is there.
-        let proven = format!("{}; RELEASE SAVEPOINT {}", self.statements.settings, self.proof);
+        // The row's times are of our time zone, and its update is bounded as it was. The savepoint is looked for before the
+        // settings, which would be taken for the handler's, and is set again: where they fail, it still tells that the
+        // transaction is there.
+        let (settings, proof) = (&self.statements.settings, &self.proof);
+        let proven = format!(
+            "RELEASE SAVEPOINT {proof}; SAVEPOINT {proof}; {settings}; RELEASE SAVEPOINT {proof}"
+        );
         let is_proven = match &self.xid {
             None => self.run(FIND_PROOF, proven).await.map(|()| true),
             // Whoever has come to end it has not waited for its Prepare, and goes first.
