@@ -172,7 +172,7 @@ mod tests {
         let turn = turns.next(at(1)).expect("a turn");
         assert!(turn.is_of("one") && turn.is_of("one"));
         assert_eq!(
-            turns.lock().iter().map(|(owner, _)| owner.1.as_deref()).collect::<Vec<_>>(),
+            turns.lock().keys().map(|owner| owner.1.as_deref()).collect::<Vec<_>>(),
             [Some("one")]
         );
         let held = turn.clone();

@@ -190,10 +190,10 @@ impl Shop {
         let began = tokio::time::Instant::now();
         let mut number = 5_000_u64;
         while began.elapsed() < time {
-            if number % 20 == 0 {
+            if number.is_multiple_of(20) {
                 self.register().await;
             }
-            let (kind, services) = ORDERS[usize::from(number % 4 == 0)];
+            let (kind, services) = ORDERS[usize::from(number.is_multiple_of(4))];
             self.order(&format!("{kind}-{number}"), services, WaitFor::Ended).await;
             // Sine of the time, with a little noise.
             let wave = (began.elapsed().as_secs_f64() / 8.0).sin() + 1.2;

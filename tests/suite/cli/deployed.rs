@@ -18,6 +18,6 @@ fn read(path: &str) -> String {
 
 /// Fails if there is a mistake, and shows all.
 #[track_caller]
-fn none(of: &str, wrong: Vec<String>) {
+fn none(of: &str, wrong: &[String]) {
     assert!(wrong.is_empty(), "{of}:\n  {}", wrong.join("\n  "));
 }

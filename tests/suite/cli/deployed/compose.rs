@@ -125,7 +125,7 @@ fn wrong_coordinator(path: &Path, services: &Value, service: &Value, tell: &mut 
 #[test]
 fn services_fit_together() {
     for path in FILES {
-        none(path, wrong(&file(path), &yaml::read(&read(path))));
+        none(path, &wrong(&file(path), &yaml::read(&read(path))));
     }
     let path = file(FILES[0]);
     let text = read(FILES[0]);

@@ -158,7 +158,7 @@ fn wrong(unit: &str) -> Vec<String> {
 #[test]
 fn the_unit_has_directives_that_systemd_knows_and_is_hardened() {
     let unit = read(UNIT);
-    none(UNIT, wrong(&unit));
+    none(UNIT, &wrong(&unit));
     // What is wrong is found.
     for (good, bad, found) in [
         ("PrivateTmp=yes", "PrivateTemp=yes", "[Service] has no PrivateTemp"),

@@ -59,7 +59,7 @@ fn mapping<'a>(
         match (name.as_str(), found) {
             ("<<", Value::Object(fields)) => merged.extend(fields),
             (_, found) => {
-                assert!(own.insert(name.clone(), found).is_none(), "{name} is there twice")
+                assert!(own.insert(name.clone(), found).is_none(), "{name} is there twice");
             }
         }
     }
