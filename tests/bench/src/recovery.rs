@@ -8,9 +8,9 @@ use anyhow::{Context, Result, ensure};
 use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, async_trait};
+use unanimo_coordinator::Builder;
 use unanimo_coordinator::config::Period;
 use unanimo_coordinator::store::Written;
-use unanimo_coordinator::{Builder, Config};
 use unanimo_core::{ParticipantName, Policy, Transaction, TxId, Version};
 use unanimo_proto::v1;
 use unanimo_proto::v1::participant_service_server::ParticipantService;
@@ -74,6 +74,8 @@ pub(crate) async fn measure(count: usize, check: bool) -> Result<ExitCode> {
     let side = Side::new(url.clone()).await?;
     begin(&side, count).await?;
     side.store.close().await;
+    let mut raw = PgConnection::connect(&url).await?;
+    let before = ended(&mut raw).await?;
 
     let (speak, speaks) = watch::channel(false);
     let started = Instant::now();
@@ -101,11 +103,9 @@ pub(crate) async fn measure(count: usize, check: bool) -> Result<ExitCode> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     say(&format!("all have ended after {:.2?}", started.elapsed()));
-    let mut raw = PgConnection::connect(&url).await?;
-    let committed = "SELECT count(*) FROM unanimo.log WHERE ended_ms IS NOT NULL";
-    let committed: i64 = sqlx::query_scalar(committed).fetch_one(&mut raw).await?;
+    let ended = ended(&mut raw).await? - before;
     // And the new one.
-    ensure!(committed == i64::try_from(count)? + 1, "{committed} have an end");
+    ensure!(ended == i64::try_from(count)? + 1, "{ended} have ended");
     raw.close().await?;
     world.stop().await;
     let passed = back < BACK_MAX;
@@ -114,10 +114,14 @@ pub(crate) async fn measure(count: usize, check: bool) -> Result<ExitCode> {
     Ok(if check && !passed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+async fn ended(raw: &mut PgConnection) -> Result<i64> {
+    let ended = "SELECT count(DISTINCT tx_id) FROM unanimo.log WHERE ended_ms IS NOT NULL";
+    Ok(sqlx::query_scalar(ended).fetch_one(raw).await?)
+}
+
 /// Writes the begins of so many, as a process leaves them that is killed before any participant has answered.
 async fn begin(side: &Side, count: usize) -> Result<()> {
-    // The next process is of the same node, and need not wait for the lease.
-    let me = create(&side.store, Config::default().node.as_str()).await?;
+    let me = create(&side.store, "killed").await?;
     let mut writer = side.store.batch_writer(me).await?;
     let policy = Policy::default();
     let mut left = count;
@@ -139,5 +143,6 @@ async fn begin(side: &Side, count: usize) -> Result<()> {
         ensure!(written.iter().all(|one| *one == Written::Applied), "all are written");
         left -= part;
     }
-    Ok(())
+    // Its lease is over.
+    side.fence_all().await
 }
