@@ -428,7 +428,7 @@ async fn pages_of_the_feed(raw: &mut PgConnection) -> (i64, i64) {
     sqlx::query_as(pages).fetch_one(raw).await.unwrap()
 }
 
-/// Whoever closes an epoch of names has the row about the group first, and then those of the incarnations. If the purge had
+/// The close of an epoch of names locks the row about the group first, and then those of the incarnations. If the purge had
 /// them in the other order, each would wait for the other.
 #[tokio::test]
 async fn the_purge_and_the_close_of_an_epoch_do_not_wait_for_each_other() {

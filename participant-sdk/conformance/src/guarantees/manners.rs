@@ -58,7 +58,7 @@ pub(super) async fn other_database(session: Session) -> Result<(), Stop> {
     expect_done(&end, "Cancel with its own database_id, behind those for another one,")
 }
 
-/// Whoever tells coordinators where its database is also looks at where a call's is, in each operation. One that looks at no
+/// A participant that tells coordinators where its database is also looks at where a call's is, in each operation. One that looks at no
 /// place answers this Prepare, and tells none.
 pub(super) async fn other_place(session: Session) -> Result<(), Stop> {
     // It must be able to say yes.
