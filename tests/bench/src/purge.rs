@@ -37,6 +37,10 @@ pub(crate) async fn measure(count: u64, time: Duration) -> Result<ExitCode> {
     side.fence_all().await?;
 
     for in_flight in IN_FLIGHT {
+        // Of the round before.
+        let rest = create(&side.store, "rest").await?;
+        while side.strip(rest).await? + side.delete(rest).await? > 0 {}
+        side.fence_all().await?;
         let alone = beside(&mut side, in_flight, time).await?;
         side.end(count, 60).await?;
         let strips = create(&side.store, "strips").await?;
