@@ -127,20 +127,27 @@ fn without(channel: Channel) -> Link {
     InterceptedService::new(channel, Signing::none())
 }
 
-/// Limit of each caller in the tests below, a second: as many as the other one saves up.
-const RATE: u32 = 200;
+/// Limit of each caller in the tests below, a second. A hundred times as many are fewer than a debug build can refuse, so
+/// that the greedy one's own work leaves the other one a processor.
+const RATE: u32 = 50;
+
+/// Pause between the beginnings of the other one's transactions, which are below its limit.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// Rounds, each with the other one alone and beside the greedy one.
 const ROUNDS: usize = 3;
 
-/// Less than this is the noise of a machine that does other things as well.
-const NOISE: Duration = Duration::from_millis(50);
+/// Times below this are alike.
+const NOISE: Duration = Duration::from_millis(5);
 
 /// The times of transactions of this caller, one after the other, each below its own limit.
 async fn times(link: &Link, prefix: &str) -> Vec<Duration> {
     let mut client = CoordinatorServiceClient::new(link.clone());
     let mut times = Vec::new();
+    let mut ticks = tokio::time::interval(PAUSE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for number in 0..100 {
+        ticks.tick().await;
         let begun = Instant::now();
         let request = tcc(&format!("{prefix}-{number}"), &["ok"]);
         client.submit_transaction(request).await.expect("another caller");
@@ -189,9 +196,8 @@ async fn ask_greedily(
     tasks.join_all().await.into_iter().fold((0, 0, Duration::ZERO), add)
 }
 
-/// L3: of a hundred transactions of another one, the slowest but one takes no more than twice as long beside a greedy one as
-/// alone, in one round at least: other tests have the processor, too. `cargo xtask bench greedy` has the bound without that
-/// noise.
+/// L3: of a hundred transactions of another one, the slowest but one takes less than twice as long beside a greedy one as
+/// alone, in the middle of the rounds.
 async fn l3_notices_nothing(other: Link, greedy: Vec<Link>, reason: &'static str) {
     let mut rounds = Vec::new();
     for round in 0..ROUNDS {
@@ -206,17 +212,17 @@ async fn l3_notices_nothing(other: Link, greedy: Vec<Link>, reason: &'static str
         let most = f64::from(RATE) * (1.0 + begun.elapsed().as_secs_f64()) + 1.0;
         assert!(f64::from(served) <= most, "{served} of at most {most}");
         assert!(served > 0 && refused > 0 && !delay.is_zero(), "{served}, {refused}, {delay:?}");
-        if beside <= 2 * alone.max(NOISE) {
-            return;
-        }
-        rounds.push((alone, beside));
+        rounds.push((beside.as_secs_f64() / alone.max(NOISE).as_secs_f64(), alone, beside));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    panic!("{reason}: alone and beside, in each round: {rounds:?}");
+    rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
+    println!("{reason}: beside is so many times alone, alone, beside: {rounds:?}");
+    assert!(rounds[ROUNDS / 2].0 < 2.0, "{reason}: {rounds:?}");
 }
 
 /// Without identities it is the address that has a share.
 #[tokio::test]
+#[ignore = "compares times, and so wants the machine for itself: cargo xtask soak"]
 async fn l3_a_greedy_address_leaves_another_ones_times_alone() {
     let mut config = config(&sqlite_url());
     config.address_rate = RATE;
@@ -227,6 +233,7 @@ async fn l3_a_greedy_address_leaves_another_ones_times_alone() {
 }
 
 #[tokio::test]
+#[ignore = "compares times, and so wants the machine for itself: cargo xtask soak"]
 async fn l3_a_greedy_identity_leaves_another_ones_times_alone() {
     let file = File::new();
     let world = world(&file, |config| config.identity_rate = RATE).await;
@@ -236,6 +243,7 @@ async fn l3_a_greedy_identity_leaves_another_ones_times_alone() {
 
 /// None of the identities of a namespace is above its own limit, and all of them together are.
 #[tokio::test]
+#[ignore = "compares times, and so wants the machine for itself: cargo xtask soak"]
 async fn l3_a_greedy_namespace_leaves_another_ones_times_alone() {
     let many = Many::new();
     let mut config = config(&sqlite_url());
