@@ -180,9 +180,19 @@ impl Api {
     }
 }
 
-/// Connection-wide flow control. Wide, so that slow streams hold up no one: HTTP/2 ends a connection
-/// that holds many unread frames.
-const WINDOW_BYTES: u32 = 64 << 20;
+/// Bounds of the window of a connection, which is what may come on it before the streams' tasks have counted it. A part of
+/// the bound on all, so that many connections at once are not far over it on a busy machine; wide, so that slow streams
+/// hold up no one.
+const WINDOW_BYTES: (u32, u32) = (1 << 20, 64 << 20);
+
+/// Part of the bytes on their way in that one connection may send before they are counted: one in so many.
+const WINDOW_PART: usize = 8;
+
+/// Returns the window of a connection where so many bytes may be on their way in altogether.
+fn window_bytes(upload_bytes_max: usize) -> u32 {
+    let (least, most) = WINDOW_BYTES;
+    u32::try_from(upload_bytes_max / WINDOW_PART).unwrap_or(most).clamp(least, most)
+}
 
 /// Most requests of one connection at once. Its own client waits with further ones: more than are in flight where the
 /// throughput is highest, and few enough that what each costs before it is counted is no matter.
@@ -236,7 +246,7 @@ pub(crate) async fn serve(
         server = server.max_connection_age(options.connection_age_max);
     }
     let server = server
-        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(window_bytes(options.upload_bytes_max))
         .max_concurrent_streams(Some(STREAMS_MAX))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_max_header_list_size(options.header_bytes_max)

@@ -4,16 +4,21 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tonic::codegen::Service;
 use tonic::transport::Channel;
 use unanimo_proto::v1::{Mode, Outcome};
-use unanimo_tests::wait::until;
+use unanimo_tests::wait::{PATIENCE, until};
 
 use super::process::Process;
 use super::{sqlite_url, tcc};
 
 const MIB: usize = 1 << 20;
+
+/// Kind of a frame of HTTP/2.
+const WINDOW_UPDATE: u8 = 8;
 
 /// Begins a Submit of 8 MiB, of which so many bytes come. Returns its end: the status in the headers or trailers.
 fn begin_submit(process: &Process, bytes: usize) -> tokio::task::JoinHandle<Option<String>> {
@@ -173,4 +178,28 @@ async fn l5_requests_of_which_nothing_comes_have_less_time_where_they_are_many()
     let took = started.elapsed();
     assert!(took < Duration::from_secs(8), "{took:?}: as long as a few have");
     few.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// What may come on a connection before anything of it is counted is a part of the bound.
+#[tokio::test]
+async fn l5_the_window_of_a_connection_is_a_part_of_the_bound() {
+    let bound = ["--live-bytes-max".to_owned(), (8 * MIB).to_string()];
+    let process = Process::start(&sqlite_url(), &bound).await;
+    let mut stream = TcpStream::connect(process.address()).await.unwrap();
+    // The preface, and settings that change nothing.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let more = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let [a, b, c, kind, _, stream_id @ ..] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            stream.read_exact(&mut payload).await.unwrap();
+            if (kind, stream_id) == (WINDOW_UPDATE, [0; 4]) {
+                break u32::from_be_bytes(payload.try_into().unwrap());
+            }
+        }
+    });
+    // Beside what every connection has at first.
+    assert_eq!(more.await.expect("a window") as usize + 65_535, MIB);
 }
