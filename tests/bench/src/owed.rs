@@ -55,7 +55,7 @@ WITH sample AS MATERIALIZED (
     FROM ids CROSS JOIN sample
 ), names AS (
     INSERT INTO unanimo.gids (epoch, key, tx_id)
-    SELECT epoch, substr(sha256(id::text::bytea), 1, 16), id FROM ids CROSS JOIN unanimo.cluster
+    SELECT epoch, encode(substr(sha256(id::text::bytea), 1, 16), 'hex')::uuid, id FROM ids CROSS JOIN unanimo.cluster
 ), asleep AS (
     INSERT INTO unanimo.parked (tx_id, owner, wake_ms, reasons, initiator, bytes)
     SELECT id, owner, $4, reasons, coalesce(initiator, ''), coalesce(bytes, 500)

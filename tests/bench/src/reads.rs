@@ -42,7 +42,7 @@ macro_rules! loaded_id {
 const NAMES: &str = concat!(
     "
 WITH names AS MATERIALIZED (
-    SELECT -1000 * $5 - i / 1048576 AS epoch, substr(sha256(id::text::bytea), 1, 16) AS key, id FROM (
+    SELECT -1000 * $5 - i / 1048576 AS epoch, encode(substr(sha256(id::text::bytea), 1, 16), 'hex')::uuid AS key, id FROM (
         SELECT i, ",
     loaded_id!(),
     " AS id FROM generate_series($1, $6) AS i) AS new

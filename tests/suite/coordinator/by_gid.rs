@@ -237,8 +237,7 @@ async fn s9_a_tombstone_that_loses_its_gid_rolls_the_holder_back() {
     let begun = world.begin("x", Mode::Tcc).await.unwrap();
     world.execute(&begun.tx_id, branch("a", "ok")).await.unwrap();
     // The name is the fourth byte of the first row's body.
-    let rename =
-        "UPDATE gids SET key = substr(sha256('g'), 1, 16) WHERE key = substr(sha256('x'), 1, 16);
+    let rename = "UPDATE gids SET key = encode(substr(sha256('g'), 1, 16), 'hex')::uuid;
         UPDATE log SET body = set_byte(body, 3, ascii('g')) WHERE follows = 0";
     let mut holder = hold_up(&world, rename).await;
     let meanwhile = async {

@@ -314,6 +314,37 @@ async fn the_purge_reads_nothing_of_what_was_written_lately() {
     assert!(read < LATELY, "{read} entries of the feed's index for {DUE} that are due");
 }
 
+/// A database that does a few in time, and not as many as a run takes at most, is asked for a few.
+#[tokio::test]
+async fn the_purge_takes_fewer_where_the_database_is_slow() {
+    const DUE: usize = 400;
+    let fixture = Fixture::postgres().await;
+    let mut writer = fixture.writer().await;
+    let tombstones: Vec<Write> =
+        (0..DUE).map(|_| a_write(Live::tombstone(&new_gid(), LONG_AGO).1)).collect();
+    write_all(&mut *writer, &tombstones).await;
+    drop(writer);
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM pg_sleep(0.005); RETURN OLD; END';
+        CREATE TRIGGER slow BEFORE DELETE ON log FOR EACH ROW EXECUTE FUNCTION slow()";
+    let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+    sqlx::raw_sql(slow).execute(&mut raw).await.unwrap();
+    let statement_timeout = Duration::from_secs(1);
+    let options = PostgresOptions { statement_timeout, ..PostgresOptions::default() };
+    let store = open(&fixture.url, &options).await.unwrap();
+    let (me, purge) = (create(&store, "slow").await, store.purge());
+    let (mut stripped, mut deleted) = (0, 0);
+    for _ in 0..40 {
+        stripped += purge.strip(me, RETENTION, now()).await.unwrap_or_default();
+        deleted += purge.delete(me, RETENTION, now().after(DAY)).await.unwrap_or_default();
+        if deleted == DUE as u64 {
+            break;
+        }
+    }
+    assert_eq!((stripped, deleted), (DUE as u64, DUE as u64));
+    store.close().await;
+}
+
 /// Deletions that a snapshot keeps in the index are passed over once, and not by each run.
 #[tokio::test]
 async fn the_purge_goes_on_where_it_was_beside_a_snapshot() {

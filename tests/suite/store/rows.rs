@@ -12,7 +12,7 @@ pub(crate) fn begun(gid: &Gid) -> String {
     format!(
         "WITH named AS (
              INSERT INTO gids (epoch, key, tx_id)
-             SELECT epoch, substr(sha256('{gid}'), 1, 16), gen_random_uuid() FROM cluster RETURNING tx_id)
+             SELECT epoch, encode(substr(sha256('{gid}'), 1, 16), 'hex')::uuid, gen_random_uuid() FROM cluster RETURNING tx_id)
          INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, body)
          SELECT tx_id, 0, 1, 99, gen_random_uuid(), 1, 0, decode('{body}', 'hex') FROM named"
     )

@@ -95,8 +95,8 @@ impl Closed {
 
 impl Known {
     /// Returns the closed epochs in which a name may be.
-    fn closed_of<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = i32> + 'a {
-        let may_have = |closed: &&Closed| match &closed.filter {
+    fn closed_of(&self, key: Uuid) -> impl Iterator<Item = i32> {
+        let may_have = move |closed: &&Closed| match &closed.filter {
             Some(filter) => filter.may_have(key),
             None => true,
         };
@@ -104,15 +104,12 @@ impl Known {
     }
 
     /// Returns the epochs in which a name may be.
-    pub(super) fn epochs_of(&self, key: &[u8]) -> Vec<i32> {
+    pub(super) fn epochs_of(&self, key: Uuid) -> Vec<i32> {
         std::iter::once(self.epoch).chain(self.closed_of(key)).collect()
     }
 
     /// Returns the places where names are looked for before they are inserted, in two columns: closed epochs, and keys.
-    pub(super) fn looked_for<'k>(
-        &self,
-        keys: impl Iterator<Item = &'k [u8]>,
-    ) -> (Vec<i32>, Vec<&'k [u8]>) {
+    pub(super) fn looked_for(&self, keys: impl Iterator<Item = Uuid>) -> (Vec<i32>, Vec<Uuid>) {
         let (mut epochs, mut looked_for) = (Vec::new(), Vec::new());
         for key in keys {
             for epoch in self.closed_of(key) {
@@ -233,14 +230,14 @@ mod tests {
         let (names, closed_by) = (Names::new(4), Uuid::from_u128(7));
         let filter = || {
             let mut filter = Filter::new(1);
-            filter.insert(&gid_key("order-1"));
+            filter.insert(gid_key("order-1"));
             filter
         };
         let closed = vec![Closed { epoch: 1, closed_by: Some(closed_by), filter: None }];
         let known = Known { epoch: 2, nonce: Uuid::from_u128(8), closed };
         let read = || names.lock().known = Some(Arc::new(known.clone()));
         let key = gid_key("order-2");
-        let epochs = || names.lock().known.clone().expect("it is known").epochs_of(&key);
+        let epochs = || names.lock().known.clone().expect("it is known").epochs_of(key);
         read();
         let before = names.generation();
         assert!(names.note((1, closed_by), before, filter()));

@@ -25,7 +25,7 @@ use super::transactions::{Aside, SET_ASIDE, of_ids_without_data, set_failed_asid
 
 /// Transactions that one run takes for each of its two steps. Its rows are in nobody's way: the journal only writes new
 /// ones. A run asks eight times and waits for three commits, and on a busy machine each of these waits for its turn: so
-/// one run takes as many as go into a fraction of a second.
+/// one run takes as many as go into a fraction of a second. Where the database does not do them in time, it is fewer.
 const ROWS_MAX: i64 = 2_000;
 
 /// Transactions that ended before the cutoff, are not heuristic or were forgotten: the last row of each tells. An
@@ -175,11 +175,11 @@ SELECT tx_id FROM named"
 
 /// Looks for each name in the epochs in which it may be.
 const DELETE: &str =
-    delete!("UNNEST($2::uuid[], $3::bytea[], $5::int4[]) AS old (tx_id, key, epoch)");
+    delete!("UNNEST($2::uuid[], $3::uuid[], $5::int4[]) AS old (tx_id, key, epoch)");
 
 /// Looks for each name in all of them: those that are known may not be those of the database.
 const DELETE_ANYWHERE: &str = delete!(
-    "(SELECT tx_id, key, epoch FROM UNNEST($2::uuid[], $3::bytea[]) AS new (tx_id, key) CROSS JOIN epochs) AS old"
+    "(SELECT tx_id, key, epoch FROM UNNEST($2::uuid[], $3::uuid[]) AS new (tx_id, key) CROSS JOIN epochs) AS old"
 );
 
 /// Those that are not there any more were deleted by somebody else.
@@ -242,7 +242,7 @@ impl Purge for Postgres {
                 purged(stripped.done.len(), stripped.cut, aside)
             })
         });
-        strip.await
+        self.reached.timed(Step::Strip, strip.await)
     }
 
     async fn delete(
@@ -305,7 +305,7 @@ impl Purge for Postgres {
                 purged(deleted.len(), cut, aside)
             })
         });
-        delete.await
+        self.reached.timed(Step::Delete, delete.await)
     }
 }
 
@@ -316,19 +316,20 @@ async fn old(
     (me, nonce): (Incarnation, Uuid),
     cutoffs: Cutoffs,
 ) -> Result<parts::Due, sqlx::Error> {
-    let query = |statement: &'static str, from: i64, before: i64| {
+    let query = |statement: &'static str, from: i64, before: i64, limit: i64| {
         sqlx::query_as(statement)
             .bind(me.0)
             .bind(before)
-            .bind(ROWS_MAX)
+            .bind(limit)
             .bind(cutoffs.now_ms)
             .bind(STEPS_ASKED_MS)
             .bind(STEPS_SWEPT_MS)
             .bind(nonce)
             .bind(from)
     };
-    let in_range = |from, before| query(OLD, from, before);
-    let of_names = |names: &[Uuid]| query(OLD_OF, 0, cutoffs.details_ms).bind(names.to_vec());
+    let in_range = |from, before, limit| query(OLD, from, before, limit);
+    let of_names =
+        |names: &[Uuid]| query(OLD_OF, 0, cutoffs.details_ms, ROWS_MAX).bind(names.to_vec());
     let limits = (Step::Strip, cutoffs.details_ms);
     parts::due(connection, known, limits, in_range, of_names).await
 }
@@ -341,12 +342,12 @@ async fn stripped(
     before: i64,
     cutoffs: Cutoffs,
 ) -> Result<parts::Due, sqlx::Error> {
-    let query = |statement: &'static str, from: i64, before: i64| {
-        let query = sqlx::query_as(statement).bind(me.0).bind(before).bind(ROWS_MAX);
+    let query = |statement: &'static str, from: i64, before: i64, limit: i64| {
+        let query = sqlx::query_as(statement).bind(me.0).bind(before).bind(limit);
         query.bind(cutoffs.stripped_ms).bind(nonce).bind(from)
     };
-    let in_range = |from, before| query(STRIPPED, from, before);
-    let of_names = |names: &[Uuid]| query(STRIPPED_OF, 0, before).bind(names.to_vec());
+    let in_range = |from, before, limit| query(STRIPPED, from, before, limit);
+    let of_names = |names: &[Uuid]| query(STRIPPED_OF, 0, before, ROWS_MAX).bind(names.to_vec());
     parts::due(connection, known, (Step::Delete, before), in_range, of_names).await
 }
 
@@ -354,18 +355,18 @@ async fn stripped(
 /// is known.
 fn delete_of(
     (me, nonce): (Incarnation, Uuid),
-    names: Vec<(Uuid, Vec<u8>)>,
+    names: Vec<(Uuid, Uuid)>,
     epochs: Option<&Known>,
 ) -> QueryAs<'static, sqlx::Postgres, (Uuid,), PgArguments> {
     let Some(known) = epochs else {
-        let (ids, keys): (Vec<Uuid>, Vec<Vec<u8>>) = names.into_iter().unzip();
+        let (ids, keys): (Vec<Uuid>, Vec<Uuid>) = names.into_iter().unzip();
         return sqlx::query_as(DELETE_ANYWHERE).bind(me.0).bind(ids).bind(keys).bind(nonce);
     };
     let (mut ids, mut keys, mut epochs) = (Vec::new(), Vec::new(), Vec::new());
     for (tx_id, key) in names {
-        for epoch in known.epochs_of(&key) {
+        for epoch in known.epochs_of(key) {
             ids.push(tx_id);
-            keys.push(key.clone());
+            keys.push(key);
             epochs.push(epoch);
         }
     }

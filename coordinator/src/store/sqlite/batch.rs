@@ -172,9 +172,9 @@ impl Writer {
         let tx_id = transition.tx_id.0;
         let row = Encoded::of(transition);
         let mut follows = base.0;
-        if let Some(key) = &row.gid_key {
+        if let Some(key) = row.gid_key {
             follows = 0;
-            let name = sqlx::query(NAME).bind(key.as_slice()).bind(tx_id);
+            let name = sqlx::query(NAME).bind(key).bind(tx_id);
             let named = name.execute(&mut self.connection).await.map_err(classify)?;
             if named.rows_affected() == 0 {
                 return self.explain(write).await;

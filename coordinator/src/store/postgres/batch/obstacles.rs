@@ -54,9 +54,9 @@ pub(super) struct Obstacles {
     pub(super) own: HashSet<Uuid>,
     last: Vec<Last>,
     /// Transactions that have the gids, by the key of each.
-    holders: HashMap<Vec<u8>, Read>,
+    holders: HashMap<Uuid, Read>,
     /// Keys of gids of which the server cannot read whether somebody has them.
-    unreadable: HashSet<Vec<u8>>,
+    unreadable: HashSet<Uuid>,
 }
 
 impl Obstacles {
@@ -90,7 +90,7 @@ impl Obstacles {
             let identity = write.transition.begins.as_ref()?;
             Some(gid_key(identity.gid.as_str()))
         });
-        let keys: Vec<Vec<u8>> = keys.collect();
+        let keys: Vec<Uuid> = keys.collect();
         let last = sqlx::query_as(LAST).bind(&ids).fetch_all(&mut *connection).await?;
         let own: Vec<Uuid> = sqlx::query_scalar(OWN_WRITES)
             .bind(&ids)
@@ -106,13 +106,13 @@ impl Obstacles {
     }
 }
 
-type Name = (Vec<u8>, Uuid);
+type Name = (Uuid, Uuid);
 
 /// Reads the transactions that have the gids of these keys; and the keys whose names cannot be read.
 async fn holders(
     connection: &mut PgConnection,
-    mut keys: Vec<Vec<u8>>,
-) -> Result<(HashMap<Vec<u8>, Read>, HashSet<Vec<u8>>), sqlx::Error> {
+    mut keys: Vec<Uuid>,
+) -> Result<(HashMap<Uuid, Read>, HashSet<Uuid>), sqlx::Error> {
     let mut unreadable = HashSet::new();
     let names: Vec<Name> = match sqlx::query_as(NAMES).bind(&keys).fetch_all(&mut *connection).await
     {
@@ -137,15 +137,15 @@ async fn holders(
 /// Reads them so that one on which the database gives up harms itself alone.
 async fn names_one_by_one(
     connection: &mut PgConnection,
-    keys: &[Vec<u8>],
-    unreadable: &mut HashSet<Vec<u8>>,
+    keys: &[Uuid],
+    unreadable: &mut HashSet<Uuid>,
 ) -> Result<Vec<Name>, sqlx::Error> {
     let mut names = Vec::new();
     for key in keys {
-        let query = sqlx::query_as(NAMES).bind(std::slice::from_ref(key));
+        let query = sqlx::query_as::<_, Name>(NAMES).bind(std::slice::from_ref(key));
         match query.fetch_all(&mut *connection).await {
             Err(error) if is_of_data(&error) => {
-                unreadable.insert(key.clone());
+                unreadable.insert(*key);
             }
             found => names.extend(found?),
         }
@@ -156,7 +156,7 @@ async fn names_one_by_one(
 /// Reads them so that one on which the database gives up harms itself alone.
 async fn one_by_one(
     connection: &mut PgConnection,
-    names: &[(Vec<u8>, Uuid)],
+    names: &[Name],
 ) -> Result<Vec<Read>, sqlx::Error> {
     let mut found = Vec::with_capacity(names.len());
     for (key, tx_id) in names {

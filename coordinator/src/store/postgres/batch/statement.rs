@@ -36,9 +36,9 @@ WITH fence AS MATERIALIZED (
     FOR SHARE
 ), named AS MATERIALIZED (
     INSERT INTO gids (epoch, key, tx_id)
-    SELECT $43, key, tx_id FROM (SELECT unnest($2::bytea[]) AS key, unnest($3::uuid[]) AS tx_id) AS new
+    SELECT $43, key, tx_id FROM (SELECT unnest($2::uuid[]) AS key, unnest($3::uuid[]) AS tx_id) AS new
     WHERE EXISTS (SELECT 1 FROM fence WHERE is_of_epoch) AND (key IN (
-        SELECT maybe.key FROM UNNEST($45::int4[], $46::bytea[]) AS maybe (epoch, key)
+        SELECT maybe.key FROM UNNEST($45::int4[], $46::uuid[]) AS maybe (epoch, key)
         CROSS JOIN LATERAL (
             SELECT 1 FROM gids AS earlier WHERE earlier.epoch = maybe.epoch AND earlier.key = maybe.key LIMIT 1
         ) AS earlier)) IS NOT TRUE ",
@@ -242,12 +242,12 @@ impl<'a> Columns<'a> {
             Look::Names => BATCH_NAMES,
             Look::All => BATCH_AGAIN,
         };
-        let keys = begun.iter().filter_map(|new| new.row.gid_key.as_deref());
+        let keys = begun.iter().filter_map(|new| new.row.gid_key);
         let (maybe_epochs, maybe_keys) =
             names.map(|names| names.looked_for(keys)).unwrap_or_default();
         sqlx::query_as(statement)
             .bind(me.0)
-            .bind(column(begun, |new| new.row.gid_key.as_deref()))
+            .bind(column(begun, |new| new.row.gid_key))
             .bind(column(begun, |new| new.tx_id))
             .bind(column(begun, |new| new.version))
             .bind(column(begun, |new| new.write_id))

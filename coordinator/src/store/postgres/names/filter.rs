@@ -4,6 +4,7 @@
 //! a look touches one line of the processor's cache. The keys are pieces of a SHA-256, so nothing needs to be hashed.
 
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 /// Words of a block.
 const WORDS: usize = 8;
@@ -30,7 +31,7 @@ impl Filter {
         Self { names: 0, blocks: vec![[0; WORDS]; blocks] }
     }
 
-    pub(super) fn insert(&mut self, key: &[u8]) {
+    pub(super) fn insert(&mut self, key: Uuid) {
         let (block, bits) = self.place(key);
         for (word, bit) in self.blocks[block].iter_mut().zip(bits) {
             *word |= bit;
@@ -39,7 +40,7 @@ impl Filter {
     }
 
     /// Tells whether a name may be among them.
-    pub(super) fn may_have(&self, key: &[u8]) -> bool {
+    pub(super) fn may_have(&self, key: Uuid) -> bool {
         let (block, bits) = self.place(key);
         self.blocks[block].iter().zip(bits).all(|(word, bit)| word & bit != 0)
     }
@@ -55,12 +56,9 @@ impl Filter {
 
     /// Returns the block of a name, and a bit in each of its words. The first half of the key is for the block, the
     /// second one for the bits.
-    fn place(&self, key: &[u8]) -> (usize, [u64; WORDS]) {
-        let half = |from: usize| {
-            let bytes = key.get(from..from + 8).and_then(|bytes| bytes.try_into().ok());
-            bytes.map_or(0, u64::from_le_bytes)
-        };
-        let (first, second) = (half(0), half(8));
+    fn place(&self, key: Uuid) -> (usize, [u64; WORDS]) {
+        let (first, second) = key.as_u64_pair();
+        let (first, second) = (first.swap_bytes(), second.swap_bytes());
         let block = (u128::from(first) * self.blocks.len() as u128) >> 64;
         let bits = std::array::from_fn(|word| 1 << ((second >> (word * 6)) & 63));
         (usize::try_from(block).unwrap_or_default(), bits)
@@ -98,14 +96,14 @@ mod tests {
 
     fn filter_of(names: std::ops::Range<u32>) -> Filter {
         let mut filter = Filter::new(names.len() as u64);
-        names.for_each(|name| filter.insert(&gid_key(&format!("order-{name}"))));
+        names.for_each(|name| filter.insert(gid_key(&format!("order-{name}"))));
         filter
     }
 
     #[test]
     fn s9_no_name_is_passed_over_and_few_others_are_taken_for_one() {
         let filter = filter_of(0..50_000);
-        let may_have = |name: &u32| filter.may_have(&gid_key(&format!("order-{name}")));
+        let may_have = |name: &u32| filter.may_have(gid_key(&format!("order-{name}")));
         assert_eq!((0..50_000).filter(may_have).count(), 50_000);
         let wrong = (50_000..100_000).filter(may_have).count();
         assert!(wrong < 500, "{wrong} of 50,000 are taken for names that may be there");
@@ -129,6 +127,6 @@ mod tests {
 
     #[test]
     fn a_filter_without_a_name_has_none() {
-        assert!(!Filter::new(0).may_have(&gid_key("order-1")));
+        assert!(!Filter::new(0).may_have(gid_key("order-1")));
     }
 }

@@ -211,10 +211,10 @@ impl Postgres {
             self.delete_epoch(me, (epoch, closed_by)).await?;
             return Ok(None);
         }
-        let (mut filter, mut after) = (Filter::new(names), Vec::new());
+        let (mut filter, mut after) = (Filter::new(names), Uuid::nil());
         loop {
             let keys = self.keys(epoch, after).await?;
-            keys.iter().for_each(|key| filter.insert(key));
+            keys.iter().for_each(|key| filter.insert(*key));
             match keys.into_iter().last() {
                 Some(last) => after = last,
                 None => break,
@@ -235,7 +235,7 @@ impl Postgres {
         Ok(store.await?.then_some(filter))
     }
 
-    async fn keys(&self, epoch: i32, after: Vec<u8>) -> Result<Vec<Vec<u8>>, Error> {
+    async fn keys(&self, epoch: i32, after: Uuid) -> Result<Vec<Uuid>, Error> {
         self.run("read names", move |connection| {
             Box::pin(async move {
                 let keys = sqlx::query_scalar(KEYS).bind(epoch).bind(after).bind(CHUNK);
@@ -247,7 +247,7 @@ impl Postgres {
 
     /// Counts names of an epoch, up to about so many, in parts.
     async fn count_names(&self, epoch: i32, limit: u64) -> Result<u64, Error> {
-        let (mut names, mut after) = (0, Vec::new());
+        let (mut names, mut after) = (0, Uuid::nil());
         while names < limit {
             let from = after;
             let part = self.run("count names", move |connection| {
@@ -367,10 +367,10 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> Option<T> + Send + 'sta
 async fn count_part(
     connection: &mut PgConnection,
     epoch: i32,
-    after: Vec<u8>,
-) -> Result<(u64, Option<Vec<u8>>), sqlx::Error> {
-    let last = sqlx::query_scalar(LAST_OF_CHUNK).bind(epoch).bind(&after).bind(CHUNK - 1);
-    let last: Option<Vec<u8>> = last.fetch_optional(&mut *connection).await?;
+    after: Uuid,
+) -> Result<(u64, Option<Uuid>), sqlx::Error> {
+    let last = sqlx::query_scalar(LAST_OF_CHUNK).bind(epoch).bind(after).bind(CHUNK - 1);
+    let last: Option<Uuid> = last.fetch_optional(&mut *connection).await?;
     if last.is_some() {
         return Ok((CHUNK.unsigned_abs(), last));
     }

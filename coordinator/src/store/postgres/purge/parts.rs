@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::super::super::error::is_corrupt;
 use super::super::damage::{Damage, SEARCH_MAX, Step, in_halves_until};
-use super::ROWS_MAX;
 use super::reached::{Found, Reached};
 
 /// Time of the oldest.
@@ -28,16 +27,16 @@ type Query = QueryAs<'static, sqlx::Postgres, Row, PgArguments>;
 pub(super) type Due = (Vec<(Uuid, i64)>, Vec<(Uuid, sqlx::Error)>);
 
 /// Looks for what is due in a range of ends, and among names. Once its time is over, what it has found is purged. It goes
-/// on where the last search was, and looks at all that is older from time to time.
+/// on where the last search was, and looks at all that is older from time to time. It takes as many as a run may take.
 pub(super) async fn due(
     connection: &mut PgConnection,
     (damage, reached): &(Damage, Reached),
     (step, before): (Step, i64),
-    in_range: impl Fn(i64, i64) -> Query,
+    in_range: impl Fn(i64, i64, i64) -> Query,
     of_names: impl Fn(&[Uuid]) -> Query,
 ) -> Result<Due, sqlx::Error> {
-    let (from, began) = (reached.from(step), Instant::now());
-    let found = in_range(from, before).fetch_all(&mut *connection).await;
+    let ((from, limit), began) = (reached.from(step), Instant::now());
+    let found = in_range(from, before, limit).fetch_all(&mut *connection).await;
     let told = match &found {
         Ok(rows) => rows.first().map_or(Found::Nothing, |(.., ended_ms)| Found::First(*ended_ms)),
         Err(error) if is_timeout(error) => Found::TooMuch,
@@ -48,7 +47,7 @@ pub(super) async fn due(
         Err(error) if is_corrupt(&error) => {}
         due => return Ok((due?.into_iter().map(sized).collect(), Vec::new())),
     }
-    let is_enough = |due: &Vec<_>| i64::try_from(due.len()).is_ok_and(|len| len >= ROWS_MAX);
+    let is_enough = |due: &Vec<_>| i64::try_from(due.len()).is_ok_and(|len| len >= limit);
     let (mut due, mut failed) = (Vec::new(), Vec::new());
     let mut work = damage.readable_ends(step, before);
     let until = Instant::now() + SEARCH_MAX / 2;
@@ -57,7 +56,7 @@ pub(super) async fn due(
             break;
         }
         let (from, to) = part.into_inner();
-        match in_range(from, to + 1).fetch_all(&mut *connection).await {
+        match in_range(from, to + 1, limit).fetch_all(&mut *connection).await {
             Err(error) if is_corrupt(&error) => {
                 if from == to {
                     failed.push(from);
@@ -87,14 +86,17 @@ pub(super) async fn due(
     }
     due.sort_unstable();
     due.dedup_by_key(|(tx_id, _)| *tx_id);
-    due.truncate(usize::try_from(ROWS_MAX).unwrap_or(usize::MAX));
+    due.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     Ok((due, unreadable))
 }
 
-/// Tells whether a statement took too long for the server.
-fn is_timeout(error: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(error) = error else { return false };
-    error.code().is_some_and(|code| code == "57014")
+/// Tells whether a statement took too long: for the server, or for us, who wait a little longer.
+pub(super) fn is_timeout(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code == "57014"),
+        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::TimedOut,
+        _ => false,
+    }
 }
 
 fn sized((tx_id, bytes, _): Row) -> (Uuid, i64) {

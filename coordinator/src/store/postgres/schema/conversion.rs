@@ -31,7 +31,7 @@ FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int2[], $5::int8[], $6::int8
     AS new (tx_id, version, owner, kind, created_ms, ended_ms, stripped_ms, body, data, history, follows)";
 const NAME: &str = "
 INSERT INTO gids (epoch, key, tx_id)
-SELECT epoch, key, tx_id FROM cluster CROSS JOIN UNNEST($1::bytea[], $2::uuid[]) AS new (key, tx_id)";
+SELECT epoch, key, tx_id FROM cluster CROSS JOIN UNNEST($1::uuid[], $2::uuid[]) AS new (key, tx_id)";
 const PARK: &str = "
 INSERT INTO parked (tx_id, owner, wake_ms, reasons)
 SELECT * FROM UNNEST($1::uuid[], $2::int8[], $3::int8[], $4::int2[])";
@@ -226,7 +226,7 @@ async fn insert(connection: &mut PgConnection, chunk: &[Earlier]) -> Result<(), 
     let named: Vec<&Earlier> = chunk.iter().filter(|e| e.gid_key.is_some()).collect();
     sqlx::query(NAME)
         .persistent(false)
-        .bind(column(&named, |earlier| earlier.gid_key.as_deref()))
+        .bind(column(&named, |earlier| earlier.gid_key))
         .bind(column(&named, |earlier| earlier.tx_id))
         .execute(&mut *connection)
         .await?;

@@ -104,13 +104,13 @@ async fn rows_of(
         Key::Gid(gid) => gid_key(gid.as_str()),
     };
     if let Some(known) = epochs {
-        let query = sqlx::query(BY_GID).bind(&gid).bind(known.epochs_of(&gid));
+        let query = sqlx::query(BY_GID).bind(gid).bind(known.epochs_of(gid));
         let rows = query.fetch_all(&mut *connection).await?;
         if !rows.is_empty() {
             return Ok(rows);
         }
     }
-    sqlx::query(BY_GID_ANYWHERE).bind(&gid).fetch_all(connection).await
+    sqlx::query(BY_GID_ANYWHERE).bind(gid).fetch_all(connection).await
 }
 
 /// Reads all rows of one transaction. Whoever asks by a gid that is stored without a transaction is told so.

@@ -196,9 +196,9 @@ async fn insert(connection: &mut SqliteConnection, earlier: &Earlier) -> Result<
             .execute(&mut *connection)
             .await?;
     }
-    if let Some(key) = &earlier.gid_key {
+    if let Some(key) = earlier.gid_key {
         sqlx::query("INSERT INTO gids (key, tx_id) VALUES ($1, $2)")
-            .bind(key.as_slice())
+            .bind(key)
             .bind(tx_id)
             .execute(&mut *connection)
             .await?;
