@@ -18,6 +18,7 @@ use unanimo_core::Incarnation;
 
 mod audit;
 mod batch;
+mod counts;
 mod endpoints;
 mod error;
 mod feed;
@@ -37,6 +38,7 @@ mod webhooks;
 
 pub use audit::{Audit, AuditEnds, AuditLink, AuditRange, AuditRow};
 pub use batch::{BatchError, BatchWriter, Cause, Earlier, GidHolder, Life, Write, Written};
+pub use counts::PhaseCount;
 pub use endpoints::{Endpoints, Registration};
 pub use error::Error;
 pub use feed::{
@@ -49,8 +51,8 @@ pub use postgres::{Postgres, PostgresOptions, SessionError};
 pub use purge::{Purge, PurgeTimes, Purged, Retention};
 pub use sqlite::Sqlite;
 pub use transactions::{
-    ASLEEP_PAGE_MAX, AsleepOf, AsleepPage, AttentionCount, COUNT_MAX, Claim, Claimed, Filter,
-    Found, Key, Page, PhaseCount, PhaseName, Stored, Transactions, Unreadable,
+    ASLEEP_PAGE_MAX, AsleepOf, AsleepPage, AttentionCount, Claim, Claimed, Filter, Found, Key,
+    Page, PhaseName, Stored, Transactions, Unreadable,
 };
 pub use waits::{Asleep, WAITS_COUNT_MAX, Wait, Waits};
 pub use webhooks::{Again, DeadLetter, MadeDue, WebhookPlace, Webhooks};

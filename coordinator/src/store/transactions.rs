@@ -10,7 +10,7 @@ use unanimo_core::{
 };
 use uuid::Uuid;
 
-use super::Error;
+use super::{Error, PhaseCount};
 
 /// A transaction's name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -270,54 +270,6 @@ impl AsleepPage {
     }
 }
 
-/// Most transactions that are counted, of those that are awake, that sleep, and that have ended, each.
-/// Counting so many takes a second, and a person needs no larger number exactly.
-pub const COUNT_MAX: i64 = 1_000_000;
-
-/// Number of transactions in one phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PhaseCount {
-    /// The phase.
-    pub phase: PhaseName,
-    /// The number.
-    pub count: i64,
-    /// Counting stopped at [`COUNT_MAX`], so that there may be more.
-    pub at_least: bool,
-}
-
-impl PhaseCount {
-    /// Makes the numbers of all phases, from rows of part, number of a phase and number.
-    pub(super) fn of_kinds<N: Into<i64>>(rows: Vec<(String, N, i64)>) -> Vec<Self> {
-        let named = rows.into_iter().map(|(part, kind, count)| {
-            let kind = i16::try_from(kind.into()).unwrap_or(0);
-            (part, super::rows::phase_of(kind).as_str().to_owned(), count)
-        });
-        Self::of_rows(&named.collect::<Vec<_>>())
-    }
-
-    /// Makes the numbers of all phases, from rows of part, phase and number.
-    fn of_rows(rows: &[(String, String, i64)]) -> Vec<Self> {
-        let is_full = |part: &str| {
-            let counts = rows.iter().filter(|row| row.0 == part).map(|row| row.2);
-            counts.sum::<i64>() >= COUNT_MAX
-        };
-        let full: Vec<&str> =
-            rows.iter().map(|row| row.0.as_str()).filter(|part| is_full(part)).collect();
-        let ended_is_full = full.contains(&"ended");
-        let open_is_full = full.iter().any(|part| *part != "ended");
-        PhaseName::ALL
-            .map(|phase| {
-                let of_phase = rows.iter().filter(|row| row.1 == phase.as_str());
-                Self {
-                    phase,
-                    count: of_phase.map(|row| row.2).sum(),
-                    at_least: if phase.is_end() { ended_is_full } else { open_is_full },
-                }
-            })
-            .to_vec()
-    }
-}
-
 /// Transactions, read and adopted.
 #[async_trait]
 pub trait Transactions: Send + Sync {
@@ -366,31 +318,5 @@ pub trait Transactions: Send + Sync {
     /// and then. A store on a file has nothing of the kind.
     async fn keep_names(&self, _me: Incarnation) -> Result<(), Error> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_count_that_stopped_says_so() {
-        let row = |part: &str, phase: &str, count| (part.to_owned(), phase.to_owned(), count);
-        let rows = [
-            row("awake", "active", 3),
-            row("asleep", "active", 2),
-            row("ended", "committed", COUNT_MAX - 1),
-            row("ended", "aborted", 1),
-        ];
-        let counts = PhaseCount::of_rows(&rows);
-        let of = |phase| counts.iter().find(|count| count.phase == phase).expect("every phase");
-        let seen = |phase| (of(phase).count, of(phase).at_least);
-        assert_eq!(seen(PhaseName::Active), (5, false));
-        assert_eq!(seen(PhaseName::Scheduled), (0, false));
-        assert_eq!(seen(PhaseName::Committed), (COUNT_MAX - 1, true));
-        assert_eq!(seen(PhaseName::Aborted), (1, true));
-        let counts = PhaseCount::of_rows(&[row("awake", "active", COUNT_MAX)]);
-        let full: Vec<_> = counts.iter().filter(|c| c.at_least).map(|c| c.phase).collect();
-        assert_eq!(full, PhaseName::ALL[..5]);
     }
 }

@@ -9,8 +9,10 @@ use unanimo_coordinator::store::{
 };
 use unanimo_core::{LockMode, LockName, PhaseTwoAnswer, PhaseTwoOperation, Timestamp, Version};
 
-use super::{Fixture, a_write, create, execute};
+use super::{Fixture, a_write, create, execute, on_both_stores};
 use crate::fixtures::{LONG_AGO, Live, definition, new_gid, now};
+
+on_both_stores!(a_count_of_many_is_whole_or_says_so);
 
 /// Transactions in a batch.
 const BATCH: i64 = 1_024;
@@ -172,6 +174,38 @@ async fn a_count_reads_nothing_of_what_ended_before() {
     let committed = counted.iter().find(|count| count.phase == PhaseName::Committed).unwrap();
     assert_eq!(committed.count, OLD + 2);
     store.close().await;
+}
+
+/// Numbers for people are counted in parts for a fraction of a second, however many there are; and are whole, or say that
+/// they are not.
+async fn a_count_of_many_is_whole_or_says_so(fixture: Fixture) {
+    const MANY: usize = 12_000;
+    let mut writer = fixture.writer().await;
+    // Most of them within a moment, and others long before it.
+    let at = |number: usize| match number % 10 {
+        0 => Timestamp(LONG_AGO.0 + number as u64 * 60_000),
+        _ => Timestamp(now().0 - number as u64 / 100),
+    };
+    let all: Vec<_> =
+        (0..MANY).map(|number| a_write(Live::tombstone(&new_gid(), at(number)).1)).collect();
+    for batch in all.chunks(1_000) {
+        let written = writer.write(batch).await.unwrap();
+        assert!(written.iter().all(|written| *written == Written::Applied), "{written:?}");
+    }
+    drop(writer);
+    let mut is_whole = false;
+    for _ in 0..20 {
+        let counted = fixture.store.transactions().count(Timestamp(0)).await.unwrap();
+        let aborted = counted.iter().find(|count| count.phase == PhaseName::Aborted).unwrap();
+        let all = i64::try_from(MANY).unwrap();
+        assert!(aborted.count == all || (aborted.at_least && aborted.count < all), "{aborted:?}");
+        assert!(aborted.count > 0, "some of them are counted, whatever the time");
+        is_whole |= !aborted.at_least;
+    }
+    assert!(
+        is_whole,
+        "so many are counted in that time, if the machine is not too busy for each of twenty"
+    );
 }
 
 /// Recorded history may be longer than all the rest: only who asks for it reads it.

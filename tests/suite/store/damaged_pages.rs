@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{Connection, Executor, PgConnection};
 use unanimo_coordinator::store::{
-    Claim, FeedCursor, Key, News, NewsOf, PostgresOptions, Purged, Store,
+    Claim, FeedCursor, Key, News, NewsOf, PhaseName, PostgresOptions, Purged, Store,
 };
 use unanimo_core::{Incarnation, PhaseTwoAnswer, Timestamp, TxId, Version};
 use uuid::Uuid;
@@ -78,6 +78,9 @@ async fn l3_parking_goes_on_beside_a_damaged_page() {
     damage_pages_of(&disk, &url, &[bad]).await;
     let store = super::store::open(&url, &PostgresOptions::default()).await.unwrap();
     news_beside_it_is_found(&*store, fixture.me).await;
+    let counted = store.transactions().count(Timestamp(0)).await.expect("it hides no number");
+    let ended = counted.iter().find(|count| count.phase == PhaseName::Committed).unwrap();
+    assert!(ended.at_least, "what cannot be read is not among them: {ended:?}");
     let sound = readable(&*store, &ids).await;
     assert!(!sound.is_empty() && !sound.contains(&bad.0));
     let heir = Fixture { me: create(&store, "two").await, url, store };

@@ -8,6 +8,7 @@ use unanimo_coordinator::store::{Claim, Error, Written};
 use unanimo_core::{
     HeuristicKind, Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Timestamp, TxId,
 };
+use unanimo_tests::wait::until;
 use uuid::Uuid;
 
 use super::{Fixture, a_write, count, create, execute, on_both_stores};
@@ -446,4 +447,41 @@ async fn what_ends_is_parked_no_longer(fixture: Fixture) {
     let hazard = PhaseTwoAnswer::Heuristic { kind: HeuristicKind::Hazard, note: "who".into() };
     fixture.write(live.phase_two(PhaseTwoOperation::Cancel, &hazard)).await;
     assert_eq!(count(&fixture, "parked WHERE reasons <> 0").await, 1, "it needs a person");
+}
+
+/// Beside a snapshot that is held open the server keeps each version of an incarnation's row, which many look at: progress is
+/// noted in it now and then, and not for each part.
+#[tokio::test]
+async fn the_fences_row_is_written_seldom() {
+    const PARTS: i64 = 10;
+    let fixture = Fixture::postgres().await;
+    set_marks_back(&fixture).await;
+    let rows = PARTS * PART as i64;
+    let history = format!(
+        "INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, body)
+         SELECT (lpad(to_hex({} + n), 12, '0') || repeat('0', 20))::uuid, 0, 1, {}, gen_random_uuid(), 5, 0, 0, ''
+         FROM generate_series(1, {rows}) AS n",
+        some_time_ago().0 - rows as u64,
+        fixture.me.0,
+    );
+    execute(&fixture.url, &history).await;
+    let version = async || {
+        let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
+        let of_row = "SELECT parked_before::text, n_tup_upd FROM fences, pg_stat_user_tables WHERE relname = 'fences'";
+        sqlx::query_as::<_, (String, i64)>(of_row).fetch_one(&mut raw).await.unwrap()
+    };
+    let before = version().await;
+    let started = std::time::Instant::now();
+    assert_eq!(fixture.store.transactions().open_of(fixture.me).await.unwrap(), []);
+    let took = started.elapsed();
+    // Sessions tell what they have written when they end.
+    fixture.store.close().await;
+    let after = until("the session to end", async || {
+        let after = version().await;
+        (after.1 > before.1).then_some(after)
+    })
+    .await;
+    assert!(after.0 > before.0, "all of it is parked");
+    let seldom = 4 + took.as_secs() as i64;
+    assert!(after.1 - before.1 <= seldom, "{} versions in {took:?}", after.1 - before.1);
 }

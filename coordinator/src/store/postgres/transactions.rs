@@ -2,6 +2,7 @@
 
 mod aside;
 mod claims;
+mod counts;
 mod listed;
 mod open;
 mod pages;
@@ -18,19 +19,17 @@ use unanimo_core::{Event, Incarnation, Timestamp, TxId, Version};
 use uuid::Uuid;
 
 pub(super) use self::aside::{Aside, set_failed_aside};
-use self::listed::COUNT_PHASES;
 pub(super) use self::parked::{identifier_at, is_lock_timeout};
 use self::parked::{park_fenced, park_own};
 pub(super) use self::read::{of_ids, of_ids_without_data};
 use super::super::listing::Search;
 use super::super::rows::{
-    self, COUNT_ATTENTION, HISTORY_BYTES_MAX, Read, SELECT_EVENTS, SELECT_HISTORY, ms_to_column,
-    select_log,
+    self, COUNT_ATTENTION, HISTORY_BYTES_MAX, Read, SELECT_EVENTS, SELECT_HISTORY, select_log,
 };
 use super::super::transactions::{ASLEEP, ASLEEP_PAGE_MAX, AsleepPage};
 use super::super::{
-    AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored,
-    Transactions, in_full,
+    AttentionCount, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored, Transactions,
+    in_full,
 };
 use super::Postgres;
 
@@ -314,9 +313,10 @@ impl Transactions for Postgres {
     }
 
     async fn count(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error> {
-        let query = sqlx::query_as(COUNT_PHASES).bind(COUNT_MAX).bind(ms_to_column(ended_from));
-        let rows: Vec<(String, i32, i64)> = self.rows("count transactions", query).await?;
-        Ok(PhaseCount::of_kinds(rows))
+        let count = self.run("count transactions", move |connection| {
+            Box::pin(async move { counts::count(connection, ended_from).await })
+        });
+        count.await
     }
 
     async fn asleep(&self, after: TxId) -> Result<AsleepPage, Error> {

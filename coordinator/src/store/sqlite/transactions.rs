@@ -2,6 +2,7 @@
 //! statements of a claim.
 
 mod adopted;
+mod counts;
 mod parked;
 #[cfg(test)]
 mod plans;
@@ -26,8 +27,8 @@ use super::super::rows::{
 };
 use super::super::transactions::{ASLEEP, ASLEEP_PAGE_MAX, AsleepPage};
 use super::super::{
-    AttentionCount, COUNT_MAX, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored,
-    Transactions, in_full,
+    AttentionCount, Claim, Claimed, Error, Filter, Key, Page, PhaseCount, Stored, Transactions,
+    in_full,
 };
 use super::Sqlite;
 use super::damage::sound;
@@ -136,49 +137,7 @@ macro_rules! young_until {
         "(SELECT max(parks_from) FROM fences WHERE NOT all_parked)"
     };
 }
-
-const COUNT_PHASES: &str = concat!(
-    "
-SELECT part, kind, count(*) FROM (
-    SELECT * FROM (SELECT 'awake' AS part, kind & 15 AS kind FROM (
-        SELECT last.tx_id, last.kind FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
-        WHERE ",
-    is_last!("last"),
-    sound!("last"),
-    "
-        UNION
-        SELECT last.tx_id, last.kind FROM log AS last WHERE last.tx_id >= ",
-    young_from!(),
-    " AND last.tx_id < ",
-    young_until!(),
-    " AND ",
-    is_last!("last"),
-    sound!("last"),
-    ")
-        WHERE kind & 15 < 5 AND kind & 16 = 0 LIMIT $1)
-    UNION ALL
-    SELECT * FROM (SELECT 'asleep' AS part, last.kind & 15
-        FROM parked CROSS JOIN log AS last ON last.tx_id = parked.tx_id
-        WHERE wake_ms IS NOT NULL AND last.kind & 15 < 5 AND last.kind & 16 <> 0 AND ",
-    is_last!("last"),
-    sound!("last"),
-    " LIMIT $1)
-    UNION ALL
-    SELECT * FROM (SELECT 'ended' AS part, kind & 15 FROM (
-            SELECT tx_id, follows, kind FROM log WHERE ended_ms >= $2 AND stripped_ms IS NULL",
-    sound!("log"),
-    "
-            UNION ALL
-            SELECT tx_id, follows, kind FROM log WHERE ended_ms >= $2 AND stripped_ms IS NOT NULL",
-    sound!("log"),
-    "
-        ) AS last
-        WHERE ",
-    is_last!("last"),
-    " LIMIT $1)
-) AS counted
-GROUP BY part, kind"
-);
+use {young_from, young_until};
 
 /// Completes a SELECT of identifiers for a page, newest first, with the bytes of each one's rows.
 macro_rules! page_of {
@@ -383,13 +342,6 @@ impl Sqlite {
             search.add(&ids, found.await?);
         }
         Ok(search.finish())
-    }
-
-    async fn count_once(&self, ended_from: Timestamp) -> Result<Vec<PhaseCount>, Error> {
-        let query = sqlx::query_as(self.opened.damage.sparing(COUNT_PHASES));
-        let query = query.bind(COUNT_MAX).bind(ms_to_column(ended_from));
-        let rows: Vec<(String, i64, i64)> = self.rows("count transactions", query).await?;
-        Ok(PhaseCount::of_kinds(rows))
     }
 
     /// Reads all rows of a transaction, without its payloads and outputs.

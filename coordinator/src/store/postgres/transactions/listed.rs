@@ -1,6 +1,4 @@
-//! Statements that count and list transactions.
-
-use super::last_row;
+//! Statements that list transactions.
 
 /// Ends of the range of identifiers in which what is open may not be parked.
 macro_rules! young_from {
@@ -13,45 +11,7 @@ macro_rules! young_until {
         "(SELECT max(parks_from::text)::uuid FROM fences WHERE NOT all_parked)"
     };
 }
-
-/// Each part ends at its limit, and reads what is open, or the indexes of what has ended since: each of these has
-/// the condition of one.
-pub(super) const COUNT_PHASES: &str = concat!(
-    "
-SELECT part, kind, count(*) FROM (
-    SELECT * FROM (SELECT 'awake' AS part, kind & 15 AS kind FROM (
-        SELECT parked.tx_id, last.kind FROM parked
-        CROSS JOIN LATERAL ",
-    last_row!("parked.tx_id"),
-    " AS last
-        UNION
-        SELECT * FROM (
-            SELECT DISTINCT ON (tx_id) tx_id, kind FROM log
-            WHERE tx_id >= ",
-    young_from!(),
-    " AND tx_id < ",
-    young_until!(),
-    "
-            ORDER BY tx_id, follows DESC) AS young) AS known
-        WHERE kind & 15 < 5 AND kind & 16 = 0 LIMIT $1) AS awake
-    UNION ALL
-    SELECT * FROM (SELECT 'asleep' AS part, last.kind & 15 FROM parked
-        CROSS JOIN LATERAL ",
-    last_row!("parked.tx_id"),
-    " AS last
-        WHERE wake_ms IS NOT NULL AND last.kind & 15 < 5 AND last.kind & 16 <> 0 LIMIT $1) AS asleep
-    UNION ALL
-    SELECT * FROM (SELECT 'ended' AS part, kind & 15 FROM (
-            SELECT tx_id, version, kind FROM log WHERE ended_ms >= $2 AND stripped_ms IS NULL
-            UNION ALL
-            SELECT tx_id, version, kind FROM log WHERE ended_ms >= $2 AND stripped_ms IS NOT NULL
-        ) AS entry
-        WHERE NOT EXISTS (
-            SELECT 1 FROM log AS later
-            WHERE later.tx_id = entry.tx_id AND later.follows >= entry.version) LIMIT $1) AS ended
-) AS counted
-GROUP BY part, kind"
-);
+pub(super) use {young_from, young_until};
 
 /// Completes a SELECT of identifiers for a page, newest first, with the bytes of each one's rows.
 macro_rules! page_of {

@@ -20,8 +20,10 @@
 //!   and stays where the present is past it. So the range is never longer than two minutes and some seconds, also where
 //!   parking fails for hours: what begins meanwhile is parked when it begins;
 //! - once all before `parks_from` is parked, nothing is in the log alone: all three marks come to the present at once;
-//! - `parked_before` is raised after each part, to what was parked by statements that are committed: a run that is cut
-//!   off is gone on with. Beside a damaged page that is so only if all names are known that there still are;
+//! - `parked_before` is raised to what was parked by statements that are committed, after the first part, after each second,
+//!   and where a run ends or fails: a run that is cut off is gone on with. Beside a damaged page that is so only if all names are known that there
+//!   still are. Not after each part: beside a snapshot that somebody holds open the server keeps each version of the fence's
+//!   row, and whoever looks at the fences passes over all of them;
 //! - each write that changes the owner parks: a claim, and a move that follows another's row, or this one's of an
 //!   earlier time;
 //! - a row of `parked` goes only with the end, in the same statement or after it.
@@ -32,10 +34,15 @@
 //!
 //! Only `wake_ms` in `parked` says that a transaction sleeps.
 
+mod fenced;
+
+use std::time::{Duration, Instant};
+
 use sqlx::postgres::PgConnection;
 use unanimo_core::Incarnation;
 use uuid::Uuid;
 
+pub(super) use self::fenced::park_fenced;
 use super::super::super::error::is_corrupt;
 use super::super::damage::{Damage, Parts, ends, in_halves};
 use super::open::LAST_OF;
@@ -49,6 +56,9 @@ const UNPARK_CHUNK: usize = 256;
 
 /// Owner of what is parked and cannot be read. Incarnations begin at 1.
 const UNKNOWN: i64 = 0;
+
+/// Time of parking after which its progress is noted again.
+const NOTE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Tries of a statement that meets the fence's row, which a batch holds until it is committed.
 const TRIES_MAX: u32 = 3;
@@ -226,14 +236,36 @@ async fn park_to_mark(
     let Some((mut from, to, end)) = marks.filter(|(from, to, _)| from < to) else {
         return raised.map(|()| false);
     };
-    while from < to {
-        let part = park_what_can_be_read(connection, damage, (me, nonce), me.0, from, to).await?;
-        let Some(until) = part else { return Ok(false) };
-        from = until;
-        let set = || sqlx::query(SET_PARKED).bind(me.0).bind(nonce).bind(from);
-        past_batches(connection, set).await?;
+    let (mut noted, mut noted_at) = (from, None::<Instant>);
+    let parked = loop {
+        if from >= to {
+            break raised.map(|()| to == end);
+        }
+        match park_what_can_be_read(connection, damage, (me, nonce), me.0, from, to).await {
+            Ok(Some(until)) => from = until,
+            Ok(None) => return Ok(false),
+            Err(error) => break Err(error),
+        }
+        if from < to && noted_at.is_none_or(|at| at.elapsed() >= NOTE_PAUSE) {
+            note(connection, (me, nonce), from).await?;
+            (noted, noted_at) = (from, Some(Instant::now()));
+        }
+    };
+    if from > noted {
+        // The error by which it ends comes first.
+        let noted = note(connection, (me, nonce), from).await;
+        return parked.and_then(|parked| noted.map(|()| parked));
     }
-    raised.map(|()| to == end)
+    parked
+}
+
+/// Notes what is parked.
+async fn note(
+    connection: &mut PgConnection,
+    (me, nonce): (Incarnation, Uuid),
+    from: Uuid,
+) -> Result<(), sqlx::Error> {
+    past_batches(connection, || sqlx::query(SET_PARKED).bind(me.0).bind(nonce).bind(from)).await
 }
 
 type Query = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
@@ -328,62 +360,4 @@ async fn park_by_name(
         read.done.into_iter().map(|(tx_id, _)| (tx_id, owner)).chain(unread).unzip();
     let park = sqlx::query(PARK_BY_NAME).bind(me.0).bind(nonce).bind(ids).bind(owners);
     park.execute(connection).await.map(drop)
-}
-
-/// Incarnations that were fenced, and may have left something that is not parked.
-const LEFT: &str = "
-SELECT incarnation, parked_before, parks_from FROM fences WHERE fenced AND NOT all_parked
-    AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $2 AND NOT fenced)
-ORDER BY incarnation";
-
-const SET_PARKED_OF_FENCED: &str = concat!(
-    "
-WITH ",
-    fence!("$2"),
-    "
-UPDATE fences SET parked_before = greatest(parked_before, $4), all_parked = all_parked OR $4 >= parks_from
-WHERE incarnation = $3 AND fenced AND EXISTS (SELECT 1 FROM fence)"
-);
-
-/// Parks what fenced incarnations left open. They write nothing any more. One of which that fails does not hold up
-/// those after it.
-pub(super) async fn park_fenced(
-    connection: &mut PgConnection,
-    damage: &Damage,
-    me: Incarnation,
-    nonce: Uuid,
-) -> Result<(), sqlx::Error> {
-    let left: Vec<(i64, Uuid, Uuid)> =
-        sqlx::query_as(LEFT).bind(me.0).bind(nonce).fetch_all(&mut *connection).await?;
-    let mut parked = Ok(());
-    for (incarnation, from, to) in left {
-        parked =
-            parked.and(park_all_of(connection, damage, (me, nonce), incarnation, from, to).await);
-    }
-    parked
-}
-
-async fn park_all_of(
-    connection: &mut PgConnection,
-    damage: &Damage,
-    right: (Incarnation, Uuid),
-    incarnation: i64,
-    mut from: Uuid,
-    to: Uuid,
-) -> Result<(), sqlx::Error> {
-    let (me, nonce) = right;
-    loop {
-        if from < to {
-            let part =
-                park_what_can_be_read(connection, damage, right, incarnation, from, to).await?;
-            let Some(until) = part else { return Ok(()) };
-            from = until;
-            crash_point!("adoption-while-parking");
-        }
-        let set = sqlx::query(SET_PARKED_OF_FENCED).bind(me.0).bind(nonce);
-        set.bind(incarnation).bind(from).execute(&mut *connection).await?;
-        if from >= to {
-            return Ok(());
-        }
-    }
 }
