@@ -43,7 +43,7 @@ pub(super) struct Counting {
     counts: Vec<PhaseCount>,
     /// The last one that sleeps and was looked at, while there may be more.
     asleep_after: Option<Uuid>,
-    /// What has ended from then on, and before then, is left to count.
+    /// Ends from which on, and before which, are left to count.
     ended: (i64, i64),
     width: i64,
     parts: u32,

@@ -180,7 +180,7 @@ async fn l5_requests_of_which_nothing_comes_have_less_time_where_they_are_many()
     few.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// What may come on a connection before anything of it is counted is a part of the bound.
+/// Bytes that may come on a connection before they are counted are a part of the bound.
 #[tokio::test]
 async fn l5_the_window_of_a_connection_is_a_part_of_the_bound() {
     let bound = ["--live-bytes-max".to_owned(), (8 * MIB).to_string()];
