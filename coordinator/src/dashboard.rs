@@ -8,6 +8,7 @@ mod advice;
 mod alarms;
 mod chart;
 mod data;
+mod exporting;
 mod filter;
 mod one;
 mod pulse;
@@ -36,6 +37,7 @@ use unanimo_tls::Peer;
 use self::acts::Acts;
 use self::alarms::Alarm;
 use self::data::{Counts, Info, List, Participant, Participants, Tx};
+use self::exporting::Exporting;
 use self::filter::Filter;
 use self::pulse::Statistics;
 pub use self::recorded::Recorded;
@@ -65,8 +67,7 @@ struct Pages {
     /// Numbers of all transactions, which are the same for all of a namespace who may see them.
     counts: Arc<ByNamespace<Counts>>,
     acts: Arc<Acts>,
-    /// Turn to make a history as a file.
-    exporting: Arc<tokio::sync::Mutex<()>>,
+    exporting: Arc<Exporting>,
 }
 
 /// Makes the router of the pages.
@@ -171,7 +172,7 @@ struct Looking {
 
 impl Pages {
     fn looking(&self, request: &Request) -> Looking {
-        let asker = Asker::new(request.headers(), (self.peer_of)(request));
+        let asker = Asker::new(request, (self.peer_of)(request));
         Looking { api: Arc::clone(&self.api), asker }
     }
 }

@@ -47,8 +47,10 @@ function wrong(message) {
   process.exit(2);
 }
 
+// Tells whether only this machine reaches a host, however it is written.
 function isLoopback(host) {
-  return /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/.test(host);
+  const { hostname } = URL.canParse(`http://${host}`) ? new URL(`http://${host}`) : { hostname: host };
+  return /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/.test(hostname);
 }
 
 // Tells whether calls to this address can be read on the way.

@@ -25,11 +25,13 @@ NOT_DECIDED_PAUSE_S = 1
 
 # Codes that do not pass by themselves where the status is not the coordinator's own.
 LASTING = (
-    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.OUT_OF_RANGE,
-    grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.UNIMPLEMENTED,
 )
 
 

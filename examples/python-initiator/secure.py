@@ -4,6 +4,7 @@ import collections
 import ipaddress
 import logging
 import pathlib
+import urllib.parse
 
 import grpc
 
@@ -30,11 +31,12 @@ def files(args, prefix=""):
 
 
 def channel(url, of=Files(), options=()):
-    """A channel to `http://HOST:PORT`, `https://HOST:PORT`, or HOST:PORT without TLS. The files of TLS are read once:
-    start the process again before a certificate expires."""
-    scheme, _, address = url.rpartition("://")
-    is_open = scheme != "https" and not of.insecure and not is_loopback(address.rpartition(":")[0])
-    if scheme not in ("", "http", "https"):
+    """A channel to `http://HOST:PORT`, `https://HOST:PORT`, or HOST:PORT or `unix:PATH` without TLS. The files of TLS are
+    read once: start the process again before a certificate expires."""
+    parts = split(url)
+    scheme, address = parts.scheme, parts.netloc if parts.scheme != "unix" else url
+    is_open = scheme != "https" and not of.insecure and not is_here(url)
+    if scheme not in ("", "http", "https", "unix"):
         raise ValueError(f"{url} must begin with http:// or https://")
     if bool(of.cert) != bool(of.key):
         raise ValueError("a certificate and its key belong together")
@@ -54,11 +56,24 @@ def channel(url, of=Files(), options=()):
     return grpc.intercept_channel(made, Token(of.token)) if of.token else made
 
 
+def split(url):
+    # HOST:PORT has no scheme.
+    return urllib.parse.urlsplit(url if "://" in url or url.startswith("unix:") else f"//{url}")
+
+
+def is_here(url):
+    """Whether nobody on another machine can read what is sent to this address, or reach it."""
+    parts = split(url)
+    return parts.scheme == "unix" or is_loopback(parts.hostname or "")
+
+
 def is_loopback(host):
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"
+    # Not every version of Python, and no other language, takes one of IPv4 in IPv6 for one.
+    return address.is_loopback and getattr(address, "ipv4_mapped", None) is None
 
 
 class Details(

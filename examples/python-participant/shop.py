@@ -147,11 +147,11 @@ def main():
         port = server.add_secure_port(args.listen, tls)
     else:
         port = server.add_insecure_port(args.listen)
-    if not secure.is_loopback(host):
+    if not secure.is_here(args.listen):
         if not args.tls_cert:
-            log.warning("other machines can reach %s, which has no TLS: whoever is on the way can read and change calls", host)
+            log.warning("other machines can reach %s, which has no TLS: whoever is on the way can read and change calls", args.listen)
         if not (args.tls_client_ca or args.accept_tokens):
-            log.warning("other machines can reach %s, and every caller is heard: whoever reaches it can commit", host)
+            log.warning("other machines can reach %s, and every caller is heard: whoever reaches it can commit", args.listen)
     server.start()
     # Commits and Cancels are served before anything is set up. In a database whose prepared transactions
     # hold locks, one of a former life would keep these statements waiting, and nobody would end it.

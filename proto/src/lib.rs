@@ -24,6 +24,18 @@ pub mod v1 {
     include!("gen/unanimo.v1.rs");
 }
 
+/// Codes that stay the same however often a request is sent, where the status has no reason of the coordinator: it comes from
+/// gRPC, from a proxy, or from whatever is at the address.
+pub const PERMANENT_CODES: [tonic::Code; 7] = [
+    tonic::Code::InvalidArgument,
+    tonic::Code::NotFound,
+    tonic::Code::OutOfRange,
+    tonic::Code::PermissionDenied,
+    tonic::Code::ResourceExhausted,
+    tonic::Code::Unauthenticated,
+    tonic::Code::Unimplemented,
+];
+
 /// The encoded `FileDescriptorSet` of every file of the contract, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/unanimo.v1.bin");
 

@@ -103,6 +103,10 @@ pub enum Fault {
     IgnoresDatabases,
     /// Commit of a branch in another database is done. Not one of [`Self::ALL`]: a step of a saga is sent none.
     CommitsElsewhere,
+    /// Commit does what it is told, whatever it requires. Not one of [`Self::ALL`]: a step of a saga is sent none.
+    CommitsWhateverIsRequired,
+    /// Commit is carried out, and its answer is lost. Not one of [`Self::ALL`], as the one before.
+    CommitsUnheard,
     /// Cancel of a branch in another database is done. Not one of [`Self::ALL`]: it is found where the one before is.
     CancelsElsewhere,
     /// The place of the database is looked at nowhere: no fault.
@@ -509,7 +513,9 @@ impl ParticipantService for Faulty {
             return Ok(Response::new(CommitResponse { answer }));
         }
         let key = self.key(request.context)?;
-        self.check_phase_two(&request.requires)?;
+        if self.fault != Fault::CommitsWhateverIsRequired {
+            self.check_phase_two(&request.requires)?;
+        }
         let mut rows = self.rows();
         let (answer, state) = match rows.get(&key).cloned() {
             Some(State::Prepared(output) | State::Committed(output)) => {
@@ -531,6 +537,9 @@ impl ParticipantService for Faulty {
         rows.insert(key.clone(), state);
         if self.fault == Fault::ForgetsEnds {
             rows.remove(&key);
+        }
+        if self.fault == Fault::CommitsUnheard {
+            return Err(Status::unavailable("the connection is cut"));
         }
         Ok(Response::new(CommitResponse { answer: Some(answer) }))
     }

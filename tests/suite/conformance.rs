@@ -201,6 +201,8 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         | Fault::FallsMute
         | Fault::ReadOnlyAfterCancel
         | Fault::CommitsElsewhere
+        | Fault::CommitsWhateverIsRequired
+        | Fault::CommitsUnheard
         | Fault::CancelsElsewhere
         | Fault::HasNoDatabaseId
         | Fault::KnowsNoPlace
@@ -388,8 +390,10 @@ async fn what_is_answered_for_another_database_is_found() {
         (Fault::CancelsElsewhere, "Cancel for another database was answered, expected an error"),
         (Fault::HasNoDatabaseId, ""),
     ] {
-        let target = Arc::new(Faulty::new(fault));
-        let report = unanimo_conformance::run(target, options(), |_| {}, pending()).await.unwrap();
+        let target = Faulty::new(fault);
+        let checked = Arc::new(target.clone());
+        let report = unanimo_conformance::run(checked, options(), |_| {}, pending()).await.unwrap();
+        assert_eq!(target.counts().0, 0, "nothing is left: {report}");
         let found = failed(&report);
         assert_eq!(found.is_empty(), words.is_empty(), "{fault:?}: {report}");
         let of = |name: &str| report.checked.iter().find(|checked| checked.guarantee == name);
@@ -432,7 +436,24 @@ async fn what_is_answered_for_another_place_is_found() {
             Verdict::Skipped(why) => assert!(why.contains("it looks at no place"), "{why}"),
             Verdict::Passed => panic!("{fault:?}: {report}"),
         }
-        assert_eq!(target.counts().0, 0, "nothing is left: {report}");
+        assert_eq!(target.counts(), (0, report.committed as usize), "nothing is left: {report}");
+    }
+}
+
+/// The report tells how much stays, also of Commits that were not to be carried out, or whose answers were lost.
+#[tokio::test]
+async fn whatever_was_committed_is_counted() {
+    for (fault, guarantee) in [
+        (Fault::CommitsWhateverIsRequired, "unknown-phase-two-requirement"),
+        (Fault::CommitsUnheard, "commit-twice"),
+    ] {
+        let target = Faulty::new(fault);
+        let short = Options { patience: Duration::from_millis(100), ..options() };
+        let checked = Arc::new(target.clone());
+        let report = unanimo_conformance::run(checked, short, |_| {}, pending()).await.unwrap();
+        assert!(failed(&report).iter().any(|(name, _)| *name == guarantee), "{report}");
+        assert_eq!(target.counts(), (0, report.committed as usize), "{fault:?}: {report}");
+        assert!(report.committed > 0, "{fault:?}: {report}");
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use unanimo_coordinator::api::error::code_name;
 use unanimo_coordinator::config::Config;
 use unanimo_coordinator::{alarm, api, metrics};
+use unanimo_proto::PERMANENT_CODES;
 
 use self::markdown::{code, table};
 use super::error::Error;
@@ -152,6 +153,7 @@ fn errors() -> String {
         let name = format!("<a id=\"{}\"></a>{name}", reason.name.to_lowercase());
         [name, status, retry.into(), reason.effect.name().into(), reason.help.into()]
     });
+    let permanent = PERMANENT_CODES.map(|of| code(code_name(of))).join(", ");
     format!(
         "# Errors
 
@@ -169,10 +171,10 @@ cannot be decoded (`INTERNAL`), and an rpc that does not exist (`UNIMPLEMENTED`)
 A status is below {} bytes as it travels, and its message has at most {} bytes.
 
 Later versions add reasons, and rename none. A status without a reason comes from gRPC, from the connection, or
-from a program between client and coordinator: the request may have taken effect or not. Five of them do
-not pass by themselves, `UNIMPLEMENTED`, `OUT_OF_RANGE`, `UNAUTHENTICATED`, `PERMISSION_DENIED` and
-`RESOURCE_EXHAUSTED`: stop there, as [rule 3](../initiator-guide.md#retry) says. After any other send the same
-request again: every call is idempotent by its ids.
+from a program between client and coordinator: the request may have taken effect or not. These of them do not pass by
+themselves: {permanent}. Stop there, as [rule 3](../initiator-guide.md#retry) says. After any
+other send the same request again: every call is idempotent by its ids. Give that an end all the same: the `INTERNAL` of a request that
+cannot be decoded passes with another request alone.
 
 An aborted transaction is not an error. An OK reply carries its outcome, and so it does for *not
 decided yet*.

@@ -222,6 +222,12 @@ impl Access {
         self.caller.roles()
     }
 
+    /// Returns the names of the caller's roles. Without identities anybody has all.
+    pub(super) fn role_names(&self) -> Vec<String> {
+        let own = Role::ALL.into_iter().filter(|role| self.caller.has_any(&[*role]));
+        own.map(|role| role.name().to_owned()).collect()
+    }
+
     /// Returns the name of the rpc.
     pub(super) fn rpc_name(&self) -> &'static str {
         self.rpc.name()

@@ -3,13 +3,14 @@
 use tonic::{Request, Status};
 use unanimo_proto::v1;
 
+use super::access::Access;
 use super::{Api, features};
 
 impl Api {
     #[expect(clippy::unused_async, reason = "served as every rpc is")]
     pub(super) async fn server_info(
         &self,
-        _request: Request<v1::GetServerInfoRequest>,
+        request: Request<v1::GetServerInfoRequest>,
     ) -> Result<v1::GetServerInfoResponse, Status> {
         let limits = &self.engine.policy().limits;
         let period = |period| prost_types::Duration::try_from(period).ok();
@@ -33,6 +34,7 @@ impl Api {
             cluster_id: self.engine.cluster_id().to_owned(),
             features: features::names(),
             limits: Some(limits),
+            caller_roles: Access::of(&request).role_names(),
         })
     }
 }

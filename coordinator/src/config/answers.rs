@@ -5,6 +5,7 @@ use unanimo_core::{Limits, MEDIA_TYPE_BYTES_MAX, TEXT_BYTES_MAX};
 
 use super::Config;
 use crate::api::limits::{OPERATOR_BYTES_MAX, TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX};
+use crate::store;
 
 /// Most bytes of a message that gRPC clients accept by default, in Go, Java, Python and Node.js.
 pub const CLIENT_BYTES_DEFAULT: usize = 4 << 20;
@@ -83,7 +84,7 @@ impl Config {
         large.into_iter().chain(open).chain(self.unguarded()).collect()
     }
 
-    /// Returns warnings about callers who may do more than one would think.
+    /// Returns warnings about callers, and about others on the way, who may do more than one would think.
     fn unguarded(&self) -> impl Iterator<Item = String> {
         let all_alike = self.tls_client_ca.is_set() && !self.identities.is_set();
         let all_alike = all_alike.then_some(
@@ -97,13 +98,30 @@ impl Config {
             "identities is set, and neither identity-rate nor identity-calls is: one identity can take all the places of \
              the others; for a start set identity-rate to 1000 and identity-calls to 512",
         );
-        all_alike.into_iter().chain(is_unbounded).map(str::to_owned)
+        let has_no_shares =
+            all_alike.is_some() && self.address_rate == 0 && self.address_calls == 0;
+        let has_no_shares = has_no_shares.then_some(
+            "tls-client-ca is set without identities, and neither address-rate nor address-calls is: one program can take all \
+             the places of the others; set identities and bound them, or for a start set address-rate to 1000 and \
+             address-calls to 512",
+        );
+        let servers = store::unverified_servers(self.database_url.expose());
+        let is_unverified = (!servers.is_empty()).then(|| {
+            format!(
+                "database-url does not find out who answers at {}, by sslmode=verify-full or verify-ca: whoever is on the way \
+                 there can read and change everything that is stored",
+                servers.join(", ")
+            )
+        });
+        let told = all_alike.into_iter().chain(has_no_shares).chain(is_unbounded);
+        told.map(str::to_owned).chain(is_unverified)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DatabaseUrl;
 
     #[test]
     fn every_answer_fits_into_what_clients_take_by_default() {
@@ -133,8 +151,16 @@ mod tests {
             change(&mut config);
             config.warnings()
         };
-        let [only] = &warnings(&|_| ())[..] else { panic!("one") };
-        assert!(only.contains("every program with a certificate"), "{only}");
+        let [first, second] = &warnings(&|_| ())[..] else { panic!("two") };
+        assert!(first.contains("every program with a certificate"), "{first}");
+        assert!(second.contains("neither address-rate nor address-calls"), "{second}");
+        for bounded in [
+            |config: &mut Config| config.address_rate = 1,
+            |config: &mut Config| config.address_calls = 1,
+        ] {
+            let [only] = &warnings(&bounded)[..] else { panic!("one") };
+            assert!(only.contains("every program with a certificate"), "{only}");
+        }
         let [only] = &warnings(&|config| config.identities = file())[..] else { panic!("one") };
         assert!(only.contains("neither identity-rate nor identity-calls"), "{only}");
         for bounded in [
@@ -147,6 +173,17 @@ mod tests {
             });
             assert_eq!(warnings, [""; 0]);
         }
+    }
+
+    #[test]
+    fn a_database_that_may_be_anybody_is_told() {
+        let database_url = DatabaseUrl::new("postgres://ann:secret@db:7/x?sslmode=require");
+        let config = Config { database_url, ..Config::default() };
+        let [only] = &config.warnings()[..] else { panic!("one") };
+        assert!(
+            only.contains("at db:7, by sslmode=verify-full") && !only.contains("secret"),
+            "{only}"
+        );
     }
 
     #[test]

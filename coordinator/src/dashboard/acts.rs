@@ -222,12 +222,19 @@ impl Pages {
     }
 }
 
+impl Looking {
+    /// Looks on when the request is answered.
+    fn beyond_its_request(self) -> Self {
+        Self { asker: self.asker.beyond_its_request(), ..self }
+    }
+}
+
 impl Order {
     fn of(act: Act, looking: Looking, Sent { who, fields, .. }: &Sent) -> Self {
         let text = |name| fields.get(name).to_owned();
         Self {
             act,
-            looking,
+            looking: looking.beyond_its_request(),
             operator: if who.is_empty() { text("operator") } else { who.clone() },
             note: text("note"),
             branch: text("branch"),

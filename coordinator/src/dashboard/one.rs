@@ -1,7 +1,5 @@
 //! Page of one transaction, and its recorded history as a file.
 
-use std::time::Duration;
-
 use askama::Template;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
@@ -20,9 +18,6 @@ use crate::api::joined_history;
 
 /// Most entries of a history that its picture is made of. A longer one is drawn as if nothing were recorded.
 const DRAWN_MAX: u32 = 300;
-
-/// Longest time to wait until other histories are made.
-const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Template)]
 #[template(path = "transaction.html")]
@@ -126,13 +121,14 @@ pub(super) async fn history(
     either(
         async move {
             let Path(tx_id) = tx_id.map_err(|bad| bad_path(&bad))?;
-            // A long one is many megabytes.
-            let turn = tokio::time::timeout(TURN_PATIENCE, pages.exporting.lock()).await;
-            let _turn = turn.map_err(|_| {
+            // Whoever may have none waits for nobody else's.
+            let who = looking.exporter().map_err(|bad| problem(&bad))?;
+            let made = pages.exporting.in_turn(&who, looking.whole_history(&tx_id)).await;
+            let made = made.ok_or_else(|| {
                 let detail = "Others are being made: try again in a moment.";
                 problem(&json!({ "status": 503, "title": "The history cannot be made now", "detail": detail }))
             })?;
-            Ok(as_file(&tx_id, looking.whole_history(&tx_id).await?))
+            Ok(as_file(&tx_id, made?))
         }
         .await,
     )
@@ -157,6 +153,11 @@ impl Exported {
 }
 
 impl Looking {
+    /// Returns the name of whoever is about to wait for a history. The error is a problem.
+    fn exporter(&self) -> Result<String, Value> {
+        self.api()?.exporter(&self.asker)
+    }
+
     /// Returns the begin of a recorded history, if there is one that whoever looks may have.
     async fn recorded(&self, tx: &Tx, is_saga: bool) -> Option<Exported> {
         let may = self.api().is_ok_and(|api| api.may_have_history(is_saga, &self.asker));

@@ -46,6 +46,7 @@ mod sessions;
 mod transactions;
 mod webhooks;
 
+pub(crate) use self::address::unverified;
 pub(in crate::store) use self::schema::Opening;
 
 use std::time::Duration;

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::Error;
 use super::rows::{Encoded, Read};
 
-/// Bytes of the rows that one run takes for each of its two steps, unless one transaction has more: a payload or a recorded
-/// history may have megabytes.
+/// Bytes of the rows that one run strips, unless one transaction has more: a payload or a recorded history may have
+/// megabytes. What is deleted was stripped before, and is small.
 pub(super) const PURGE_BYTES_MAX: i64 = 8 << 20;
 
 /// Longest pause after which a participant asks about a step of a saga again. The pause is half of what the

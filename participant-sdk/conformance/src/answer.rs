@@ -71,6 +71,11 @@ impl End {
             }),
         }
     }
+
+    /// Tells whether a branch that was told to commit is committed.
+    pub(super) fn is_commit(&self) -> bool {
+        matches!(self.heuristic(), None | Some(HeuristicKind::Commit))
+    }
 }
 
 pub(super) fn vote(response: PrepareResponse) -> Reply<Vote> {

@@ -181,16 +181,11 @@ impl Session {
         let end = loop {
             let request = self.request(commit(branch, asking.attempt));
             let sent = self.within(self.inner.target.commit(request)).await;
-            if let Some(end) = self.answered(&mut asking, sent.map(answer::committed)).await? {
+            let sent = sent.map(|response| self.committed(branch, response));
+            if let Some(end) = self.answered(&mut asking, sent).await? {
                 break end;
             }
         };
-        if matches!(end.heuristic(), None | Some(HeuristicKind::Commit)) {
-            let mut traces = self.lock();
-            if !traces.committed.contains(&branch.key()) {
-                traces.committed.push(branch.key());
-            }
-        }
         self.close(branch);
         Ok(end)
     }
@@ -208,6 +203,10 @@ impl Session {
                 break end;
             }
         };
+        if end.heuristic() == Some(HeuristicKind::Commit) {
+            // Whatever became of the answer to its Commit.
+            self.stays(branch);
+        }
         self.close(branch);
         Ok(end)
     }

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use tonic::Code;
 use tonic_types::StatusExt;
-use unanimo_proto::v1;
+use unanimo_proto::{PERMANENT_CODES, v1};
 
 use crate::channel::BadAddress;
 use crate::refusal::Refusal;
@@ -231,18 +230,9 @@ impl Failure {
     /// A status that the coordinator's services did not make: the transport's, or a proxy's. The
     /// coordinator may have done what was asked all the same.
     fn of_another(status: &tonic::Status) -> Self {
-        let permanent = matches!(
-            status.code(),
-            Code::InvalidArgument
-                | Code::NotFound
-                | Code::OutOfRange
-                | Code::PermissionDenied
-                | Code::ResourceExhausted
-                | Code::Unauthenticated
-                | Code::Unimplemented
-        );
         let text = crate::causes::status_in_full(status);
-        Self::Indeterminate { text, again: !permanent, pause: None }
+        let again = !PERMANENT_CODES.contains(&status.code());
+        Self::Indeterminate { text, again, pause: None }
     }
 }
 

@@ -30,7 +30,7 @@ impl Client {
             service.get_server_info(request).await
         };
         let answer: GetServerInfoResponse = self.ask(GetServerInfoRequest {}, call).await?;
-        let GetServerInfoResponse { version, cluster_id, features, limits } = answer;
+        let GetServerInfoResponse { version, cluster_id, features, limits, .. } = answer;
         Ok(ServerInfo { version, cluster_id, features, limits: limits.unwrap_or_default() })
     }
 }

@@ -173,8 +173,7 @@ impl<R: Resource> Service<R> {
         self.look_at_place().await;
         let mut registration = self.prepare_registration(register)?;
         self.set_up().await?;
-        let resource = &self.inner.resource;
-        resource.is_there().await.map_err(|fault| Error::Session(fault.to_string()))?;
+        self.check_sessions().await?;
         registration.begin(self);
         Ok(registration)
     }

@@ -213,8 +213,7 @@ impl<R: Resource> Service<R> {
         };
         let mut serving = Serving { address, endpoint, registration, stop, server, ended, drain };
         self.set_up().await?;
-        let resource = &self.inner.resource;
-        resource.is_there().await.map_err(|fault| Error::Session(fault.to_string()))?;
+        self.check_sessions().await?;
         serving.registration.begin(self);
         tracing::info!(%address, endpoint = serving.endpoint, "participant is served");
         Ok(serving)

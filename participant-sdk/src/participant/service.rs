@@ -25,7 +25,7 @@ use super::accept::Accepted;
 use super::metrics::{Figures, Metrics};
 use super::register::MESSAGE_BYTES_MAX;
 use super::set_up::SetUp;
-use crate::action::Registered;
+use crate::action::{Registered, caught};
 use crate::features::{self, ACTION_NOT_OFFERED, MODE_NOT_OFFERED, MUST_SUCCEED};
 use crate::handler::Branch;
 use crate::refusal::Refusal;
@@ -162,6 +162,16 @@ impl<R: Resource> Service<R> {
             is_ready.send_replace(true);
         }
         Ok(())
+    }
+
+    /// Opens sessions as operations use them. A driver that panics at that is told as an error, as in the rest of a start.
+    pub(super) async fn check_sessions(&self) -> Result<(), Error> {
+        let why = match caught(self.inner.resource.is_there()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(fault)) => fault.to_string(),
+            Err(broken) => format!("its driver panicked: {}", broken.text()),
+        };
+        Err(Error::Session(why))
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Error;
+use crate::action::{Broken, caught};
 use crate::handler::BoxError;
 use crate::resource::Resource;
 use crate::schema;
@@ -74,7 +75,11 @@ impl<R: Resource> SetUp<R> {
     pub(super) async fn run(&self, resource: &R, participant: &str) -> Result<(), Error> {
         let mut pause = PAUSE;
         loop {
-            let in_the_way = match self.told(participant, self.attempt(resource)).await {
+            // The service's own code is called: its driver, and its set-up.
+            let attempt = caught(self.attempt(resource));
+            let panicked =
+                |of: Broken| Err(Error::SetUp(format!("it panicked: {}", of.text()).into()));
+            let in_the_way = match self.told(participant, attempt).await.unwrap_or_else(panicked) {
                 Ok(()) => return Ok(()),
                 Err(Error::Database(
                     error @ (schema::Error::InUse { .. } | schema::Error::Silent { .. }),

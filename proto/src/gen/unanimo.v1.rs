@@ -2210,6 +2210,10 @@ pub struct GetServerInfoResponse {
     /// Limits in force.
     #[prost(message, optional, tag = "4")]
     pub limits: ::core::option::Option<ServerLimits>,
+    /// Roles by which the caller may make calls: `initiator`, `participant`, `operator`, `viewer`. All of them where there are no
+    /// identities; none if the coordinator is older than the field.
+    #[prost(string, repeated, tag = "5")]
+    pub caller_roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 impl ::prost::Name for GetServerInfoResponse {
     const NAME: &'static str = "GetServerInfoResponse";
@@ -5993,7 +5997,8 @@ pub struct GetStatisticsResponse {
     #[prost(message, repeated, tag = "13")]
     pub settings: ::prost::alloc::vec::Vec<ServerSetting>,
     /// The last incarnations of the coordinator group, the newest first and at most 10, where they were asked for; empty as
-    /// well if the database did not answer in half a second. A process that waits as a standby is none yet.
+    /// well if the database did not answer in half a second, or if the coordinator is older than the field. A process that
+    /// waits as a standby is none yet.
     #[prost(message, repeated, tag = "14")]
     pub incarnations: ::prost::alloc::vec::Vec<KnownIncarnation>,
 }

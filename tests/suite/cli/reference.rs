@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use unanimo_coordinator::api::error::code_name;
+use unanimo_proto::PERMANENT_CODES;
+
 use super::run;
 
 #[tokio::test]
@@ -21,4 +24,26 @@ async fn the_reference_is_of_this_program() {
     let written = std::fs::read_to_string(folder.join("saga.schema.json")).unwrap();
     let ran = run(&["saga", "schema"]).await;
     assert_eq!(ran.check(0).out, written, "docs/reference/saga.schema.json: run cargo xtask docs");
+}
+
+/// Whoever writes a client by the guide, or takes the example along, stops where the SDK and the commands do.
+#[test]
+fn the_guide_and_the_example_stop_at_the_same_statuses() {
+    let permanent = PERMANENT_CODES.map(code_name);
+    let (first, last) = (permanent[0], permanent[permanent.len() - 1]);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (page, from, lists) in [
+        ("docs/initiator-guide.md", format!("`{first}`, `"), 3),
+        ("examples/python-initiator/initiator.py", "LASTING = (".to_owned(), 1),
+    ] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        let found: Vec<_> = text.match_indices(&from).map(|(at, _)| &text[at..]).collect();
+        assert_eq!(found.len(), lists, "{page}");
+        for list in found {
+            let list = &list[..list.find(last).expect("the last one") + last.len()];
+            let names = list.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+            let names: Vec<_> = names.filter(|name| name.len() > 1 && *name != "LASTING").collect();
+            assert_eq!(names, permanent, "{page}: {list}");
+        }
+    }
 }

@@ -52,6 +52,7 @@ def not_now(effect="none"):
 LOST = Status(CODE.UNAVAILABLE)
 LATE = Status(CODE.DEADLINE_EXCEEDED)
 PROXY = Status(CODE.PERMISSION_DENIED)
+NOBODY = Status(CODE.NOT_FOUND)
 TOO_LARGE = Status(CODE.RESOURCE_EXHAUSTED)
 OTHERS = no("FIELD_INVALID", domain="example.com")
 REUSED = no("GID_REUSED", code=CODE.ALREADY_EXISTS)
@@ -89,7 +90,8 @@ SUBMITS = [
     ([LOST, REUSED], Refused),
     ([PROXY], NotKnown),
     ([UNKNOWN, YES], Refused),
-    ([OTHERS, YES], YES),
+    ([OTHERS, YES], NotKnown),
+    ([NOBODY, YES], NotKnown),
     ([OTHERS, UNKNOWN], NotKnown),
     ([TOO_LARGE, YES], YES),
     ([TOO_LARGE, UNKNOWN], NotKnown),

@@ -49,7 +49,7 @@ pub(crate) async fn http_call(
 }
 
 /// Sends the head of a request on a connection of its own.
-async fn begin(
+pub(crate) async fn begin(
     address: SocketAddr,
     (method, path): (&str, &str),
     headers: &[(&str, &str)],

@@ -227,6 +227,7 @@ impl CoordinatorService for Fake {
             cluster_id: "c".to_owned(),
             features: vec!["tcc".to_owned()],
             limits: Some(limits),
+            ..Default::default()
         };
         self.note("info", answer)
     }

@@ -12,7 +12,7 @@ use unanimo_sdk::client::Executed;
 use unanimo_sdk::driver::{Care, Driver, Error, Pool};
 use unanimo_sdk::{
     Call, Coordinator as At, Decode, Encode, Participant, PayloadError, PhaseTwoError, Postgres,
-    PrepareError, Serve, Sqlite, Sweep, Tcc,
+    PrepareError, Register, Serve, Sqlite, Sweep, Tcc,
 };
 use unanimo_testing::Coordinator;
 use unanimo_tests::alarms::Alarms;
@@ -240,16 +240,53 @@ async fn a_driver_that_panics_ends_no_registration() {
     let participant = Participant::new("p", database).tcc("ok", Reserve);
     let mut serving = participant.serve(serve).await.unwrap();
     serving.registered().await.unwrap();
-    asked.panics.store(true, Ordering::SeqCst);
-    until("a registration that is not there", async || {
-        let known = serving.registered();
-        let known = tokio::time::timeout(Duration::from_millis(20), known).await;
-        (!matches!(known, Ok(Ok(())))).then_some(())
-    })
-    .await;
-    asked.panics.store(false, Ordering::SeqCst);
-    let registered = tokio::time::timeout(Duration::from_secs(30), serving.registered()).await;
-    registered.expect("it goes on").expect("it is registered again");
+    for panics in [true, false] {
+        asked.panics.store(panics, Ordering::SeqCst);
+        // The registration behind a question is made by the time of the next one.
+        let before = asked.sessions.load(Ordering::SeqCst);
+        until("two questions", async || {
+            (asked.sessions.load(Ordering::SeqCst) > before + 1).then_some(())
+        })
+        .await;
+        let registered =
+            tokio::time::timeout(Duration::from_millis(20), serving.registered()).await;
+        registered.expect("it goes on").expect("it is registered");
+    }
     serving.stop().await.unwrap();
     coordinator.stop().await.unwrap();
+}
+
+/// At the start it is an error, and no panic of whoever starts the participant.
+#[tokio::test]
+async fn a_driver_that_panics_at_the_start_is_an_error() {
+    let url = Server::shared().database().await;
+    let asked = Arc::new(Asked::default());
+    let driver = Panicking(Plain(url.parse().unwrap()), Arc::clone(&asked));
+    let database = Postgres::over(driver).await.unwrap();
+    let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
+    asked.panics.store(true, Ordering::SeqCst);
+    let served = service.serve(Serve::on("127.0.0.1:0").without_sweep()).await;
+    let registered = service.register(Register::at("http://127.0.0.1:9").without_sweep()).await;
+    for error in [served.map(drop).unwrap_err(), registered.map(drop).unwrap_err()] {
+        let told = "open a session of the database: its driver panicked: the driver was told to";
+        assert_eq!(error.to_string(), told);
+    }
+    // Each has asked for the place before.
+    assert!(asked.sessions.load(Ordering::SeqCst) >= 4);
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// So is a set-up of the service's own that panics.
+#[tokio::test]
+async fn a_set_up_that_panics_is_an_error() {
+    let (database, _pool) = <Sqlite as Database>::open().await;
+    let participant = Participant::new("p", database).tcc("ok", Reserve);
+    let participant = participant.set_up_fn(async |_| -> Result<(), BoxError> {
+        panic!("no table is made");
+    });
+    let served = participant.serve(Serve::on("127.0.0.1:0").without_sweep()).await;
+    let error = served.map(drop).unwrap_err();
+    let told = "it panicked: no table is made";
+    assert_eq!(std::error::Error::source(&error).map(ToString::to_string).as_deref(), Some(told));
 }

@@ -1,10 +1,22 @@
-//! Turns of HTTP: streams of one identity leave some to others who come from the same address, such as that of a proxy.
+//! Turns of HTTP: streams, pages and forms of one identity leave some to others who come from the same address, such as that
+//! of a proxy.
 
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use unanimo_coordinator::config::Period;
 use unanimo_proto::v1;
+use unanimo_tests::postgres::Server;
+use unanimo_tests::proxy::Proxy;
 use unanimo_tests::wait::until;
+use uuid::Uuid;
 
 use super::roles::{File, begin};
-use crate::coordinator::http::{first_event, http_call};
+use crate::coordinator::http::{self, first_event, http_call};
+use crate::coordinator::{World, config};
 
 /// Connections of the address of health, of which one in eight has no turn: 112 turns are left, of which one address has 84.
 const OF_ADDRESS: usize = 84;
@@ -63,4 +75,110 @@ async fn l5_watches_of_one_identity_leave_turns_to_others_of_its_address() {
         (served.code == 200).then_some(())
     })
     .await;
+}
+
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
+/// Checks that so many requests, whose answers wait, count as their identity's, and that others of the address are served.
+async fn leaves_turns(
+    address: SocketAddr,
+    of: (&str, &str),
+    length: usize,
+    own: Headers<'_>,
+    others: Headers<'_>,
+) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    for _ in 0..OF_ADDRESS {
+        open.push(http::begin(address, of, own, length).await);
+    }
+    let refused = until("the identity to have its share", async || {
+        let served = http_call(address, "GET", "/v1/server", own, b"").await;
+        (served.code != 200).then_some(served)
+    })
+    .await;
+    assert!(refused.code == 429 && refused.body.contains("IDENTITY_LIMITED"), "{refused:?}");
+    for _ in 0..20 {
+        let served = http_call(address, "GET", "/v1/server", others, b"").await;
+        assert_eq!(served.code, 200, "{served:?}");
+    }
+    open
+}
+
+#[tokio::test]
+async fn l5_forms_of_one_identity_leave_turns_to_others_of_its_address() {
+    let file = File::new();
+    let world = file.world().await;
+    let address = world.running.admin_address().unwrap();
+    let [operator, other] = [4, 1].map(|column| format!("Bearer {}", file.token(column)));
+    let own = [
+        ("authorization", operator.as_str()),
+        ("sec-fetch-site", "same-origin"),
+        ("content-type", "application/x-www-form-urlencoded"),
+    ];
+    // A form that does not come is waited for.
+    let form = ("POST", "/tx/0199b0d0-0000-7000-8000-000000000000/retry");
+    leaves_turns(address, form, 100, &own, &[("authorization", &other)]).await;
+}
+
+#[tokio::test]
+async fn l5_pages_of_one_identity_leave_turns_to_others_of_its_address() {
+    /// Histories that are asked for at once: fewer than its turns.
+    const ASKED: usize = OF_IDENTITY - 3;
+    /// Those of one identity that wait for their turn to be made.
+    const WAITING: usize = 2;
+    let file = File::new();
+    let proxy = Proxy::start(Server::shared().socket()).await;
+    let mut config = config(&proxy.url(&Server::shared().database().await));
+    config.identities = file.setting();
+    config.lease = Period::secs(60);
+    let world = World::start(config).await;
+    let address = world.running.admin_address().unwrap();
+    let [own, other] = [0, 1].map(|column| format!("Bearer {}", file.token(column)));
+    let (own, others) = ([("authorization", &*own)], [("authorization", &*other)]);
+    // Whatever is read from the database is waited for.
+    proxy.hold(true);
+    let page = format!("/tx/{}", Uuid::now_v7());
+    let history = format!("{page}/history.json");
+    drop(leaves_turns(address, ("GET", &page), 0, &own, &others).await);
+    until("the turns to be given back", async || {
+        let served = http_call(address, "GET", "/v1/server", &own, b"").await;
+        (served.code == 200).then_some(())
+    })
+    .await;
+
+    let begun = Instant::now();
+    let mut asked = JoinSet::new();
+    for _ in 0..ASKED {
+        let (history, token) = (history.clone(), own[0].1.to_owned());
+        asked.spawn(async move {
+            http_call(address, "GET", &history, &[("authorization", &*token)], b"").await
+        });
+    }
+    for _ in WAITING..ASKED {
+        let refused = asked.join_next().await.unwrap().unwrap();
+        assert!(
+            refused.code == 503 && refused.body.contains("Others are being made"),
+            "{refused:?}"
+        );
+    }
+    let stranger = http_call(address, "GET", &history, &[], b"").await;
+    assert_eq!(stranger.code, 401, "{stranger:?}");
+    let participant = format!("Bearer {}", file.token(2));
+    let denied = http_call(address, "GET", &history, &[("authorization", &participant)], b"").await;
+    assert_eq!(denied.code, 403, "{denied:?}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "at once, and not after {:?}",
+        begun.elapsed()
+    );
+
+    // Another one has a place among those that wait.
+    let waits = http_call(address, "GET", &history, &others, b"");
+    let mut waits = std::pin::pin!(waits);
+    timeout(Duration::from_millis(200), waits.as_mut()).await.expect_err("it waits");
+    proxy.hold(false);
+    assert_eq!(waits.await.code, 404);
+    while let Some(answer) = asked.join_next().await {
+        assert_eq!(answer.unwrap().code, 404);
+    }
 }

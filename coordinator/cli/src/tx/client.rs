@@ -12,6 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::{ErrorDetails, ErrorInfo, FieldViolation, StatusExt};
 use unanimo_coordinator::api::error::{DOMAIN, code_name};
+use unanimo_proto::PERMANENT_CODES;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 use unanimo_proto::v1::participant_directory_service_client::ParticipantDirectoryServiceClient;
@@ -158,7 +159,7 @@ impl Error {
         let Self::Refused { status, .. } = self else { return false };
         match own(&status.get_error_details()) {
             Some(info) => info.metadata.get("retryable").is_some_and(|value| value == "true"),
-            None => !is_permanent(status.code()),
+            None => !PERMANENT_CODES.contains(&status.code()),
         }
     }
 
@@ -240,20 +241,6 @@ impl Error {
         matches!(self, Self::Refused { status, .. }
             if status.code() == Code::NotFound && own(&status.get_error_details()).is_some())
     }
-}
-
-/// Tells whether a status without a reason stays the same however often the request is sent.
-fn is_permanent(code: Code) -> bool {
-    matches!(
-        code,
-        Code::InvalidArgument
-            | Code::NotFound
-            | Code::OutOfRange
-            | Code::PermissionDenied
-            | Code::ResourceExhausted
-            | Code::Unauthenticated
-            | Code::Unimplemented
-    )
 }
 
 /// Returns the reason of an error that a coordinator sent. Errors of the connection have none, and those of a

@@ -14,6 +14,7 @@ use unanimo_tls::Peer;
 use super::{Hosts, Http, descriptors, guard, problem};
 use crate::api::convert::{self, Content};
 use crate::api::rpc::Rpc;
+use crate::api::turns::Turn;
 use crate::config::TRACE_ID;
 use crate::engine::View;
 
@@ -31,6 +32,8 @@ const SITE: &str = "sec-fetch-site";
 pub(crate) struct Asker {
     headers: HeaderMap,
     peer: Option<Peer>,
+    /// Turn of the request, which becomes its identity's with the first call.
+    turn: Option<Turn>,
 }
 
 /// Act of an operator.
@@ -59,7 +62,7 @@ impl Http {
 }
 
 impl Asker {
-    pub(crate) fn new(headers: &HeaderMap, peer: Option<Peer>) -> Self {
+    pub(crate) fn new<T>(request: &Request<T>, peer: Option<Peer>) -> Self {
         // Those by which it is known, and found to be no page of another site.
         let names = [
             header::HOST,
@@ -69,11 +72,16 @@ impl Asker {
         ];
         let mut known = HeaderMap::new();
         for name in names {
-            if let Some(value) = headers.get(&name) {
+            if let Some(value) = request.headers().get(&name) {
                 known.insert(name, value.clone());
             }
         }
-        Self { headers: known, peer }
+        Self { headers: known, peer, turn: request.extensions().get().cloned() }
+    }
+
+    /// Asks on when the request is answered: its turn is given back with the answer.
+    pub(crate) fn beyond_its_request(self) -> Self {
+        Self { turn: None, ..self }
     }
 
     fn extensions(&self) -> http::Extensions {
@@ -81,11 +89,15 @@ impl Asker {
         if let Some(peer) = &self.peer {
             extensions.insert(peer.clone());
         }
+        if let Some(turn) = &self.turn {
+            extensions.insert(turn.clone());
+        }
         extensions
     }
 
     fn request(&self, address: &str, method: Method, body: Body) -> Result<Request<Body>, Value> {
         let mut request = Request::new(body);
+        *request.extensions_mut() = self.extensions();
         let Ok(uri) = address.parse() else {
             // What was asked for is within the bound of an address, and is not once it is encoded anew.
             let why = "the filter or the name in the address is too long";
@@ -195,16 +207,39 @@ impl Http {
     /// Returns the name of whoever is about to act; empty where there are no identities. One who may not is refused with
     /// a problem, which is noted and entered as it is for gRPC. A form comes from a page of this address, and says so.
     pub(crate) fn actor(&self, act: Act, asker: &Asker, is_form: bool) -> Result<String, Value> {
+        self.admitted(act.rpc(), asker, || {
+            guard::check(&asker.headers, &self.callers.hosts)?;
+            if is_form { guard::check_own_page(&asker.headers) } else { Ok(()) }
+        })
+    }
+
+    /// Returns the name of whoever is about to wait for a history, in the same way.
+    pub(crate) fn exporter(&self, asker: &Asker) -> Result<String, Value> {
+        let check = || guard::check_host(&asker.headers, &self.callers.hosts);
+        self.admitted(Rpc::ExportTransaction, asker, check)
+    }
+
+    /// Admits a call that is still to be made, and counts the turn of the request as its identity's.
+    fn admitted(
+        &self,
+        rpc: Rpc,
+        asker: &Asker,
+        check: impl FnOnce() -> Result<(), (StatusCode, &'static str)>,
+    ) -> Result<String, Value> {
         let is_certified = asker.peer.as_ref().is_some_and(|peer| peer.names.is_some());
-        let api = self.stack.api();
+        let (api, extensions) = (self.stack.api(), asker.extensions());
         if self.callers.demand_certificates && !is_certified {
-            return Err(problem::of(&api.uncertified(Some(act.rpc()), asker.peer.as_ref())));
+            return Err(problem::of(&api.uncertified(Some(rpc), asker.peer.as_ref())));
         }
-        let checked = guard::check(&asker.headers, &self.callers.hosts)
-            .and_then(|()| if is_form { guard::check_own_page(&asker.headers) } else { Ok(()) });
-        checked.map_err(|(status, why)| problem::refused(status, why))?;
-        let access = api.admit(act.rpc(), &asker.headers, &asker.extensions());
-        access.map(|access| access.name().to_owned()).map_err(|status| problem::of(&status))
+        check().map_err(|(status, why)| problem::refused(status, why))?;
+        let admitted = api.admit(rpc, &asker.headers, &extensions).and_then(|access| {
+            api.take_turn(&access, &extensions)?;
+            Ok(access.name().to_owned())
+        });
+        admitted.map_err(|status| {
+            api.metrics.served(rpc.name(), status.code());
+            problem::of(&status)
+        })
     }
 
     /// Returns the namespace of whoever looks, if it is of one. One who is not known is of a namespace in which nothing is.

@@ -5,6 +5,8 @@ use serde_json::Value;
 
 use super::order::{Counted, is_for, is_of_all, refused_of};
 use super::*;
+use crate::api::Turns;
+use crate::api::http::{Asker, Slot};
 use crate::dashboard::data::Tx;
 use crate::dashboard::filter::Filter;
 
@@ -113,4 +115,20 @@ fn steps_that_lack_an_output_are_named() {
     assert!(hazard.starts_with("b cannot be done without the output of a"), "{hazard}");
     assert_eq!(never(&of("BRANCH_STATE_HEURISTIC_COMMIT", "")), "");
     assert_eq!(never(&of("BRANCH_STATE_HEURISTIC_HAZARD", "2026-03-04T12:00:00Z")), "");
+}
+
+/// An act on many goes on when its form is answered, and keeps nobody from a turn of HTTP.
+#[test]
+fn l5_an_act_that_goes_on_has_no_turn() {
+    let turns = Turns::new(8);
+    let free = || std::iter::from_fn(|| turns.next(None)).collect::<Vec<_>>().len();
+    let mut request = Request::new(axum::body::Body::empty());
+    request.extensions_mut().insert(turns.next(None).expect("a turn"));
+    let looking = Looking { api: Slot::default(), asker: Asker::new(&request, None) };
+    drop(request);
+    assert_eq!(free(), 6, "whoever looks has one of seven");
+    let form = Form { made: at("2026-03-04T12:00:00Z"), id: Uuid::from_u128(7) };
+    let sent = Sent { who: String::new(), form, fields: Fields::of("") };
+    let _order = Order::of(Act::Retry, looking, &sent);
+    assert_eq!(free(), 7);
 }

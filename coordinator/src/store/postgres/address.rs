@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::super::Error;
 
@@ -57,6 +57,26 @@ pub(super) fn parse(url: &str) -> Result<Address, Error> {
     }
     let servers = (0..count).map(|index| parts.server(index, count)).collect::<Result<_, _>>()?;
     Ok(Address { servers, connect_timeout: parts.connect_timeout })
+}
+
+/// Returns the servers on other machines of which nobody finds out, by their certificate, who answers.
+pub(crate) fn unverified(url: &str) -> Vec<String> {
+    let servers = match url.split_once(':') {
+        Some(("postgres" | "postgresql", _)) => parse(url).map(|address| address.servers),
+        _ => return Vec::new(),
+    };
+    let is_verified = |options: &PgConnectOptions| match options.get_ssl_mode() {
+        PgSslMode::VerifyCa | PgSslMode::VerifyFull => true,
+        // As libpq has it: with authorities it finds out.
+        PgSslMode::Require => url.contains("sslrootcert="),
+        PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => false,
+    };
+    let is_here = |options: &PgConnectOptions| {
+        options.get_socket().is_some() || unanimo_tls::is_loopback(options.get_host())
+    };
+    let servers = servers.unwrap_or_default().into_iter();
+    let unverified = servers.filter(|of| !is_here(&of.options) && !is_verified(&of.options));
+    unverified.map(|server| server.name).collect()
 }
 
 impl<'a> Parts<'a> {
@@ -153,6 +173,29 @@ mod tests {
 
     fn names(url: &str) -> Vec<String> {
         parse(url).expect(url).servers.into_iter().map(|server| server.name).collect()
+    }
+
+    #[test]
+    fn servers_elsewhere_are_to_say_who_they_are() {
+        for (url, expected) in [
+            ("postgres://u@h/db", &["h:5432"][..]),
+            ("postgresql://u@h/db?sslmode=require", &["h:5432"]),
+            (
+                "postgres://u@10.0.0.1:7,localhost,two/db?sslmode=disable",
+                &["10.0.0.1:7", "two:5432"],
+            ),
+            ("postgres://u@h/db?sslmode=require&sslrootcert=/ca.pem", &[]),
+            ("postgres://u@h/db?sslmode=verify-ca&sslrootcert=/ca.pem", &[]),
+            ("postgres://u@one,two/db?sslmode=verify-full", &[]),
+            ("postgres://u@127.0.0.1/db", &[]),
+            ("postgres://u@[::1]:7/db", &[]),
+            ("postgres:///db?user=u&host=/run/postgresql", &[]),
+            ("postgres://u@%2Frun%2Fpostgresql/db", &[]),
+            ("sqlite://h/db", &[]),
+            ("sqlite:unanimo.db", &[]),
+        ] {
+            assert_eq!(unverified(url), expected, "{url}");
+        }
     }
 
     #[test]

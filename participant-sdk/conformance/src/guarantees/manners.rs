@@ -48,6 +48,8 @@ pub(super) async fn other_database(session: Session) -> Result<(), Stop> {
     if session.options().mode != Mode::Saga {
         let end = session.commit(&other).await?;
         if end.heuristic() != Some(HeuristicKind::Hazard) {
+            // It may have done nothing here, where the branch is prepared still.
+            session.cancel(&with(branch, own)).await?;
             let text = format!(
                 "Commit for another database was answered {end}, expected HEURISTIC_HAZARD"
             );

@@ -47,7 +47,7 @@ impl Session {
                 }
                 Operation::Commit => {
                     let sent = target.commit(self.request(commit(&there, 1)));
-                    self.within(sent).await.map(|response| answer::committed(response).words())
+                    self.within(sent).await.map(|response| self.committed(branch, response).words())
                 }
                 Operation::Cancel => {
                     let sent = target.cancel(self.request(cancel(&there, 1)));

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use tonic::Status;
+use unanimo_proto::v1::CommitResponse;
 
-use super::{Branch, PAUSE, Session, Stop, cancel, is_passing, prepare};
+use super::{Branch, End, PAUSE, Session, Stop, cancel, is_passing, prepare};
 use crate::Vote;
 use crate::answer::{self, Reply};
 
@@ -46,6 +47,23 @@ impl Traces {
 }
 
 impl Session {
+    /// Reads the answer to a Commit, whatever it was sent for, and counts a branch that is committed by it.
+    pub(super) fn committed(&self, branch: &Branch, response: CommitResponse) -> Reply<End> {
+        let reply = answer::committed(response);
+        if matches!(&reply, Reply::Answer(end) if end.is_commit()) {
+            self.stays(branch);
+        }
+        reply
+    }
+
+    /// Counts a branch as committed.
+    pub(super) fn stays(&self, branch: &Branch) {
+        let mut traces = self.lock();
+        if !traces.committed.contains(&branch.key()) {
+            traces.committed.push(branch.key());
+        }
+    }
+
     /// Returns the largest error status that the participant has sent, with its bytes as they travel.
     #[must_use]
     pub fn largest_status(&self) -> Option<(usize, String)> {

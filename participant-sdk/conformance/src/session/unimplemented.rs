@@ -15,7 +15,8 @@ impl Session {
     pub async fn commit_is_unimplemented(&self, what: &str, branch: &Branch) -> Result<(), Stop> {
         let send = || async {
             let request = self.request(commit(branch, 1));
-            self.within(self.inner.target.commit(request)).await.map(|_| ())
+            let sent = self.within(self.inner.target.commit(request)).await;
+            sent.map(|response| drop(self.committed(branch, response)))
         };
         self.is_unimplemented(what, "Commit", send).await
     }

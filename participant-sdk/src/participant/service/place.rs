@@ -19,18 +19,28 @@ impl<R: Resource> Service<R> {
     pub(in crate::participant) async fn look_at_place(&self) -> String {
         // On connections that nobody else waits for.
         let resource = self.inner.resource.for_sweeper();
-        let asked = tokio::time::timeout(ASKED_WITHIN, resource.place()).await;
-        let place = match asked.unwrap_or(Err(Fault::Overtime(ASKED_WITHIN))) {
-            Ok(place) => place.unwrap_or_default(),
-            Err(fault @ Fault::Definite { .. }) => {
+        let asked = tokio::time::timeout(ASKED_WITHIN, caught(resource.place())).await;
+        let place = match asked.unwrap_or(Ok(Err(Fault::Overtime(ASKED_WITHIN)))) {
+            Ok(Ok(place)) => place.unwrap_or_default(),
+            Ok(Err(fault @ Fault::Definite { .. })) => {
                 tracing::debug!(
                     participant = self.participant(), error = %fault,
                     "the database does not tell where it is: a copy of it is not told apart"
                 );
                 String::new()
             }
-            Err(fault) => {
+            Ok(Err(fault)) => {
                 tracing::debug!(participant = self.participant(), error = %fault, "no place is told");
+                return String::new();
+            }
+            // A driver of the service's own is asked: one that panics now may answer the next time.
+            Err(broken) => {
+                let (participant, error) = (self.participant(), broken.text());
+                tracing::error!(
+                    participant,
+                    error,
+                    "the question where the database is has panicked; it is asked again"
+                );
                 return String::new();
             }
         };
@@ -49,15 +59,7 @@ impl<R: Resource> Service<R> {
             // One that does not register would never ask again.
             let service = self.clone();
             tokio::spawn(async move {
-                // A driver of the service's own is asked: one that panics now may answer the next time.
-                if let Err(broken) = caught(service.look_at_place()).await {
-                    let (participant, error) = (service.participant(), broken.text());
-                    tracing::error!(
-                        participant,
-                        error,
-                        "the question where the database is has panicked; it is asked again"
-                    );
-                }
+                service.look_at_place().await;
                 service.inner.asks_place.store(false, Ordering::Release);
             });
         }
