@@ -13,7 +13,7 @@ SIGHTS = 2
 # Pause before the same branch raises its alarm again.
 REPEAT_S = 3600
 
-# Branches that are remembered, and so told one by one. Beyond, what is wrong is wrong with all of them.
+# Branches that are remembered, and so told one by one. Those beyond are counted, and told in one line.
 REMEMBERED_MAX = 1000
 
 TEXTS = {
@@ -33,10 +33,13 @@ class Alarms:
         # Steps that are owed something, or that nobody answers for, and since when, as far as this process has seen.
         self.waiting = {}
         self.listed = set()
+        # Of this sweep, beyond those that are remembered: their number for each alarm, and the first and last tx_id.
+        self.more = {}
 
     def begin(self):
         """A new sweep begins."""
         self.listed = set()
+        self.more = {}
 
     def lists(self, branch):
         """The sweep has found the branch in doubt."""
@@ -45,6 +48,8 @@ class Alarms:
     def raise_(self, branch, alarm):
         known = self.seen.get(branch)
         if known is None and len(self.seen) >= REMEMBERED_MAX:
+            count, first, last = self.more.get(alarm, (0, branch[1], branch[1]))
+            self.more[alarm] = (count + 1, min(first, branch[1]), max(last, branch[1]))
             return
         if known is None or known[0] != alarm:
             known = self.seen[branch] = [alarm, 0, None]
@@ -74,3 +79,5 @@ class Alarms:
         """Forgets what is in doubt no longer. Every branch was listed."""
         self.seen = {branch: known for branch, known in self.seen.items() if branch in self.listed}
         self.waiting = {branch: at for branch, at in self.waiting.items() if branch in self.listed}
+        for alarm, (count, first, last) in self.more.items():
+            log.error("alarm=%s %d more branches are in doubt, from %s to %s: %s", alarm, count, first, last, TEXTS[alarm])

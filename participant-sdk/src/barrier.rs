@@ -19,6 +19,7 @@
 
 #[cfg(feature = "sqlite")]
 mod deferred;
+mod given_up;
 mod lost;
 mod outside;
 mod phase_two;
@@ -30,6 +31,11 @@ use std::time::SystemTime;
 
 #[cfg(feature = "sqlite")]
 pub(crate) use self::deferred::commit;
+#[cfg(feature = "sqlite")]
+pub(crate) use self::given_up::PATIENCE;
+pub(crate) use self::given_up::gave_up;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) use self::given_up::{Behind, LOOK_PAUSE, Seen, behind, gave_up_unseen};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) use self::lost::recorded_behind;
 pub(crate) use self::lost::{
@@ -127,13 +133,13 @@ pub(crate) trait Block: Send + Sized {
     }
 
     /// Tells whether a handler that has failed has lost the transaction besides, as far as that can be
-    /// told from losses that are nobody's fault.
-    fn is_lost(&mut self) -> impl Future<Output = bool> + Send;
+    /// told from losses that are nobody's fault. `None` tells that a statement which it has given up is in the way.
+    fn is_lost(&mut self) -> impl Future<Output = Option<bool>> + Send;
 
     /// The same of a handler that has not returned: a statement of it may be at work, and is ended first. `None` tells
     /// that the database has given no answer in time.
     fn is_lost_at_work(&mut self) -> impl Future<Output = Option<bool>> + Send {
-        async { Some(self.is_lost().await) }
+        self.is_lost()
     }
 
     /// The connection that the handler works with.
@@ -154,7 +160,7 @@ pub(crate) trait Block: Send + Sized {
     /// Commits. `Some` says that this failed for good, and why.
     fn commit(self) -> impl Future<Output = Result<Option<Refusal>, Fault>> + Send;
 
-    /// Rolls back, and gives the connection back.
+    /// Rolls back, and gives the connection back, unless a statement was at work that the handler had given up.
     fn release(self);
 }
 

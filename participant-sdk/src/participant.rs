@@ -45,7 +45,7 @@
 //!
 //! Other alarms come from operations, or from the look at what is open at the start: `handler_lost_transaction`
 //! (a handler ended its local transaction by itself), `operation_overtime` (an operation was ended past its
-//! [bound](Participant::overtime), or does not return to be ended), `sweep_panicked` (a sweep has ended by a panic), `set_up_lasts` (the set-up has not ended for minutes),
+//! [bound](Participant::overtime), or does not return to be ended), `sweep_panicked` (a part of a sweep has panicked), `set_up_lasts` (the set-up has not ended for minutes),
 //! `prepared_name_lost` (MariaDB keeps a prepared transaction and has lost its
 //! name, until it is restarted), `open_action_gone`, `open_output_unreadable` and `open_payload_unreadable` (this
 //! version cannot finish what an earlier one has prepared).

@@ -200,7 +200,8 @@ pub enum Fault {
     /// Neither the handler nor the database had come to an end by then.
     #[error("it was ended after {0:?}: neither the handler nor the database had answered")]
     Overtime(Duration),
-    /// It was ended, or has panicked, and the database has not told since what has become of its transaction.
+    /// It was ended, has panicked, or has left a statement at work, and the database has not told since what has become of
+    /// its transaction.
     #[error(
         "{0}; the database does not tell whether it was still in the transaction that it was given"
     )]

@@ -31,6 +31,7 @@ mod large_answers;
 mod left_behind;
 mod lost;
 mod lost_at_stop;
+mod lost_in_silence;
 mod mariadb;
 mod model;
 mod open_payloads;

@@ -11,6 +11,8 @@
 
 mod kept;
 
+use std::time::{Duration, Instant};
+
 use self::kept::Loss;
 pub(crate) use self::kept::Losses;
 pub(crate) use self::kept::Unrecorded;
@@ -21,6 +23,9 @@ use crate::resource::{Fault, PhaseTwoAnswer, RawCall};
 
 /// Attempts to leave the row: the branch's twin may hold it for a moment.
 const ATTEMPTS_MAX: usize = 3;
+
+/// Time after which an attempt to record all losses is over with the first one that fails.
+const ALL_AT_MOST: Duration = Duration::from_secs(5);
 
 const NOT_RECORDED: &str = "an earlier attempt has ended its local transaction, and the database does not take the record of that yet";
 
@@ -60,11 +65,17 @@ pub(crate) async fn recorded_behind<B: Blocks>(
     }
 }
 
-/// Records all losses, and tells whether none is left.
+/// Records all losses, and tells whether none is left. A database that does not answer for one of them will not for
+/// the others either, and each would take seconds: this attempt is over then, and the next one goes on behind that one. So it
+/// is after a while.
 pub(crate) async fn record_all<B: Blocks>(blocks: &B, losses: &Losses) -> bool {
+    let begun = Instant::now();
     for loss in losses.all() {
-        if let Err(fault) = record(blocks, losses, &loss, ATTEMPTS_MAX).await {
-            told(&loss, &fault);
+        let Err(fault) = record(blocks, losses, &loss, ATTEMPTS_MAX).await else { continue };
+        told(&loss, &fault);
+        if matches!(fault, Fault::Indeterminate { .. }) || begun.elapsed() >= ALL_AT_MOST {
+            losses.tried_to(&loss);
+            break;
         }
     }
     losses.is_empty()

@@ -1,6 +1,7 @@
 //! Local transactions that are over without work of their own: given up, or behind a row that was found.
 
 use super::Block;
+use super::given_up::gave_up_unseen;
 use crate::action::Broken;
 use crate::handler::BoxError;
 use crate::resource::Fault;
@@ -55,8 +56,12 @@ pub(super) async fn released_unless_lost<B: Block, T>(
     mut block: B,
     answer: Result<T, Fault>,
 ) -> Result<T, Fault> {
-    if !B::KEEPS_NOTHING && block.is_lost().await {
-        return Err(lost());
+    if !B::KEEPS_NOTHING {
+        match block.is_lost().await {
+            Some(true) => return Err(lost()),
+            Some(false) => {}
+            None => return Err(gave_up_unseen()),
+        }
     }
     block.release();
     answer
@@ -67,10 +72,14 @@ pub(super) async fn failed_unless_lost<B: Block, T>(
     mut block: B,
     error: BoxError,
 ) -> Result<T, Fault> {
-    if !B::KEEPS_NOTHING && block.is_lost().await {
-        return Err(lost());
+    if B::KEEPS_NOTHING {
+        return Err(failed(block, error));
     }
-    Err(failed(block, error))
+    match block.is_lost().await {
+        Some(true) => Err(lost()),
+        Some(false) => Err(failed(block, error)),
+        None => Err(Fault::Unseen(Fault::Handler(error).to_string())),
+    }
 }
 
 /// Gives back the block of a handler that has failed. Where the error would come again on its connection, as one of

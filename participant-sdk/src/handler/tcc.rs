@@ -25,6 +25,9 @@ use crate::resource::Resource;
 /// The SDK finds out, and gives no yes. What the handler has committed stays: its branch is then a hazard,
 /// and an alarm `handler_lost_transaction` is raised.
 ///
+/// It never returns while a statement is at work whose future it has dropped, as under a timeout of its own: the database
+/// is at it still. After a second it is ended, and there is no vote.
+///
 /// It never blocks its thread: an operation that takes too long is
 /// [ended](crate::Participant::overtime) where it awaits something, and nothing else can end it. One that does not
 /// return is told by an alarm `operation_overtime`, and holds its place among the operations until it does.

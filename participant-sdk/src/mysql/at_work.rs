@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::error;
+use crate::barrier::{self, Behind, LOOK_PAUSE, Seen};
 
 /// Pause before a statement is ended, and between two attempts: a session without one has answered by then.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -46,6 +47,19 @@ impl Guard {
         self.session = None;
     }
 
+    /// Runs statements of ours behind a handler, whose text is this. What else the session is at is ended.
+    pub(super) async fn behind<T>(
+        &self,
+        ours: &str,
+        statements: impl Future<Output = T>,
+    ) -> Behind<T> {
+        barrier::behind(statements, |tell| {
+            let (number, _) = self.session?;
+            Some(end_given_up(self.pool.clone(), number, ours.to_owned(), tell))
+        })
+        .await
+    }
+
     /// Ends statements of the session for as long as somebody waits behind them.
     pub(super) fn ends_statements(&self) -> Waits {
         let (wait, over) = oneshot::channel();
@@ -70,6 +84,58 @@ impl Drop for Guard {
 #[derive(Debug)]
 pub(super) struct Waits {
     _wait: oneshot::Sender<()>,
+}
+
+async fn end_given_up(
+    pool: MySqlPool,
+    number: u64,
+    ours: String,
+    tell: watch::Sender<Seen>,
+) -> Seen {
+    loop {
+        let pause = match try_to_end_given_up(&pool, number, &ours).await {
+            // It is ours, and takes long.
+            Ok(Some(false)) => return *tell.borrow(),
+            Ok(Some(true)) => {
+                tell.send_replace(Seen::GivenUp);
+                PAUSE
+            }
+            // Ours is on its way, or its answer is.
+            Ok(None) => LOOK_PAUSE,
+            Err(error) => {
+                tracing::debug!(number, %error, "failed to look what a session is at behind a handler");
+                LOOK_PAUSE
+            }
+        };
+        tokio::select! {
+            () = tell.closed() => return *tell.borrow(),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Tells of a session at work whether its statement is none of these, and ends that. The server shows the first 100 bytes
+/// of the one that it is at.
+async fn try_to_end_given_up(
+    pool: &MySqlPool,
+    number: u64,
+    ours: &str,
+) -> sqlx::Result<Option<bool>> {
+    let mut session = pool.acquire().await?;
+    for row in sqlx::raw_sql("SHOW PROCESSLIST").fetch_all(&mut *session).await? {
+        let statement = row.try_get_unchecked::<Option<String>, _>(7)?;
+        let Some(statement) = statement else { continue };
+        if row.try_get_unchecked::<u64, _>(0)? != number {
+            continue;
+        }
+        let is_theirs = !ours.contains(statement.trim());
+        if is_theirs {
+            let kill = AssertSqlSafe(format!("KILL QUERY {number}"));
+            sqlx::raw_sql(kill).execute(&mut *session).await?;
+        }
+        return Ok(Some(is_theirs));
+    }
+    Ok(None)
 }
 
 async fn end_statements(pool: MySqlPool, number: u64, mut over: oneshot::Receiver<()>) {

@@ -1,11 +1,14 @@
 //! A local transaction with the branch's row in it.
 
+mod behind;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use sqlx::{AssertSqlSafe, MySql as Db, MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
+pub(super) use self::behind::gone;
 use super::at_work::Guard;
 use super::branch_lock::{BranchLock, asks};
 use super::ends::Ends;
@@ -13,7 +16,7 @@ use super::error::{self, DUPLICATE, fault};
 use super::statements::{Statements, own};
 use super::xid::Xid;
 use crate::barrier::{
-    self, Block, Blocks, Columns, Inserted, LOOKS_WITHIN, Row, State, bind_new_row, bind_outcome,
+    self, Behind, Block, Blocks, Columns, Inserted, LOOKS_WITHIN, Row, bind_new_row, bind_outcome,
     unix_ms,
 };
 use crate::handler::Isolation;
@@ -23,9 +26,6 @@ use crate::resource::{Fault, Local, RawCall};
 /// A statement of its own, so that its time is one after the insert has waited for a twin. SYSDATE
 /// is the clock's even if a handler has set the session's `timestamp`.
 const IS_LATE: &str = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)) DIV 1000 > ?";
-
-/// Attempts to go back to a savepoint.
-const ATTEMPTS_MAX: usize = 10;
 
 const FIND_PROOF: &str = "find the savepoint of the transaction";
 
@@ -57,6 +57,8 @@ pub(crate) struct MySqlBlock {
     /// Name of an XA transaction.
     xid: Option<Xid>,
     guard: Guard,
+    /// A statement was at work that the handler had given up.
+    is_given_up: bool,
 }
 
 impl Blocks for MySqlBlocks<'_> {
@@ -85,6 +87,7 @@ impl Blocks for MySqlBlocks<'_> {
             key,
             xid,
             guard,
+            is_given_up: false,
         })
     }
 }
@@ -130,8 +133,18 @@ impl MySqlBlock {
         xid: Xid,
     ) -> Self {
         let (statements, savepoint) = (Arc::clone(blocks.statements), savepoint());
-        let (ends, key, xid, guard) = (None, None, Some(xid), Guard::new(blocks.sweep));
-        Self { transaction, isolation, statements, proof, savepoint, ends, key, xid, guard }
+        Self {
+            transaction,
+            isolation,
+            statements,
+            proof,
+            savepoint,
+            ends: None,
+            key: None,
+            xid: Some(xid),
+            guard: Guard::new(blocks.sweep),
+            is_given_up: false,
+        }
     }
 
     /// The transaction itself, to end it in another way than [`Block::commit`].
@@ -188,11 +201,12 @@ impl Block for MySqlBlock {
     async fn undo(&mut self) -> Result<(), Fault> {
         let statement = format!("ROLLBACK TO SAVEPOINT {}", self.savepoint);
         match self.undone("go back to the savepoint", &statement).await {
-            Err(fault) if error::says_gone(&fault) => match self.gone().await {
+            Behind::Nothing(Err(fault)) if error::says_gone(&fault) => match self.gone().await {
                 lost @ Fault::Lost(_) => Err(lost),
                 _ => Err(fault),
             },
-            undone => undone,
+            Behind::Nothing(undone) => undone,
+            given_up => Err(self.given_up(given_up).await),
         }
     }
 
@@ -200,8 +214,8 @@ impl Block for MySqlBlock {
         error::of_the_work_among(error, self.isolation)
     }
 
-    async fn is_lost(&mut self) -> bool {
-        self.proof_is_gone().await && matches!(self.gone().await, Fault::Lost(_))
+    async fn is_lost(&mut self) -> Option<bool> {
+        Some(self.proof_is_gone().await? && matches!(self.gone().await, Fault::Lost(_)))
     }
 
     async fn is_lost_at_work(&mut self) -> Option<bool> {
@@ -210,9 +224,9 @@ impl Block for MySqlBlock {
             let is_gone = self.proof_is_gone().await;
             // What follows is not ended.
             drop(waits);
-            is_gone && matches!(self.gone().await, Fault::Lost(_))
+            Some(is_gone? && matches!(self.gone().await, Fault::Lost(_)))
         };
-        tokio::time::timeout(LOOKS_WITHIN, look).await.ok()
+        tokio::time::timeout(LOOKS_WITHIN, look).await.ok().flatten()
     }
 
     fn connection(&mut self) -> &mut MySqlConnection {
@@ -232,24 +246,36 @@ impl Block for MySqlBlock {
         let proven = format!(
             "RELEASE SAVEPOINT {proof}; SAVEPOINT {proof}; {settings}; RELEASE SAVEPOINT {proof}"
         );
-        let is_proven = match &self.xid {
-            None => self.run(FIND_PROOF, proven).await.map(|()| true),
+        let proven = match &self.xid {
+            None => proven,
             // Whoever has come to end it has not waited for its Prepare, and goes first.
             Some(xid) => {
                 let take = BranchLock::of(xid).take(&self.statements.lock_secs);
-                let taken = asks(&mut self.transaction, format!("{proven}; {take}")).await;
-                taken.map_err(fault(FIND_PROOF))
+                format!("{proven}; {take}")
             }
         };
-        match is_proven {
-            Ok(true) => {}
-            Ok(false) => return Err(Fault::Busy),
-            Err(fault) if error::says_gone(&fault) => return Err(self.gone().await),
+        let (transaction, takes) = (&mut self.transaction, self.xid.is_some());
+        let proving = async {
+            match takes {
+                true => asks(transaction, proven.clone()).await,
+                false => {
+                    let proving = sqlx::raw_sql(AssertSqlSafe(&*proven));
+                    proving.execute(&mut **transaction).await.map(|_| true)
+                }
+            }
+        };
+        match self.guard.behind(&proven, proving).await.map_err(fault(FIND_PROOF)) {
+            Behind::Nothing(Ok(true)) => {}
+            Behind::Nothing(Ok(false)) => return Err(Fault::Busy),
+            Behind::Nothing(Err(fault)) if error::says_gone(&fault) => {
+                return Err(self.gone().await);
+            }
             // The error of a statement before, which the handler has dropped, hides what has become of the transaction.
-            Err(_) if self.is_lost().await => {
+            Behind::Nothing(Err(_)) if self.is_lost().await == Some(true) => {
                 return Err(barrier::lost());
             }
-            Err(fault) => return Err(fault),
+            Behind::Nothing(Err(fault)) => return Err(fault),
+            given_up => return Err(self.given_up(given_up).await),
         }
         let mark = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.mark)));
         let done = bind_outcome!(mark, row, call.branch().tx_id.to_string(), call)
@@ -284,6 +310,9 @@ impl Block for MySqlBlock {
 
     /// A session inside an XA transaction takes no ROLLBACK: it is closed.
     fn release(mut self) {
+        if self.is_given_up {
+            return;
+        }
         self.guard.leave();
         if self.xid.is_none() {
             self.transaction.release();
@@ -321,45 +350,6 @@ impl MySqlBlock {
         Ok(())
     }
 
-    async fn proof_is_gone(&mut self) -> bool {
-        let statement = format!("ROLLBACK TO SAVEPOINT {}", self.proof);
-        let there = self.undone(FIND_PROOF, &statement).await;
-        there.is_err_and(|fault| error::says_gone(&fault))
-    }
-
-    /// Goes back to a savepoint. The first answers may be errors of statements before, whose futures the handler has
-    /// dropped.
-    async fn undone(&mut self, doing: &'static str, undo: &str) -> Result<(), Fault> {
-        let mut attempt = 1;
-        loop {
-            match self.run(doing, undo.to_owned()).await {
-                Err(fault) if attempt < ATTEMPTS_MAX && error::says_nothing_of_it(&fault) => {
-                    attempt += 1;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    /// Returns the fault of a handler whose transaction is gone. What has committed it, also implicitly, has committed
-    /// the branch's row with it.
-    async fn gone(&mut self) -> Fault {
-        match gone(&mut self.transaction, self.ends).await {
-            Fault::Wrong(_) if self.is_committed().await => barrier::lost(),
-            fault => fault,
-        }
-    }
-
-    async fn is_committed(&mut self) -> bool {
-        let Some((tx_id, branch_id)) = &self.key else { return false };
-        // LOCK TABLES, which has committed, too, would keep the row from us.
-        let _ = sqlx::raw_sql("UNLOCK TABLES").execute(&mut *self.transaction).await;
-        let state = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.statements.state)));
-        let state = state.bind(tx_id).bind(branch_id).fetch_optional(&mut *self.transaction).await;
-        let state: Option<String> = state.ok().flatten();
-        state.as_deref() == Some(State::Running.as_str())
-    }
-
     async fn run(&mut self, doing: &'static str, statement: String) -> Result<(), Fault> {
         let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *self.transaction).await;
         done.map(drop).map_err(fault(doing))
@@ -374,17 +364,3 @@ async fn commit_xa(mut transaction: Local<Db>, xid: &Xid) -> sqlx::Result<()> {
     transaction.release();
     Ok(())
 }
-
-/// Returns the fault of a handler whose transaction is gone: the server may have ended it, as after a deadlock, and
-/// then nothing is kept. A server that does not say so is not taken for one that has said it.
-pub(super) async fn gone(connection: &mut MySqlConnection, before: Option<Ends>) -> Fault {
-    let Some(before) = before else { return Fault::Wrong(GONE) };
-    let mut may_have_kept = before.may_have_kept(connection).await;
-    // The question may have been ended in place of a statement before.
-    if may_have_kept.is_err() {
-        may_have_kept = before.may_have_kept(connection).await;
-    }
-    if may_have_kept.unwrap_or(true) { barrier::lost() } else { Fault::Wrong(GONE) }
-}
-
-const GONE: &str = "it ended the local transaction that it was given, or went on after a deadlock";

@@ -203,25 +203,19 @@ impl<R: Resource> Service<R> {
         let (stop, stopped) = watch::channel(false);
         let (tell, in_doubt) = watch::channel(InDoubt::default());
         let interval = sweep.interval;
-        let (service, for_pass) = (self.clone(), stopped.clone());
-        let new = move || {
-            let inquirer = Inquirer::new(coordinators.clone())?;
-            Ok(Pass::new(&service, inquirer, sweep.clone(), for_pass.clone()))
-        };
-        let pass = new()?;
+        let pass = Pass::new(self, Inquirer::new(coordinators)?, sweep, stopped.clone());
         let figures = Arc::clone(&self.inner.figures);
         let tell = move |told: InDoubt| {
             figures.in_doubt(told);
             tell.send_replace(told);
         };
-        let task = tokio::spawn(run(pass, new, interval, stopped, tell));
+        let task = tokio::spawn(run(pass, interval, stopped, tell));
         Ok(Sweeper { stop, in_doubt, task })
     }
 }
 
 async fn run<R: Resource>(
     mut pass: Pass<R>,
-    new: impl Fn() -> Result<Pass<R>, Error>,
     interval: Duration,
     mut stopped: watch::Receiver<bool>,
     tell: impl Fn(InDoubt),
@@ -232,6 +226,8 @@ async fn run<R: Resource>(
         // In a task of its own: whoever ends this one cuts off no database work.
         let once = tokio::spawn(async move {
             let swept = caught(pass.run(&mut alarms)).await;
+            let swept = swept
+                .unwrap_or_else(|broken| Swept { broken: Some(broken.text()), ..Swept::default() });
             (pass, alarms, swept)
         });
         let late = || tell(InDoubt { known: false, ..last });
@@ -241,19 +237,15 @@ async fn run<R: Resource>(
             return;
         };
         (pass, alarms) = (back, book);
-        let swept = swept.unwrap_or_else(|broken| {
-            let error = broken.text();
-            // Nobody knows what it has left of the pass.
-            if let Ok(new) = new() {
-                pass = new;
-            }
+        // What it knows of the database's history, and where it goes on, stays: the next sweep needs it.
+        if let Some(error) = &swept.broken {
             tracing::error!(
                 alarm = "sweep_panicked",
                 error,
-                "a sweep has panicked: what is in doubt is not known; the next sweep begins anew"
+                "a sweep has panicked: a part of it was not done, and what is in doubt may not be known; the next sweep \
+                 tries again"
             );
-            Swept::default()
-        });
+        }
         sweeps += 1;
         let known = swept.in_doubt.is_some();
         last = InDoubt { sweeps, known, ..swept.in_doubt.unwrap_or(last) };

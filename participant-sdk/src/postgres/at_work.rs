@@ -4,19 +4,19 @@
 //! is ended first, from another session. One that does not end by that is looked at from there: a session in the
 //! transaction that it was given has that transaction's id, and one in another, or in none, has lost it.
 //!
-//! A handler may also return and leave a statement at work that it has given up itself. Its operation waits behind that,
-//! up to its bound. Each session that is given up is ended if it is at work then: the server does not look at its
-//! connection meanwhile, and it would keep its locks.
+//! A handler may also return and leave a statement at work that it has given up itself. Of that it is known by its text
+//! that it is not ours, and it is ended in the same way. Each session that is given up is ended if it is at work then: the
+//! server does not look at its connection meanwhile, and it would keep its locks.
 
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::driver::{Connection, Error, Parameter, Pool, Session};
 use super::waiting::Backend;
 use super::{error, statements};
-use crate::barrier::LOOKS_WITHIN;
+use crate::barrier::{self, Behind, LOOK_PAUSE, LOOKS_WITHIN, Seen};
 
 /// Pause before a statement is ended, and between two attempts: a session without one has answered by then.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -44,6 +44,16 @@ macro_rules! of_backend {
 const END_STATEMENT: &str = concat!(
     "SELECT $2 <> '' AND backend_xid IS DISTINCT FROM nullif($2, '')::xid8::xid, pg_cancel_backend(pid) ",
     of_backend!()
+);
+
+/// Tells of a session at work whether its statement is not ours, which has a word in it that nobody else knows, and is in
+/// another transaction than this; and ends that. The server keeps the first 1,024 bytes of a statement, and 100 at least.
+const END_GIVEN_UP: &str = concat!(
+    "SELECT is_theirs, is_theirs AND $2 <> '' AND xid IS DISTINCT FROM nullif($2, '')::xid8::xid,
+         CASE WHEN is_theirs THEN pg_cancel_backend(pid) ELSE false END
+     FROM (SELECT pid, backend_xid AS xid, position($3 in query) = 0 AS is_theirs ",
+    of_backend!(),
+    " AND state = 'active') AS session"
 );
 
 /// Ends the session if it is at a statement that has begun so many milliseconds ago at least. Behind a pooler another client
@@ -83,6 +93,55 @@ impl<O: Pool> Drop for Guard<O> {
             return;
         };
         runtime.spawn(end_session(self.pool.clone(), backend, Instant::now()));
+    }
+}
+
+/// Runs a statement of ours behind a handler, with the savepoint's name in it. An empty `xid` is not compared.
+pub(super) async fn behind<O: Pool, T>(
+    pool: &O,
+    of: Option<(&Backend, &str)>,
+    savepoint: &str,
+    statement: impl Future<Output = T>,
+) -> Behind<T> {
+    barrier::behind(statement, |tell| {
+        let (backend, xid) = of?;
+        let of = [backend.read(), xid, savepoint].map(str::to_owned);
+        Some(end_given_up(pool.clone(), of, tell))
+    })
+    .await
+}
+
+async fn end_given_up(
+    pool: impl Pool,
+    [backend, xid, savepoint]: [String; 3],
+    tell: watch::Sender<Seen>,
+) -> Seen {
+    let mut elsewhere = 0;
+    loop {
+        let parameters = || [&backend, &xid, &savepoint].map(|text| Parameter::Text(text.as_str()));
+        let found = as_login::<(bool, bool, bool), 3>(&pool, END_GIVEN_UP, parameters).await;
+        let pause = match found {
+            // It is ours, and takes long.
+            Ok(Some((false, ..))) => return *tell.borrow(),
+            Ok(Some((true, is_elsewhere, _))) => {
+                elsewhere = if is_elsewhere { elsewhere + 1 } else { 0 };
+                tell.send_replace(match elsewhere {
+                    LOOKS.. => Seen::Elsewhere,
+                    _ => Seen::GivenUp,
+                });
+                PAUSE
+            }
+            // Ours is on its way, or its answer is.
+            Ok(None) => LOOK_PAUSE,
+            Err(error) => {
+                tracing::debug!(%error, "failed to look what a session is at behind a handler");
+                LOOK_PAUSE
+            }
+        };
+        tokio::select! {
+            () = tell.closed() => return *tell.borrow(),
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }
 
@@ -139,7 +198,7 @@ async fn end_statement(
             () = tokio::time::sleep(PAUSE) => {}
         }
         let parameters = || [Parameter::Text(backend.read()), Parameter::Text(&xid)];
-        match as_login::<(bool, bool)>(&pool, END_STATEMENT, parameters).await {
+        match as_login::<(bool, bool), 2>(&pool, END_STATEMENT, parameters).await {
             Ok(Some((true, _))) => seen += 1,
             Ok(_) => seen = 0,
             Err(error) => {
@@ -165,7 +224,7 @@ async fn end_session(pool: impl Pool, backend: Backend, since: Instant) {
             let ms = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
             [Parameter::Text(backend.read()), Parameter::Int(Some(ms))]
         };
-        match as_login::<(bool,)>(&pool, END_SESSION, parameters).await {
+        match as_login::<(bool,), 2>(&pool, END_SESSION, parameters).await {
             Ok(None) => return,
             Ok(Some(_)) => {
                 tracing::warn!(
@@ -182,10 +241,10 @@ async fn end_session(pool: impl Pool, backend: Backend, since: Instant) {
 }
 
 /// Asks as the login: the role that the participant works as need not be allowed to end what its login has begun.
-async fn as_login<'a, T: super::driver::FromRow>(
+async fn as_login<'a, T: super::driver::FromRow, const N: usize>(
     pool: &impl Pool,
     statement: &str,
-    parameters: impl FnOnce() -> [Parameter<'a>; 2],
+    parameters: impl FnOnce() -> [Parameter<'a>; N],
 ) -> Result<Option<T>, Error> {
     let mut session = pool.acquire().await?;
     let connection = session.connection();

@@ -10,7 +10,7 @@ use super::durable::proven;
 use super::error::{self, fault};
 use super::statements;
 use super::waiting::{Backend, backend, ended_with_its_client};
-use crate::barrier::{self, Block, Blocks, Columns, Inserted, Row, unix_ms};
+use crate::barrier::{self, Behind, Block, Blocks, Columns, Inserted, LOOKS_WITHIN, Row, unix_ms};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, RawCall};
@@ -79,6 +79,8 @@ pub(crate) struct PgBlock<O: Pool> {
     /// The session's, known as early.
     backend: Option<Backend>,
     guard: Guard<O>,
+    /// A statement was at work that the handler had given up.
+    is_given_up: bool,
 }
 
 impl<O: Pool> Blocks for PgBlocks<'_, O> {
@@ -94,7 +96,8 @@ impl<O: Pool> Blocks for PgBlocks<'_, O> {
         let session = begun(self.pool, &statements).await?;
         let (sweep, care) = (self.sweep.clone(), self.care.clone());
         let (xid, backend, guard) = (String::new(), None, Guard::new(&sweep));
-        Ok(PgBlock { session, sweep, isolation, care, savepoint, xid, backend, guard })
+        let is_given_up = false;
+        Ok(PgBlock { session, sweep, isolation, care, savepoint, xid, backend, guard, is_given_up })
     }
 }
 
@@ -246,11 +249,14 @@ impl<O: Pool> Block for PgBlock<O> {
 
     async fn undo(&mut self) -> Result<(), Fault> {
         let statement = self.undo_statement();
-        let done = undone(self.session.connection(), &statement).await;
-        done.map_err(|error| match error::is_gone(&error) {
-            true => barrier::lost(),
-            false => fault("go back to the savepoint")(error),
-        })
+        let of = self.backend.as_ref().map(|backend| (backend, self.xid.as_str()));
+        let undoing = undone(self.session.connection(), &statement);
+        match at_work::behind(&self.sweep, of, &self.savepoint, undoing).await {
+            Behind::Nothing(Ok(())) => Ok(()),
+            Behind::Nothing(Err(error)) if error::is_gone(&error) => Err(barrier::lost()),
+            Behind::Nothing(Err(error)) => Err(fault("go back to the savepoint")(error)),
+            given_up => Err(self.given_up(given_up).await),
+        }
     }
 
     fn refusal(&self, error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
@@ -261,8 +267,11 @@ impl<O: Pool> Block for PgBlock<O> {
         error::spoils::<O::Connection>(error)
     }
 
-    async fn is_lost(&mut self) -> bool {
-        matches!(self.undo().await, Err(Fault::Lost(_)))
+    async fn is_lost(&mut self) -> Option<bool> {
+        match self.undo().await {
+            Err(Fault::Unseen(_)) => None,
+            undone => Some(matches!(undone, Err(Fault::Lost(_)))),
+        }
     }
 
     async fn is_lost_at_work(&mut self) -> Option<bool> {
@@ -272,7 +281,7 @@ impl<O: Pool> Block for PgBlock<O> {
                 let of = (backend, self.xid.as_str());
                 at_work::is_lost(&mut self.session, &statement, of, &self.sweep).await
             }
-            None => Some(self.is_lost().await),
+            None => self.is_lost().await,
         }
     }
 
@@ -285,14 +294,18 @@ impl<O: Pool> Block for PgBlock<O> {
 
     async fn check(&mut self) -> Result<Option<Refusal>, Fault> {
         let statements = self.care.reset().end_handler(&self.savepoint);
-        match self.run(&statements).await {
-            Ok(()) => Ok(None),
-            Err(error) => match error::of_the_work(&error, self.isolation) {
-                Some(refusal) => Ok(Some(refusal)),
-                // In a block that has failed every statement fails alike, and it need not be the one that was given.
-                None if self.is_lost().await => Err(barrier::lost()),
-                None => Err(error::not_released(error)),
-            },
+        let of = self.backend.as_ref().map(|backend| (backend, self.xid.as_str()));
+        let ending = self.session.connection().run(&statements);
+        let error = match at_work::behind(&self.sweep, of, &self.savepoint, ending).await {
+            Behind::Nothing(Ok(())) => return Ok(None),
+            Behind::Nothing(Err(error)) => error,
+            given_up => return Err(self.given_up(given_up).await),
+        };
+        match error::of_the_work(&error, self.isolation) {
+            Some(refusal) => Ok(Some(refusal)),
+            // In a block that has failed every statement fails alike, and it need not be the one that was given.
+            None if self.is_lost().await == Some(true) => Err(barrier::lost()),
+            None => Err(error::not_released(error)),
         }
     }
 
@@ -341,8 +354,33 @@ impl<O: Pool> Block for PgBlock<O> {
     }
 
     fn release(mut self) {
+        if self.is_given_up {
+            return;
+        }
         self.guard.leave();
         self.session.release();
+    }
+}
+
+impl<O: Pool> PgBlock<O> {
+    /// Returns the fault of a handler that has left a statement at work, by the answer to one of ours behind it.
+    async fn given_up(&mut self, behind: Behind<Result<(), Error>>) -> Fault {
+        self.is_given_up = true;
+        match behind {
+            Behind::Elsewhere => return barrier::lost(),
+            Behind::GivenUp(None) => return barrier::gave_up_unseen(),
+            Behind::GivenUp(Some(Err(error))) if error::is_gone(&error) => return barrier::lost(),
+            Behind::GivenUp(Some(Err(_))) => {}
+            Behind::Nothing(_) | Behind::GivenUp(Some(Ok(()))) => return barrier::gave_up(),
+        }
+        // In a block that has failed every statement fails alike, and it need not be the one that was given.
+        let statement = self.undo_statement();
+        let undoing = undone(self.session.connection(), &statement);
+        match tokio::time::timeout(LOOKS_WITHIN, undoing).await {
+            Ok(Err(error)) if error::is_gone(&error) => barrier::lost(),
+            Ok(_) => barrier::gave_up(),
+            Err(_) => barrier::gave_up_unseen(),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::error::{
 use super::name::name;
 use super::statements;
 use super::waiting::{Backend, ended_with_its_client};
-use crate::barrier::{self, Blocks, Columns, Row};
+use crate::barrier::{self, Behind, Blocks, Columns, Row};
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
 use crate::resource::{Fault, PhaseTwoOperation, RawCall};
@@ -154,7 +154,8 @@ impl<D: Driver> Prepares for Postgres<D> {
         let backend = Backend::of(&mut session).await.map_err(fault("begin a transaction"))?;
         let (sweep, mut guard) = (self.sweep.clone(), Guard::new(&self.sweep));
         guard.of(&backend);
-        Ok(PgReading { session, sweep, backend, isolation, savepoint, guard })
+        let is_given_up = false;
+        Ok(PgReading { session, sweep, backend, isolation, savepoint, guard, is_given_up })
     }
 }
 
@@ -200,6 +201,8 @@ pub(crate) struct PgReading<O: Pool> {
     isolation: Isolation,
     savepoint: String,
     guard: Guard<O>,
+    /// A statement was at work that the handler had given up.
+    is_given_up: bool,
 }
 
 impl<O: Pool> Reading for PgReading<O> {
@@ -211,15 +214,38 @@ impl<O: Pool> Reading for PgReading<O> {
 
     async fn is_intact(&mut self) -> Result<(), Fault> {
         let release = format!("RELEASE SAVEPOINT {}", self.savepoint);
-        let Err(error) = self.session.connection().run(&release).await else { return Ok(()) };
-        // In a block that has failed every statement fails alike, and it need not be the one that was given.
-        self.is_there().await?;
-        Err(error::not_released(error))
+        let releasing = self.session.connection().run(&release);
+        let of = Some((&self.backend, ""));
+        match at_work::behind(&self.sweep, of, &self.savepoint, releasing).await {
+            Behind::Nothing(Ok(())) => Ok(()),
+            Behind::Nothing(Err(error)) => {
+                // In a block that has failed every statement fails alike, and it need not be the one that was given.
+                self.is_there().await?;
+                Err(error::not_released(error))
+            }
+            Behind::GivenUp(Some(released)) => {
+                self.is_given_up = true;
+                if released.is_err() {
+                    self.is_there().await?;
+                }
+                Err(barrier::gave_up())
+            }
+            Behind::GivenUp(None) | Behind::Elsewhere => Err(barrier::gave_up_unseen()),
+        }
     }
 
     async fn is_there(&mut self) -> Result<(), Fault> {
         let undo = self.undo();
-        match undone(self.session.connection(), &undo).await {
+        let (of, undoing) = (Some((&self.backend, "")), undone(self.session.connection(), &undo));
+        let undone = match at_work::behind(&self.sweep, of, &self.savepoint, undoing).await {
+            Behind::Nothing(undone) => undone,
+            Behind::GivenUp(Some(undone)) => {
+                self.is_given_up = true;
+                undone
+            }
+            Behind::GivenUp(None) | Behind::Elsewhere => return Err(barrier::gave_up_unseen()),
+        };
+        match undone {
             Err(error) if error::is_gone(&error) => Err(barrier::lost()),
             // Whatever else it is, the handler's error tells more.
             _ => Ok(()),
@@ -242,6 +268,9 @@ impl<O: Pool> Reading for PgReading<O> {
     }
 
     fn release(mut self) {
+        if self.is_given_up {
+            return;
+        }
         self.guard.leave();
         self.session.release();
     }

@@ -1,5 +1,6 @@
 //! A local transaction with the branch's row in it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -9,7 +10,9 @@ use sqlx::sqlite::SqliteError;
 use sqlx::{AssertSqlSafe, Sqlite as Db, SqliteConnection, SqlitePool};
 use uuid::Uuid;
 
-use crate::barrier::{self, Block, Blocks, Columns, Inserted, Row, bind_new_row, bind_outcome};
+use crate::barrier::{
+    self, Block, Blocks, Columns, Inserted, PATIENCE, Row, bind_new_row, bind_outcome,
+};
 use crate::causes;
 use crate::handler::Isolation;
 use crate::refusal::Refusal;
@@ -45,8 +48,11 @@ pub(super) struct SqliteBlock {
     /// The connection may commit. Before that every commit is turned into a rollback: that of a handler
     /// that ends its transaction, and that of each statement after one that was lost.
     may_commit: Arc<AtomicBool>,
-    /// Interrupts whatever runs when the block is dropped.
+    /// Interrupts whatever runs when the block is dropped, or when a statement of ours waits behind one that the handler
+    /// has given up.
     ends_with_it: Interrupt,
+    /// A handler has had the connection.
+    is_handled: bool,
     /// Names of two savepoints, which no handler can know: one at the transaction's beginning, which is
     /// there as long as the transaction is, and one behind the row.
     proof: String,
@@ -60,18 +66,32 @@ const STEPS: i32 = 10_000;
 /// Ends a statement with the operation that runs it. The thread of a connection works on for as long as the statement
 /// takes, and holds the file's write lock: a connection that is closed waits for it.
 #[derive(Debug, Default)]
-struct Interrupt(Arc<AtomicBool>);
+struct Interrupt {
+    is_asked: Arc<AtomicBool>,
+    /// It has met a statement.
+    is_done: Arc<AtomicBool>,
+}
 
 impl Interrupt {
     /// Interrupts nothing: the transaction has ended, and the connection may be used again.
     fn disarm(mut self) {
-        self.0 = Arc::default();
+        self.is_asked = Arc::default();
+    }
+
+    /// Returns what tells whether a statement goes on.
+    fn goes_on(&self) -> impl Fn() -> bool + Send + 'static {
+        let (is_asked, is_done) = (Arc::clone(&self.is_asked), Arc::clone(&self.is_done));
+        move || {
+            let interrupts = is_asked.load(Ordering::SeqCst);
+            is_done.fetch_or(interrupts, Ordering::SeqCst);
+            !interrupts
+        }
     }
 }
 
 impl Drop for Interrupt {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.is_asked.store(true, Ordering::SeqCst);
     }
 }
 
@@ -89,10 +109,10 @@ impl Blocks for SqliteBlocks<'_> {
         let mut handle = transaction.lock_handle().await.map_err(&doing)?;
         handle.set_commit_hook(move || may.load(Ordering::SeqCst));
         let ends_with_it = Interrupt::default();
-        let dropped = Arc::clone(&ends_with_it.0);
-        handle.set_progress_handler(STEPS, move || !dropped.load(Ordering::SeqCst));
+        handle.set_progress_handler(STEPS, ends_with_it.goes_on());
         drop(handle);
-        Ok(SqliteBlock { transaction, may_commit, ends_with_it, proof, savepoint })
+        let is_handled = false;
+        Ok(SqliteBlock { transaction, may_commit, ends_with_it, is_handled, proof, savepoint })
     }
 }
 
@@ -150,7 +170,7 @@ impl Block for SqliteBlock {
 
     async fn undo(&mut self) -> Result<(), Fault> {
         let statement = format!("ROLLBACK TO {}", self.savepoint);
-        self.run(statement).await.map_err(|error| match primary_code_of(&error) {
+        self.behind(statement).await?.map_err(|error| match primary_code_of(&error) {
             // There is no such savepoint.
             Some(GENERIC) => barrier::lost(),
             _ => fault("go back to the savepoint")(error),
@@ -162,11 +182,12 @@ impl Block for SqliteBlock {
         causes.find_map(of_the_work)
     }
 
-    async fn is_lost(&mut self) -> bool {
-        matches!(self.undo().await, Err(Fault::Lost(_)))
+    async fn is_lost(&mut self) -> Option<bool> {
+        Some(matches!(self.undo().await, Err(Fault::Lost(_))))
     }
 
     fn connection(&mut self) -> &mut SqliteConnection {
+        self.is_handled = true;
         &mut self.transaction
     }
 
@@ -179,7 +200,7 @@ impl Block for SqliteBlock {
     async fn mark(&mut self, call: &RawCall, row: &Row) -> Result<(), Fault> {
         // A handler may have made the connection read-only. The marker is gone if it has lost the
         // transaction: then nothing holds the row and its work together.
-        let marked = self.run(format!("PRAGMA query_only = 0; RELEASE {}", self.proof)).await;
+        let marked = self.behind(format!("PRAGMA query_only = 0; RELEASE {}", self.proof)).await?;
         if marked.is_err() {
             return Err(barrier::lost());
         }
@@ -204,9 +225,12 @@ impl Block for SqliteBlock {
         ended
     }
 
+    /// The rollback waits for a statement that a handler has given up, and that is interrupted: its connection is used once.
     fn release(self) {
         self.transaction.release();
-        self.ends_with_it.disarm();
+        if !self.is_handled {
+            self.ends_with_it.disarm();
+        }
     }
 }
 
@@ -214,6 +238,27 @@ impl SqliteBlock {
     async fn run(&mut self, statement: String) -> sqlx::Result<()> {
         let statement = sqlx::raw_sql(AssertSqlSafe(statement));
         statement.execute(&mut *self.transaction).await.map(drop)
+    }
+
+    /// Runs a statement behind a handler. One of the handler's that is in its way, whose future the handler has dropped, is
+    /// interrupted: ours is far too short to be.
+    async fn behind(&mut self, statement: String) -> Result<sqlx::Result<()>, Fault> {
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement));
+        let mut running = pin!(statement.execute(&mut *self.transaction));
+        let done = match tokio::time::timeout(PATIENCE, &mut running).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.ends_with_it.is_asked.store(true, Ordering::SeqCst);
+                let done = running.await;
+                if self.ends_with_it.is_done.load(Ordering::SeqCst) {
+                    // What it was a part of may be rolled back with it.
+                    return Err(barrier::gave_up());
+                }
+                self.ends_with_it.is_asked.store(false, Ordering::SeqCst);
+                done
+            }
+        };
+        Ok(done.map(drop))
     }
 }
 

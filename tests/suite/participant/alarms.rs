@@ -3,18 +3,20 @@
 
 use std::time::Duration;
 
-use sqlx::Executor;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use unanimo_proto::v1::{Mode, Outcome, prepare_response};
 use unanimo_sdk::{
     Call, Json, Participant, PhaseTwoError, PostgresOptions, PrepareError, Sweep, Tcc,
 };
 use unanimo_tests::alarms::Alarms;
+use unanimo_tests::postgres::Server;
 use unanimo_tests::wait::until;
 
 use super::deaf::Ears;
 use super::direct::branch;
+use super::inquired::Inquired;
 use super::over::{self, Database};
-use super::sweeper::{World, Write, bank, eager, states};
+use super::sweeper::{Reserve, World, Write, bank, eager, states};
 use crate::coordinator::tcc;
 
 async fn connect(url: &str) -> Database {
@@ -37,6 +39,46 @@ async fn l4_a_coordinator_that_never_answers_raises_an_alarm() {
             .await;
     assert!(told.known && told.count == 2 && told.oldest_prepared > Duration::ZERO, "{told:?}");
     assert_eq!(alarms.named("in_doubt_unanswered").len(), 2);
+    sweeper.stop().await;
+}
+
+/// Whoever made it, in whichever database of the server: it is in the way all the same.
+#[tokio::test]
+async fn l4_the_oldest_prepared_transaction_is_one_of_the_whole_server() {
+    let mut other = PgConnection::connect(&Server::shared().database().await).await.unwrap();
+    let name = uuid::Uuid::now_v7();
+    let prepare = format!("BEGIN; CREATE TABLE t (n int); PREPARE TRANSACTION '{name}'");
+    other.execute(sqlx::raw_sql(AssertSqlSafe(prepare))).await.unwrap();
+    let (_, _, service) = bank().await;
+    let sweeper = service.sweep(["http://127.0.0.1:9"], eager()).unwrap();
+    until("its age", async || {
+        let told = sweeper.in_doubt();
+        (told.known && told.count == 0 && told.oldest_prepared > Duration::ZERO).then_some(())
+    })
+    .await;
+    sweeper.stop().await;
+    let end = AssertSqlSafe(format!("ROLLBACK PREPARED '{name}'"));
+    other.execute(sqlx::raw_sql(end)).await.unwrap();
+}
+
+/// A sweep that ends with the last row of a name is followed by one that looks at the next name.
+#[tokio::test]
+async fn l4_rows_of_a_former_name_are_looked_at_behind_many_of_the_present_one() {
+    let url = Server::shared().database().await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let participant = Participant::new("p", connect(&url).await).formerly("old");
+    let service = participant.tcc("ok", Reserve).service().unwrap();
+    // Just more than a sweep looks at: its last batch ends the name.
+    let rows = "INSERT INTO unanimo_barrier
+             (tx_id, branch_id, cluster_id, participant, gid, action, mode, state, changed_at)
+         SELECT gen_random_uuid(), 'b', 'now', name, 'g', 'ok', 'tcc', 'prepared', now() - interval '1 hour'
+         FROM (SELECT 'p' AS name FROM generate_series(1, 10050) UNION ALL SELECT 'old') AS names";
+    pool.execute(rows).await.unwrap();
+    let former = "SELECT tx_id::text FROM unanimo_barrier WHERE participant = 'old'";
+    let former: String = sqlx::query_scalar(former).fetch_one(&pool).await.unwrap();
+    let coordinator = Inquired::of_group("now");
+    let sweeper = service.sweep([coordinator.serve().await], eager()).unwrap();
+    until("the question", async || (coordinator.asked_of(&former) > 0).then_some(())).await;
     sweeper.stop().await;
 }
 

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Executor};
-use unanimo_sdk::{Isolation, MySql, MySqlOptions, PostgresOptions, TokioPostgres};
+use unanimo_proto::v1::{Mode, commit_response, prepare_response};
+use unanimo_sdk::{Isolation, MySql, MySqlOptions, Participant, PostgresOptions, TokioPostgres};
 use unanimo_tests::{mariadb, postgres};
 
 use super::calls::{Branch, End, Vote, World};
 use super::databases::Database;
+use super::direct;
 use super::handler::Job;
+use super::sweeper::Reserve;
 
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -120,4 +123,36 @@ async fn l3_a_call_that_waits_in_vain_keeps_its_session_on_mariadb() {
     assert_eq!(world.committed(&held).await, End::Done);
     let after = sessions().await;
     assert!(before.is_subset(&after), "{before:?} {after:?}");
+}
+
+/// A lock may be held for as long as a person needs to free it: the pauses of calls that meet it grow.
+#[tokio::test]
+async fn l3_pauses_of_calls_that_wait_in_vain_grow() {
+    let url = postgres::Server::shared().database().await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let participant = Participant::new("p", narrow().connect(&url).await.unwrap());
+    let service = participant.tcc("ok", Reserve).service().unwrap();
+    let [mut new, mut prepared] = [(); 2].map(|()| direct::branch(Mode::Tcc, "ok"));
+    prepared.prepare(&service).await.unwrap();
+    let mut twin = pool.begin().await.unwrap();
+    let hold = format!(
+        "SELECT FROM unanimo_barrier FOR UPDATE;
+         INSERT INTO unanimo_barrier
+             (tx_id, branch_id, cluster_id, participant, gid, action, mode, state)
+         VALUES ('{}', 'a', 'test-cluster', 'p', 'g', 'ok', 'tcc', 'running')",
+        new.tx_id()
+    );
+    twin.execute(sqlx::raw_sql(AssertSqlSafe(hold))).await.unwrap();
+    for (attempt, expected) in [(1, Duration::from_millis(200)), (4, Duration::from_millis(1600))] {
+        (new.attempt, prepared.attempt) = (attempt, attempt);
+        let voted = new.prepare(&service).await.unwrap();
+        let prepare_response::Answer::Working(voted) = voted else { panic!("{voted:?}") };
+        let ended = prepared.commit(&service).await.unwrap();
+        let commit_response::Answer::Working(ended) = ended else { panic!("{ended:?}") };
+        for working in [voted, ended] {
+            let pause = Duration::try_from(working.retry_after.unwrap()).unwrap();
+            assert_eq!(pause, expected, "attempt {attempt}");
+        }
+    }
+    twin.rollback().await.unwrap();
 }

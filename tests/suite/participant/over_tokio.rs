@@ -37,4 +37,6 @@ pub(super) mod two_phase;
 mod waiting;
 
 // What these modules expect beside them.
-use super::{calls, databases, deaf, direct, handler, own_intercepted, prepared, registration};
+use super::{
+    calls, databases, deaf, direct, handler, inquired, own_intercepted, prepared, registration,
+};

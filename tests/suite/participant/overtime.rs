@@ -127,7 +127,8 @@ async fn a_handler_that_never_returns_is_ended_on_sqlite() {
 /// A handler that has committed something beside its transaction, and then never returns: the loss is told when the
 /// handler is ended, and it is not done again.
 ///
-/// It may be at a gate of its own, or at a statement: the database answers nothing else before that has ended.
+/// It may be at a gate of its own, or at a statement: the database answers nothing else before that has ended. The same of
+/// one that has given the statement up, and returns.
 async fn losses<D: Database>(database: D, pool: &D::Pool, statements: &[&str]) {
     let (alarms, _listening) = unanimo_tests::alarms::Alarms::listen();
     D::run_outside(pool, EFFECTS.to_owned()).await;
@@ -140,7 +141,10 @@ async fn losses<D: Database>(database: D, pool: &D::Pool, statements: &[&str]) {
     let at_gate = [beside, "INSERT INTO kept VALUES (1); COMMIT"];
     let at_gate = at_gate.map(|sql| Deed::RunAndWait(sql.into(), "SELECT 1".into()));
     let at_work = statements.iter().map(|endless| Deed::Run(format!("{beside}; {endless}")));
-    for deed in at_gate.into_iter().chain(at_work) {
+    let given_up = statements.iter().flat_map(|endless| {
+        [false, true].map(|fails| Deed::GiveUp(format!("{beside}; {endless}"), fails))
+    });
+    for deed in at_gate.into_iter().chain(at_work).chain(given_up) {
         let sql = format!("{deed:?}");
         for is_phase_two in [false, true] {
             let job = match is_phase_two {
@@ -296,17 +300,22 @@ async fn s11_a_statement_that_takes_too_long_is_ended_and_is_no_loss_on_mariadb(
     nobody_is_at_work::<MySql>(&pool, AT_WORK_ON_MARIADB).await;
 }
 
-/// A handler that has given a statement up itself has returned, and the database is at that statement still when the
-/// operation is given up: it is ended with its session, which holds the branch's row.
-async fn is_ended_with_its_operation<D: Database>(
+/// Time in which an operation must end whose handler has given a statement up: far less than its bound, and than the
+/// statement takes.
+const SOON: Duration = Duration::from_secs(25);
+
+/// A handler that has given a statement up itself has returned, and the database is at that statement still: it is ended,
+/// and so is the operation, which gets no vote.
+async fn ends_soon<D: Database>(
     database: D,
     pool: &D::Pool,
     endless: &str,
-    at_work: &str,
+    at_work: Option<&str>,
+    expected: [Code; 2],
 ) {
-    D::run_outside(pool, EFFECTS.to_owned()).await;
+    D::run_outside(pool, EFFECTS.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS")).await;
     let (service, _handler) = service(database);
-    let (short, patient) = (Duration::from_millis(200), Duration::from_secs(30));
+    let patient = Duration::from_secs(30);
     for (fails, is_phase_two) in [(false, false), (false, true), (true, false), (true, true)] {
         let deed = Deed::GiveUp(endless.to_owned(), fails);
         let job = match is_phase_two {
@@ -317,22 +326,16 @@ async fn is_ended_with_its_operation<D: Database>(
         if is_phase_two {
             assert_eq!(prepare(&service, &branch, patient).await, Code::Ok);
         }
-        let calling = {
-            let (service, branch) = (service.clone(), branch.clone());
-            tokio::spawn(async move {
-                match is_phase_two {
-                    true => commit(&service, &branch, short).await,
-                    false => prepare(&service, &branch, short).await,
-                }
-            })
+        let since = Instant::now();
+        let told = match is_phase_two {
+            true => commit(&service, &branch, patient).await,
+            false => prepare(&service, &branch, patient).await,
         };
-        until("the statement", async || {
-            (D::number(pool, at_work.to_owned()).await == 1).then_some(())
-        })
-        .await;
-        let case = format!("fails: {fails}, phase two: {is_phase_two}");
-        assert_eq!(calling.await.unwrap(), Code::DeadlineExceeded, "{case}");
-        nobody_is_at_work::<D>(pool, at_work).await;
+        let case = format!("{endless}, fails: {fails}, phase two: {is_phase_two}");
+        assert_eq!(told, expected[usize::from(fails)], "{case}");
+        if let Some(at_work) = at_work {
+            nobody_is_at_work::<D>(pool, at_work).await;
+        }
         let well = Branch { payload: of(&Job::default()).payload, ..branch.clone() };
         until("its vote", async || {
             use unanimo_proto::v1::prepare_response::Answer;
@@ -344,18 +347,47 @@ async fn is_ended_with_its_operation<D: Database>(
             matches!(well.commit(&service).await, Ok(Answer::Done(_))).then_some(())
         })
         .await;
+        assert!(since.elapsed() < SOON, "L1: {case}: {:?}", since.elapsed());
         let count = format!("SELECT count(*) FROM effect WHERE tx_id = '{}'", branch.tx_id());
         assert_eq!(D::number(pool, count).await, 2, "S7: {case}");
     }
 }
 
+/// The handler is wrong, or has failed by its own word.
+const WRONG: [Code; 2] = [Code::Internal, Code::Unknown];
+
 #[tokio::test]
 async fn l1_a_statement_that_its_handler_gave_up_is_ended_with_the_operation_on_postgres() {
     let url = Server::shared().database().await;
-    let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
     let pool = sqlx::PgPool::connect(&url).await.unwrap();
     let endless = format!("SET statement_timeout = 0; {ON_POSTGRES}");
-    is_ended_with_its_operation(database, &pool, &endless, AT_WORK_ON_POSTGRES).await;
+    // Nobody can be told whether one that goes on was in its transaction.
+    let unseen = [Code::DeadlineExceeded; 2];
+    for (endless, expected) in [(&*endless, WRONG), (STUBBORN, unseen)] {
+        let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
+        ends_soon(database, &pool, endless, Some(AT_WORK_ON_POSTGRES), expected).await;
+    }
+}
+
+/// A check of a handler's work that takes long is no statement that was given up.
+#[tokio::test]
+async fn a_check_that_takes_long_is_waited_for() {
+    let url = Server::shared().database().await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let tables = format!(
+        "{EFFECTS}; CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_sleep(3); RETURN NULL; END';
+         CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON effect DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION slow()"
+    );
+    over::Database::run_outside(&pool, tables).await;
+    let database = over::connect(PostgresOptions::default(), &url).await.unwrap();
+    let (service, _handler) = service(database);
+    let branch = of(&Job::default());
+    assert_eq!(prepare(&service, &branch, Duration::from_secs(30)).await, Code::Ok);
+    assert_eq!(commit(&service, &branch, Duration::from_secs(30)).await, Code::Ok);
+    let effects = "SELECT count(*) FROM effect".to_owned();
+    assert_eq!(over::Database::number(&pool, effects).await, 2, "S7");
 }
 
 #[tokio::test]
@@ -363,7 +395,21 @@ async fn l1_a_statement_that_its_handler_gave_up_is_ended_with_the_operation_on_
     let url = unanimo_tests::mariadb::Server::shared().database().await;
     let database = MySql::connect(&url).await.unwrap();
     let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
-    is_ended_with_its_operation(database, &pool, ON_MARIADB, AT_WORK_ON_MARIADB).await;
+    ends_soon(database, &pool, ON_MARIADB, Some(AT_WORK_ON_MARIADB), WRONG).await;
+}
+
+#[tokio::test]
+async fn l1_a_statement_that_its_handler_gave_up_is_ended_with_the_operation_on_sqlite() {
+    let numbers = "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number)";
+    for endless in [
+        format!("{numbers} SELECT count(*) FROM number"),
+        format!(
+            "{numbers} INSERT INTO effect SELECT 'none', 'none', 'none' FROM number WHERE n < 0"
+        ),
+    ] {
+        let (database, pool) = <Sqlite as Database>::open().await;
+        ends_soon(database, &pool, &endless, None, WRONG).await;
+    }
 }
 
 /// A database that vanishes without a word, in the middle of handlers and while connections are idle: Commits

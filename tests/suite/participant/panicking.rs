@@ -22,7 +22,8 @@ use unanimo_tests::wait::until;
 
 use super::databases::Database;
 use super::direct::{Branch, branch};
-use super::sweeper::Reserve;
+use super::promoted_losses::noted;
+use super::sweeper::{Reserve, two_sweeps};
 
 /// Value whose new version panics where it reads what the old one has written.
 #[derive(Debug, Default)]
@@ -175,6 +176,32 @@ async fn l4_a_sweep_that_panics_is_told_and_the_next_one_begins() {
     assert!(line.contains("the driver was told to"), "{line}");
     asked.panics.store(false, Ordering::SeqCst);
     until("figures that are known again", async || is_known(true).await).await;
+    sweeper.stop().await;
+}
+
+/// Nobody else knows how far a process has seen its database's history come: no note tells it where a snapshot was put back
+/// meanwhile.
+#[tokio::test]
+async fn s11_a_sweep_that_panics_forgets_nothing_of_the_history() {
+    let (alarms, _listening) = Alarms::listen();
+    let url = Server::shared().database().await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let asked = Arc::new(Asked::default());
+    let driver = Panicking(Plain(url.parse().unwrap()), Arc::clone(&asked));
+    let database = Postgres::over(driver).await.unwrap();
+    let service = Participant::new("p", database).tcc("ok", Reserve).service().unwrap();
+    let sweep = Sweep::default().interval(Duration::from_millis(20));
+    let sweeper = service.sweep(["http://127.0.0.1:9"], sweep).unwrap();
+    until("the note", async || noted(&pool).await).await;
+    two_sweeps(&sweeper).await;
+    asked.panics.store(true, Ordering::SeqCst);
+    until("the alarm", async || alarms.named("sweep_panicked").pop()).await;
+    let back = "UPDATE unanimo_barrier_timeline SET noted_at = noted_at - interval '10 minutes'";
+    sqlx::raw_sql(back).execute(&pool).await.unwrap();
+    two_sweeps(&sweeper).await;
+    assert_eq!(alarms.named("database_promoted"), [""; 0]);
+    asked.panics.store(false, Ordering::SeqCst);
+    until("the alarm of the history", async || alarms.named("database_promoted").pop()).await;
     sweeper.stop().await;
 }
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Executor};
-use unanimo_proto::v1::Outcome as Decided;
+use unanimo_proto::v1::{Mode, Outcome as Decided};
 use unanimo_tests::alarms::Alarms;
 use unanimo_tests::wait::until;
 
 use super::deaf::Ears;
+use super::direct::branch;
 use super::promoted_losses::{bank, change_history, ended, field, lost, noted};
 use super::sweeper::{World, eager, two_sweeps};
 use crate::coordinator::tcc;
@@ -50,6 +51,24 @@ async fn s11_what_a_snapshot_lacks_is_told_by_who_has_seen_more() {
         assert_eq!((alarms.named("database_promoted").len(), lost(&alarms).len()), (1, 1));
         last.stop().await;
     }
+}
+
+/// A look of the sweep that fails each time keeps no other look from being taken.
+#[tokio::test]
+async fn s11_a_history_is_compared_where_another_look_of_the_sweep_fails() {
+    let (alarms, _listening) = Alarms::listen();
+    let (pool, _, service) = bank().await;
+    branch(Mode::Tcc, "ok").prepare(&service).await.unwrap();
+    // Outputs of open branches are looked at, and by nothing else of a sweep.
+    pool.execute("ALTER TABLE unanimo_barrier RENAME COLUMN output TO hidden").await.unwrap();
+    let sweeper = service.sweep([NOBODY], eager()).unwrap();
+    until("the note", async || noted(&pool).await).await;
+    two_sweeps(&sweeper).await;
+    let back = "UPDATE unanimo_barrier_timeline SET noted_at = noted_at - interval '10 minutes'";
+    pool.execute(back).await.unwrap();
+    until("the alarm", async || alarms.named("database_promoted").pop()).await;
+    assert!(sweeper.in_doubt().known, "L4: what is in doubt is known all the same");
+    sweeper.stop().await;
 }
 
 /// A clock that is set back, and notes of two processes, are no snapshot.

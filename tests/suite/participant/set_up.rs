@@ -85,6 +85,12 @@ async fn l1_an_upgrade_waits_for_branches_in_doubt_while_they_are_served() {
         };
         if !is_upgraded {
             tokio::time::sleep(Duration::from_millis(300)).await;
+            // It waits for a moment each time: who comes behind does not wait for what is prepared.
+            for _ in 0..3 {
+                let reading = owner.execute("SELECT FROM unanimo_barrier");
+                let read = tokio::time::timeout(Duration::from_secs(10), reading).await;
+                read.expect("it queues behind the upgrade").unwrap();
+            }
             assert!(!setting_up.is_finished(), "it waits");
         }
         let answer = held.commit(&service).await.unwrap();

@@ -54,6 +54,8 @@ enum Sql {
     Settings,
     /// Waits until it may go on.
     Gate(Arc<Semaphore>),
+    /// Gives its statement up after a moment; it may only read, by its own word.
+    GiveUp { reads: bool },
 }
 
 impl Sql {
@@ -70,6 +72,9 @@ impl Sql {
             }
             Self::Nested(then) => over::nested(db, sql, *then).await?,
             Self::Settings => return refuse("SETTINGS", over::text(db, SETTINGS).await?),
+            Self::GiveUp { .. } => {
+                drop(tokio::time::timeout(MOMENT, over::run(db, sql)).await);
+            }
             Self::Gate(gate) => {
                 over::run(db, sql).await?;
                 gate.acquire().await?.forget();
@@ -103,7 +108,7 @@ impl TwoPhase<over::Database> for Sql {
     }
 
     fn read_only(&self) -> bool {
-        matches!(self, Self::Read { .. } | Self::ReadRefuse)
+        matches!(self, Self::Read { .. } | Self::ReadRefuse | Self::GiveUp { reads: true })
     }
 
     fn isolation(&self) -> Isolation {
@@ -340,6 +345,8 @@ fn serve(database: over::Database, gate: &Arc<Semaphore>) -> Service<over::Datab
         .two_phase("read-refuse", Sql::ReadRefuse)
         .two_phase("settings", Sql::Settings)
         .two_phase("gate", Sql::Gate(Arc::clone(gate)))
+        .two_phase("give-up", Sql::GiveUp { reads: false })
+        .two_phase("read-give-up", Sql::GiveUp { reads: true })
         .tcc("tcc", TccSql(Sql::Plain))
         .tcc("tcc-swallow", TccSql(Sql::Swallow))
         .tcc("tcc-abandon", TccSql(Sql::Nested(Then::Abandon)))
@@ -348,6 +355,9 @@ fn serve(database: over::Database, gate: &Arc<Semaphore>) -> Service<over::Datab
 }
 
 const INSERT: &str = "INSERT INTO effect VALUES (1)";
+
+/// Time in which a statement reaches the server.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// A branch of an action that runs this.
 fn sql(action: &str, sql: &str) -> Branch {

@@ -51,6 +51,8 @@ enum Sql {
     Gate(Arc<Semaphore>),
     /// The same, and takes errors for success.
     GateSwallow(Arc<Semaphore>),
+    /// Gives its statement up after a moment; it may only read, by its own word.
+    GiveUp { reads: bool },
 }
 
 async fn run(db: &mut MySqlConnection, sql: &str) -> sqlx::Result<()> {
@@ -81,6 +83,9 @@ impl TwoPhase<MySql> for Sql {
                 let settings: String = sqlx::query_scalar(SETTINGS).fetch_one(db).await?;
                 return refuse("SETTINGS", settings);
             }
+            Self::GiveUp { .. } => {
+                drop(tokio::time::timeout(MOMENT, run(db, &sql)).await);
+            }
             Self::Gate(gate) | Self::GateSwallow(gate) => {
                 let (before, behind) = sql.split_once('|').unwrap_or((&sql, "DO 0"));
                 run(db, before).await?;
@@ -95,7 +100,7 @@ impl TwoPhase<MySql> for Sql {
     }
 
     fn read_only(&self) -> bool {
-        matches!(self, Self::Read | Self::ReadRefuse)
+        matches!(self, Self::Read | Self::ReadRefuse | Self::GiveUp { reads: true })
     }
 
     fn isolation(&self) -> Isolation {
@@ -349,11 +354,16 @@ fn serve(name: &str, mysql: MySql, gate: &Arc<Semaphore>) -> Service<MySql> {
         .two_phase("read-refuse", Sql::ReadRefuse)
         .two_phase("settings", Sql::Settings)
         .two_phase("gate", Sql::Gate(Arc::clone(gate)))
+        .two_phase("give-up", Sql::GiveUp { reads: false })
+        .two_phase("read-give-up", Sql::GiveUp { reads: true })
         .two_phase("gate-swallow", Sql::GateSwallow(Arc::clone(gate)));
     participant.service().unwrap()
 }
 
 const INSERT: &str = "INSERT INTO effect VALUES (1)";
+
+/// Time in which a statement reaches the server.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// A branch of an action that runs this.
 fn sql(action: &str, sql: &str) -> Branch {

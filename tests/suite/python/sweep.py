@@ -253,6 +253,10 @@ def an_alarm_is_told_once_in_an_hour_and_memory_is_bounded():
         sweeper.alarms.raise_(("c", str(number), "b"), "in_doubt_ended")
         sweeper.alarms.waits_s(("c", str(number), "b"))
     expect((len(sweeper.alarms.seen), len(sweeper.alarms.waiting)), (1000, 1000))
+    # One of these was there before.
+    sweeper.alarms.end()
+    beyond = [text for text in told if "alarm=in_doubt_ended 6 more branches" in text]
+    expect(len(beyond), 1)
 
 
 def a_file_of_an_older_version_is_taken():

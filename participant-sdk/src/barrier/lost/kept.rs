@@ -17,7 +17,11 @@ const LOSSES_MAX: usize = 10_000;
 /// Losses that are not recorded yet, of all clones of a resource.
 #[doc(hidden)]
 #[derive(Debug, Default)]
-pub struct Losses(Mutex<BTreeMap<RowKey, Loss>>);
+pub struct Losses {
+    kept: Mutex<BTreeMap<RowKey, Loss>>,
+    /// Where the last attempt to record all of them has ended early.
+    tried_to: Mutex<Option<RowKey>>,
+}
 
 /// A loss: what it was of.
 #[derive(Clone, Debug)]
@@ -84,7 +88,7 @@ impl Unrecorded {
 impl Losses {
     fn kept(&self) -> MutexGuard<'_, BTreeMap<RowKey, Loss>> {
         // Nothing panics half way through a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn note(&self, loss: &Loss) {
@@ -107,8 +111,21 @@ impl Losses {
         if kept.is_empty() { None } else { kept.get(&key(call)).cloned() }
     }
 
+    /// Returns all of them, and those last that were tried last: one that takes long keeps no other one waiting for ever.
     pub(super) fn all(&self) -> Vec<Loss> {
-        self.kept().values().cloned().collect()
+        let tried_to = self.tried_to.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut all: Vec<Loss> = self.kept().values().cloned().collect();
+        if let Some(tried_to) = tried_to {
+            let tried = all.partition_point(|loss| key(&loss.call) <= tried_to);
+            all.rotate_left(tried);
+        }
+        all
+    }
+
+    /// An attempt to record all of them has ended with this one.
+    pub(super) fn tried_to(&self, loss: &Loss) {
+        let tried_to = Some(key(&loss.call));
+        *self.tried_to.lock().unwrap_or_else(PoisonError::into_inner) = tried_to;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -140,6 +157,51 @@ mod tests {
     use unanimo_proto::v1::Mode;
 
     use super::*;
+
+    /// L5: an attempt that has ended early goes on where it was, round and round.
+    #[test]
+    fn l5_losses_are_tried_in_turn() {
+        let of = |number: u128| Loss {
+            call: RawCall {
+                call: Call {
+                    branch: Branch {
+                        tx_id: Uuid::from_u128(number),
+                        gid: "g".to_owned(),
+                        branch_id: "b".to_owned(),
+                        number: 1,
+                        cluster_id: "c".to_owned(),
+                        participant: "p".to_owned(),
+                    },
+                    action: "a".to_owned(),
+                    payload: Payload::default(),
+                    metadata: HashMap::new(),
+                    attempt: 1,
+                    must_succeed: false,
+                    deadline: None,
+                    inputs: Arc::default(),
+                },
+                mode: Mode::Tcc,
+                requires: Vec::new(),
+                until: None,
+                output_max: None,
+            },
+            text: "it is wrong",
+        };
+        let losses = Losses::default();
+        (1..=4).for_each(|number| losses.note(&of(number)));
+        let order = || -> Vec<u128> {
+            losses.all().iter().map(|loss| loss.call.branch().tx_id.as_u128()).collect()
+        };
+        assert_eq!(order(), [1, 2, 3, 4]);
+        losses.tried_to(&of(2));
+        assert_eq!(order(), [3, 4, 1, 2]);
+        // It is recorded meanwhile.
+        losses.is_recorded(&of(2).call);
+        assert_eq!(order(), [3, 4, 1]);
+        losses.tried_to(&of(4));
+        assert_eq!(order(), [1, 3, 4]);
+        (1..=4).for_each(|number| losses.is_recorded(&of(number).call));
+    }
 
     /// L5: ten thousand of them take megabytes, however large their calls were.
     #[test]

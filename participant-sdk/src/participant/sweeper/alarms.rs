@@ -1,7 +1,7 @@
 //! Alarms of branches that only a person can end: raised once, and again from time to time while it
 //! lasts.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,8 +12,8 @@ use crate::doubt::{BranchName, Doubt, STEP_PAUSE_MAX};
 /// Pause before the same branch raises its alarm again.
 const REPEAT: Duration = Duration::from_secs(60 * 60);
 
-/// Branches that are remembered, and so told one by one. Beyond, what is wrong is wrong with all of
-/// them.
+/// Branches that are remembered, and so told one by one: of rows the oldest ones, as they are listed. Those beyond are
+/// counted, and the first and the last of them are named.
 const REMEMBERED_MAX: usize = 1000;
 
 /// Sweeps in a row that must find the same before it is an alarm: between the look at the database
@@ -116,7 +116,20 @@ struct Seen {
     why: Why,
     sights: u32,
     told_at: Option<Instant>,
+    /// Round in which it was listed last.
+    round: u64,
 }
+
+/// Branches of one alarm beyond those that are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct More {
+    count: u64,
+    first: Uuid,
+    last: Uuid,
+}
+
+/// Those of each alarm.
+type Beyond = BTreeMap<&'static str, More>;
 
 /// Branches whose alarm is raised, or will be if the next sweep finds the same.
 #[derive(Debug, Default)]
@@ -124,9 +137,32 @@ pub(super) struct Alarms {
     seen: HashMap<(Uuid, BranchName), Seen>,
     /// Steps of sagas that nobody answers for, or that are to be compensated, and since when, as far as this process
     /// has seen.
-    waiting: HashMap<(Uuid, BranchName), Instant>,
-    /// Of this sweep, beyond those that are remembered.
-    more: u64,
+    waiting: HashMap<(Uuid, BranchName), Waiting>,
+    /// Beyond those that are remembered: prepared transactions, which each sweep lists.
+    more_prepared: Beyond,
+    /// The same of rows, of which a round takes as many sweeps as it needs.
+    more_rows: Beyond,
+    /// Number of them in the last round that has come to its end.
+    more_rows_before: u64,
+    /// Number of the present round, in which everything in doubt is listed once.
+    round: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    since: Instant,
+    round: u64,
+}
+
+/// Part of a round that a sweep was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The last one: everything in doubt was listed.
+    Last,
+    /// The next sweep goes on.
+    Earlier,
+    /// The database did not list everything.
+    Failed,
 }
 
 impl Alarms {
@@ -134,12 +170,13 @@ impl Alarms {
     pub(super) fn raise(&mut self, participant: &str, doubt: &Doubt, why: Why, now: Instant) {
         let key = (doubt.tx_id, doubt.branch.clone());
         if self.seen.len() >= REMEMBERED_MAX && !self.seen.contains_key(&key) {
-            self.more += 1;
+            self.is_more(doubt, why);
             return;
         }
-        let seen = self.seen.entry(key).or_insert(Seen { why, sights: 0, told_at: None });
+        let new = Seen { why, sights: 0, told_at: None, round: self.round };
+        let seen = self.seen.entry(key).or_insert(new);
         if seen.why != why {
-            *seen = Seen { why, sights: 0, told_at: None };
+            *seen = Seen { why, sights: 0, told_at: None, round: self.round };
         }
         seen.sights = seen.sights.saturating_add(1);
         let due = seen.told_at.is_none_or(|told_at| now.duration_since(told_at) >= REPEAT);
@@ -149,12 +186,25 @@ impl Alarms {
         }
     }
 
+    fn is_more(&mut self, doubt: &Doubt, why: Why) {
+        let beyond = match doubt.branch {
+            BranchName::Number(_) => &mut self.more_prepared,
+            BranchName::Id(_) => &mut self.more_rows,
+        };
+        let new = More { count: 0, first: doubt.tx_id, last: doubt.tx_id };
+        let more = beyond.entry(why.alarm().0).or_insert(new);
+        more.count += 1;
+        more.first = more.first.min(doubt.tx_id);
+        more.last = more.last.max(doubt.tx_id);
+    }
+
     /// Returns the time for which a step has waited. Its age does not tell that: a healthy one may not have been
     /// asked about for an hour.
     pub(super) fn waits(&mut self, doubt: &Doubt, now: Instant) -> Duration {
         let key = (doubt.tx_id, doubt.branch.clone());
         let is_full = self.waiting.len() >= REMEMBERED_MAX && !self.waiting.contains_key(&key);
-        let since = if is_full { now } else { *self.waiting.entry(key).or_insert(now) };
+        let new = Waiting { since: now, round: self.round };
+        let since = if is_full { now } else { self.waiting.entry(key).or_insert(new).since };
         // A process that was started again has seen little.
         now.duration_since(since).max(doubt.age.saturating_sub(STEP_PAUSE_MAX))
     }
@@ -170,23 +220,60 @@ impl Alarms {
         self.clear(doubt);
     }
 
-    /// Forgets what is in doubt no longer; answers with how many have raised their alarm.
-    pub(super) fn end_sweep(&mut self, listed: Option<&HashSet<(Uuid, BranchName)>>) -> u64 {
-        if let Some(listed) = listed {
-            self.seen.retain(|key, _| listed.contains(key));
-            self.waiting.retain(|key, _| listed.contains(key));
+    /// Begins a sweep, and with it a round unless it goes on with one.
+    pub(super) fn begin_sweep(&mut self, begins_round: bool) {
+        self.more_prepared.clear();
+        if begins_round {
+            self.round += 1;
+            self.more_rows.clear();
         }
-        let more = std::mem::take(&mut self.more);
-        if more > 0 {
-            tracing::error!(
-                alarm = "in_doubt_unknown",
-                more,
-                "branches beyond those that were told one by one are in doubt and cannot be ended"
-            );
+    }
+
+    /// The branch is in doubt still.
+    pub(super) fn listed(&mut self, doubt: &Doubt) {
+        let key = (doubt.tx_id, doubt.branch.clone());
+        if let Some(seen) = self.seen.get_mut(&key) {
+            seen.round = self.round;
+        }
+        if let Some(waiting) = self.waiting.get_mut(&key) {
+            waiting.round = self.round;
+        }
+    }
+
+    /// Forgets what is in doubt no longer, once everything in doubt was listed, however many sweeps that has taken; answers
+    /// with how many have raised their alarm.
+    pub(super) fn end_sweep(&mut self, participant: &str, part: Part) -> u64 {
+        let (prepared, rows) = (count(&self.more_prepared), count(&self.more_rows));
+        if part == Part::Last {
+            let round = self.round;
+            self.seen.retain(|_, seen| seen.round == round);
+            self.waiting.retain(|_, waiting| waiting.round == round);
+            self.more_rows_before = rows;
+        }
+        if part != Part::Earlier {
+            for beyond in [&self.more_prepared, &self.more_rows] {
+                beyond.iter().for_each(|(alarm, more)| tell_more(participant, alarm, *more));
+            }
         }
         let told = self.seen.values().filter(|seen| seen.told_at.is_some()).count();
-        more + u64::try_from(told).unwrap_or(u64::MAX)
+        // A round that is not over has counted only some.
+        prepared + rows.max(self.more_rows_before) + u64::try_from(told).unwrap_or(u64::MAX)
     }
+}
+
+fn count(beyond: &Beyond) -> u64 {
+    beyond.values().map(|more| more.count).sum()
+}
+
+fn tell_more(participant: &str, alarm: &str, More { count, first, last }: More) {
+    tracing::error!(
+        alarm,
+        participant,
+        more = count,
+        first_tx_id = %first,
+        last_tx_id = %last,
+        "branches beyond those that were told one by one are in doubt and cannot be ended"
+    );
 }
 
 fn tell(participant: &str, doubt: &Doubt, why: Why) {
@@ -209,78 +296,4 @@ fn tell(participant: &str, doubt: &Doubt, why: Why) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn doubt(number: u16) -> Doubt {
-        Doubt {
-            cluster_id: "c".into(),
-            tx_id: Uuid::nil(),
-            branch: BranchName::Number(number),
-            age: Duration::ZERO,
-            is_step: false,
-            is_ahead: false,
-        }
-    }
-
-    #[test]
-    fn l4_an_alarm_needs_two_sights_and_comes_again_at_a_bounded_rate() {
-        let mut alarms = Alarms::default();
-        let start = Instant::now();
-        let listed = HashSet::from([(Uuid::nil(), BranchName::Number(1))]);
-        let mut sweep = |after: Duration| {
-            alarms.raise("p", &doubt(1), Why::NeverSeen, start + after);
-            let alarmed = alarms.end_sweep(Some(&listed));
-            let told_at = alarms.seen.values().next().and_then(|seen| seen.told_at);
-            (alarmed, told_at.map(|at| at.duration_since(start)))
-        };
-        let second = Duration::from_secs(1);
-        assert_eq!(sweep(Duration::ZERO), (0, None));
-        assert_eq!(sweep(second), (1, Some(second)));
-        assert_eq!(sweep(second * 2), (1, Some(second)));
-        assert_eq!(sweep(REPEAT), (1, Some(second)));
-        assert_eq!(sweep(REPEAT + second), (1, Some(REPEAT + second)));
-        // A sweep that could not list them all forgets none.
-        assert_eq!(alarms.end_sweep(None), 1);
-        assert_eq!(alarms.end_sweep(Some(&HashSet::new())), 0);
-    }
-
-    #[test]
-    fn l4_a_step_waits_since_it_was_found_so_and_not_since_it_was_last_asked_about() {
-        let mut alarms = Alarms::default();
-        let (start, minute) = (Instant::now(), Duration::from_secs(60));
-        let step = |age| Doubt { age, is_step: true, ..doubt(1) };
-        assert_eq!(alarms.waits(&step(minute * 55), start), Duration::ZERO);
-        assert_eq!(alarms.waits(&step(minute * 56), start + minute), minute);
-        // A sweep that could not list them all forgets none; one that did, forgets what is gone.
-        alarms.end_sweep(None);
-        assert_eq!(alarms.waits(&step(minute * 57), start + minute * 2), minute * 2);
-        alarms.clear_step(&step(minute));
-        assert_eq!(alarms.waits(&step(minute), start + minute * 3), Duration::ZERO);
-        alarms.end_sweep(Some(&HashSet::new()));
-        assert_eq!(alarms.waits(&step(minute), start + minute * 4), Duration::ZERO);
-        // Longer than any pause: another process has seen it.
-        assert_eq!(alarms.waits(&step(minute * 70), start + minute * 4), minute * 10);
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let mut alarms = Alarms::default();
-        for number in 0..2 * REMEMBERED_MAX {
-            let number = u16::try_from(number).expect("a number");
-            alarms.waits(&doubt(number), Instant::now());
-        }
-        assert_eq!(alarms.waiting.len(), REMEMBERED_MAX);
-        let beyond = 7;
-        for _ in 0..SIGHTS {
-            for number in 0..REMEMBERED_MAX + beyond {
-                let number = u16::try_from(number).expect("a number");
-                alarms.raise("p", &doubt(number), Why::Purged, Instant::now());
-            }
-            assert_eq!(alarms.seen.len(), REMEMBERED_MAX);
-            assert_eq!(alarms.more, beyond as u64);
-            alarms.more = 0;
-        }
-        assert_eq!(alarms.end_sweep(None), REMEMBERED_MAX as u64);
-    }
-}
+mod tests;

@@ -1,15 +1,14 @@
 //! One sweep: what is in doubt is listed, asked about, and ended where that is decided.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 use unanimo_proto::v1::{BranchVerdict, Verdict};
-use uuid::Uuid;
 
 use super::super::service::Service;
-use super::alarms::{Alarms, Why};
+use super::alarms::{Alarms, Part, Why};
 use super::ending::{Slow, named};
 use super::inquiry::{About, Asked, BATCH, Inquirer};
 use super::pauses::Pauses;
@@ -17,6 +16,7 @@ use super::payloads::Unread;
 use super::promoted::Seen;
 use super::steps::Steps;
 use super::{InDoubt, Sweep};
+use crate::action::{Broken, caught};
 use crate::doubt::{BranchName, Committed, Count, Doubt, RowKey};
 use crate::resource::{Fault, PhaseTwoOperation, Resource};
 
@@ -48,8 +48,9 @@ pub(super) struct Pass<R: Resource> {
     pub(super) stopped: watch::Receiver<bool>,
     /// Names that branches may have been prepared under: its own, and those before.
     pub(super) names: Vec<String>,
-    /// The name and the last row that was looked at, where a sweep ended before the last row.
-    after: Option<(usize, RowKey)>,
+    /// The name that the next sweep goes on with, and the last of its rows that was looked at, where a sweep ended before
+    /// the last row of the last name.
+    after: Option<(usize, Option<RowKey>)>,
     /// Where the purge of each name's rows goes on: rows that must stay are not looked at each time.
     pub(super) purged_to: HashMap<String, Committed>,
     pub(super) bound_to: HashMap<String, RowKey>,
@@ -67,6 +68,8 @@ pub(super) struct Pass<R: Resource> {
     pauses: Pauses,
     /// Prepared transactions that the database did not end in time.
     pub(super) slow: Slow,
+    /// Text of a panic of this sweep.
+    broken: Option<String>,
 }
 
 /// Result of a sweep.
@@ -76,10 +79,9 @@ pub(super) struct Swept {
     pub(super) in_doubt: Option<InDoubt>,
     /// There is more to do at once.
     pub(super) more: bool,
+    /// Text of a panic: of that part of the sweep nothing is known, and the others were done.
+    pub(super) broken: Option<String>,
 }
-
-/// Branches that were in doubt.
-type Listed = HashSet<(Uuid, BranchName)>;
 
 impl<R: Resource> Pass<R> {
     pub(super) fn new(
@@ -107,6 +109,7 @@ impl<R: Resource> Pass<R> {
             seen: Seen::default(),
             pauses: Pauses::default(),
             slow: Slow::default(),
+            broken: None,
         }
     }
 
@@ -116,36 +119,60 @@ impl<R: Resource> Pass<R> {
         self.slow.begin();
         self.served.record_losses();
         let is_ready = self.served.is_ready();
-        let from_start = self.after.is_none();
-        let mut listed = Listed::new();
-        let result = self.resolve(alarms, &mut listed).await;
-        let complete = result.is_ok() && from_start && self.after.is_none();
-        let alarmed = alarms.end_sweep(complete.then_some(&listed));
+        alarms.begin_sweep(self.after.is_none());
+        let resolved = caught(self.resolve(alarms)).await;
+        let result = self.whole(resolved);
+        let part = match (&result, &self.after) {
+            (Err(_), _) => Part::Failed,
+            (Ok(()), Some(_)) => Part::Earlier,
+            (Ok(()), None) => Part::Last,
+        };
+        let alarmed = alarms.end_sweep(self.service.participant(), part);
         let counted = match result {
-            Ok(()) => self.count(alarmed).await,
+            Ok(()) => {
+                let counted = caught(self.count(alarmed)).await;
+                self.whole(counted)
+            }
             Err(fault) => Err(fault),
         };
         let in_doubt = counted.inspect_err(|fault| self.failed(fault)).ok();
-        let looked = self.look_around().await;
-        let _ = looked.inspect_err(|fault| self.failed(fault));
+        self.look_around().await;
         let purged = match self.sweep.retention {
-            Some(retention) => self.purge(retention).await,
-            None => Ok(false),
+            Some(retention) => caught(self.purge(retention)).await,
+            None => Ok(Ok(false)),
         };
-        let purge_left = purged.inspect_err(|fault| self.failed(fault)).unwrap_or(false);
+        let purged = self.whole(purged).inspect_err(|fault| self.failed(fault));
+        let (purge_left, broken) = (purged.unwrap_or(false), self.broken.take());
         // What is prepared may be in the way of the set-up.
-        Swept { in_doubt, more: purge_left || self.after.is_some() || !is_ready }
+        Swept { in_doubt, more: purge_left || self.after.is_some() || !is_ready, broken }
     }
 
-    /// Looks for what is not this sweep's to end, and tells it.
-    async fn look_around(&mut self) -> Result<(), Fault> {
+    /// Notes a panic of a part of the sweep, which has failed then.
+    fn whole<T>(&mut self, part: Result<Result<T, Fault>, Broken>) -> Result<T, Fault> {
+        part.unwrap_or_else(|broken| {
+            let text = broken.text();
+            let fault = Fault::SetUp(format!("it has panicked: {text}"));
+            self.broken.get_or_insert(text);
+            Err(fault)
+        })
+    }
+
+    /// Looks for what is not this sweep's to end, and tells it. None of these looks needs another one.
+    async fn look_around(&mut self) {
         if !self.is_checked {
-            self.check_open().await?;
-            self.is_checked = true;
+            let opened = caught(self.check_open()).await;
+            self.is_checked = self.looked(opened);
         }
-        self.check_payloads().await;
-        self.check_history().await?;
-        self.check_names().await
+        let read = caught(self.check_payloads()).await;
+        self.looked(read.map(Ok));
+        let compared = caught(self.check_history()).await;
+        self.looked(compared);
+        let named = caught(self.check_names()).await;
+        self.looked(named);
+    }
+
+    fn looked(&mut self, looked: Result<Result<(), Fault>, Broken>) -> bool {
+        self.whole(looked).inspect_err(|fault| self.failed(fault)).is_ok()
     }
 
     fn failed(&self, fault: &Fault) {
@@ -158,7 +185,7 @@ impl<R: Resource> Pass<R> {
     }
 
     /// Asks about everything that is in doubt for long enough, and does as it is told.
-    async fn resolve(&mut self, alarms: &mut Alarms, listed: &mut Listed) -> Result<(), Fault> {
+    async fn resolve(&mut self, alarms: &mut Alarms) -> Result<(), Fault> {
         let (service, grace) = (self.service.clone(), self.sweep.grace);
         let resource = &service.inner.resource;
         // Before the database is set up they are of a former life, and may be in its way.
@@ -168,21 +195,20 @@ impl<R: Resource> Pass<R> {
             prepared.retain(|doubt| doubt.age >= waits || doubt.is_ahead);
             self.slow.put_last(&mut prepared);
             for batch in prepared.chunks(BATCH) {
-                self.ask_about(&name, batch, alarms, listed).await?;
+                self.ask_about(&name, batch, alarms).await?;
             }
         }
         let mut seen = 0;
-        let (first, mut after) = self.after.take().unzip();
-        let first = first.unwrap_or(0);
+        let (first, mut after) = self.after.take().unwrap_or_default();
         for (index, name) in self.names.clone().into_iter().enumerate().skip(first) {
             loop {
                 if self.is_stopped() || seen >= ROWS_MAX {
-                    self.after = after.map(|after| (index, after));
+                    self.after = Some((index, after));
                     return Ok(());
                 }
                 let rows = resource.prepared_rows(&name, grace, after.as_ref(), BATCH);
                 let rows = service.queried(rows).await?;
-                self.ask_about(&name, &rows, alarms, listed).await?;
+                self.ask_about(&name, &rows, alarms).await?;
                 seen += rows.len();
                 after = rows.last().and_then(|last| match &last.branch {
                     BranchName::Id(id) => Some((last.tx_id, id.clone())),
@@ -203,12 +229,11 @@ impl<R: Resource> Pass<R> {
         name: &str,
         batch: &[Doubt],
         alarms: &mut Alarms,
-        listed: &mut Listed,
     ) -> Result<(), Fault> {
         let (database_id, mut steps) = (self.database_id(), Steps::default());
         let mut clusters: BTreeMap<&str, Vec<&Doubt>> = BTreeMap::new();
         for doubt in batch {
-            listed.insert((doubt.tx_id, doubt.branch.clone()));
+            alarms.listed(doubt);
             steps.asked(doubt, self.sweep.grace);
             clusters.entry(&doubt.cluster_id).or_default().push(doubt);
         }

@@ -45,7 +45,7 @@ const ASKED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const TELL_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// Change that is told, and that some coordinator is still to be asked about.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Told {
     of: History,
     at: Instant,
@@ -124,9 +124,9 @@ impl<R: Resource> Pass<R> {
         read: &Histories,
     ) -> Result<Heard, Fault> {
         let to = read.present;
-        let mut told = match self.seen.told.remove(name) {
+        let mut told = match self.seen.told.get(name) {
             // One that goes back again is told again.
-            Some(told) if told.of == to && !(is_back && told.is_noted) => told,
+            Some(told) if told.of == to && !(is_back && told.is_noted) => told.clone(),
             _ => {
                 let kept_until = kept_until(known, read, SystemTime::now());
                 if self.seen.is_to_be_raised(name, to, is_back, Instant::now()) {
@@ -138,12 +138,16 @@ impl<R: Resource> Pass<R> {
                 Told { of: to, at, kept_until, compared, again_at: at, is_noted: false }
             }
         };
+        // Before anything is asked: a driver may panic.
+        self.seen.told.insert(name.to_owned(), told.clone());
         let mut is_all = Ok(false);
         if Instant::now() >= told.again_at {
             is_all = self.ask_for_losses(name, &mut told).await;
         }
         let heard = if told.is_noted { Heard::Enough } else { Heard::NotEnough };
-        if !matches!(is_all, Ok(true)) {
+        if matches!(is_all, Ok(true)) {
+            self.seen.told.remove(name);
+        } else {
             self.seen.told.insert(name.to_owned(), told);
         }
         is_all.map(|_| heard)

@@ -1,5 +1,7 @@
 //! Handlers that only read.
 
+use std::time::Instant;
+
 use super::*;
 
 /// It would write each time: asking again until the deadline helps nobody.
@@ -99,5 +101,34 @@ async fn s7_what_a_handler_that_reads_has_set_is_gone() {
             assert!(matches!(answer, prepare_response::Answer::ReadOnly(_)), "{set}: {answer:?}");
             bank.is_clean().await;
         }
+    }
+}
+
+/// A statement that the handler gave up is at work when it returns: the operation ends long before that, without a vote.
+#[tokio::test]
+async fn l1_s11_a_handler_that_leaves_a_statement_at_work_gets_no_vote() {
+    let bank = Bank::open().await;
+    let beside = format!("ROLLBACK; START TRANSACTION READ WRITE; {INSERT}; COMMIT");
+    for action in ["give-up", "read-give-up"] {
+        let (begun, before) = (Instant::now(), bank.effects().await);
+        let branch = sql(action, "SELECT SLEEP(60)");
+        let status = bank.prepare(&branch).await.unwrap_err();
+        assert!(status.message().contains("that it had given up"), "{action}: {status:?}");
+        assert_eq!((status.code(), bank.state(&branch).await), (Code::Internal, None), "{action}");
+        if action == "give-up" {
+            // An XA transaction lets no handler end it so.
+            assert!(begun.elapsed() < Duration::from_secs(30), "L1: {:?}", begun.elapsed());
+            bank.is_clean().await;
+            continue;
+        }
+        let branch = sql(action, &format!("{beside}; SELECT SLEEP(60)"));
+        for _ in 0..2 {
+            let status = bank.prepare(&branch).await.unwrap_err();
+            assert!(status.message().contains("it ended the local transaction"), "{status:?}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "L1: {:?}", begun.elapsed());
+        assert_eq!(bank.effects().await, before + 1, "S7: {action}");
+        assert_eq!(bank.state(&branch).await.as_deref(), Some("running"), "S11: {action}");
+        bank.is_clean().await;
     }
 }
