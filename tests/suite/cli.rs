@@ -11,6 +11,7 @@ use unanimo_tests::scripted::Scripted;
 use unanimo_tests::wait::until;
 use uuid::Uuid;
 
+mod as_json;
 mod audit;
 mod certs;
 mod curls;

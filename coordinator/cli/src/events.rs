@@ -3,14 +3,18 @@
 use std::process::ExitCode;
 
 use serde::Serialize;
+use tokio::time::Instant;
 use tonic::Request;
 use unanimo_proto::v1;
 
 use super::error::Error as CommandError;
-use super::output::{self, clean};
+use super::output::{self, clean, folded};
 use super::tx::Server;
 use super::tx::client::{self, Client};
 use super::tx::{mode, words};
+
+/// Columns before what goes on below, in a terminal that is narrower than an event's line.
+const BELOW: usize = 4;
 
 /// Description of the output of `--json`, for `--help`.
 const JSON_HELP: &str = "\
@@ -84,15 +88,15 @@ async fn follow(
     server: &Server,
     request: v1::WatchTransactionsRequest,
 ) -> Result<ExitCode, CommandError> {
+    // The time is kept here: a coordinator that is told of it ends the stream before it is over.
+    let until = server.timeout.map(|timeout| Instant::now() + timeout.0);
     let mut client = Client::connect(server).await?;
-    let request = match server.timeout {
-        Some(timeout) => Client::request_within(request, timeout.0),
-        None => Request::new(request),
-    };
-    let events = client.coordinator.watch_transactions(request).await;
+    let asked = by(until, client.coordinator.watch_transactions(Request::new(request))).await;
+    let events = asked.ok_or(client::Error::Silent)?;
     let mut events = events.map_err(client::Error::from)?.into_inner();
     let mut is_first = true;
-    while let Some(news) = events.message().await.map_err(client::Error::from)? {
+    while let Some(next) = by(until, events.message()).await {
+        let news = next.map_err(client::Error::from)?.ok_or(client::Error::EventsEnded)?;
         if std::mem::take(&mut is_first) {
             output::note(&format!("from revision {}", news.revision));
         }
@@ -105,6 +109,14 @@ async fn follow(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Does some work until then; `None` if it is not done by then.
+async fn by<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match until {
+        Some(until) => tokio::time::timeout_at(until, work).await.ok(),
+        None => Some(work.await),
+    }
 }
 
 impl From<v1::TransactionEvent> for Line {
@@ -137,7 +149,8 @@ impl Line {
         let why = [reason, &branch, detail].into_iter().filter(|part| !part.is_empty());
         let why: Vec<&str> = why.map(String::as_str).collect();
         let why = if why.is_empty() { String::new() } else { format!("  {}", why.join(": ")) };
-        format!("{revision}  {at}  {kind}  {}  {tx_id}{}\n", clean(gid), clean(&why))
+        let text = format!("{revision}  {at}  {kind}  {}  {tx_id}{}", clean(gid), clean(&why));
+        format!("{}\n", folded(output::columns(), BELOW, &text))
     }
 }
 

@@ -63,6 +63,16 @@ Exit codes:
   7  `audit verify`: an entry is not as it was written, or the file is not
      whole";
 
+/// Form of the output in JSON and of errors, for `--help`.
+const JSON: &str = "\
+JSON:
+  With --json standard output has JSON alone: one value, or a line for each,
+  as the help of the command says, and nothing where it fails before it has
+  any. Errors and remarks are told on standard error as without it: a line
+  that begins with `error: `; where the coordinator has refused the request a
+  line `  reason: REASON (CODE)` below, by docs/reference/errors.md; and
+  perhaps a line that begins with `hint: `. The exit code tells the kind.";
+
 /// Exit codes of a command that has no more of its own, for its `--help`.
 const USUAL_EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 the command failed, or the coordinator cannot be
@@ -71,7 +81,7 @@ Exit codes: 0 success; 1 the command failed, or the coordinator cannot be
 
 /// Coordinates transactions over several services: two-phase commit, TCC and sagas, over gRPC
 #[derive(Debug, Parser)]
-#[command(name = "unanimo", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(name = "unanimo", version, arg_required_else_help = true, after_help = format!("{EXIT_CODES}\n\n{JSON}"))]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -43,8 +43,13 @@ pub(super) fn print(text: &str) -> Result<(), Error> {
 
 /// Prints a value as one line of JSON.
 pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    print(&line_of_json(value))
+}
+
+/// Makes a line of JSON of a value.
+pub(super) fn line_of_json(value: &impl serde::Serialize) -> String {
     let json = serde_json::to_string(value).expect("texts, numbers and lists of them");
-    print(&format!("{json}\n"))
+    format!("{json}\n")
 }
 
 /// Prints a remark for the operator on standard error, apart from the output.
@@ -172,6 +177,33 @@ fn wrapped_within(width: usize, indent: usize, text: &str) -> String {
     lines.join(&format!("\n{:indent$}", ""))
 }
 
+/// Makes lines of a text that fit so many columns, all but the first behind `indent` columns. A word that fits no line, such as a
+/// long id, is broken.
+pub(super) fn folded(columns: usize, indent: usize, text: &str) -> String {
+    let room = columns.saturating_sub(indent).max(COLUMN_MIN);
+    let (mut lines, mut line, mut count) = (Vec::new(), String::new(), 0);
+    for (place, word) in text.trim_end().split(' ').enumerate() {
+        if place > 0 && count + 1 + word.chars().count() > room {
+            lines.push(std::mem::take(&mut line));
+            count = 0;
+        } else if count > 0 {
+            line.push(' ');
+            count += 1;
+        }
+        for c in word.chars() {
+            if count == room {
+                lines.push(std::mem::take(&mut line));
+                count = 0;
+            }
+            line.push(c);
+            count += 1;
+        }
+    }
+    lines.push(line);
+    let lines: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
+    lines.join(&format!("\n{:indent$}", ""))
+}
+
 /// Tells whether standard output is a terminal.
 pub(super) fn is_terminal() -> bool {
     stdout().is_terminal()
@@ -265,6 +297,17 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("Unavailable"), "no word of it is broken: {text}");
+    }
+
+    #[test]
+    fn a_text_is_folded_and_a_word_that_is_too_long_is_broken() {
+        assert_eq!(folded(20, 4, "one two  three four"), "one two  three\n    four");
+        assert_eq!(folded(20, 4, "abcdefghijklmnopqrstuvw  x"), "abcdefghijklmnop\n    qrstuvw  x");
+        let whole = "x".repeat(16);
+        assert_eq!(folded(20, 4, &format!("{whole}  ")), whole);
+        assert_eq!(folded(20, 4, &format!("{whole}  y")), format!("{whole}\n    y"));
+        assert_eq!(folded(20, 4, ""), "");
+        assert_eq!(folded(usize::MAX, 4, "one two"), "one two");
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Api {
             refused(unknown)
         })?;
         if !caller.has_any(rpc.roles()) {
-            let status = no_role(caller.name(), rpc);
+            let status = no_role(&caller, rpc);
             self.note_denied(&access(caller, false), "no role of it may make this call", None);
             return Err(status);
         }

@@ -28,6 +28,7 @@ pub(super) use self::shares::{one_too_many, over_quota_of_another, too_many_turn
 use super::convert;
 use super::rpc::Rpc;
 use crate::audit::Unwritten;
+use crate::identity::{Caller, Role};
 use crate::lines::Lines;
 use crate::participants::allow;
 use crate::participants::databases::Other;
@@ -328,14 +329,30 @@ pub(super) fn denied(why: String) -> Status {
 }
 
 /// Makes the error of a call for which its caller has no role.
-pub(super) fn no_role(caller: &str, rpc: Rpc) -> Status {
-    let names: Vec<_> = rpc.roles().iter().map(|role| role.name()).collect();
-    let roles = match names.as_slice() {
+pub(super) fn no_role(caller: &Caller, rpc: Rpc) -> Status {
+    let message = format!("{} may not call {}: {}", caller.name(), rpc.name(), lacks(caller, rpc));
+    Reason::Denied.status_with(message, &[], &[("roles", listed(rpc.roles()))])
+}
+
+/// Makes the error of a stream for which its caller has no role any more.
+pub(super) fn no_role_any_more(caller: &Caller, rpc: Rpc) -> Status {
+    denied(format!("{} may not read on: {}", caller.name(), lacks(caller, rpc)))
+}
+
+/// Tells which role a call needs, and which the caller has.
+fn lacks(caller: &Caller, rpc: Rpc) -> String {
+    let roles = caller.roles();
+    let has: &str = if roles.is_empty() { "none" } else { &roles.replace(',', " and ") };
+    format!("that needs the role {}, and it has {has}", listed(rpc.roles()))
+}
+
+/// Names roles of which one is enough.
+fn listed(roles: &[Role]) -> String {
+    let names: Vec<_> = roles.iter().map(|role| role.name()).collect();
+    match names.as_slice() {
         [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
         names => names.concat(),
-    };
-    let message = format!("{caller} may not call {}: it has no role for it", rpc.name());
-    Reason::Denied.status_with(message, &[], &[("roles", roles)])
+    }
 }
 
 /// Makes the error of an endpoint that cannot be registered.

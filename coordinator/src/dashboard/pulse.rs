@@ -328,7 +328,6 @@ impl Server {
             ("time to write a batch", flush),
             ("not written yet", format!("{} transactions", self.journal_backlog_count)),
             ("last purge", purge),
-            ("places of damage without names", self.damaged_range_count.to_string()),
         ]
     }
 }

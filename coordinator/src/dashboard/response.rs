@@ -48,6 +48,8 @@ struct Problem {
     reason: String,
     /// Advice; empty if that is not for a person who looks at pages.
     act: &'static str,
+    /// The page of those that need a person has it, too.
+    is_listed: bool,
 }
 
 #[derive(Template)]
@@ -80,13 +82,22 @@ const UNREADABLE: &str = "TRANSACTION_UNREADABLE";
 const READ_AGAIN: &str = "Start the version that wrote its rows, or repair them. Then open this page again, which makes \
                           the coordinator read them. All others go on without it.";
 
+/// Reason of an answer to somebody who may not have it, and what is to be done about it.
+const DENIED: &str = "DENIED";
+const ASK_FOR_A_ROLE: &str = "Roles are given in the coordinator's file of identities: ask whoever keeps it for the one that is \
+                              needed, or open this page as an identity that has it.";
+
 pub(super) fn problem(of: &Value) -> Response {
     let text = |name: &str| of[name].as_str().unwrap_or_default().to_owned();
     let status = of["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(500);
     let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let reason = text("reason");
-    let act = if reason == UNREADABLE { READ_AGAIN } else { "" };
-    let page =
-        Problem { here: "", status, title: text("title"), detail: text("detail"), reason, act };
-    made(code, &page)
+    let is_listed = reason == UNREADABLE;
+    let act = match reason.as_str() {
+        UNREADABLE => READ_AGAIN,
+        DENIED => ASK_FOR_A_ROLE,
+        _ => "",
+    };
+    let (title, detail) = (text("title"), text("detail"));
+    made(code, &Problem { here: "", status, title, detail, reason, act, is_listed })
 }

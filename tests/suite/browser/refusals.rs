@@ -90,13 +90,13 @@ async fn a_page_of_another_role_is_whole_and_says_so() {
     let mut wrong = Vec::new();
     let nobody = "/tx/0199b0d0-0000-7000-8000-000000000000/retry";
     for (header, path, says) in [
-        (Some(0), "/attention/retry", "may not call"),
-        (Some(0), nobody, "may not call"),
-        (Some(1), "/participants", "may not call"),
-        (Some(1), "/attention/forget", "may not call"),
-        (Some(2), "/", "may not call"),
-        (Some(2), "/transactions", "may list by its own names"),
-        (Some(2), "/attention", "may list by its own names"),
+        (Some(0), "/attention/retry", "that needs the role operator, and it has viewer"),
+        (Some(0), nobody, "that needs the role operator, and it has viewer"),
+        (Some(1), "/participants", "that needs the role operator or viewer, and it has initiator"),
+        (Some(1), "/attention/forget", "that needs the role operator, and it has initiator"),
+        (Some(2), "/", "needs the role operator or viewer, and it has participant"),
+        (Some(2), "/transactions", "one-2 has the role participant alone"),
+        (Some(2), "/attention", "Those of all need the role operator or viewer"),
         // Of the system an initiator sees what a client needs, and no more.
         (Some(1), "/system", "Limits in force"),
         (None, "/", "401"),
@@ -110,6 +110,11 @@ async fn a_page_of_another_role_is_whole_and_says_so() {
         let text = page.text().await;
         let is_refused = says != "Limits in force";
         assert_eq!(text.contains("status 40"), is_refused, "{path} with {header:?}: {text}");
+        // What is wrong, and what to do.
+        let is_denied = is_refused && says != "401";
+        for words in ["The caller's identity may not make this call.", "ask whoever keeps it"] {
+            assert_eq!(text.contains(words), is_denied, "{path} with {header:?}: {text}");
+        }
         assert!(!text.contains("incarnation"), "{path} with {header:?}: {text}");
         let forms = "document.querySelectorAll('form, .button').length";
         assert_eq!(page.value(forms).await, json!(0), "{path} with {header:?}");

@@ -119,9 +119,16 @@ impl ParticipantService for Service {
     }
 }
 
+/// Number in the name of an order.
+fn number_of(order: &str) -> u64 {
+    let digits = order.bytes().filter(u8::is_ascii_digit);
+    digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+}
+
 /// Returns a branch at one of the services.
 fn branch(id: &str, (participant, action): (&str, &str), order: &str) -> BranchSpec {
-    let payload = json!({ "order": order, "amount": { "currency": "EUR", "cents": 4_990 } });
+    let cents = 990 + number_of(order) * 137 % 18_000;
+    let payload = json!({ "order": order, "amount": { "currency": "EUR", "cents": cents } });
     BranchSpec {
         branch_id: id.to_owned(),
         participant: participant.to_owned(),
@@ -138,6 +145,8 @@ impl Shop {
             call_timeout: Period::secs(5),
             phase_two_backoff: Period::millis(200),
             phase_two_backoff_max: Period::secs(600),
+            // Longer than orders are taken for: on a busy machine nobody is gone meanwhile.
+            keep_alive_interval: Period::secs(60),
             ..config(&sqlite_url())
         };
         let (service, world) = (Service::default(), World::without_participants(settings).await);
@@ -179,7 +188,14 @@ impl Shop {
             mode: Mode::Tcc.into(),
             branches: services.iter().map(of).collect(),
             wait_for: wait_for.into(),
-            metadata: [("customer".to_owned(), "c-1187".to_owned())].into(),
+            metadata: [
+                ("customer".to_owned(), format!("c-{}", 1_000 + number_of(gid) * 7_919 % 9_000)),
+                (
+                    "region".to_owned(),
+                    ["eu", "us"][usize::from(number_of(gid).is_multiple_of(3))].to_owned(),
+                ),
+            ]
+            .into(),
             ..Default::default()
         };
         self.world.submit(request).await.unwrap();

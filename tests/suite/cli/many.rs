@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -302,6 +303,50 @@ fn in_terminal(args: &[&str]) -> Program {
     let out = new_path(".out");
     let stdout = std::fs::File::create(&out).unwrap();
     Program::start_with(&mut command, stdout.into(), out)
+}
+
+/// In a terminal of 80 columns a long gid goes on below, whole.
+#[tokio::test]
+async fn what_is_followed_fits_the_terminal() {
+    let gid: String = (0..128).map(|n| char::from(b'a' + n % 26)).collect();
+    let fake = Fake::start(vec![committing("old", 60)], 500).await;
+    let mut terminal = in_terminal(&["tx", "list", "--follow", "--endpoint", &fake.endpoint]);
+    until("its begin", async || terminal.out().contains("from now on").then_some(())).await;
+    fake.says().listed.insert(0, committing(&gid, 50));
+    fake.says().listed.insert(0, committing("short", 50));
+    until("both", async || terminal.out().contains("  short").then_some(())).await;
+    terminal.process.kill();
+    let out = terminal.out();
+    let lines: Vec<&str> = out.lines().skip_while(|line| !line.contains("from now on")).collect();
+    assert!(lines.len() > 4, "{lines:?}");
+    assert!(lines.iter().all(|line| line.trim_end().chars().count() <= 80), "{lines:?}");
+    let letters: String = out.chars().filter(|c| !c.is_whitespace()).collect();
+    assert!(letters.contains(&gid), "{out}");
+}
+
+/// The time of `--timeout` is over when the command ends, and not a moment before.
+#[tokio::test]
+async fn events_are_followed_for_the_whole_time() {
+    let served = Served::start(&[]).await;
+    served.submit("g", &["ok"], &["--wait", "ended"]).await.check(0);
+    for time in [Duration::from_millis(700), Duration::from_millis(2_300)] {
+        let timeout = format!("--timeout={}ms", time.as_millis());
+        let args = ["events", "--from=0", "--json", &timeout, "--endpoint", &served.endpoint];
+        let began = Instant::now();
+        let ran = run(&args).await;
+        let took = began.elapsed();
+        ran.check(0).says(&["\"gid\":\"g\""]);
+        assert!(took >= time, "{took:?} of {time:?}");
+    }
+    // A coordinator that goes away meanwhile is told.
+    let args = ["events", "--timeout=50s", "--endpoint", &served.endpoint];
+    let mut events = Program::start(command(&args));
+    events.until_err("from revision").await;
+    served.stop().await.check(0);
+    events.end().await.check(1).complains(&["error: "]);
+    let short = Fake::start(Vec::new(), 500).await;
+    let ran = run(&["events", "--timeout=50s", "--endpoint", &short.endpoint]).await;
+    ran.check(1).complains(&["error: the coordinator ended the stream of events", "--from"]);
 }
 
 /// A coordinator that accepts a call and does not answer holds nobody up.

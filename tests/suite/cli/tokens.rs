@@ -37,8 +37,9 @@ async fn a_new_token_is_an_identity_and_nothing_else_prints_it() {
     let test = ["webhook", "test", "w", "--endpoint", &grpc, "--token-file", &token_file];
     let denied = run(&test).await;
     denied.check(1).complains(&[
-        "ann may not call TestWebhook: it has no role for it\n  reason: DENIED (PERMISSION_DENIED)",
-        "hint: the call needs the role operator\n",
+        "ann may not call TestWebhook: that needs the role operator, and it has ",
+        "\n  reason: DENIED (PERMISSION_DENIED)",
+        "hint: let the file of identities give it a role for this call (operator), or call as one that has it\n",
     ]);
     fs::write(&token, format!("{}x", &text[..text.len() - 1])).unwrap();
     let guessed = tx(&["list", "--token-file", &token_file]).await;

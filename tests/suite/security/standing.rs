@@ -7,12 +7,14 @@ use unanimo_coordinator::config::Period;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use unanimo_proto::v1::watch_transaction_request::Key;
 use unanimo_proto::v1::{
-    GetServerInfoRequest, RollbackTransactionRequest, WatchTransactionRequest,
-    WatchTransactionsRequest, WatchTransactionsResponse, rollback_transaction_request,
+    BeginTransactionRequest, GetServerInfoRequest, Mode, RollbackTransactionRequest,
+    WatchTransactionRequest, WatchTransactionsRequest, WatchTransactionsResponse,
+    rollback_transaction_request,
 };
 use unanimo_tests::wait::until;
 
 use super::roles::{File, begin};
+use super::{Authority, Valid, channel, guarded, setting};
 use crate::coordinator::{World, config, sqlite_url, tcc};
 
 type Events = Streaming<WatchTransactionsResponse>;
@@ -170,6 +172,72 @@ async fn a_silent_stream_of_states_ends_within_a_minute() {
         loop {
             if let Err(status) = states.message().await {
                 return status;
+            }
+        }
+    };
+    let status = tokio::time::timeout(Duration::from_secs(60 + 20), ended).await;
+    assert_eq!(status.expect("it goes on").code(), Code::Unauthenticated);
+}
+
+/// There are no lists of revoked certificates: whose name is taken out of the file is served no more, on the connection that
+/// is open, too, and its streams end before they tell anything more.
+#[tokio::test]
+async fn a_certificate_whose_name_is_taken_out_of_the_file_ends_its_streams() {
+    let entry = |name: &str| {
+        format!(
+            "[[identity]]\nname = \"{name}\"\nroles = [\"initiator\"]\n\
+             subjects = [\"spiffe://shop.example/{name}\"]\n"
+        )
+    };
+    let authority = Authority::new();
+    let file = authority.ca().with_file_name("identities.toml");
+    std::fs::write(&file, entry("web") + &entry("batch")).unwrap();
+    let mut config = guarded(&authority);
+    config.identities = setting(&file);
+    // What is begun here is left open: it is not aborted meanwhile, and no stop has to wait for it.
+    config.timeout_default = Period::secs(600);
+    config.drain_timeout = Period::millis(200);
+    let world = World::start(config).await;
+    let url = format!("https://{}", world.running.grpc_address().unwrap());
+    let (cert, key) = authority.sign(&["spiffe://shop.example/batch"], Valid::Now);
+    let other = channel(&url, authority.trusting().identity(cert, key));
+    let mut other = CoordinatorServiceClient::new(other);
+    // One connection for the calls and the streams.
+    let mut web = CoordinatorServiceClient::new(channel(&url, authority.client()));
+    let mut events =
+        web.watch_transactions(WatchTransactionsRequest::default()).await.unwrap().into_inner();
+    web.submit_transaction(tcc("before", &["ok"])).await.unwrap();
+    assert_eq!(next(&mut events).await.unwrap(), "before");
+    let begun = BeginTransactionRequest {
+        gid: "open".into(),
+        mode: Mode::Tcc.into(),
+        ..Default::default()
+    };
+    let begun = web.begin_transaction(begun).await.unwrap().into_inner();
+    let key = Some(Key::TxId(begun.tx_id.clone()));
+    let request = WatchTransactionRequest { key, ..Default::default() };
+    let mut states = web.watch_transaction(request).await.unwrap().into_inner();
+    states.message().await.unwrap().expect("its first state");
+
+    std::fs::write(&file, entry("batch")).unwrap();
+    until("a call on the same connection to be refused", async || {
+        let answer = web.get_server_info(GetServerInfoRequest::default()).await;
+        answer.is_err_and(|status| status.code() == Code::Unauthenticated).then_some(())
+    })
+    .await;
+    let refused =
+        web.submit_transaction(tcc("refused", &["ok"])).await.expect_err("its name is out");
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    other.submit_transaction(tcc("after", &["ok"])).await.expect("others go on");
+    let status = next(&mut events).await.expect_err("its name is out");
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    // On this one nothing is told: it is looked at once a minute.
+    let ended = async {
+        loop {
+            match states.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream has ended as if all were told"),
+                Err(status) => return status,
             }
         }
     };

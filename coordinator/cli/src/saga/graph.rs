@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use serde::Serialize;
 use unanimo_proto::v1::{self, get_transaction_request::Key};
 use unanimo_saga::SagaFile;
-use unanimo_saga::graph::Graph;
+use unanimo_saga::graph::{Graph, Kind, Step};
 
 use super::Error;
 use crate::error::Error as Failure;
@@ -22,7 +23,15 @@ const CHILDREN_DEPTH_MAX: usize = 4;
 Text: a line for each step, below what it waits for. Signs of a definition: ○
   step, ◇ reserved (TCC or two-phase commit), ◆ pivot, ▣ child. Signs of a
   transaction: ○ waiting or not sent, ◐ preparing, ● prepared or done, ✗
-  refused, ↶ being compensated or compensated, ▲ kept, ‼ heuristic.")]
+  refused, ↶ being compensated or compensated, ▲ kept, ‼ heuristic.
+
+JSON (--json): an object with title, and steps: a list of objects with id,
+  work (participant and action, or what a child is), kind (plain, reserved,
+  pivot, child), state (waiting, preparing, prepared, done, refused,
+  cancelling, cancelled, not_sent, kept, heuristic, unknown; null in a
+  definition), after (ids of the steps that it waits for, but for those that
+  follow from others), notes (a list of texts), and child (null, or such an
+  object). Later versions may add keys.")]
 #[command(group = clap::ArgGroup::new("drawn").required(true).args(["file", "gid"]))]
 pub(super) struct Args {
     #[command(flatten)]
@@ -33,7 +42,7 @@ pub(super) struct Args {
     #[arg(long)]
     gid: Option<String>,
     /// Form of the picture
-    #[arg(long, default_value = "text")]
+    #[arg(long, default_value = "text", conflicts_with = "json")]
     format: Format,
     /// File to write; standard output if it is left out
     #[arg(short, long, value_name = "FILE")]
@@ -64,8 +73,47 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Graph, as JSON. Keys are only ever added.
+#[derive(Serialize)]
+struct Json<'a> {
+    title: &'a str,
+    steps: Vec<JsonStep<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonStep<'a> {
+    id: &'a str,
+    work: &'a str,
+    kind: &'static str,
+    state: Option<String>,
+    after: Vec<&'a str>,
+    notes: &'a [String],
+    child: Option<Json<'a>>,
+}
+
+impl<'a> From<&'a Graph> for Json<'a> {
+    fn from(graph: &'a Graph) -> Self {
+        let step = |(place, step): (usize, &'a Step)| JsonStep {
+            id: &step.id,
+            work: &step.work,
+            kind: match step.kind {
+                Kind::Plain => "plain",
+                Kind::Reserved => "reserved",
+                Kind::Pivot => "pivot",
+                Kind::Child => "child",
+            },
+            state: step.state.map(|state| state.word().replace(' ', "_")),
+            after: graph.before(place).map(|step| step.id.as_str()).collect(),
+            notes: &step.notes,
+            child: step.child.as_ref().map(Json::from),
+        };
+        Self { title: &graph.title, steps: graph.steps.iter().enumerate().map(step).collect() }
+    }
+}
+
 fn write(args: &Args, graph: &Graph) -> Result<ExitCode, Failure> {
     let text = match args.format {
+        _ if args.server.json => output::line_of_json(&Json::from(graph)),
         Format::Text => graph.to_text(),
         Format::Svg => graph.to_svg(),
         Format::Mermaid => graph.to_mermaid(),

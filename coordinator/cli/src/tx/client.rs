@@ -59,6 +59,12 @@ pub(crate) enum Error {
     /// The time given is over.
     #[error("the transaction has not ended within --timeout")]
     NotEnded,
+    /// The stream of events ended, which has no end.
+    #[error("the coordinator ended the stream of events")]
+    EventsEnded,
+    /// The time given is over before the first answer.
+    #[error("the coordinator has not answered within --timeout")]
+    Silent,
     /// The file with an output cannot be read.
     #[error("failed to read the output from {path}: {source}")]
     Output {
@@ -125,7 +131,11 @@ impl Error {
             Self::Refused { status, .. } => return hints::of_status(status),
             Self::CutOff => "the coordinator may be stopping; run `unanimo tx watch` again",
             Self::NoParticipant(_) => "`unanimo participant list` has all that are known",
+            Self::EventsEnded => {
+                "the coordinator may be stopping; run the command again with --from and the last revision"
+            }
             Self::NotEnded
+            | Self::Silent
             | Self::Output { .. }
             | Self::Tls(_)
             | Self::Twice(_)

@@ -10,7 +10,7 @@ use unanimo_proto::v1;
 use super::client::{self, Client};
 use super::{Server, json, list};
 use crate::error::Error;
-use crate::output::{self, clean};
+use crate::output::{self, clean, folded};
 
 /// Shortest pause between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +21,10 @@ const SPARE: u32 = 10;
 /// Seconds before the newest transaction that are looked at again: its time is that of the process that began it, whose clock
 /// may be ahead of another one's, and rows may appear in another order than they were created in.
 const AGAIN_SECS: i64 = 120;
+
+/// Fewest columns behind the others in which a gid begins. Where there are fewer it begins below, behind [`BELOW`] columns.
+const GID_MIN: usize = 20;
+const BELOW: usize = 4;
 
 /// Seconds and nanoseconds at which a transaction was created.
 type Created = (i64, i32);
@@ -173,7 +177,49 @@ fn print(server: &Server, tx: v1::Transaction) -> Result<(), Error> {
     if server.json {
         return output::print_json(&json::Transaction::new(tx, json::View::List));
     }
-    let [created, gid, mode, state, attention] = list::row(&tx).map(|cell| clean(&cell));
-    let line = format!("{created}  {mode:<4}  {state:<10}  {gid}  {attention}");
-    output::print(&format!("{}\n", line.trim_end()))
+    output::print(&line(output::columns(), &tx))
+}
+
+/// Makes the line of a transaction. In a narrow terminal its gid goes on below.
+fn line(columns: usize, tx: &v1::Transaction) -> String {
+    let [created, gid, mode, state, attention] = list::row(tx).map(|cell| clean(&cell));
+    let head = format!("{created}  {mode:<4}  {state:<10}");
+    let rest = format!("{gid}  {attention}");
+    let behind = head.chars().count() + 2;
+    match columns.saturating_sub(behind) < GID_MIN {
+        false => format!("{head}  {}\n", folded(columns, behind, &rest)),
+        true => format!("{}\n{:BELOW$}{}\n", head.trim_end(), "", folded(columns, BELOW, &rest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_fits_the_terminal_and_keeps_the_whole_gid() {
+        let gid: String = (0..128).map(|n| char::from(b'a' + n % 26)).collect();
+        let tx = |gid: &str| v1::Transaction {
+            gid: gid.to_owned(),
+            mode: v1::Mode::Saga.into(),
+            state: v1::TransactionState::Committing.into(),
+            created_at: Some(prost_types::Timestamp { seconds: 1_790_000_000, nanos: 0 }),
+            stalled: true,
+            attention: true,
+            ..Default::default()
+        };
+        for columns in [40, 59, 60, 80, 81, 200] {
+            let text = line(columns, &tx(&gid));
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            assert!(widest.is_some_and(|widest| widest <= columns), "{columns}: {text}");
+            let letters: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+            assert!(letters.contains(&gid) && letters.ends_with("stalled"), "{columns}: {text}");
+            assert!(text.lines().skip(1).all(|line| line.starts_with("    ")), "{text}");
+        }
+        for columns in [80, usize::MAX] {
+            let text = line(columns, &tx("order-4711"));
+            assert!(text.ends_with("Z  saga  committing  order-4711  stalled\n"), "{text}");
+        }
+        assert_eq!(line(usize::MAX, &tx(&gid)).lines().count(), 1);
+    }
 }

@@ -208,6 +208,12 @@ impl Graph {
         Self { title, steps: tx.branches.iter().map(step_of).collect(), order }
     }
 
+    /// Returns the steps that this one is drawn to wait for, by its place in [`Self::steps`]; none if it has no such place.
+    pub fn before(&self, place: usize) -> impl Iterator<Item = &Step> {
+        let before = self.order.before.get(place).into_iter().flatten();
+        before.filter_map(|place| self.steps.get(*place))
+    }
+
     /// Puts the graph of a child into the step that it is. Nothing happens if there is no such step.
     pub fn attach(&mut self, step: &str, child: Self) {
         if let Some(step) = self.steps.iter_mut().find(|known| known.id == step) {

@@ -158,7 +158,10 @@ impl Api {
         let name = access.caller.name();
         if !access.caller.has_any(&[Role::Initiator]) {
             self.note_denied(access, "without its own name as the filter", None);
-            return Err(denied(format!("{name} may list by its own names as a participant alone")));
+            return Err(denied(format!(
+                "{name} has the role participant alone, and may list the transactions of one of its own names: give that as the \
+                 filter `participant`. Those of all need the role operator or viewer"
+            )));
         }
         filter.initiator = Some(access.initiator());
         Ok(false)

@@ -6,7 +6,7 @@ use tonic::Status;
 use unanimo_core::Namespace;
 
 use super::{find, refused, sees_all};
-use crate::api::error::denied;
+use crate::api::error::no_role_any_more;
 use crate::api::namespace::is_inside;
 use crate::api::rpc::Rpc;
 use crate::env::Env;
@@ -55,8 +55,7 @@ impl Standing {
         let caller = found.map_err(refused)?;
         if !caller.has_any(self.rpc.roles()) {
             self.known.denials.note(caller.name(), self.rpc.name(), "its role was taken away");
-            let words = format!("{} may not read on: it has no role for it", caller.name());
-            return Err(denied(words));
+            return Err(no_role_any_more(&caller, self.rpc));
         }
         Ok(Sight::of(&caller, self.rpc))
     }

@@ -94,7 +94,7 @@ reasons! {
     IssuerUnavailable = "ISSUER_UNAVAILABLE", Unavailable, retry, None,
         "The call has a token of the issuer, and nobody can tell yet whether it is good: its key is not among those that were fetched last, and they are fetched anew; or they [cannot be fetched](../security.md#keys-by-url). Nothing of the call was read. Come back after the delay in `RetryInfo`.";
     Denied = "DENIED", PermissionDenied, final, None,
-        "No role of the caller's identity may make this call, or not for this participant: the [table](../security.md#roles) says which may. `roles` in the metadata names them, where the identity has none of them. Another initiator's transaction is `NOT_FOUND` instead.";
+        "The caller's identity may not make this call. It has none of the roles that may, or the call is about another participant or namespace than its own; the message says which. Let whoever keeps the file of [identities](../security.md#identities) give it a role that may, or call as an identity that has one: the [table](../security.md#roles) names the roles of each call, and `roles` in the metadata those of this one, where the identity has none of them. Another initiator's transaction is `NOT_FOUND` instead.";
     FeatureUnsupported = "FEATURE_UNSUPPORTED", Unimplemented, final, None,
         "The request requires a feature that this coordinator does not know; `feature` in the metadata names the first one. Nothing was stored. [Features](features.md) lists those that are known.";
     GidReused = "GID_REUSED", AlreadyExists, final, None,

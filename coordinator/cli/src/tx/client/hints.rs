@@ -72,7 +72,12 @@ fn of_reason(info: &ErrorInfo) -> Option<String> {
         "NO_HISTORY" => "the setting `history` says which are recorded: by default sagas",
         "REVISION_UNKNOWN" => "begin with `--from 0`",
         "DENIED" => {
-            return told("roles").map(|roles| format!("the call needs the role {roles}"));
+            let words = |roles| {
+                format!(
+                    "let the file of identities give it a role for this call ({roles}), or call as one that has it"
+                )
+            };
+            return told("roles").map(words);
         }
         _ => return None,
     };
@@ -149,7 +154,9 @@ mod tests {
         let roles = [("roles", "operator or viewer")];
         assert_eq!(
             hint("DENIED", &roles).as_deref(),
-            Some("the call needs the role operator or viewer")
+            Some(
+                "let the file of identities give it a role for this call (operator or viewer), or call as one that has it"
+            )
         );
         // A role does not help it.
         assert_eq!(hint("DENIED", &[]), None);
