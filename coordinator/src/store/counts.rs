@@ -178,7 +178,7 @@ mod tests {
         counting.last_end(Some(ends.iter().max().copied()));
         while let Some((from, before)) = counting.window() {
             let found = ends.iter().filter(|end| (from..before).contains(*end)).count();
-            let found = i64::try_from(found).unwrap().min(PART_MAX);
+            let found = i64::try_from(found).expect("few").min(PART_MAX);
             counting.add_ended((from, before), Some(vec![(kind(PhaseName::Committed), found)]));
         }
         let parts = counting.parts;

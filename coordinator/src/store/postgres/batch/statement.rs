@@ -215,7 +215,7 @@ impl<'a> Columns<'a> {
             }
         }
         // One order for everybody: two batches that meet wait for each other instead of deadlocking.
-        columns.begun.sort_by(|a, b| a.row.gid_key.cmp(&b.row.gid_key));
+        columns.begun.sort_by_key(|new| new.row.gid_key);
         columns.moved.sort_by_key(|new| new.tx_id);
         columns.parks.sort_unstable();
         columns.opened.sort_unstable();
