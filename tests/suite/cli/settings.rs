@@ -191,5 +191,7 @@ async fn help_is_offered() {
     // The short help may wrap between the two words; the long one gives them a line of their own.
     run(&["serve", "--help"]).await.check(0).says(&["[env: UNANIMO_CALL_TIMEOUT]"]);
     let ran = run(&["--help"]).await;
-    assert!(!ran.check(0).out.contains("reference"), "{}", ran.out);
+    // A command for those who write the pages is not among the others.
+    let is_listed = ran.check(0).out.lines().any(|line| line.trim_start().starts_with("reference"));
+    assert!(!is_listed, "{}", ran.out);
 }
