@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use super::error;
-use crate::barrier::{self, Behind, LOOK_PAUSE, Seen};
+use crate::barrier::{self, Behind, LOOK_PAUSE, LOOKS_WITHIN, Seen};
 
 /// Pause before a statement is ended, and between two attempts: a session without one has answered by then.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -21,6 +21,9 @@ const ATTEMPTS_MAX: usize = 10;
 
 /// Between two of them.
 const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Looks that find the session without a statement before that is believed.
+const LOOKS: u32 = 2;
 
 /// `ER_NO_SUCH_THREAD`.
 const GONE: u16 = 1094;
@@ -150,14 +153,19 @@ async fn end_statements(pool: MySqlPool, number: u64, mut over: oneshot::Receive
     }
 }
 
-/// Ends the session if a statement of it is at work. The others end by themselves, with their connection.
+/// Ends the session if a statement of it is at work. The others end by themselves, with their connection: two looks that
+/// find nothing at work are enough, because a statement that has just come may not have begun.
 async fn end_session(pool: MySqlPool, number: u64, since: Instant) {
+    let mut looks = 0;
     for attempt in 0..ATTEMPTS_MAX {
         if attempt > 0 {
             tokio::time::sleep(ATTEMPT_PAUSE).await;
         }
-        match try_to_end(&pool, number, since).await {
-            Ok(false) => return,
+        let ended = try_to_end(&pool, number, since);
+        let Ok(ended) = tokio::time::timeout(LOOKS_WITHIN, ended).await else { continue };
+        match ended {
+            Ok(false) if looks + 1 == LOOKS => return,
+            Ok(false) => looks += 1,
             Ok(true) => {
                 tracing::warn!(
                     number,
@@ -171,6 +179,10 @@ async fn end_session(pool: MySqlPool, number: u64, since: Instant) {
             }
         }
     }
+    tracing::warn!(
+        number,
+        "failed to end a session of the database that was given up: it may be at a statement, and hold its locks"
+    );
 }
 
 async fn try_to_end(pool: &MySqlPool, number: u64, since: Instant) -> sqlx::Result<bool> {

@@ -56,12 +56,12 @@ const END_GIVEN_UP: &str = concat!(
     " AND state = 'active') AS session"
 );
 
-/// Ends the session if it is at a statement that has begun so many milliseconds ago at least. Behind a pooler another client
-/// may have it: its statement is younger.
+/// Ends the session if it is at a statement that has begun so many milliseconds ago at least, and tells whether it was. Behind a
+/// pooler another client may have it: its statement is younger.
 const END_SESSION: &str = concat!(
-    "SELECT pg_terminate_backend(pid) ",
-    of_backend!(),
-    " AND state = 'active' AND query_start < clock_timestamp() - $2::bigint * interval '1 millisecond'"
+    "SELECT coalesce(CASE WHEN state = 'active' AND query_start < clock_timestamp() - $2::bigint * interval '1 millisecond'
+         THEN pg_terminate_backend(pid) END, false) ",
+    of_backend!()
 );
 
 /// Ends a session that is given up, unless it is [left](Self::leave) before.
@@ -216,17 +216,24 @@ async fn end_statement(
 /// Ends a session that was given up then: the server does not look at its connection while a statement is at work, and
 /// that keeps the locks.
 async fn end_session(pool: impl Pool, backend: Backend, since: Instant) {
-    let pid = backend.pid();
+    let (pid, mut looks) = (backend.pid(), 0);
     for _ in 0..ATTEMPTS_MAX {
         // One that ends with its connection is not ended.
         tokio::time::sleep(ATTEMPT_PAUSE).await;
         let parameters = || {
-            let ms = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
+            // A statement that was on its way has begun a moment later.
+            let began = since.elapsed().saturating_sub(ATTEMPT_PAUSE * 9 / 10);
+            let ms = i64::try_from(began.as_millis()).unwrap_or(i64::MAX);
             [Parameter::Text(backend.read()), Parameter::Int(Some(ms))]
         };
-        match as_login::<(bool,), 2>(&pool, END_SESSION, parameters).await {
+        let ended = as_login::<(bool,), 2>(&pool, END_SESSION, parameters);
+        let Ok(ended) = tokio::time::timeout(LOOKS_WITHIN, ended).await else { continue };
+        match ended {
             Ok(None) => return,
-            Ok(Some(_)) => {
+            // It ends once it sees that its connection has; what it has not read by now it may begin yet.
+            Ok(Some((false,))) if looks + 1 == LOOKS => return,
+            Ok(Some((false,))) => looks += 1,
+            Ok(Some((true,))) => {
                 tracing::warn!(
                     pid,
                     "ended a session of the database that was given up while a statement of it was at work"
@@ -238,6 +245,10 @@ async fn end_session(pool: impl Pool, backend: Backend, since: Instant) {
             }
         }
     }
+    tracing::warn!(
+        pid,
+        "failed to end a session of the database that was given up: it may be at a statement, and hold its locks"
+    );
 }
 
 /// Asks as the login: the role that the participant works as need not be allowed to end what its login has begun.

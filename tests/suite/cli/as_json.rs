@@ -220,7 +220,7 @@ async fn a_graph_in_json_has_each_step_and_what_it_waits_for() {
 #[tokio::test]
 async fn errors_of_every_command_stay_out_of_the_json() {
     let served = Served::start(&[]).await;
-    let nobody = vec!["--endpoint", "http://127.0.0.1:1"];
+    let nobody = ["--endpoint", "http://127.0.0.1:1"];
     let at_nobody = |args: &[&'static str]| [&nobody[..], args].concat();
     let nowhere = "/nowhere/file.json";
     let taken = file("");

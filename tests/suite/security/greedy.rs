@@ -198,6 +198,7 @@ async fn ask_greedily(
 
 /// L3: of a hundred transactions of another one, the slowest but one takes less than twice as long beside a greedy one as
 /// alone, in the middle of the rounds.
+#[expect(clippy::print_stdout, reason = "whoever runs it wants the figures")]
 async fn l3_notices_nothing(other: Link, greedy: Vec<Link>, reason: &'static str) {
     let mut rounds = Vec::new();
     for round in 0..ROUNDS {
