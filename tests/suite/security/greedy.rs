@@ -129,16 +129,17 @@ fn without(channel: Channel) -> Link {
 
 /// Limit of each caller in the tests below, a second. A hundred times as many are fewer than a debug build can refuse, so
 /// that the greedy one's own work leaves the other one a processor.
-const RATE: u32 = 50;
+const RATE: u32 = 20;
 
 /// Pause between the beginnings of the other one's transactions, which are below its limit.
-const PAUSE: Duration = Duration::from_millis(25);
+const PAUSE: Duration = Duration::from_millis(60);
 
 /// Rounds, each with the other one alone and beside the greedy one.
 const ROUNDS: usize = 3;
 
-/// Times below this are alike.
-const NOISE: Duration = Duration::from_millis(5);
+/// Times below these are alike: of nine in ten, and of 99 in a hundred, among which are those that wait for a disk.
+const NOISE: [(usize, Duration); 2] =
+    [(90, Duration::from_millis(5)), (99, Duration::from_millis(50))];
 
 /// The times of transactions of this caller, one after the other, each below its own limit.
 async fn times(link: &Link, prefix: &str) -> Vec<Duration> {
@@ -153,7 +154,6 @@ async fn times(link: &Link, prefix: &str) -> Vec<Duration> {
         client.submit_transaction(request).await.expect("another caller");
         times.push(begun.elapsed());
     }
-    times.sort();
     times
 }
 
@@ -196,33 +196,36 @@ async fn ask_greedily(
     tasks.join_all().await.into_iter().fold((0, 0, Duration::ZERO), add)
 }
 
-/// L3: of a hundred transactions of another one, the slowest but one takes less than twice as long beside a greedy one as
-/// alone, in the middle of the rounds.
+/// L3: transactions of another one take less than twice as long beside a greedy one as alone, nine in ten of them and 99 in a
+/// hundred, of all rounds. `cargo xtask bench greedy` compares the latter without a least time, with a release build.
 #[expect(clippy::print_stdout, reason = "whoever runs it wants the figures")]
 async fn l3_notices_nothing(other: Link, greedy: Vec<Link>, reason: &'static str) {
-    let mut rounds = Vec::new();
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        let alone = at(&times(&other, &format!("alone-{round}")).await, 99);
+        alone.extend(times(&other, &format!("alone-{round}")).await);
         // Both sides begin with a second's worth.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (stop, begun) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let calls = tokio::spawn(ask_greedily(greedy.clone(), reason, Arc::clone(&stop)));
-        let beside = at(&times(&other, &format!("beside-{round}")).await, 99);
+        beside.extend(times(&other, &format!("beside-{round}")).await);
         stop.store(true, Ordering::Relaxed);
         let (served, refused, delay) = calls.await.unwrap();
         let most = f64::from(RATE) * (1.0 + begun.elapsed().as_secs_f64()) + 1.0;
         assert!(f64::from(served) <= most, "{served} of at most {most}");
         assert!(served > 0 && refused > 0 && !delay.is_zero(), "{served}, {refused}, {delay:?}");
-        rounds.push((beside.as_secs_f64() / alone.max(NOISE).as_secs_f64(), alone, beside));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
-    println!("{reason}: beside is so many times alone, alone, beside: {rounds:?}");
-    assert!(rounds[ROUNDS / 2].0 < 2.0, "{reason}: {rounds:?}");
+    alone.sort();
+    beside.sort();
+    for (percent, noise) in NOISE {
+        let (alone, beside) = (at(&alone, percent), at(&beside, percent));
+        println!("{reason}: p{percent} alone and beside: {alone:.1?} {beside:.1?}");
+        assert!(beside < 2 * alone.max(noise), "{reason}: p{percent} {alone:?} and {beside:?}");
+    }
 }
 
 /// Without identities it is the address that has a share.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "compares times, and so wants the machine for itself: cargo xtask soak"]
 async fn l3_a_greedy_address_leaves_another_ones_times_alone() {
     let mut config = config(&sqlite_url());
@@ -233,7 +236,7 @@ async fn l3_a_greedy_address_leaves_another_ones_times_alone() {
     l3_notices_nothing(other, vec![greedy], "ADDRESS_LIMITED").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "compares times, and so wants the machine for itself: cargo xtask soak"]
 async fn l3_a_greedy_identity_leaves_another_ones_times_alone() {
     let file = File::new();
@@ -243,7 +246,7 @@ async fn l3_a_greedy_identity_leaves_another_ones_times_alone() {
 }
 
 /// None of the identities of a namespace is above its own limit, and all of them together are.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "compares times, and so wants the machine for itself: cargo xtask soak"]
 async fn l3_a_greedy_namespace_leaves_another_ones_times_alone() {
     let many = Many::new();
