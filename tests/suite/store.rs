@@ -22,6 +22,7 @@ mod faults;
 mod feed;
 mod file;
 mod full_disk;
+mod held_rows;
 mod journal;
 mod leases;
 mod lock_model;

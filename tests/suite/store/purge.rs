@@ -485,7 +485,7 @@ async fn the_purge_and_the_close_of_an_epoch_do_not_wait_for_each_other() {
     panic!("no round was fast enough");
 }
 
-async fn write_all(writer: &mut dyn BatchWriter, writes: &[Write]) {
+pub(super) async fn write_all(writer: &mut dyn BatchWriter, writes: &[Write]) {
     for batch in writes.chunks(500) {
         let written = writer.write(batch).await.unwrap();
         assert!(written.iter().all(|written| *written == Written::Applied), "{written:?}");

@@ -12,7 +12,7 @@ on_both_stores!(l3_dead_letters_are_sent_again_in_parts);
 /// Dead letters: more than one statement has sent again.
 const LETTERS: u64 = 1_100;
 
-fn letter(revision: u64) -> DeadLetter {
+pub(super) fn letter(revision: u64) -> DeadLetter {
     DeadLetter {
         webhook: "a".to_owned(),
         revision,

@@ -91,24 +91,31 @@ impl Parts {
 
 /// Names that are gone through in halves.
 #[derive(Debug)]
-pub(super) struct Halves<'a> {
-    work: Vec<&'a [Uuid]>,
+pub(super) struct Halves {
+    work: Vec<Vec<Uuid>>,
     until: Instant,
     /// Those for each of which a statement fails alone, with its error.
     pub(super) unreadable: Vec<(Uuid, sqlx::Error)>,
+    /// Those for which it waits for a lock for too long.
+    pub(super) held: Vec<Uuid>,
 }
 
-impl<'a> Halves<'a> {
-    pub(super) fn new(ids: &'a [Uuid]) -> Self {
+impl Halves {
+    pub(super) fn new(ids: &[Uuid]) -> Self {
         Self::until(ids, Instant::now() + SEARCH_MAX)
     }
 
-    fn until(ids: &'a [Uuid], until: Instant) -> Self {
-        Self { work: vec![ids], until, unreadable: Vec::new() }
+    fn until(ids: &[Uuid], until: Instant) -> Self {
+        Self { work: vec![ids.to_vec()], until, unreadable: Vec::new(), held: Vec::new() }
     }
 
-    pub(super) fn next(&mut self) -> Option<&'a [Uuid]> {
-        self.work.pop().filter(|part| !part.is_empty())
+    pub(super) fn next(&mut self) -> Option<Vec<Uuid>> {
+        loop {
+            let part = self.work.pop()?;
+            if !part.is_empty() {
+                return Some(part);
+            }
+        }
     }
 
     /// Takes a part that cannot be read as a whole.
@@ -117,19 +124,48 @@ impl<'a> Halves<'a> {
     /// The part's, once the time is over.
     pub(super) fn failed(
         &mut self,
-        part: &'a [Uuid],
+        part: Vec<Uuid>,
         error: sqlx::Error,
     ) -> Result<(), sqlx::Error> {
         if Instant::now() >= self.until {
             return Err(error);
         }
-        if let [id] = part {
-            self.unreadable.push((*id, error));
-        } else {
-            let (first, second) = part.split_at(part.len() / 2);
-            self.work.extend([second, first]);
+        match part[..] {
+            [id] => self.unreadable.push((id, error)),
+            _ => self.halve(part),
         }
         Ok(())
+    }
+
+    /// Takes a part whose statement has waited for a lock for too long, and those of it of which that is known. Where it is
+    /// known of none, they are found as what cannot be read is.
+    ///
+    /// # Errors
+    /// The part's, once the time is over.
+    pub(super) fn waited(
+        &mut self,
+        mut part: Vec<Uuid>,
+        held: &[Uuid],
+        error: sqlx::Error,
+    ) -> Result<(), sqlx::Error> {
+        self.held.extend(held);
+        if Instant::now() >= self.until {
+            return Err(error);
+        }
+        if !held.is_empty() {
+            part.retain(|id| !held.contains(id));
+            self.work.push(part);
+        } else if let [id] = part[..] {
+            self.held.push(id);
+        } else {
+            self.halve(part);
+        }
+        Ok(())
+    }
+
+    fn halve(&mut self, mut part: Vec<Uuid>) {
+        let second = part.split_off(part.len() / 2);
+        self.work.extend([second, part]);
     }
 }
 
@@ -171,7 +207,7 @@ where
     let (mut done, mut halves) = (Vec::new(), Halves::until(ids, until));
     let mut cut = None;
     while let Some(part) = halves.next() {
-        match statement(part).fetch_all(&mut *connection).await {
+        match statement(&part).fetch_all(&mut *connection).await {
             Err(error) if is_corrupt(&error) => {
                 if let Err(error) = halves.failed(part, error) {
                     cut = Some(error);
@@ -243,7 +279,7 @@ mod tests {
     #[test]
     fn halves_end_with_each_that_fails_alone_and_with_their_time() {
         let ids: Vec<Uuid> = (0..100).map(Uuid::from_u128).collect();
-        let go = |mut halves: Halves<'_>| {
+        let go = |mut halves: Halves| {
             let mut read: Vec<Uuid> = Vec::new();
             while let Some(part) = halves.next() {
                 if !part.contains(&ids[41]) {
@@ -259,5 +295,34 @@ mod tests {
         assert!(matches!(unreadable[..], [(id, _)] if id == ids[41]));
         assert!(matches!(go(Halves::until(&ids, Instant::now())), (read, None) if read.is_empty()));
         assert_eq!(Halves::new(&[]).next(), None);
+    }
+
+    #[test]
+    fn what_is_held_is_left_and_is_looked_for_where_that_is_not_known() {
+        let ids: Vec<Uuid> = (0..100).map(Uuid::from_u128).collect();
+        let held = [ids[0], ids[41], ids[42]];
+        let go = |mut halves: Halves, is_known: bool| {
+            let (mut done, mut waits): (Vec<Uuid>, u32) = (Vec::new(), 0);
+            while let Some(part) = halves.next() {
+                let found: Vec<Uuid> = held.into_iter().filter(|id| part.contains(id)).collect();
+                if found.is_empty() {
+                    done.extend(part);
+                    continue;
+                }
+                waits += 1;
+                let found = if is_known { found } else { Vec::new() };
+                if halves.waited(part, &found, sqlx::Error::RowNotFound).is_err() {
+                    break;
+                }
+            }
+            (done, waits, halves.held)
+        };
+        let others = [&ids[1..41], &ids[43..]].concat();
+        assert_eq!(go(Halves::new(&ids), true), (others.clone(), 1, held.to_vec()));
+        let (done, waits, left) = go(Halves::new(&ids), false);
+        assert_eq!((done, left), (others, held.to_vec()));
+        assert!(waits < 25, "{waits}");
+        let late = go(Halves::until(&ids, Instant::now()), true);
+        assert_eq!(late, (Vec::new(), 1, held.to_vec()));
     }
 }

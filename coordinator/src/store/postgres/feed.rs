@@ -66,8 +66,10 @@ WITH ",
 SELECT EXISTS (SELECT 1 FROM fence)"
 );
 
-const PAGE: &str =
-    "SELECT revision, tx_id, body FROM feed_events WHERE revision > $1 ORDER BY revision LIMIT $2";
+/// What is purged is shown to nobody, also where it is still there.
+const PAGE: &str = "
+SELECT revision, tx_id, body FROM feed_events
+WHERE revision > greatest($1, (SELECT purged_revision FROM feed)) ORDER BY revision LIMIT $2";
 
 const ENDS: &str = "SELECT purged_revision, last_revision FROM feed";
 
@@ -80,13 +82,16 @@ ORDER BY revision LIMIT $1";
 const BEHIND: &str = "
 SELECT revision, added_ms FROM feed_events WHERE revision > $1 AND added_ms <= $2 ORDER BY revision LIMIT 1";
 
-/// The row about the ends comes last: whoever adds events waits for it, and not for the rows that are deleted.
+/// The row about the ends comes last: whoever adds events waits for it, and not for the rows that are deleted. An event
+/// that somebody holds goes with a later run.
 const PURGE: &str = concat!(
     "
 WITH ",
     fence!("$3"),
-    ", gone AS (
-    DELETE FROM feed_events WHERE revision <= $2 AND EXISTS (SELECT 1 FROM fence)
+    ", old AS MATERIALIZED (
+    SELECT revision FROM feed_events WHERE revision <= $2 AND EXISTS (SELECT 1 FROM fence) FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM feed_events USING old WHERE feed_events.revision = old.revision
     RETURNING 1
 ), purged AS (
     UPDATE feed SET purged_revision = greatest(purged_revision, $2)

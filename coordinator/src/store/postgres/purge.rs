@@ -1,7 +1,9 @@
 //! The purge on PostgreSQL.
 
+mod held;
 mod parts;
 mod reached;
+mod search;
 
 use std::collections::HashSet;
 
@@ -11,15 +13,16 @@ use sqlx::query::QueryAs;
 use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
+use self::held::make;
 pub(super) use self::reached::Reached;
+use self::search::{old, stripped};
 use super::super::Error;
 use super::super::purge::{
-    Cutoffs, DELETING, PURGE_BYTES_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
-    STEPS_SWEPT_MS, STRIPPING, Stripped,
+    Cutoffs, DELETING, PURGE_BYTES_MAX, Purge, PurgeTimes, RAISING, Retention, STRIPPING, Stripped,
 };
 use super::super::rows::{self, gid_key};
 use super::Postgres;
-use super::damage::{Damage, Step, in_halves};
+use super::damage::Step;
 use super::names::Known;
 use super::transactions::{Aside, SET_ASIDE, of_ids_without_data, set_failed_aside};
 
@@ -28,60 +31,8 @@ use super::transactions::{Aside, SET_ASIDE, of_ids_without_data, set_failed_asid
 /// one run takes as many as go into a fraction of a second. Where the database does not do them in time, it is fewer.
 const ROWS_MAX: i64 = 2_000;
 
-/// Transactions that ended before the cutoff, are not heuristic or were forgotten: the last row of each tells. An
-/// operator's acts stay, and so does a saga whose participants may not have asked about their steps yet, and what the
-/// feed does not have yet, of which another row may be the last one. A write that is not the journal's has an identifier
-/// of chance, above all of those that begin with an incarnation. The first row tells when it was begun, and its mode.
-///
-/// It looks at the fence without a lock, because it may take long and writes nothing; so does that for what is to be deleted.
-///
-/// `OFFSET 0` keeps the planner from the index of the feed's rows: it would read all that was written lately for each of
-/// these. The feed's one row is read once: beside a snapshot that is held open it has as many versions as it was written
-/// since, and they would be passed over for each of these.
-macro_rules! old {
-    ($ended:literal) => {
-        concat!(
-            "
-WITH passed AS MATERIALIZED (SELECT done_before FROM feed)
-SELECT ended.tx_id, (
-    SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))::int8
-    FROM log AS entry WHERE entry.tx_id = ended.tx_id), ended_ms
-FROM ",
-            $ended,
-            "
-CROSS JOIN LATERAL (
-    SELECT kind, created_ms FROM log AS entry WHERE entry.tx_id = ended.tx_id ORDER BY follows LIMIT 1) AS first
-CROSS JOIN LATERAL (
-    SELECT kind, version FROM log AS entry
-    WHERE entry.tx_id = ended.tx_id ORDER BY follows DESC LIMIT 1) AS last
-WHERE ended.ended_ms < $2 AND ended.ended_ms >= $8 AND ended.stripped_ms IS NULL
-    AND last.version = ended.version
-    AND last.kind & 64 = 0
-    AND (first.kind & 32 = 0
-        OR ended_ms + least((ended_ms - first.created_ms) / 2, $5) + $6 < $4)
-    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = ended.tx_id)
-    AND (
-        SELECT count(*) FROM passed CROSS JOIN (
-            SELECT owner, kind, write_id FROM log AS entry WHERE entry.tx_id = ended.tx_id OFFSET 0) AS entry
-        LEFT JOIN feed_cursors ON incarnation = entry.owner
-        WHERE entry.kind & 128 <> 0
-            AND entry.write_id < '00000001-0000-0000-0000-000000000000' AND entry.owner >= done_before
-            AND (next_write IS NULL OR entry.write_id >= next_write
-                OR position(uuid_send(entry.write_id) IN open_writes) > 0)) = 0
-    AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $7 AND NOT fenced)
-ORDER BY ended_ms LIMIT $3"
-        )
-    };
-}
-
-const OLD: &str = old!("log AS ended");
-
-/// Of these, by their names: no row of another one is read.
-const OLD_OF: &str = old!(
-    "UNNEST($9::uuid[]) AS named (tx_id)
-CROSS JOIN LATERAL (
-    SELECT * FROM log WHERE log.tx_id = named.tx_id ORDER BY follows DESC LIMIT 1) AS ended"
-);
+/// Runs that are made one after the other while they find nothing but what somebody holds.
+const HELD_RUNS_MAX: u32 = 8;
 
 /// Puts one row in the place of all others of each transaction. It follows the version that was read: if
 /// somebody has written it meanwhile, the key is taken, and it is left alone.
@@ -123,30 +74,6 @@ UPDATE cluster
 SET purge_watermark_ms = greatest(purge_watermark_ms, $2), purge_clock_ms = $3
 WHERE EXISTS (SELECT 1 FROM fence)
 RETURNING purge_watermark_ms"
-);
-
-/// Only what both began and ended before the watermark: a transaction whose id was made by a clock
-/// ahead of the others would otherwise be taken for one that was never seen.
-macro_rules! stripped {
-    ($log:literal) => {
-        concat!(
-            "
-SELECT ended.tx_id, 0::int8, ended_ms FROM ",
-            $log,
-            "
-WHERE ended_ms < $2 AND ended_ms >= $6 AND created_ms < $2 AND stripped_ms <= $4
-    AND EXISTS (SELECT 1 FROM fences WHERE incarnation = $1 AND nonce = $5 AND NOT fenced)
-    AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = ended.tx_id)
-ORDER BY ended_ms LIMIT $3"
-        )
-    };
-}
-
-const STRIPPED: &str = stripped!("log AS ended");
-const STRIPPED_OF: &str = stripped!(
-    "UNNEST($7::uuid[]) AS named (tx_id)
-CROSS JOIN LATERAL (
-    SELECT * FROM log WHERE log.tx_id = named.tx_id ORDER BY follows DESC LIMIT 1) AS ended"
 );
 
 /// A transaction goes with its gid, or not at all: a gid that is left alone would be nobody's for ever. One that was
@@ -209,11 +136,61 @@ impl Purge for Postgres {
         retention: Retention,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        let (cutoffs, nonce) = (retention.cutoffs(now), self.nonces.nonce(me));
+        let (cutoffs, right) = (retention.cutoffs(now), (me, self.nonces.nonce(me)));
+        self.past_held(Step::Strip, || self.strip_once(right, cutoffs)).await
+    }
+
+    async fn delete(
+        &self,
+        me: Incarnation,
+        retention: Retention,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let (cutoffs, right) = (retention.cutoffs(now), (me, self.nonces.nonce(me)));
+        let raise = sqlx::query_as(RAISE_WATERMARK)
+            .bind(me.0)
+            .bind(cutoffs.gids_ms)
+            .bind(cutoffs.now_ms)
+            .bind(right.1);
+        let raised: Vec<(i64,)> = self.rows(RAISING, raise).await?;
+        let (watermark,) = raised.into_iter().next().ok_or(Error::Fenced(me))?;
+        let before = watermark.min(cutoffs.gids_ms).min(cutoffs.deleted_ms());
+        self.past_held(Step::Delete, || self.delete_once(right, cutoffs, before)).await
+    }
+}
+
+/// Numbers of transactions that a run has purged, and that somebody held.
+#[derive(Clone, Copy, Debug)]
+struct Ran {
+    purged: u64,
+    held: usize,
+}
+
+impl Postgres {
+    /// Makes a run, and more of them while all that they come to is held: what is behind that is purged all the same.
+    async fn past_held<F>(&self, step: Step, run: impl Fn() -> F) -> Result<u64, Error>
+    where
+        F: Future<Output = Result<Ran, Error>>,
+    {
+        let mut runs = 1;
+        loop {
+            let ran = self.reached.timed(step, run().await)?;
+            if ran.purged > 0 || ran.held == 0 || runs == HELD_RUNS_MAX {
+                return Ok(ran.purged);
+            }
+            runs += 1;
+        }
+    }
+
+    async fn strip_once(
+        &self,
+        right @ (me, nonce): (Incarnation, Uuid),
+        cutoffs: Cutoffs,
+    ) -> Result<Ran, Error> {
         let known = (self.damage.clone(), self.reached.clone());
-        let strip = self.run(STRIPPING, move |connection| {
+        self.run(STRIPPING, move |connection| {
             Box::pin(async move {
-                let (right, mut aside) = ((me, nonce), Aside::default());
+                let mut aside = Aside::default();
                 let (old, unread) = old(connection, &known, right, cutoffs).await?;
                 set_failed_aside(connection, right, unread, &mut aside).await?;
                 let old = rows::fitting(&old, PURGE_BYTES_MAX);
@@ -237,38 +214,30 @@ impl Purge for Postgres {
                         .bind(cutoffs.now_ms)
                         .bind(nonce)
                 };
-                let stripped = in_halves(connection, &ids, strip).await?;
-                set_failed_aside(connection, right, stripped.failed, &mut aside).await?;
-                purged(stripped.done.len(), stripped.cut, aside)
+                let held = &known.1.held;
+                let made = make(connection, right, held, &ids, |_| Vec::new(), strip).await?;
+                set_failed_aside(connection, right, made.failed, &mut aside).await?;
+                ran(made.done.len(), made.held.len(), made.cut, aside)
             })
-        });
-        self.reached.timed(Step::Strip, strip.await)
+        })
+        .await
     }
 
-    async fn delete(
+    async fn delete_once(
         &self,
-        me: Incarnation,
-        retention: Retention,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        let (cutoffs, nonce) = (retention.cutoffs(now), self.nonces.nonce(me));
-        let raise = sqlx::query_as(RAISE_WATERMARK)
-            .bind(me.0)
-            .bind(cutoffs.gids_ms)
-            .bind(cutoffs.now_ms)
-            .bind(nonce);
-        let raised: Vec<(i64,)> = self.rows(RAISING, raise).await?;
-        let (watermark,) = raised.into_iter().next().ok_or(Error::Fenced(me))?;
-        let before = watermark.min(cutoffs.gids_ms).min(cutoffs.deleted_ms());
+        right @ (me, nonce): (Incarnation, Uuid),
+        cutoffs: Cutoffs,
+        before: i64,
+    ) -> Result<Ran, Error> {
         let known = (self.damage.clone(), self.reached.clone());
         let epochs = self.names.known();
-        let delete = self.run(DELETING, move |connection| {
+        self.run(DELETING, move |connection| {
             Box::pin(async move {
-                let (right, mut aside) = ((me, nonce), Aside::default());
+                let mut aside = Aside::default();
                 let (due, unread) = stripped(connection, &known, right, before, cutoffs).await?;
                 set_failed_aside(connection, right, unread, &mut aside).await?;
                 if due.is_empty() {
-                    return purged(0, None, aside);
+                    return ran(0, 0, None, aside);
                 }
                 let due: Vec<Uuid> = due.into_iter().map(|(tx_id, _)| tx_id).collect();
                 let mut old = of_ids_without_data(connection, &due).await?;
@@ -278,16 +247,19 @@ impl Purge for Postgres {
                     let rows = old.iter().filter(|read| part.binary_search(&read.tx_id).is_ok());
                     rows.map(|read| (read.tx_id, gid_key(read.gid()))).collect::<Vec<_>>()
                 };
-                let (mut deleted, mut cut) = (HashSet::new(), None);
+                let (mut deleted, mut held, mut cut) = (HashSet::new(), HashSet::new(), None);
                 for epochs in [epochs.as_deref(), None] {
-                    let is_left = |id: &&Uuid| !deleted.contains(*id);
+                    let is_left = |id: &&Uuid| !deleted.contains(*id) && !held.contains(*id);
                     let left: Vec<Uuid> = ids.iter().filter(is_left).copied().collect();
-                    let delete = |part: &[Uuid]| delete_of((me, nonce), keys_of(part), epochs);
-                    let made = in_halves(connection, &left, delete).await?;
+                    let delete = |part: &[Uuid]| delete_of(right, keys_of(part), epochs);
+                    let keys = |part: &[Uuid]| column(&keys_of(part), |(_, key)| *key);
+                    let made = make(connection, right, &known.1.held, &left, keys, delete).await?;
                     set_failed_aside(connection, right, made.failed, &mut aside).await?;
-                    deleted.extend(made.done.into_iter().map(|(tx_id,)| tx_id));
+                    deleted.extend(made.done);
+                    held.extend(made.held);
                     cut = made.cut;
-                    if cut.is_some() || epochs.is_none() || deleted.len() == ids.len() {
+                    if cut.is_some() || epochs.is_none() || deleted.len() + held.len() == ids.len()
+                    {
                         break;
                     }
                 }
@@ -295,60 +267,18 @@ impl Purge for Postgres {
                 let is_refused = |id: &Uuid| aside.refused.iter().any(|(refused, _)| refused == id);
                 let left: Vec<Uuid> = due
                     .into_iter()
-                    .filter(|tx_id| !deleted.contains(tx_id) && !is_refused(tx_id))
+                    .filter(|id| !deleted.contains(id) && !held.contains(id) && !is_refused(id))
                     .collect();
                 if !left.is_empty() && cut.is_none() {
                     let there = sqlx::query_scalar(STILL_THERE).bind(left);
                     let there: Vec<Uuid> = there.fetch_all(&mut *connection).await?;
                     set_aside(connection, me, nonce, there).await?;
                 }
-                purged(deleted.len(), cut, aside)
+                ran(deleted.len(), held.len(), cut, aside)
             })
-        });
-        self.reached.timed(Step::Delete, delete.await)
+        })
+        .await
     }
-}
-
-/// Returns what is due to be stripped, with the bytes of each one's rows, and what of that cannot be read.
-async fn old(
-    connection: &mut PgConnection,
-    known: &(Damage, Reached),
-    (me, nonce): (Incarnation, Uuid),
-    cutoffs: Cutoffs,
-) -> Result<parts::Due, sqlx::Error> {
-    let query = |statement: &'static str, from: i64, before: i64, limit: i64| {
-        sqlx::query_as(statement)
-            .bind(me.0)
-            .bind(before)
-            .bind(limit)
-            .bind(cutoffs.now_ms)
-            .bind(STEPS_ASKED_MS)
-            .bind(STEPS_SWEPT_MS)
-            .bind(nonce)
-            .bind(from)
-    };
-    let in_range = |from, before, limit| query(OLD, from, before, limit);
-    let of_names =
-        |names: &[Uuid]| query(OLD_OF, 0, cutoffs.details_ms, ROWS_MAX).bind(names.to_vec());
-    let limits = (Step::Strip, cutoffs.details_ms);
-    parts::due(connection, known, limits, in_range, of_names).await
-}
-
-/// Returns what is due to be deleted, and what of that cannot be read.
-async fn stripped(
-    connection: &mut PgConnection,
-    known: &(Damage, Reached),
-    (me, nonce): (Incarnation, Uuid),
-    before: i64,
-    cutoffs: Cutoffs,
-) -> Result<parts::Due, sqlx::Error> {
-    let query = |statement: &'static str, from: i64, before: i64, limit: i64| {
-        let query = sqlx::query_as(statement).bind(me.0).bind(before).bind(limit);
-        query.bind(cutoffs.stripped_ms).bind(nonce).bind(from)
-    };
-    let in_range = |from, before, limit| query(STRIPPED, from, before, limit);
-    let of_names = |names: &[Uuid]| query(STRIPPED_OF, 0, before, ROWS_MAX).bind(names.to_vec());
-    parts::due(connection, known, (Step::Delete, before), in_range, of_names).await
 }
 
 /// Makes the statement that deletes these names, with what they are names of. It looks for them where they may be, if that
@@ -374,10 +304,15 @@ fn delete_of(
 }
 
 /// Counts what is done; where that is nothing although some could be read, the error says why.
-fn purged(done: usize, cut: Option<sqlx::Error>, aside: Aside) -> Result<u64, sqlx::Error> {
+fn ran(
+    done: usize,
+    held: usize,
+    cut: Option<sqlx::Error>,
+    aside: Aside,
+) -> Result<Ran, sqlx::Error> {
     match cut.or_else(|| aside.refused.into_iter().next().map(|(_, error)| error)) {
         Some(error) if done == 0 => Err(error),
-        _ => Ok(done as u64),
+        _ => Ok(Ran { purged: done as u64, held }),
     }
 }
 

@@ -75,8 +75,9 @@ const PURGE: &str = concat!(
     "
 WITH ",
     fence!("$4"),
-    ", old AS (
+    ", old AS MATERIALIZED (
     SELECT name, revision FROM webhook_dead_letters WHERE died_ms < $2 AND NOT due ORDER BY died_ms LIMIT $3
+    FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM webhook_dead_letters USING old
     WHERE webhook_dead_letters.name = old.name AND webhook_dead_letters.revision = old.revision

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::super::Error;
 use super::super::damage::Step;
 use super::ROWS_MAX;
+use super::held::Held;
 use super::parts::{OLDEST, is_timeout};
 
 /// Time of a search from the oldest on that is little: then all searches are.
@@ -27,7 +28,10 @@ const RUNS_IN_TIME: u32 = 8;
 
 /// State of both steps, of one process. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(in crate::store::postgres) struct Reached(Arc<Mutex<[State; 2]>>);
+pub(in crate::store::postgres) struct Reached {
+    states: Arc<Mutex<[State; 2]>>,
+    pub(super) held: Held,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct State {
@@ -51,7 +55,7 @@ impl Default for State {
 
 impl Reached {
     /// Notes whether a run was done in time. Its other errors say nothing about how many it may take.
-    pub(super) fn timed(&self, step: Step, run: Result<u64, Error>) -> Result<u64, Error> {
+    pub(super) fn timed<T>(&self, step: Step, run: Result<T, Error>) -> Result<T, Error> {
         match &run {
             Ok(_) => self.ended(step, true),
             Err(Error::Database { source, .. }) if is_timeout(source) => self.ended(step, false),
@@ -108,7 +112,7 @@ impl Reached {
 
     fn state(&self) -> MutexGuard<'_, [State; 2]> {
         // Nothing in here panics half way through a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

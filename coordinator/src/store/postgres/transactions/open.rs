@@ -96,7 +96,7 @@ async fn by_name(
 ) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
     let (mut found, mut halves) = (Vec::new(), Halves::new(ids));
     while let Some(part) = halves.next() {
-        let query = sqlx::query_as::<_, (Uuid, i64)>(statement).bind(owner.0).bind(part);
+        let query = sqlx::query_as::<_, (Uuid, i64)>(statement).bind(owner.0).bind(part.clone());
         match query.fetch_all(&mut *connection).await {
             Err(error) if is_of_data(&error) => {
                 if halves.failed(part, error).is_err() {

@@ -155,16 +155,19 @@ SELECT tx_id, owner FROM UNNEST($3::uuid[], $4::int8[]) AS new (tx_id, owner) WH
 ON CONFLICT DO NOTHING"
 );
 
-/// One that ended while it was parked has its row still.
+/// One that ended while it was parked has its row still. What somebody holds is left for the next run.
 const UNPARK_ENDED: &str = concat!(
     "
 WITH ",
     fence!("$2"),
-    "
-DELETE FROM parked WHERE owner IN ($1, 0) AND wake_ms IS NULL AND reasons = 0 AND EXISTS (SELECT 1 FROM fence)
-    AND ($3::uuid[] IS NULL OR tx_id = ANY($3))
-    AND (SELECT kind & 15 FROM log WHERE log.tx_id = parked.tx_id ORDER BY follows DESC LIMIT 1) >= 5
-RETURNING tx_id"
+    ", ended AS MATERIALIZED (
+    SELECT tx_id FROM parked WHERE owner IN ($1, 0) AND wake_ms IS NULL AND reasons = 0 AND EXISTS (SELECT 1 FROM fence)
+        AND ($3::uuid[] IS NULL OR tx_id = ANY($3))
+        AND (SELECT kind & 15 FROM log WHERE log.tx_id = parked.tx_id ORDER BY follows DESC LIMIT 1) >= 5
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM parked USING ended WHERE parked.tx_id = ended.tx_id
+RETURNING parked.tx_id"
 );
 
 const AWAKE_OF: &str = "
