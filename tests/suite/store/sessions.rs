@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sqlx::{Connection, Executor, PgConnection};
 use unanimo_coordinator::store::{
     self, BatchError, Error, Key, PostgresOptions, SessionError, Written,
 };
@@ -53,6 +54,26 @@ async fn s3_a_role_default_of_asynchronous_commits_does_not_win() {
         let registered = fixture.store.endpoints().list().await.unwrap().len();
         assert_eq!(registered, usize::from(round > 0), "round {round}");
     }
+}
+
+/// The role's sessions may not be idle for long, as an administrator may set it for all. The journal's connection and the
+/// others wait all the same, and no batch is lost with one.
+#[tokio::test]
+async fn l3_a_role_whose_idle_sessions_are_ended_ends_none_of_these() {
+    let server = Server::start();
+    let url = server.database().await;
+    execute(&url, "ALTER ROLE unanimo SET idle_session_timeout = '500ms'").await;
+    let fixture = Fixture::open(url.clone()).await;
+    let mut writer = fixture.writer().await;
+    fixture.store.incarnations().renew(fixture.me, LEASE).await.unwrap();
+    // One that is not ours is ended: it is tried.
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    other.execute("SELECT 1").await.unwrap_err();
+    let (live, begin) = Live::begin(&new_gid());
+    assert_eq!(writer.write(&[a_write(begin)]).await.unwrap(), [Written::Applied]);
+    fixture.store.incarnations().renew(fixture.me, LEASE).await.unwrap();
+    assert!(fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().is_some());
 }
 
 /// PgBouncer refuses, by default, whoever names a parameter at the start that it does not know.

@@ -6,6 +6,7 @@
 //! to have other settings, is thrown away: nothing is read there, and nothing written.
 
 mod error;
+mod settings;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 pub use self::error::SessionError;
 use self::error::is_other;
+use self::settings::Settings;
 use super::super::opening::Place;
 use super::address::{Address, Server};
 use super::place::{Opened, TABLES};
@@ -33,9 +35,10 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// Longest silence of one server after which the next one is tried beside it.
 const SILENCE_MAX: Duration = Duration::from_millis(1_500);
 
-/// Sets the session's settings, whatever the defaults of server, database and role are.
+/// Sets the session's settings, whatever the defaults of server, database and role are. Not every server knows all.
 const SET: &str = "
-SELECT count(set_config(name, value, false)) FROM UNNEST($1::text[], $2::text[]) AS new (name, value)";
+SELECT count(set_config(name, value, false)) FROM UNNEST($1::text[], $2::text[]) AS new (name, value)
+WHERE current_setting(name, true) IS NOT NULL";
 
 /// Reads back what was set, in a statement of its own: what another session of a pooler was told does
 /// not count.
@@ -100,14 +103,6 @@ pub(super) struct Connector {
     /// The only place that is worked in, once the tables were opened.
     opened: Option<Arc<Opened>>,
     pub(super) progress: Progress,
-}
-
-#[derive(Debug)]
-struct Settings {
-    names: Vec<String>,
-    values: Vec<String>,
-    /// Numbers of those at the beginning that are relied on, and not only wished for.
-    relied_on: usize,
 }
 
 impl Connector {
@@ -251,43 +246,6 @@ impl Connector {
             error => error.to_string(),
         };
         Err(SessionError::NoServer(errors.into_iter().enumerate().map(name).collect()))
-    }
-}
-
-impl Settings {
-    fn of(statement_timeout: Duration, lock_timeout: Duration, schema: Option<&str>) -> Self {
-        let ms = |duration: Duration| duration.as_millis().to_string();
-        let relied_on = [
-            ("synchronous_commit", "on".to_owned()),
-            ("default_transaction_isolation", "read committed".to_owned()),
-            ("statement_timeout", ms(statement_timeout)),
-            ("lock_timeout", ms(lock_timeout)),
-            // No statement of ours leaves a transaction open; should one ever, it must not hold locks.
-            ("idle_in_transaction_session_timeout", ms(statement_timeout)),
-            // Statements join arrays of a few hundred keys with tables of millions of rows. The planner
-            // does not know that and must not scan a table while its statistics are young.
-            ("enable_seqscan", "off".to_owned()),
-            // With that, a plan that cannot do without a scan has a cost above the limit for compiling,
-            // and is compiled each time: milliseconds for a statement of a fraction of one.
-            ("jit", "off".to_owned()),
-            // Where an index has the order and a few are wanted, all that is in the range must not be read and sorted.
-            ("enable_bitmapscan", "off".to_owned()),
-        ];
-        // A coordinator that vanished must not leave its locks behind for hours. A Unix socket has none. Of a range
-        // whose ends are not known the planner takes a part of the table, and would start workers, which take longer
-        // than the statement.
-        let wished_for = [
-            ("max_parallel_workers_per_gather", "0".to_owned()),
-            ("tcp_keepalives_idle", "10".to_owned()),
-            ("tcp_keepalives_interval", "5".to_owned()),
-            ("tcp_keepalives_count", "3".to_owned()),
-        ];
-        // Nobody else's table is ever met.
-        let path = schema.map(|schema| ("search_path", schema.to_owned()));
-        let count = relied_on.len() + usize::from(path.is_some());
-        let all = path.into_iter().chain(relied_on).chain(wished_for);
-        let (names, values) = all.map(|(name, value)| (name.to_owned(), value)).unzip();
-        Self { names, values, relied_on: count }
     }
 }
 
