@@ -38,6 +38,7 @@ mod parking;
 mod place;
 mod promoted;
 mod purge;
+mod purge_of_file;
 mod reads;
 pub(crate) mod restored;
 pub(crate) mod rows;

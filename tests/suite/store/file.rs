@@ -17,19 +17,19 @@ use super::{Fixture, LEASE, a_write};
 use crate::fixtures::{Live, definition, new_gid, now};
 
 /// Returns a new folder of its own, which may be moved.
-fn new_folder() -> PathBuf {
+pub(super) fn new_folder() -> PathBuf {
     let folder = run_folder().join(format!("folder-{}", Uuid::new_v4()));
     fs::create_dir(&folder).unwrap();
     folder
 }
 
-fn beside(database: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(suffix);
     path.into()
 }
 
-async fn open(database: &Path) -> Fixture {
+pub(super) async fn open(database: &Path) -> Fixture {
     Fixture::open(format!("sqlite:{}", database.display())).await
 }
 
@@ -41,7 +41,7 @@ fn replace(file: &Path) {
 }
 
 /// Copies a folder with its files.
-fn copy_folder(from: &Path, to: &Path) {
+pub(super) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for file in fs::read_dir(from).unwrap() {
         let file = file.unwrap();
@@ -189,7 +189,7 @@ async fn a_second_name_or_a_new_time_is_no_other_file() {
 }
 
 /// Somebody else's write lock, at which a write of this process waits after its first look at the files.
-async fn held(database: &Path) -> SqliteConnection {
+pub(super) async fn held(database: &Path) -> SqliteConnection {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database);
     let mut raw = SqliteConnection::connect_with(&options).await.unwrap();
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut raw).await.unwrap();

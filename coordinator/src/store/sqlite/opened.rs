@@ -12,6 +12,7 @@ use super::super::{Error, in_full};
 use super::damage::Damage;
 use super::files::{Files, Lock};
 use super::log::Log;
+use super::purge::Searched;
 
 /// Longest time in which what a deleted log holds is saved: another connection may read it, or write it, meanwhile.
 const SAVED_WITHIN: Duration = Duration::from_secs(60);
@@ -30,6 +31,7 @@ pub(super) struct Opened {
     has_saved: AtomicBool,
     pub(super) log: Log,
     pub(super) damage: Damage,
+    pub(super) searched: Searched,
     /// No other process can have the database.
     pub(super) is_alone: bool,
     /// Keeps other processes out for as long as any handle lives.
@@ -44,8 +46,8 @@ impl Opened {
         is_alone: bool,
     ) -> Self {
         let (first, has_saved) = (Mutex::new(Some(first)), AtomicBool::new(false));
-        let (log, damage) = (Log::default(), Damage::default());
-        Self { files, first, has_saved, log, damage, is_alone, _lock: lock }
+        let (log, damage, searched) = Default::default();
+        Self { files, first, has_saved, log, damage, searched, is_alone, _lock: lock }
     }
 
     /// Fails if the files at the paths are not those that were opened.

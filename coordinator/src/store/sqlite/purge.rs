@@ -1,14 +1,22 @@
 //! The purge on SQLite. The rules are explained beside the same statements for
 //! PostgreSQL.
+//!
+//! What is due is searched for on a connection that reads: while one writes, the journal waits. What was found is purged
+//! only as it was then.
 
-use std::sync::Arc;
+mod reached;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::query::QueryAs;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use unanimo_core::{Incarnation, Timestamp};
 use uuid::Uuid;
 
+use self::reached::{OLDEST, Reached};
 use super::super::Error;
 use super::super::purge::{
     Cutoffs, DELETING, PURGE_BYTES_MAX, Purge, PurgeTimes, RAISING, Retention, STEPS_ASKED_MS,
@@ -24,13 +32,13 @@ const ROWS_MAX: i64 = 500;
 
 pub(super) const OLD: &str = concat!(
     "
-SELECT ended.tx_id, (
+SELECT ended.tx_id, ended.version, ended.ended_ms, (
     SELECT sum(length(body) + coalesce(length(data), 0) + coalesce(length(history), 0))
     FROM log AS entry WHERE entry.tx_id = ended.tx_id",
     sound!("entry"),
     ")
 FROM log AS ended
-WHERE ended.ended_ms < $1 AND ended.stripped_ms IS NULL AND ended.kind & 64 = 0
+WHERE ended.ended_ms < $1 AND ended.ended_ms >= $7 AND ended.stripped_ms IS NULL AND ended.kind & 64 = 0
     AND length(ended.tx_id) = 16",
     sound!("ended"),
     "
@@ -65,8 +73,8 @@ RETURNING purge_watermark_ms";
 
 pub(super) const STRIPPED: &str = concat!(
     "
-SELECT tx_id FROM log
-WHERE ended_ms < $1 AND created_ms < $1 AND stripped_ms <= $3 AND length(tx_id) = 16",
+SELECT tx_id, version, ended_ms, 0 FROM log
+WHERE ended_ms < $1 AND ended_ms >= $5 AND created_ms < $1 AND stripped_ms <= $3 AND length(tx_id) = 16",
     sound!("log"),
     "
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = log.tx_id)
@@ -97,6 +105,16 @@ pub(super) struct Passed {
     strips: AtomicI64,
     deletes: AtomicI64,
 }
+
+/// Progress of the searches, by their steps.
+#[derive(Debug, Default)]
+pub(super) struct Searched {
+    strips: Reached,
+    deletes: Reached,
+}
+
+/// One that is due: its name, its last version, when it ended, and the bytes of its rows.
+type Due = (Uuid, i64, i64, i64);
 
 /// Purges one after the other, and passes over those that are on the page beside a damaged one: a page that becomes
 /// empty is merged with its neighbours. It goes on where the last run ended, so that those which fail are not all that
@@ -189,27 +207,55 @@ impl Purge for Sqlite {
 }
 
 impl Sqlite {
+    /// Looks for what is due, and waits for no writer. All of it is looked for from the oldest on, or where the last search was.
+    async fn search(
+        &self,
+        doing: &'static str,
+        reached: impl Fn(&Searched) -> &Reached,
+        (before, part): (i64, Part),
+        query: impl FnOnce(&Self, i64) -> QueryAs<'static, sqlx::Sqlite, Due, SqliteArguments>,
+    ) -> Result<Vec<Due>, Error> {
+        let (is_all, began) = (part.count == ALL.count, Instant::now());
+        let reached = reached(&self.opened.searched);
+        let from = if is_all { reached.from() } else { OLDEST };
+        let due = self.rows(doing, query(self, from)).await?;
+        if is_all {
+            reached.note((from, before), began, due.first().map(|(_, _, ended_ms, _)| *ended_ms));
+        }
+        Ok(due)
+    }
+
     async fn strip_once(
         &self,
         me: Incarnation,
         cutoffs: Cutoffs,
         part: Part,
     ) -> Result<Taken, Error> {
-        let opened = Arc::clone(&self.opened);
+        let query = |this: &Self, from| {
+            sqlx::query_as(this.opened.damage.sparing(OLD))
+                .bind(cutoffs.details_ms)
+                .bind(part.count)
+                .bind(cutoffs.now_ms)
+                .bind(STEPS_ASKED_MS)
+                .bind(STEPS_SWEPT_MS)
+                .bind(part.from)
+                .bind(from)
+        };
+        let limits = (cutoffs.details_ms, part);
+        let due = self.search(STRIPPING, |searched| &searched.strips, limits, query).await?;
+        if due.is_empty() {
+            return Ok(Taken::default());
+        }
+        let sized: Vec<(Uuid, i64)> =
+            due.iter().map(|(tx_id, _, _, bytes)| (*tx_id, *bytes)).collect();
+        let old = rows::fitting(&sized, PURGE_BYTES_MAX);
+        let versions = versions(&due);
         self.write(STRIPPING, Some(me), move |connection| {
             Box::pin(async move {
-                let old: Vec<(Uuid, i64)> = sqlx::query_as(opened.damage.sparing(OLD))
-                    .bind(cutoffs.details_ms)
-                    .bind(part.count)
-                    .bind(cutoffs.now_ms)
-                    .bind(STEPS_ASKED_MS)
-                    .bind(STEPS_SWEPT_MS)
-                    .bind(part.from)
-                    .fetch_all(&mut *connection)
-                    .await?;
-                let old = rows::fitting(&old, PURGE_BYTES_MAX);
                 let found = of_ids_without_data(connection, &old).await?;
-                let (kept, unreadable) = Stripped::of(found);
+                let (mut kept, unreadable) = Stripped::of(found);
+                // Somebody may have written it meanwhile.
+                kept.retain(|one| versions.get(&one.tx_id) == Some(&one.version));
                 // What cannot be read is set aside, and no longer in the way of what can be.
                 for tx_id in &unreadable {
                     let aside = sqlx::query(SET_ASIDE).bind(*tx_id).bind(me.0);
@@ -231,7 +277,6 @@ impl Sqlite {
         cutoffs: Cutoffs,
         part: Part,
     ) -> Result<Taken, Error> {
-        let opened = Arc::clone(&self.opened);
         let raise = self.write(RAISING, Some(me), move |connection| {
             Box::pin(async move {
                 sqlx::query_scalar(RAISE_WATERMARK)
@@ -242,17 +287,30 @@ impl Sqlite {
             })
         });
         let watermark: i64 = raise.await?;
+        let before = watermark.min(cutoffs.gids_ms).min(cutoffs.deleted_ms());
+        let query = |this: &Self, from| {
+            sqlx::query_as(this.opened.damage.sparing(STRIPPED))
+                .bind(before)
+                .bind(part.count)
+                .bind(cutoffs.stripped_ms)
+                .bind(part.from)
+                .bind(from)
+        };
+        let due =
+            self.search(DELETING, |searched| &searched.deletes, (before, part), query).await?;
+        if due.is_empty() {
+            return Ok(Taken::default());
+        }
+        let versions = versions(&due);
         self.write(DELETING, Some(me), move |connection| {
             Box::pin(async move {
-                let due: Vec<Uuid> = sqlx::query_scalar(opened.damage.sparing(STRIPPED))
-                    .bind(watermark.min(cutoffs.gids_ms).min(cutoffs.deleted_ms()))
-                    .bind(part.count)
-                    .bind(cutoffs.stripped_ms)
-                    .bind(part.from)
-                    .fetch_all(&mut *connection)
-                    .await?;
                 let mut taken = Taken { due: due.len() as u64, ..Taken::default() };
-                for read in of_ids_without_data(connection, &due).await? {
+                let ids: Vec<Uuid> = due.iter().map(|(tx_id, ..)| *tx_id).collect();
+                for read in of_ids_without_data(connection, &ids).await? {
+                    let is_same = versions.get(&read.tx_id) == Some(&read.content.written().0);
+                    if read.is_whole() && !is_same {
+                        continue;
+                    }
                     match delete_one(connection, me, &read).await? {
                         true => taken.purged += 1,
                         false => taken.set_aside += 1,
@@ -263,6 +321,10 @@ impl Sqlite {
         })
         .await
     }
+}
+
+fn versions(due: &[Due]) -> HashMap<Uuid, i64> {
+    due.iter().map(|(tx_id, version, ..)| (*tx_id, *version)).collect()
 }
 
 /// Puts one row in the place of all others of a transaction.
@@ -311,82 +373,4 @@ async fn delete_one(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::borrow::Cow;
-
-    use sqlx::error::{DatabaseError, ErrorKind};
-
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("database disk image is malformed")]
-    struct Malformed;
-
-    impl DatabaseError for Malformed {
-        fn message(&self) -> &str {
-            "database disk image is malformed"
-        }
-        fn code(&self) -> Option<Cow<'_, str>> {
-            Some("11".into())
-        }
-        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
-            self
-        }
-        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
-            self
-        }
-        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
-            self
-        }
-        fn kind(&self) -> ErrorKind {
-            ErrorKind::Other
-        }
-    }
-
-    fn malformed() -> Error {
-        Error::database("purge")(sqlx::Error::Database(Box::new(Malformed)))
-    }
-
-    #[tokio::test]
-    async fn those_that_fail_are_not_all_that_it_ever_comes_to() {
-        // The first 600 fail.
-        let (passed, left) = (AtomicI64::new(0), AtomicI64::new(100));
-        let purge = |part: Part| {
-            let left = &left;
-            async move {
-                if part.from < 600 {
-                    return Err(malformed());
-                }
-                if left.load(Ordering::Relaxed) == 0 {
-                    return Ok(Taken::default());
-                }
-                left.fetch_sub(1, Ordering::Relaxed);
-                Ok(Taken { due: 1, purged: 1, set_aside: 0 })
-            }
-        };
-        let first = singly(&passed, purge).await;
-        assert!(matches!(first, Err(Error::Damaged { .. })), "{first:?}");
-        assert_eq!(singly(&passed, purge).await.expect("some are purged"), 100);
-        for _ in 0..3 {
-            let later = singly(&passed, purge).await;
-            assert!(matches!(later, Err(Error::Damaged { .. })), "{later:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn one_that_is_set_aside_is_not_the_last_that_is_due() {
-        let (passed, taken) = (AtomicI64::new(0), AtomicI64::new(0));
-        let purge = |part: Part| {
-            let number = taken.fetch_add(1, Ordering::Relaxed);
-            async move {
-                assert_eq!(part.from, 0, "what is set aside is not due any more");
-                Ok(match number {
-                    0 => Taken { due: 1, purged: 0, set_aside: 1 },
-                    1 => Taken { due: 1, purged: 1, set_aside: 0 },
-                    _ => Taken::default(),
-                })
-            }
-        };
-        assert_eq!(singly(&passed, purge).await.expect("it goes on"), 1);
-    }
-}
+mod tests;
