@@ -86,11 +86,15 @@ async fn check(what: &str, path: &str, prepare: impl Fn(&Path), disturb: impl Fn
 #[tokio::test]
 async fn s1_nothing_is_answered_once_a_file_is_not_the_one_that_was_opened() {
     type Disturb = (&'static str, fn(&Path));
-    let cases: [Disturb; 16] = [
+    let cases: [Disturb; 17] = [
         ("deleted", |f| fs::remove_file(f.join("x.db")).unwrap()),
         ("renamed", |f| fs::rename(f.join("x.db"), f.join("y.db")).unwrap()),
         ("replaced by a copy", |f| replace(&f.join("x.db"))),
         ("emptied", |f| drop(fs::File::create(f.join("x.db")).unwrap())),
+        ("cut", |f| {
+            let file = fs::File::options().write(true).open(f.join("x.db")).unwrap();
+            file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+        }),
         ("replaced by a folder", |f| {
             fs::remove_file(f.join("x.db")).unwrap();
             fs::create_dir(f.join("x.db")).unwrap();

@@ -12,6 +12,7 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::Error;
 
@@ -152,6 +153,8 @@ pub(super) struct Files {
     opened: Vec<(PathBuf, &'static str, FileId)>,
     /// The write-ahead log.
     log: PathBuf,
+    /// Bytes of the database file, as they were seen. Nothing of SQLite's makes it shorter: nobody here cleans it up.
+    bytes: AtomicU64,
 }
 
 const DATABASE: &str = "the database file";
@@ -175,13 +178,13 @@ impl Files {
         }
         let locked = lock.file.metadata().map_err(|source| failed(&lock.path, source))?;
         opened.push((lock.path.clone(), LOCK, FileId::of(&locked)));
-        let files = Self { opened, log };
+        let files = Self { opened, log, bytes: AtomicU64::new(0) };
         files.check().map(|()| files)
     }
 
     /// Fails if a path does not lead to the file that was opened.
     pub(super) fn check(&self) -> Result<(), Error> {
-        self.opened.iter().try_for_each(check)
+        self.opened.iter().try_for_each(|file| self.check_one(file))
     }
 
     /// Tells whether the database and its lock are in their places, and the write-ahead log is not, nor any
@@ -189,7 +192,7 @@ impl Files {
     pub(super) fn has_lost_log_only(&self) -> bool {
         let is_there = |what| {
             let mut files = self.opened.iter().filter(move |(_, name, _)| *name == what);
-            files.all(|file| check(file).is_ok())
+            files.all(|file| self.check_one(file).is_ok())
         };
         let is_unused = match fs::metadata(&self.log) {
             Ok(found) => found.len() == 0,
@@ -202,23 +205,30 @@ impl Files {
     pub(super) fn log_bytes(&self) -> u64 {
         fs::metadata(&self.log).map_or(0, |log| log.len())
     }
-}
 
-fn check((path, what, id): &(PathBuf, &'static str, FileId)) -> Result<(), Error> {
-    let found = fs::metadata(path).map_err(|error| lost(what, path, &error))?;
-    let FileId { device, inode } = FileId::of(&found);
-    let fault = if FileId::of(&found) != *id {
-        format!(
-            "another file is there (device {device}, inode {inode}) than the one that was opened (device {}, \
-             inode {})",
-            id.device, id.inode
-        )
-    } else if *what == DATABASE && found.len() == 0 {
-        "somebody has emptied it".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(Error::Replaced { what, path: path.display().to_string(), fault })
+    fn check_one(&self, (path, what, id): &(PathBuf, &'static str, FileId)) -> Result<(), Error> {
+        // Read first: whoever looks at the same time may see it grow.
+        let bytes = self.bytes.load(Ordering::Acquire);
+        let found = fs::metadata(path).map_err(|error| lost(what, path, &error))?;
+        let FileId { device, inode } = FileId::of(&found);
+        let fault = if FileId::of(&found) != *id {
+            format!(
+                "another file is there (device {device}, inode {inode}) than the one that was opened (device {}, \
+                 inode {})",
+                id.device, id.inode
+            )
+        } else if *what == DATABASE && found.len() < bytes.max(1) {
+            // SQLite may write it to its length again, and not what was lost.
+            self.bytes.store(u64::MAX, Ordering::Release);
+            "somebody has cut it, or written over it: it became shorter".to_owned()
+        } else {
+            if *what == DATABASE {
+                self.bytes.fetch_max(found.len(), Ordering::AcqRel);
+            }
+            return Ok(());
+        };
+        Err(Error::Replaced { what, path: path.display().to_string(), fault })
+    }
 }
 
 fn lost(what: &'static str, path: &Path, error: &io::Error) -> Error {
