@@ -14,8 +14,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use crate::clock::Clock;
-use crate::installed;
-use crate::server::{as_server_user, copy, new_database, new_folder, program, run};
+use crate::server::{as_server_user, copy, new_database, new_folder, program, run, write};
 use crate::wait::block_until;
 
 const USER: &str = "unanimo";
@@ -90,13 +89,16 @@ impl Server {
     pub fn standby(&self) -> Self {
         let folder = new_folder("pg");
         let data = folder.join("data");
-        match installed::program("pg_basebackup") {
-            Some(program) => run(as_server_user(program)
+        // Of the same version.
+        let copier = program("postgres").with_file_name("pg_basebackup");
+        if copier.is_file() {
+            run(as_server_user(copier)
                 .args(["--write-recovery-conf", "--checkpoint=fast", "--username", USER, "--host"])
                 .arg(&self.folder)
                 .arg("--pgdata")
-                .arg(&data)),
-            None => self.copy_running(&data),
+                .arg(&data));
+        } else {
+            self.copy_running(&data);
         }
         let auto = data.join("postgresql.auto.conf");
         let mut all = fs::read_to_string(&auto).expect("its settings");
@@ -129,8 +131,8 @@ impl Server {
             })
         });
         let label = copied.join().expect("no panic").expect("the end of a backup");
-        fs::write(to.join("backup_label"), label).expect("write backup_label");
-        fs::write(to.join("standby.signal"), "").expect("write standby.signal");
+        write(&to.join("backup_label"), &label);
+        write(&to.join("standby.signal"), "");
         fs::remove_file(to.join("postmaster.pid")).expect("remove postmaster.pid");
         let auto = to.join("postgresql.auto.conf");
         let mut all = fs::read_to_string(&auto).expect("its settings");

@@ -1,6 +1,7 @@
 //! A connection that writes batches, and what it does when that does not go well.
 
 mod budget;
+mod parts;
 mod refused;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use tokio::sync::mpsc;
 use unanimo_core::Incarnation;
 
 use self::budget::Budget;
+use self::parts::{LOCKED_PAUSE, halve};
 use self::refused::Fault;
 use super::super::error::is_for_want;
 use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
@@ -21,16 +23,9 @@ use crate::alarm::WRITE_REFUSED;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Before the slow lane tries a locked row again.
-const LOCKED_PAUSE: Duration = Duration::from_millis(20);
-
 /// Failures in a row, through no fault of a row, after which a batch is sent in smaller ones: it may be
 /// more than the server has memory for.
 const FAILURES_MAX: u32 = 2;
-
-/// Rows of a batch from which on, and below, each goes alone after the batch has timed out in the slow lane: so one that is
-/// never written in time costs the others there as few timeouts as it may.
-const SUSPECTS_MAX: usize = 64;
 
 /// Attempts in a row, each on a connection of its own that takes writes as it is opened, after which the row is to blame
 /// that the server calls itself one that takes none.
@@ -237,56 +232,6 @@ impl Lane {
         }
     }
 
-    /// A batch took too long. The fast lane tries it once only, because all others wait there for as long: the slow lane
-    /// finds out which row it is, by parts, and each row of a small one goes alone.
-    async fn part_at_timeout(&mut self, batch: Vec<Write>) {
-        let rows = batch.len();
-        match self.line {
-            Line::Fast if rows > 1 => {
-                self.budget.shrink();
-                self.put_back(batch);
-            }
-            Line::Slow if rows > SUSPECTS_MAX => {
-                self.budget.shrink_to(rows / 16);
-                self.put_back(batch);
-            }
-            Line::Fast | Line::Slow | Line::Alone => {
-                if let [write] = &batch[..] {
-                    self.queue.note_timed_out(write.transition.tx_id);
-                }
-                for write in batch {
-                    self.queue.put_back(write, Line::Alone);
-                }
-                self.rest().await;
-            }
-        }
-    }
-
-    /// A lock was not had in time. New gids wait for a rival's, other rows for one that follows the same row, which is rare,
-    /// and everything for the fence: so new gids go to the slow lane, and then the rest. There the one that waits goes alone.
-    async fn part_at_lock(&mut self, batch: Vec<Write>, work: &mut Vec<Vec<Write>>) {
-        if self.line != Line::Fast {
-            if batch.len() > 1 {
-                self.budget.halve();
-                halve(batch, work);
-            } else {
-                self.put_back(batch);
-                tokio::time::sleep(LOCKED_PAUSE).await;
-            }
-            return;
-        }
-        let (begins, moves): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|write| write.transition.begins.is_some());
-        if begins.is_empty() {
-            tokio::time::sleep(LOCKED_PAUSE).await;
-            return self.put_back(moves);
-        }
-        self.put_back(begins);
-        if !moves.is_empty() {
-            work.push(moves);
-        }
-    }
-
     /// Sends a batch again that the server did not do; in smaller ones if it was not the first. One row that fails alone
     /// is in nobody's way from then on: the failure may be its own, whatever the server calls it.
     async fn send_again(
@@ -401,12 +346,6 @@ fn going_on(error: BatchError) -> Result<BatchError, Error> {
         BatchError::Elsewhere(error) => Err(Error::Elsewhere(in_full(&*error))),
         error => Ok(error),
     }
-}
-
-fn halve(mut batch: Vec<Write>, work: &mut Vec<Vec<Write>>) {
-    let second = batch.split_off(batch.len() / 2);
-    work.push(second);
-    work.push(batch);
 }
 
 fn warn_unproven(error: &str, rows: usize) {

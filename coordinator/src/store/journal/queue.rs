@@ -1,5 +1,9 @@
 //! Queue of writes: of each transaction at most one waits, and at most one is under way.
 
+mod slot;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,73 +12,10 @@ use tokio::sync::Notify;
 use unanimo_core::{Incarnation, Transition, TxId, Version};
 use uuid::Uuid;
 
+use self::slot::Slot;
+pub(super) use self::slot::{Blame, Line};
 use super::super::{Life, Write};
 use super::Reach;
-
-/// A line of writes that wait, for the lane of that name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Line {
-    /// All that has met nothing.
-    #[default]
-    Fast,
-    /// What has met something in a batch: it goes in batches that grow.
-    Slow,
-    /// What has met something alone, or in a small batch: it goes one by one.
-    Alone,
-}
-
-/// Cause of a refusal that may be a row's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Blame {
-    /// The row.
-    Row,
-    /// It is not known yet.
-    Open,
-    /// Others are written, and so it is not the server; but an attempt of its own may have fared better, and so it
-    /// waits.
-    Held,
-    /// It is the only one that is refused, and none was written since: it, or the server.
-    Alone,
-    /// Several are refused, and none is written: it is the server, as far as can be told.
-    Nobody,
-}
-
-/// A transaction's place in the queue.
-#[derive(Debug, Default)]
-struct Slot {
-    /// Goes as it is, before what waits: it may have been written, or something was found about it.
-    again: Option<Write>,
-    /// Not under way: more can be folded into it.
-    waiting: Option<Write>,
-    /// Some lane is writing an earlier one. It is completed before the next is taken.
-    under_way: bool,
-    line: Line,
-    /// Attempts that were made alone.
-    tries_alone: u32,
-    /// It took too long alone: no batch can have it.
-    timed_out_alone: bool,
-    /// An attempt to write what is under way, or goes again, had no known end: it may have been written.
-    /// It is only ever sent again as it was, until it is written or found written.
-    sent: bool,
-    /// Count of the rows that had been written when the server first refused it, or a batch that it was in,
-    /// as more than it takes or as damaged.
-    refused_at: Option<u64>,
-    /// It was refused so without any other.
-    refused_alone: bool,
-    /// It is known to be held up by what only it needs.
-    is_held: bool,
-}
-
-impl Slot {
-    /// Tells whether the next write begins a transaction; nothing, if there is none to take.
-    fn begins(&self) -> Option<bool> {
-        if self.under_way {
-            return None;
-        }
-        let next = self.again.as_ref().or(self.waiting.as_ref())?;
-        Some(next.transition.begins.is_some())
-    }
-}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -98,7 +39,7 @@ struct Inner {
     closed: bool,
 }
 
-/// The queue that both lanes share.
+/// The queue that all lanes share.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     inner: Mutex<Inner>,
@@ -181,7 +122,9 @@ impl Queue {
     }
 
     fn wake_all(&self) {
-        [Line::Fast, Line::Slow, Line::Alone].map(|line| self.wake(Some(line)));
+        for line in [Line::Fast, Line::Slow, Line::Alone] {
+            self.wake(Some(line));
+        }
     }
 
     /// Takes a transition, and what the row must have before it: its version, and its owner if that is another
