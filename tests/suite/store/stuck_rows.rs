@@ -45,7 +45,7 @@ fn stuck(fixture: &Fixture, end: End, others: End) -> (Journal, Transition, TxId
     (Journal::start(Unwell::new(&fixture.store, plan), fixture.me), transition, id, free)
 }
 
-/// What is in a batch with it waits for one timeout of the fast lane, and some of the slow one; what comes then, for none.
+/// A row that is in a batch with it waits for one timeout of the fast lane, and some of the slow one; what comes then, for none.
 async fn l3_a_row_that_takes_too_long_keeps_others_waiting_for_a_few_timeouts(fixture: Fixture) {
     let (mut journal, transition, id, free) = stuck(&fixture, End::TakesLong, End::Well);
     let started = Instant::now();

@@ -5,12 +5,12 @@ use super::super::super::Write;
 /// A line of writes that wait, for the lane of that name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::store::journal) enum Line {
-    /// All that has met nothing.
+    /// Writes that have met nothing.
     #[default]
     Fast,
-    /// What has met something in a batch: it goes in batches that grow.
+    /// Writes that have met something in a batch: they go in batches that grow.
     Slow,
-    /// What has met something alone, or in a small batch: it goes one by one.
+    /// Writes that have met something alone, or in a small batch: they go one by one.
     Alone,
 }
 

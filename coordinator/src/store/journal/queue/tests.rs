@@ -75,7 +75,7 @@ fn l3_what_takes_too_long_alone_stays_alone() {
     assert_eq!(names(&taken(&queue, Line::Alone, 1)), all[1..2]);
 }
 
-/// What is written at its first try alone tells nothing of the others.
+/// A write that is made at its first try alone tells nothing of the others.
 #[test]
 fn what_was_not_held_up_releases_nothing() {
     let queue = Queue::default();
