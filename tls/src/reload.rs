@@ -19,7 +19,7 @@ type Make<T> = dyn Fn(&[Vec<u8>]) -> Result<T, Error> + Send + Sync;
 /// Hears what was used before, and what is used now.
 type Told<T> = dyn Fn(&T, &T) + Send + Sync;
 
-/// What a look has found: the contents, or why there are none.
+/// Result of a look: the contents, or why there are none.
 type Found = Result<Contents, String>;
 
 /// A thing made of the contents of files. It is made again when they change, compared by content: a change of

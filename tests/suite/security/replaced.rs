@@ -176,7 +176,7 @@ async fn a_file_that_is_being_written_is_not_read() {
     until("a file that stays to be read", async || sees_all().await.then_some(())).await;
 }
 
-/// What a collector of spans needs is told as all other files are.
+/// Files of a collector of spans are told as all others are.
 #[tokio::test]
 async fn bad_files_of_a_collector_raise_the_alarm() {
     let authority = Authority::new();

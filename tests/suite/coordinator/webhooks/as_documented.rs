@@ -40,7 +40,7 @@ fn verified(secret: &str, headers: &serde_json::Value, body: &str) -> String {
     String::from_utf8(ran.stdout).unwrap().trim().to_owned()
 }
 
-/// What the coordinator sends is accepted, and nothing that somebody else has made of it.
+/// Messages of the coordinator are accepted, and nothing that somebody else has made of them.
 #[tokio::test]
 async fn the_check_of_a_signature_is_as_the_page_shows_it() {
     let receiver = Receiver::start().await;
