@@ -519,22 +519,29 @@ async fn texts_of_users_stay_texts() {
     config.call_timeout = Period::millis(500);
     let world = World::start(config).await;
     let mut request = tcc("g", &["commit-fail-1", "ok", "ok"]);
-    request.metadata.insert("note".into(), HOSTILE.into());
+    // Each text has a mark of its own.
+    let hostile = |mark: &str| format!("{HOSTILE}{mark}");
+    request.metadata.insert("note".into(), hostile("in-metadata"));
     request.branches[0].payload =
-        unanimo_tests::payload(json!({ "text": HOSTILE }).to_string().into_bytes());
-    request.branches[1].payload = unanimo_tests::payload(HOSTILE.as_bytes().to_vec());
+        unanimo_tests::payload(json!({ "text": hostile("in-json") }).to_string().into_bytes());
+    request.branches[1].payload = unanimo_tests::payload(hostile("in-text").into_bytes());
     // Of bytes that are no text the type alone is shown.
-    let (data, media_type) = (vec![0xff_u8, 0xfe].into(), HOSTILE.to_owned());
+    let (data, media_type) = (vec![0xff_u8, 0xfe].into(), hostile("in-type"));
     request.branches[2].payload = Some(Payload { data, media_type });
     let tx_id = world.submit(request).await.unwrap().tx_id;
     world.get_until("g", "its alarm", |tx| tx.stalled).await;
     let mut page = page(&world).await;
     page.open(&format!("/tx/{tx_id}/resolve")).await;
-    page.write("input[name=operator]", HOSTILE).await;
-    page.write("input[name=note]", HOSTILE).await;
+    page.write("input[name=operator]", &hostile("in-operator")).await;
+    page.write("input[name=note]", &hostile("in-note")).await;
     page.click("input[value=RESOLUTION_HAZARD]").await;
     page.follow("button.go").await;
     page.sees("has ended by your word").await;
+    page.open(&format!("/tx/{tx_id}")).await;
+    for mark in ["in-metadata", "in-json", "in-text", "in-type", "in-operator", "in-note"] {
+        let texts = page.value("document.documentElement.textContent").await;
+        assert!(texts.as_str().is_some_and(|texts| texts.contains(mark)), "{mark}: {texts}");
+    }
     let encoded: String = HOSTILE.bytes().map(|byte| format!("%{byte:02x}")).collect();
     for (path, least) in [
         (format!("/tx/{tx_id}"), 5),
