@@ -17,20 +17,40 @@
   // Details are open as the coordinator gives them, unless the reader has chosen otherwise.
   const given = new Map(), chosen = new Map();
   const details = () => [...main.querySelectorAll("details[data-key]")];
-  // Texts that the reader has filled in stay, too.
-  const fields = () => [...main.querySelectorAll("input[name]:not([type=hidden])")];
+  // What the reader has filled in, chosen or ticked stays, too.
+  const fields = () => [...main.querySelectorAll("input[name]:not([type=hidden]), select[name], textarea[name]")];
+  const value = (f) => (f.type === "checkbox" ? f.checked : f.value);
+  const initial = (f) => {
+    if (f.type === "checkbox") return f.defaultChecked;
+    if (f.options) return ([...f.options].find((o) => o.defaultSelected) ?? f.options[0])?.value;
+    return f.defaultValue;
+  };
+  const fill = (f, to) => {
+    if (f.type === "checkbox") f.checked = to;
+    else f.value = to;
+  };
+  // So does the place to which a wide table or a long text is scrolled. Each has its name, or that of its part.
+  const scrolled = () => [...main.querySelectorAll(".wide, pre")];
+  const nameOf = (e) => [
+    e.getAttribute("aria-label"),
+    e.closest("[aria-labelledby]")?.getAttribute("aria-labelledby"),
+    e.closest("[data-key]")?.dataset.key,
+    e.tagName === "PRE" ? e.previousElementSibling?.textContent : "",
+  ].join("\n");
   const note = () => details().forEach((d) => given.set(d.dataset.key, d.open));
   const show = (page) => {
     for (const d of details()) {
       if (d.open === given.get(d.dataset.key)) chosen.delete(d.dataset.key);
       else chosen.set(d.dataset.key, d.open);
     }
-    const texts = new Map();
-    for (const f of fields()) if (f.value !== f.defaultValue) texts.set(f.name, f.value);
+    const filled = new Map(), places = new Map();
+    for (const f of fields()) if (value(f) !== initial(f)) filled.set(f.name, value(f));
+    for (const e of scrolled()) if (e.scrollLeft || e.scrollTop) places.set(nameOf(e), [e.scrollLeft, e.scrollTop]);
     main.replaceChildren(...page.childNodes);
-    for (const f of fields()) if (texts.has(f.name)) f.value = texts.get(f.name);
+    for (const f of fields()) if (filled.has(f.name)) fill(f, filled.get(f.name));
     note();
     for (const d of details()) if (chosen.has(d.dataset.key)) d.open = chosen.get(d.dataset.key);
+    for (const e of scrolled()) if (places.has(nameOf(e))) [e.scrollLeft, e.scrollTop] = places.get(nameOf(e));
   };
 
   // A list stays where it is. Its rows change in their places, and how many have come since is said above them, and in

@@ -189,10 +189,10 @@ pub const TABLE: &[Described] = &[
     },
     Described {
         name: FILES_NOT_USED,
-        raised: "A file of certificates, of a key, of authorities, of identities or of tokens has changed, and cannot be \
-                 used: it is missing or malformed, breaks a rule, or a key does not belong to its certificate. The \
-                 former content is used: certificates until they expire, and a token or an identity that was taken \
-                 out of the file is still known.",
+        raised: "A file of certificates, of a key, of authorities, of identities, of tokens, of webhooks or of a collector's \
+                 headers has changed, and cannot be used: it is missing or malformed, breaks a rule, a key does not belong to \
+                 its certificate, or a new certificate has expired or is not valid yet. The former content is used: \
+                 certificates until they expire, and a token or an identity that was taken out of the file is still known.",
         act: "The log line names the file and the rule. Repair the file at once where something was revoked; it is \
               read again within a second.",
         cleared: "files that can be used",

@@ -196,7 +196,7 @@ impl Builder {
             journal: journal.clone(),
             completions,
             adoption_wanted: Arc::clone(&adoption_wanted),
-            spans: traces::start(&config, &env, me, &metrics, &mut tasks.collecting)?,
+            spans: tls.spans(&config, &env, me, &metrics, &mut tasks.collecting)?,
         });
         directory.add_own(Arc::new(Children::new(engine.downgrade())));
         tasks.helpers.spawn(tls.clone().watch(Arc::clone(&metrics)));

@@ -20,7 +20,7 @@ pub use unanimo_tls::Token;
 pub(crate) use unanimo_tls::network_of;
 use unanimo_tls::{Reload, TokenHashes};
 
-pub(crate) use self::caller::{Caller, Unknown};
+pub(crate) use self::caller::{Caller, Unknown, authorization};
 pub(crate) use self::denials::Denials;
 pub(crate) use self::file::read;
 pub(crate) use self::jwt::{
@@ -192,6 +192,11 @@ impl Identities {
         self.told.clone()
     }
 
+    /// Tells whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
     /// Returns those that are there as well, and are of another namespace now, with the former one. What such a one has
     /// begun is not there for it any more, and a name of a role elsewhere may be meant.
     pub(crate) fn moved(&self, now: &Self) -> Vec<Moved> {
@@ -211,13 +216,17 @@ impl Identities {
 
     /// Returns the one with one of these values of a claim; `None` if it is several.
     fn of_claim(&self, values: &[String]) -> Option<&Arc<Identity>> {
-        let mut found = values.iter().filter_map(|value| self.claims.get(value));
-        let first = found.next()?;
-        found.all(|other| Arc::ptr_eq(first, other)).then_some(first)
+        only(values.iter().filter_map(|value| self.claims.get(value)))
     }
 
-    /// Returns the one with a name of this certificate.
+    /// Returns the one with a name of this certificate; `None` if it is several.
     fn of_certificate(&self, names: &[String]) -> Option<&Arc<Identity>> {
-        names.iter().find_map(|name| self.subjects.get(name))
+        only(names.iter().filter_map(|name| self.subjects.get(name)))
     }
+}
+
+/// Returns the only one of these; `None` if they are several. Which of them is meant would depend on their order.
+fn only<'a>(mut found: impl Iterator<Item = &'a Arc<Identity>>) -> Option<&'a Arc<Identity>> {
+    let first = found.next()?;
+    found.all(|other| Arc::ptr_eq(first, other)).then_some(first)
 }

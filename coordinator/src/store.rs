@@ -47,8 +47,8 @@ pub use feed::{
 pub use incarnations::{IncarnationList, Incarnations, KnownIncarnation, LiveIncarnation};
 pub use locks::{LockTake, LockTaken, Locks};
 pub use opening::{Opening, Relocation, Start};
-pub(crate) use postgres::unverified as unverified_servers;
 pub use postgres::{Postgres, PostgresOptions, SessionError};
+pub(crate) use postgres::{passed_over, unverified as unverified_servers};
 pub use purge::{Purge, PurgeTimes, Purged, Retention};
 pub use sqlite::Sqlite;
 pub use transactions::{

@@ -96,13 +96,13 @@ export class Participant {
     if (context.participant !== this.name) {
       throw new NoAnswer(412, "FAILED_PRECONDITION", `this is participant ${this.name}, not ${context.participant}`);
     }
-    const asked = context.databaseId;
-    if (call !== "commit" && asked && asked !== this.barrier.databaseId) {
+    const isOther = context.databaseId && context.databaseId !== this.barrier.databaseId;
+    if (isOther && call !== "commit") {
       throw new NoAnswer(412, "FAILED_PRECONDITION", `this process has the database ${this.barrier.databaseId}`);
     }
     // A copy of the file has the same id. Nothing is done to it, and no Commit is taken for answered.
     const { databasePlace } = this.barrier;
-    if (context.databasePlace && context.databasePlace !== databasePlace) {
+    if (!isOther && context.databasePlace && context.databasePlace !== databasePlace) {
       const detail = `this process has its database at ${databasePlace}, and not at ${context.databasePlace}`;
       throw new NoAnswer(412, "FAILED_PRECONDITION", detail);
     }

@@ -95,13 +95,6 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         return wire.PrepareResponse(refused=refusal, database_id=database_id)
 
     def Commit(self, request, call):
-        asked, own = request.context.database_id, self.barrier.database_id
-        if asked not in ("", own):
-            # What this database holds of the branch, if anything, is not what was voted for.
-            note = f"this process has the database {own}, and not {asked} as those that are registered"
-            log.error("alarm=participant_other_database %s", note)
-            outcome = wire.HeuristicOutcome(kind=wire.HEURISTIC_KIND_HAZARD, note=note)
-            return wire.CommitResponse(heuristic=outcome)
         return self._phase_two(
             "commit",
             request,
@@ -130,6 +123,13 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
             # No answer: the call comes again, perhaps at another endpoint.
             text = f"{self.name} does not know the required feature {unknown}"
             abort(call, grpc.StatusCode.UNIMPLEMENTED, text)
+        asked, own = request.context.database_id, self.barrier.database_id
+        if asked not in ("", own):
+            # A Commit of a branch of this participant, or it would be no call of ours. What this database holds of the
+            # branch, if anything, is not what was voted for.
+            note = f"this process has the database {own}, and not {asked} as those that are registered"
+            log.error("alarm=participant_other_database %s", note)
+            return response(heuristic=wire.HeuristicOutcome(kind=wire.HEURISTIC_KIND_HAZARD, note=note))
 
         def work(db, mode, output):
             return self._end(request, method, db, mode, output)
@@ -240,14 +240,12 @@ class Participant(participant_pb2_grpc.ParticipantServiceServicer):
         if context.participant != self.name:
             text = f"this is participant {self.name}, and not {context.participant}"
             abort(call, grpc.StatusCode.FAILED_PRECONDITION, text)
-        if not isinstance(request, wire.CommitRequest) and context.database_id not in (
-            "",
-            self.barrier.database_id,
-        ):
+        is_other = context.database_id not in ("", self.barrier.database_id)
+        if is_other and not isinstance(request, wire.CommitRequest):
             text = f"this process has the database {self.barrier.database_id}"
             abort(call, grpc.StatusCode.FAILED_PRECONDITION, text)
         # A copy of the database has the same id. Nothing is done to it, and no Commit is taken for answered.
-        if context.database_place not in ("", self.barrier.database_place):
+        if not is_other and context.database_place not in ("", self.barrier.database_place):
             text = f"this process has its database at {self.barrier.database_place}, and not at {context.database_place}"
             abort(call, grpc.StatusCode.FAILED_PRECONDITION, text)
 

@@ -50,6 +50,9 @@ const WINDOW_BYTES: u32 = 64 << 20;
 /// Longest wait of a call if nothing else is said.
 const WAIT_DEFAULT: Duration = Duration::from_secs(60);
 
+/// Longest wait that can be set, and for ever in effect: clocks can still add it, and gRPC can write it.
+const WAIT_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// A coordinator's client. Cheap to clone.
 ///
 /// Calls whose answer is lost are sent again until [`Self::wait_at_most`] is over: every call is
@@ -157,7 +160,7 @@ impl Client {
     /// transaction.
     #[must_use]
     pub fn wait_at_most(mut self, wait: Duration) -> Self {
-        self.wait_max = wait;
+        self.wait_max = wait.min(WAIT_MAX);
         self
     }
 

@@ -1,5 +1,6 @@
 //! Participants whose data is in PostgreSQL, 13 or later.
 
+mod address;
 mod at_work;
 mod block;
 pub mod driver;
@@ -19,13 +20,11 @@ mod timeline;
 mod two_phase;
 mod waiting;
 
-use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use sqlx::ConnectOptions;
 use sqlx::migrate::MigrateError;
-use sqlx::postgres::PgConnectOptions;
 use unanimo_migrations::participant::POSTGRES as MIGRATIONS;
 use unanimo_proto::v1::Mode;
 
@@ -66,8 +65,8 @@ impl PostgresOptions {
     /// The database cannot be reached or is a standby, it does not take the settings that a session needs,
     /// the table cannot be made, or it is of a later version.
     pub async fn connect(self, url: &str) -> Result<Postgres, Error> {
-        let given = PgConnectOptions::from_str(url).map_err(|e| Error::Url(e.to_string()))?;
-        let given = given.application_name(own::APPLICATION_NAME).disable_statement_logging();
+        let given = address::read(url)?.application_name(own::APPLICATION_NAME);
+        let given = given.disable_statement_logging();
         self.open_sqlx(given, Vec::new()).await
     }
 

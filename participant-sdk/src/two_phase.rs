@@ -230,7 +230,10 @@ async fn commit<D: Prepares>(
     }
     // Committed before, or lost: the row tells.
     match database.find(Phase::Two, call).await? {
-        Some(row) => Ok(row.end(PhaseTwoOperation::Commit).unwrap_or(PhaseTwoAnswer::Done)),
+        // One that has no end says that its branch is prepared: it was not made by two-phase commit, and nothing is done.
+        Some(row) => row.end(PhaseTwoOperation::Commit).ok_or_else(|| {
+            Fault::SetUp("the branch's row is not one of two-phase commit".to_owned())
+        }),
         None => barrier::nothing_to_commit(&database.blocks(Phase::Two), call).await,
     }
 }

@@ -109,6 +109,11 @@ pub enum Fault {
     CommitsUnheard,
     /// Cancel of a branch in another database is done. Not one of [`Self::ALL`]: it is found where the one before is.
     CancelsElsewhere,
+    /// Commit of another participant's branch, which is in another database, is a hazard. Not one of [`Self::ALL`]: a
+    /// step of a saga is sent none.
+    HazardUnderAnyName,
+    /// Cancel of another participant's branch is done. Not one of [`Self::ALL`]: it is found where the one before is.
+    CancelsUnderAnyName,
     /// The place of the database is looked at nowhere: no fault.
     KnowsNoPlace,
     /// Prepare does not look at the place of the database. Not one of [`Self::ALL`], as all that are about places.
@@ -498,7 +503,9 @@ impl ParticipantService for Faulty {
     ) -> Result<Response<CommitResponse>, Status> {
         use commit_response::Answer;
         let request = request.into_inner();
-        if self.is_elsewhere(request.context.as_ref()) {
+        let is_named =
+            self.fault == Fault::HazardUnderAnyName || self.key(request.context.clone()).is_ok();
+        if is_named && self.is_elsewhere(request.context.as_ref()) {
             let answer = match self.fault {
                 Fault::CommitsElsewhere => Answer::Done(Done {}),
                 _ => Answer::Heuristic(heuristic(HeuristicKind::Hazard)),
@@ -550,7 +557,12 @@ impl ParticipantService for Faulty {
     ) -> Result<Response<CancelResponse>, Status> {
         use cancel_response::Answer;
         let request = request.into_inner();
-        if self.is_elsewhere(request.context.as_ref()) {
+        let name = request.context.as_ref().map_or("", |context| context.participant.as_str());
+        if name != NAME && self.fault == Fault::CancelsUnderAnyName {
+            return Ok(Response::new(CancelResponse { answer: Some(Answer::Done(Done {})) }));
+        }
+        let is_named = self.key(request.context.clone()).is_ok();
+        if is_named && self.is_elsewhere(request.context.as_ref()) {
             return match self.fault {
                 Fault::CancelsElsewhere => {
                     Ok(Response::new(CancelResponse { answer: Some(Answer::Done(Done {})) }))

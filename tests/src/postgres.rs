@@ -14,7 +14,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use crate::clock::Clock;
-use crate::server::{as_server_user, copy, new_database, new_folder, program, run};
+use crate::server::{as_server_user, copy, new_database, new_folder, program, run, write};
 use crate::wait::block_until;
 
 const USER: &str = "unanimo";
@@ -89,11 +89,17 @@ impl Server {
     pub fn standby(&self) -> Self {
         let folder = new_folder("pg");
         let data = folder.join("data");
-        run(as_server_user(program("pg_basebackup"))
-            .args(["--write-recovery-conf", "--checkpoint=fast", "--username", USER, "--host"])
-            .arg(&self.folder)
-            .arg("--pgdata")
-            .arg(&data));
+        // Of the same version.
+        let copier = program("postgres").with_file_name("pg_basebackup");
+        if copier.is_file() {
+            run(as_server_user(copier)
+                .args(["--write-recovery-conf", "--checkpoint=fast", "--username", USER, "--host"])
+                .arg(&self.folder)
+                .arg("--pgdata")
+                .arg(&data));
+        } else {
+            self.copy_running(&data);
+        }
         let auto = data.join("postgresql.auto.conf");
         let mut all = fs::read_to_string(&auto).expect("its settings");
         // A test's question that is in the way of what is replayed is waited for, and not cancelled.
@@ -107,6 +113,34 @@ impl Server {
         let server = Self { folder, environment: Vec::new() };
         server.launch();
         server
+    }
+
+    /// Copies what the running server has, for a standby that follows it. Packages of servers that are a part of another
+    /// program lack `pg_basebackup`.
+    fn copy_running(&self, to: &Path) {
+        let (url, from, data) = (self.url("postgres"), self.data(), to.to_owned());
+        let copied = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let mut session = PgConnection::connect(&url).await?;
+                session.execute("SELECT pg_backup_start('standby', true)").await?;
+                // A file may go meanwhile.
+                let _ = as_server_user("cp").arg("-a").arg(&from).arg(&data).output();
+                let stop = "SELECT labelfile FROM pg_backup_stop(false)";
+                sqlx::query_scalar::<_, String>(stop).fetch_one(&mut session).await
+            })
+        });
+        let label = copied.join().expect("no panic").expect("the end of a backup");
+        write(&to.join("backup_label"), &label);
+        write(&to.join("standby.signal"), "");
+        fs::remove_file(to.join("postmaster.pid")).expect("remove postmaster.pid");
+        let auto = to.join("postgresql.auto.conf");
+        let mut all = fs::read_to_string(&auto).expect("its settings");
+        all.push_str(&format!(
+            "\nprimary_conninfo = 'host={} user={USER}'\n",
+            self.folder.display()
+        ));
+        fs::write(auto, all).expect("write the settings");
     }
 
     /// Starts the server as a standby that follows nobody, or as a primary again. It must be stopped.

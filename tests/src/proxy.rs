@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
@@ -24,6 +25,8 @@ struct State {
     era: watch::Sender<u64>,
     /// The connection that next sends this text passes nothing on any more, and stays open.
     hang_at: Mutex<Option<String>>,
+    /// The connection that next sends this text passes that on so much later.
+    delay_at: Mutex<Option<(String, Duration)>>,
     /// Text that is replaced by another one of the same length, in whatever clients send.
     rewrite: Mutex<Option<(String, String)>>,
     /// Start-up messages lose their `options`, as behind some poolers.
@@ -55,6 +58,7 @@ impl Proxy {
             socket: Mutex::new(socket),
             era: watch::Sender::new(0),
             hang_at: Mutex::default(),
+            delay_at: Mutex::default(),
             rewrite: Mutex::default(),
             strip_options: AtomicBool::default(),
             refuse_parameters: AtomicBool::default(),
@@ -122,6 +126,11 @@ impl Proxy {
     /// Hangs the connection that next sends this text, for ever.
     pub fn hang_at(&self, text: &str) {
         *lock(&self.state.hang_at) = Some(text.to_owned());
+    }
+
+    /// Passes on so much later what next has this text. What is sent behind it comes behind it.
+    pub fn delay_at(&self, text: &str, by: Duration) {
+        *lock(&self.state.delay_at) = Some((text.to_owned(), by));
     }
 
     /// Tells whether a connection has been hung since it was asked for.
@@ -199,6 +208,11 @@ impl State {
             *wanted = None;
         }
         found
+    }
+
+    /// Returns the time by which this request is late, once.
+    fn delays(&self, request: &[u8]) -> Option<Duration> {
+        lock(&self.delay_at).take_if(|(text, _)| find(request, text).is_some()).map(|(_, by)| by)
     }
 
     fn rewrites(&self, request: &mut [u8]) {
@@ -298,6 +312,9 @@ async fn pass_until_cut(
             let request = &mut buffer[..read];
             if State::takes(&state.hang_at, request) {
                 std::future::pending::<()>().await;
+            }
+            if let Some(by) = state.delays(request) {
+                tokio::time::sleep(by).await;
             }
             if State::takes(&state.lose_answer_to, request) {
                 cut.store(true, Ordering::SeqCst);

@@ -16,10 +16,21 @@ pub(crate) fn new_folder(kind: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let folder = run_folder().join(format!("{kind}{}", COUNT.fetch_add(1, Ordering::Relaxed)));
     fs::create_dir(&folder).expect("a folder");
-    if is_root() {
-        chown(&folder, Some(NOBODY), Some(NOBODY)).expect("give a folder away");
-    }
+    give_away(&folder);
     folder
+}
+
+/// Gives a file or a folder to the user of the servers.
+fn give_away(path: &Path) {
+    if is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("give it away");
+    }
+}
+
+/// Writes a file of the user of the servers.
+pub(crate) fn write(path: &Path, text: &str) {
+    fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    give_away(path);
 }
 
 /// Returns a new name for a database, unique in this process.

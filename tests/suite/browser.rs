@@ -7,7 +7,7 @@ mod refusals;
 mod shop;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -15,14 +15,17 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use unanimo_coordinator::Recorded;
 use unanimo_coordinator::config::Period;
-use unanimo_proto::v1::{ChildTransaction, Mode, RegisterEndpointRequest, WaitFor};
+use unanimo_proto::v1::{
+    BeginTransactionRequest, ChildTransaction, CommitBranch, CommitTransactionRequest,
+    ExecuteBranchRequest, Lock, LockMode, Mode, Payload, RegisterEndpointRequest, Vote, WaitFor,
+};
 use unanimo_tests::browser::{Browser, Page};
 use unanimo_tests::wait::{until, until_for};
 
 use self::refusals::known;
 use crate::coordinator::acts::{stall, stall_many, stuck};
 use crate::coordinator::webhooks::unreachable;
-use crate::coordinator::{World, branch, tcc};
+use crate::coordinator::{World, branch, millis, tcc};
 
 /// Variable with the folder for the pictures of docs/dashboard.md; without it none are made.
 const PICTURES: &str = "DASHBOARD_PICTURES";
@@ -58,6 +61,15 @@ const CRAMPED: &str = "(() => { const width = (e) => e.getBoundingClientRect().w
      .concat(lists.filter((e) => e.scrollWidth > e.clientWidth)) \
      .concat(edges.length === 2 && left(edges[0]) !== left(edges[1]) ? edges : []) \
      .map((e) => e.tagName + '.' + e.className + ' ' + e.textContent.slice(0, 40)); })()";
+
+/// Cards in one row whose parts are not at one height: their number, what stands below it, their line.
+const UNEVEN: &str = "(() => { const top = (e) => Math.round(e.getBoundingClientRect().top); \
+     const parts = ['dd', 'dd.more', 'dd.spark']; \
+     const uneven = (a, b) => parts.some((of) => { const [one, other] = [a, b].map((e) => e.querySelector(of)); \
+         return one && other && top(one) !== top(other); }); \
+     return [...document.querySelectorAll('.figures > div')] \
+         .filter((card) => [...card.parentElement.children].some((other) => top(other) === top(card) && uneven(card, other))) \
+         .map((card) => card.textContent.trim().slice(0, 40)); })()";
 
 /// Texts with a contrast to what is behind them that is too small: less than 4.5 to 1.
 const PALE: &str = include_str!("browser/pale.js");
@@ -114,6 +126,21 @@ async fn full() -> (World, Vec<(&'static str, String)>) {
     late.wait_for = WaitFor::Accepted.into();
     world.submit(late).await.unwrap();
     world.submit(tcc("resolved", &["commit-fail-1"])).await.unwrap();
+    let mut scheduled = tcc("next-year", &["ok", "ok"]);
+    let later = SystemTime::now() + Duration::from_secs(300 * 86_400);
+    scheduled.start_at = Some(later.into());
+    scheduled.wait_for = WaitFor::Accepted.into();
+    world.submit(scheduled).await.unwrap();
+    // One holds a lock for ever, and another one waits for it.
+    for (gid, action) in [("first-in-line", "commit-fail-99"), ("second-in-line", "ok")] {
+        let mut locking = tcc(gid, &[action]);
+        let name = format!("account:{}", "0123456789".repeat(5));
+        locking.locks =
+            vec![Lock { name, mode: LockMode::Exclusive.into(), wait_max: millis(3_600_000) }];
+        locking.timeout = millis(3_600_000);
+        locking.wait_for = WaitFor::Accepted.into();
+        world.submit(locking).await.unwrap();
+    }
     // Two versions of a participant with a long name; nobody calls it.
     for (port, sdk, features) in [
         (1, "unanimo-sdk-rust/0.1.0", vec!["must_succeed", "saga", "step_inputs", "tcc"]),
@@ -149,6 +176,10 @@ async fn full() -> (World, Vec<(&'static str, String)>) {
         ("forget", format!("/tx/{heuristic}/forget")),
         ("retry-many", "/attention/retry".into()),
         ("forget-many", "/attention/forget".into()),
+        ("resolve-many", "/attention/resolve".into()),
+        ("resolve-those", "/attention/resolve?participant=p".into()),
+        ("scheduled", "/gid/next-year".into()),
+        ("locked", "/gid/second-in-line".into()),
         ("none", "/transactions?gidPrefix=none".into()),
         ("aborted", format!("/tx/{}", ended("order-4712").await)),
         ("too-late", format!("/tx/{}", ended("too-late").await)),
@@ -197,7 +228,7 @@ async fn wrong_here(page: &mut Page, path: &str) -> Vec<String> {
         page.theme(theme).await;
         for width in WIDTHS {
             page.size(width, 900).await;
-            for check in [OVERFLOW, CRAMPED, PALE, BARRIERS] {
+            for check in [OVERFLOW, CRAMPED, UNEVEN, PALE, BARRIERS] {
                 let found = page.value(check).await;
                 if found != json!([]) {
                     wrong.push(format!("{path}, {theme} at {width}: {found}"));
@@ -315,18 +346,59 @@ async fn a_recorded_history_is_gone_through_by_clicks() {
     serving.abort();
 }
 
-/// An open page follows a transaction from its begin to its end, without being loaded again.
+/// An open page follows a transaction from its begin to its end, without being loaded again: nothing is in it at first, then
+/// its first branch is called and votes, then its second one, then it is decided, and at last it has ended.
 #[tokio::test]
 async fn a_transaction_is_followed_from_begin_to_end() {
     let world = World::sqlite().await;
     let mut page = page(&world).await;
-    world.p.hold(true);
-    world.submit(tcc("g", &["ok", "ok"])).await.unwrap();
+    let request = BeginTransactionRequest {
+        gid: "g".into(),
+        mode: Mode::Tcc.into(),
+        timeout: millis(600_000),
+        ..Default::default()
+    };
+    let tx_id = world.client().begin_transaction(request).await.unwrap().into_inner().tx_id;
     page.open("/transactions").await;
     page.follow("tbody a").await;
+    let state =
+        async |page: &Page| page.value("document.querySelector('h1 + p .state').textContent").await;
+    assert_eq!(state(&page).await, json!("active"));
+    assert_eq!(page.value("document.querySelectorAll('details[data-key]').length").await, json!(0));
+    page.value("window.stayed = true").await;
+    let execute = |id: &str, action: &str| {
+        let (mut client, branch) = (world.client(), Some(branch(id, action)));
+        let request = ExecuteBranchRequest { tx_id: tx_id.clone(), branch, ..Default::default() };
+        async move { client.execute_branch(request).await.unwrap() }
+    };
+    // What is seen of each branch: its name, its state.
+    let branches = "[...document.querySelectorAll('details[data-key] > summary')] \
+                    .map((of) => [of.querySelector('.name').textContent, of.querySelector('.state').textContent])";
+    let shown = async |page: &Page, expected: Value| {
+        let seen = async || (page.value(branches).await == expected).then_some(());
+        until(&expected.to_string(), seen).await;
+    };
+    execute("a", "ok").await;
+    shown(&page, json!([["a", "prepared"]])).await;
+    world.p.hold(true);
+    let (_, ()) = tokio::join!(execute("b", "gated"), async {
+        shown(&page, json!([["a", "prepared"], ["b", "preparing"]])).await;
+        page.sees("It waits:").await;
+        world.p.hold(false);
+    });
+    shown(&page, json!([["a", "prepared"], ["b", "prepared"]])).await;
+    assert_eq!(state(&page).await, json!("active"));
+    world.p.hold(true);
+    let of = |id: &str| CommitBranch { branch_id: id.into(), vote: Vote::Unspecified.into() };
+    let request = CommitTransactionRequest {
+        tx_id: tx_id.clone(),
+        branches: vec![of("a"), of("b")],
+        wait_for: WaitFor::Decided.into(),
+        ..Default::default()
+    };
+    world.client().commit_transaction(request).await.unwrap();
     page.sees("committing").await;
     page.sees("It waits:").await;
-    page.value("window.stayed = true").await;
     world.p.hold(false);
     page.sees("committed").await;
     until("the end", async || {
@@ -446,23 +518,33 @@ async fn texts_of_users_stay_texts() {
     let mut config = stuck();
     config.call_timeout = Period::millis(500);
     let world = World::start(config).await;
-    let mut request = tcc("g", &["commit-fail-1", "ok"]);
-    request.metadata.insert("note".into(), HOSTILE.into());
+    let mut request = tcc("g", &["commit-fail-1", "ok", "ok"]);
+    // Each text has a mark of its own.
+    let hostile = |mark: &str| format!("{HOSTILE}{mark}");
+    request.metadata.insert("note".into(), hostile("in-metadata"));
     request.branches[0].payload =
-        unanimo_tests::payload(json!({ "text": HOSTILE }).to_string().into_bytes());
-    request.branches[1].payload = unanimo_tests::payload(HOSTILE.as_bytes().to_vec());
+        unanimo_tests::payload(json!({ "text": hostile("in-json") }).to_string().into_bytes());
+    request.branches[1].payload = unanimo_tests::payload(hostile("in-text").into_bytes());
+    // Of bytes that are no text the type alone is shown.
+    let (data, media_type) = (vec![0xff_u8, 0xfe].into(), hostile("in-type"));
+    request.branches[2].payload = Some(Payload { data, media_type });
     let tx_id = world.submit(request).await.unwrap().tx_id;
     world.get_until("g", "its alarm", |tx| tx.stalled).await;
     let mut page = page(&world).await;
     page.open(&format!("/tx/{tx_id}/resolve")).await;
-    page.write("input[name=operator]", HOSTILE).await;
-    page.write("input[name=note]", HOSTILE).await;
+    page.write("input[name=operator]", &hostile("in-operator")).await;
+    page.write("input[name=note]", &hostile("in-note")).await;
     page.click("input[value=RESOLUTION_HAZARD]").await;
     page.follow("button.go").await;
     page.sees("has ended by your word").await;
+    page.open(&format!("/tx/{tx_id}")).await;
+    for mark in ["in-metadata", "in-json", "in-text", "in-type", "in-operator", "in-note"] {
+        let texts = page.value("document.documentElement.textContent").await;
+        assert!(texts.as_str().is_some_and(|texts| texts.contains(mark)), "{mark}: {texts}");
+    }
     let encoded: String = HOSTILE.bytes().map(|byte| format!("%{byte:02x}")).collect();
     for (path, least) in [
-        (format!("/tx/{tx_id}"), 4),
+        (format!("/tx/{tx_id}"), 5),
         (format!("/tx/{tx_id}/forget"), 1),
         ("/attention".to_owned(), 0),
         (format!("/attention/retry?gidPrefix=x&participant=p&metadata=x={encoded}"), 0),

@@ -204,6 +204,8 @@ fn expected(fault: Fault) -> (&'static [&'static str], &'static str) {
         | Fault::CommitsWhateverIsRequired
         | Fault::CommitsUnheard
         | Fault::CancelsElsewhere
+        | Fault::HazardUnderAnyName
+        | Fault::CancelsUnderAnyName
         | Fault::HasNoDatabaseId
         | Fault::KnowsNoPlace
         | Fault::PreparesAtOtherPlaces
@@ -402,6 +404,27 @@ async fn what_is_answered_for_another_database_is_found() {
             Verdict::Skipped(why) => assert!(why.contains("carry no database_id"), "{why}"),
             Verdict::Passed => panic!("{fault:?}: {report}"),
         }
+    }
+}
+
+/// An address that was given to another participant: a hazard would end a branch that waits where it was prepared.
+#[tokio::test]
+async fn what_is_answered_for_another_participant_is_found() {
+    for (fault, words) in [
+        (
+            Fault::HazardUnderAnyName,
+            "Commit under another participant's name was answered HEURISTIC_HAZARD",
+        ),
+        (Fault::CancelsUnderAnyName, "Cancel under another participant's name was answered"),
+    ] {
+        let target = Faulty::new(fault);
+        let checked = Arc::new(target.clone());
+        let report = unanimo_conformance::run(checked, options(), |_| {}, pending()).await.unwrap();
+        let found = failed(&report);
+        let [(name, seen)] = &found[..] else { panic!("{fault:?}: {report}") };
+        assert_eq!(*name, "wrong-participant", "{report}");
+        assert!(seen.contains(words), "{fault:?}: {report}");
+        assert_eq!(target.counts(), (0, report.committed as usize), "nothing is left: {report}");
     }
 }
 

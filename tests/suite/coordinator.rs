@@ -44,7 +44,7 @@ mod hostile_histories;
 mod hostile_json;
 pub(crate) mod http;
 mod interactive;
-mod json_participants;
+pub(crate) mod json_participants;
 mod late_votes;
 mod lives;
 mod memory;

@@ -38,6 +38,7 @@ mod plaintext;
 mod quotas;
 mod replaced;
 mod roles;
+mod several;
 mod slow_http;
 mod standing;
 mod strangers;

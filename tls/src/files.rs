@@ -1,12 +1,14 @@
 //! PEM files.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::Error;
+use crate::peer::out_of_time;
 
 /// Most bytes of a file. A bundle of all public authorities has a fifth of it.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -55,6 +57,27 @@ impl File {
             true => Err(self.breaks("it must be PEM with a certificate, and has none")),
             false => Ok(found),
         }
+    }
+
+    /// Refuses a certificate, or one of those between it and its root, that is out of its time, where it would take the place
+    /// of another one. Of a start it is only told: there is nothing better.
+    pub(crate) fn check_times(
+        &self,
+        certificates: &[CertificateDer<'_>],
+        is_replacement: bool,
+    ) -> Result<(), Error> {
+        let now = SystemTime::now();
+        let Some(why) = certificates.iter().find_map(|of| out_of_time(of, now)) else {
+            return Ok(());
+        };
+        if is_replacement {
+            return Err(self.breaks(format!("a certificate {why}")));
+        }
+        tracing::warn!(
+            file = %self.path.display(),
+            "a certificate {why}: whoever looks at its time refuses it"
+        );
+        Ok(())
     }
 
     pub(crate) fn key(&self, pem: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {

@@ -31,7 +31,7 @@ pub use self::client::{
 pub use self::files::File;
 pub use self::handshakes::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Handshakes};
 pub use self::hashed::{BadHash, Token, TokenHashes, bearer};
-pub use self::peer::{Peer, network_of};
+pub use self::peer::{Peer, is_subject, network_of};
 pub use self::reload::{RELOAD_INTERVAL, Reload};
 pub use self::server::{Server, ServerFiles};
 pub use self::stream::TlsStream;

@@ -52,6 +52,21 @@ pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> 
     }
 }
 
+/// Returns the reason for which a certificate is not good at this time.
+pub(crate) fn out_of_time(
+    certificate: &CertificateDer<'_>,
+    now: SystemTime,
+) -> Option<&'static str> {
+    let parsed = EndEntityCert::try_from(certificate).ok()?;
+    let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).ok()?);
+    // The time is looked at before all else, and whatever is said of the rest.
+    match parsed.verify_for_usage(&[], &[], &[], now, KeyUsage::client_auth(), None, None) {
+        Err(webpki::Error::CertExpired { .. }) => Some("has expired"),
+        Err(webpki::Error::CertNotValidYet { .. }) => Some("is not valid yet"),
+        _ => None,
+    }
+}
+
 /// Returns what stands for a caller that has no name: its address, and of IPv6 the network, in which a host has all
 /// addresses.
 #[must_use]
@@ -62,6 +77,20 @@ pub fn network_of(address: IpAddr) -> IpAddr {
             Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
         address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Tells whether a certificate can have this name: a URI with its scheme, or a DNS name. A distinguished name (`CN=…`), an
+/// address of IP or of mail is none of the names that are compared.
+#[must_use]
+pub fn is_subject(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_*".contains(&byte);
+        !label.is_empty() && label.bytes().all(is_good)
+    };
+    match text.contains(':') {
+        true => has_scheme(text) && text.bytes().all(|byte| byte.is_ascii_graphic()),
+        false => text.parse::<IpAddr>().is_err() && text.split('.').all(is_label),
     }
 }
 
@@ -79,6 +108,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_subject_is_a_name_that_is_compared() {
+        for good in ["spiffe://shop.example/web", "urn:x:y", "shop.example", "web", "*.a_b.c-d"] {
+            assert!(is_subject(good), "{good}");
+        }
+        for bad in [
+            "",
+            "CN=web",
+            "CN=web,O=x",
+            "web@shop.example",
+            "10.0.0.1",
+            "::1",
+            "//shop.example/web",
+            "spiffe://shop.example/a b",
+            "a..b",
+            "web ",
+        ] {
+            assert!(!is_subject(bad), "{bad}");
+        }
+    }
+
+    #[test]
     fn the_end_of_a_certificate_is_known() {
         for (year, seconds) in [(2030, 1_893_456_000), (2080, 3_471_292_800)] {
             let mut params = CertificateParams::default();
@@ -87,6 +137,27 @@ mod tests {
             let certificate = params.self_signed(&key).expect("a certificate");
             let end = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
             assert_eq!(not_after(certificate.der()), Some(end), "{year}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_good_in_its_time() {
+        for is_ca in [rcgen::IsCa::NoCa, rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained)] {
+            let mut params = CertificateParams::default();
+            params.not_before = rcgen::date_time_ymd(2030, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2080, 1, 1);
+            params.is_ca = is_ca;
+            let key = KeyPair::generate().expect("a key");
+            let certificate = params.self_signed(&key).expect("a certificate");
+            for (seconds, expected) in [
+                (1_893_455_999, Some("is not valid yet")),
+                (1_893_456_000, None),
+                (3_471_292_800, None),
+                (3_471_292_801, Some("has expired")),
+            ] {
+                let now = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+                assert_eq!(out_of_time(certificate.der(), now), expected, "{seconds}");
+            }
         }
     }
 

@@ -1,14 +1,15 @@
 //! Things made of files, which are made again when the files change.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use crate::{Error, File};
 
-/// Pause between two looks at the files. What revokes a token or renews a certificate need not be faster, and
-/// the files are small.
-pub const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between two looks at the files. What has changed is used once two looks in a row have found the same: it is for as
+/// long that a file has to stay as it is. What revokes a token or renews a certificate need not be faster, and the files are
+/// small.
+pub const RELOAD_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Contents of the files, in their order.
 type Contents = Vec<Vec<u8>>;
@@ -18,8 +19,14 @@ type Make<T> = dyn Fn(&[Vec<u8>]) -> Result<T, Error> + Send + Sync;
 /// Hears what was used before, and what is used now.
 type Told<T> = dyn Fn(&T, &T) + Send + Sync;
 
+/// Result of a look: the contents, or why there are none.
+type Found = Result<Contents, String>;
+
 /// A thing made of the contents of files. It is made again when they change, compared by content: a change of
 /// a link counts, too. While they are bad, the last good one is kept.
+///
+/// A file that is being written may be good half way, and say something else: an entry without its last line, authorities
+/// without the last one. So what changes from look to look is not read at all.
 pub struct Reload<T> {
     files: Vec<File>,
     make: Box<Make<T>>,
@@ -64,7 +71,11 @@ impl<T: Send + Sync + 'static> Reload<T> {
 
     /// Returns why the files that are there now are not used; `None` if they are.
     pub fn stale(&self) -> Option<String> {
-        self.stale.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock_stale().clone()
+    }
+
+    fn lock_stale(&self) -> MutexGuard<'_, Option<String>> {
+        self.stale.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of each change that takes effect from now on; the first one who asks is told.
@@ -73,45 +84,43 @@ impl<T: Send + Sync + 'static> Reload<T> {
     }
 
     /// Takes the contents that were found, and returns those that are in use.
-    fn look(
-        &self,
-        found: Result<Contents, Error>,
-        used: Contents,
-        before: &mut String,
-    ) -> Contents {
-        let made = found.and_then(|found| match found == used {
-            true => Ok((None, found)),
-            false => (self.make)(&found).map(|made| (Some(made), found)),
+    fn look(&self, found: Found, used: Contents, before: &mut Option<Found>) -> Contents {
+        if found.as_ref() == Ok(&used) {
+            *before = None;
+            *self.lock_stale() = None;
+            return used;
+        }
+        if before.as_ref() != Some(&found) {
+            *before = Some(found);
+            return used;
+        }
+        let made = found.and_then(|found| match (self.make)(&found) {
+            Ok(made) => Ok((Arc::new(made), found)),
+            Err(error) => Err(error.to_string()),
         });
         match made {
             Ok((made, found)) => {
-                if let Some(made) = made {
-                    let made = Arc::new(made);
-                    let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-                    let former = std::mem::replace(&mut *current, Arc::clone(&made));
-                    drop(current);
-                    if let Some(told) = self.told.get() {
-                        told(&former, &made);
-                    }
-                    tracing::info!(files = %self.names(), "files have changed and are used");
+                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                let former = std::mem::replace(&mut *current, Arc::clone(&made));
+                drop(current);
+                if let Some(told) = self.told.get() {
+                    told(&former, &made);
                 }
-                before.clear();
-                *self.stale.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                tracing::info!(files = %self.names(), "files have changed and are used");
+                *before = None;
+                *self.lock_stale() = None;
                 found
             }
             Err(error) => {
-                // Two files that belong together change one after the other.
-                let error = error.to_string();
-                let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
-                if *before == error && stale.as_ref() != Some(&error) {
+                let mut stale = self.lock_stale();
+                if stale.as_ref() != Some(&error) {
                     tracing::error!(
                         alarm = "files_not_used",
                         error,
                         "files have changed and cannot be used; the former ones stay in use"
                     );
-                    *stale = Some(error.clone());
+                    *stale = Some(error);
                 }
-                *before = error;
                 used
             }
         }
@@ -128,14 +137,14 @@ fn read(files: &[File]) -> Result<Contents, Error> {
 }
 
 async fn follow<T: Send + Sync + 'static>(reload: Weak<Reload<T>>, mut used: Contents) {
-    let mut before = String::new();
+    let mut before = None;
     loop {
         tokio::time::sleep(RELOAD_INTERVAL).await;
         let Some(reload) = reload.upgrade() else { return };
         let files = reload.files.clone();
         // A file on a network may hang, and must not hold up a thread of the runtime.
         let Ok(found) = tokio::task::spawn_blocking(move || read(&files)).await else { return };
-        used = reload.look(found, used, &mut before);
+        used = reload.look(found.map_err(|error| error.to_string()), used, &mut before);
     }
 }
 
@@ -160,7 +169,7 @@ mod tests {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hearing = Arc::clone(&heard);
         reload.on_change(move |old, new| hearing.lock().expect("a list").push((*old, *new)));
-        let (mut used, mut before) = (vec![b"1".to_vec()], String::new());
+        let (mut used, mut before) = (vec![b"1".to_vec()], None);
         let mut look = |text: &str| {
             let found = Ok(vec![text.as_bytes().to_vec()]);
             used = reload.look(found, std::mem::take(&mut used), &mut before);
@@ -170,11 +179,36 @@ mod tests {
         assert_eq!(look("x"), (1, None), "it may be half written");
         let stale = Some("use the number a-file: must be a number".to_owned());
         assert_eq!(look("x"), (1, stale.clone()));
-        assert_eq!(look("x"), (1, stale));
+        assert_eq!(look("x"), (1, stale.clone()));
+        assert_eq!(look("2"), (1, stale), "a good one may be half written, too");
         assert_eq!(look("2"), (2, None));
         assert_eq!(look("x"), (2, None));
         assert_eq!(look("2"), (2, None));
         assert_eq!(look("x"), (2, None), "counted anew");
-        assert_eq!(*heard.lock().expect("a list"), [(1, 2)], "each change that took effect, once");
+        for part in ["3", "34", "345", "3456"] {
+            assert_eq!(look(part), (2, None), "it grows");
+        }
+        assert_eq!(look("3456"), (3456, None));
+        let expected = [(1, 2), (2, 3456)];
+        assert_eq!(*heard.lock().expect("a list"), expected, "each change that took effect, once");
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_told_when_it_stays_away() {
+        let reload = Reload {
+            files: Vec::new(),
+            make: Box::new(|_: &[Vec<u8>]| Ok(())),
+            current: RwLock::new(Arc::new(())),
+            stale: Mutex::default(),
+            told: OnceLock::new(),
+        };
+        let mut before = None;
+        let gone = || Err("it is gone".to_owned());
+        reload.look(gone(), Vec::new(), &mut before);
+        assert_eq!(reload.stale(), None);
+        reload.look(gone(), Vec::new(), &mut before);
+        assert_eq!(reload.stale().as_deref(), Some("it is gone"));
+        reload.look(Ok(Vec::new()), Vec::new(), &mut before);
+        assert_eq!(reload.stale(), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::ServerConfig;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -71,7 +72,10 @@ impl Server {
         let (cert, key) = (File::new("certificate", cert), File::new("private key", key));
         let client_ca = client_ca.map(|path| File::new("authorities of clients", path));
         let all = [&cert, &key].into_iter().chain(&client_ca).cloned().collect();
+        let has_begun = AtomicBool::new(false);
         let make = move |contents: &[Vec<u8>]| {
+            let is_replacement = has_begun.swap(true, Ordering::Relaxed);
+            cert.check_times(&cert.certificates(&contents[0])?, is_replacement)?;
             let make = |protocol| config(&cert, &key, client_ca.as_ref(), contents, protocol);
             Ok(Configs { grpc: make(Protocol::Grpc)?, http: make(Protocol::Http)? })
         };

@@ -120,6 +120,12 @@ fn log_database(loaded: &Loaded) {
         version = env!("CARGO_PKG_VERSION"),
         "the coordinator starts on this database"
     );
+    if loaded.database_source() == "flag" && database_url.has_secret() {
+        tracing::warn!(
+            "the password of the database is in the command line, which every account of this machine can read: use \
+             UNANIMO_DATABASE_URL, or a configuration file that its owner alone can read"
+        );
+    }
 }
 
 async fn serve(loaded: Loaded, relocation: Option<Relocation>) -> Result<ExitCode, Error> {

@@ -8,7 +8,7 @@ use unanimo_tls::Peer;
 
 use crate::api::sees_the_process;
 use crate::env::Env;
-use crate::identity::Known;
+use crate::identity::{Known, authorization};
 
 /// Path by which denials are told in the log.
 const METRICS: &str = "/metrics";
@@ -33,7 +33,7 @@ impl Readers {
         if self.demand_certificates && names.is_none() {
             return Some("a client certificate is needed\n");
         }
-        let header = headers.get("authorization").map(|header| header.as_bytes());
+        let header = authorization(headers);
         let is_known =
             self.is_local || sees_the_process(&self.known, self.env.now(), header, names);
         (!is_known).then_some(

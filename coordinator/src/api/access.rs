@@ -23,7 +23,7 @@ use super::namespace::Names;
 use super::rpc::Rpc;
 use super::turns::Turn;
 use crate::engine::{self, View};
-use crate::identity::{Caller, Known, Place, Role, Unknown, network_of};
+use crate::identity::{Caller, Known, Place, Role, Unknown, authorization, network_of};
 
 /// Roles that see every transaction.
 const OF_ALL: [Role; 2] = [Role::Operator, Role::Viewer];
@@ -99,19 +99,18 @@ impl Api {
     /// Finds out who calls.
     fn caller(&self, headers: &HeaderMap, of: &Extensions) -> Result<Caller, Unknown> {
         let names = of.get::<Peer>().and_then(|peer| peer.names.as_deref());
-        let header = headers.get("authorization").map(|header| header.as_bytes());
-        find(&self.known, self.env.now(), header, names)
+        find(&self.known, self.env.now(), authorization(headers), names)
     }
 
     /// Returns what is looked at again while a request is answered.
     pub(super) fn standing<T>(&self, rpc: Rpc, request: &Request<T>) -> Standing {
-        let header = request.metadata().get("authorization");
+        let header = authorization(request.metadata().as_ref());
         let names = request.extensions().get::<Peer>().and_then(|peer| peer.names.clone());
         Standing {
             known: self.known.clone(),
             env: Arc::clone(&self.env),
             rpc,
-            header: header.map(|header| header.as_bytes().to_vec()),
+            header: header.map(<[u8]>::to_vec),
             names: names.map(|names| names.to_vec()),
         }
     }
@@ -361,6 +360,8 @@ fn why(unknown: Unknown) -> &'static str {
         Unknown::Token => "the token is not known",
         Unknown::Issued(bad) => bad.why(),
         Unknown::Nobody => "the token's claim is of no identity, or of several",
-        Unknown::Certificate => "no name in the certificate is known",
+        Unknown::Certificate => {
+            "no name in the certificate is known, or they are of several identities"
+        }
     }
 }

@@ -79,8 +79,8 @@ where
         });
         match placed {
             Ok((place, access)) => {
+                let call = UnderWay::new(&self.calls, access.name());
                 request.extensions_mut().insert(access);
-                let call = UnderWay::new(&self.calls);
                 request.extensions_mut().insert(Arc::clone(&call));
                 let answering = self.inner.call(request);
                 Box::pin(async move {

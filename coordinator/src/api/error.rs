@@ -24,7 +24,9 @@ pub(super) use self::reasons::{
     too_many_tests,
 };
 use self::shares::over_quota;
-pub(super) use self::shares::{one_too_many, over_quota_of_another, too_many_turns};
+pub(super) use self::shares::{
+    one_too_many, over_quota_of_another, too_many_calls_of, too_many_turns,
+};
 use super::convert;
 use super::rpc::Rpc;
 use crate::audit::Unwritten;

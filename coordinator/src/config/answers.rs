@@ -95,8 +95,8 @@ impl Config {
         let is_unbounded =
             self.identities.is_set() && self.identity_rate == 0 && self.identity_calls == 0;
         let is_unbounded = is_unbounded.then_some(
-            "identities is set, and neither identity-rate nor identity-calls is: one identity can take all the places of \
-             the others; for a start set identity-rate to 1000 and identity-calls to 512",
+            "identities is set, and neither identity-rate nor identity-calls is: one identity can take most of the time and \
+             the places of the others; for a start set identity-rate to 1000 and identity-calls to 512",
         );
         let has_no_shares =
             all_alike.is_some() && self.address_rate == 0 && self.address_calls == 0;
@@ -114,7 +114,57 @@ impl Config {
             )
         });
         let told = all_alike.into_iter().chain(has_no_shares).chain(is_unbounded);
-        told.map(str::to_owned).chain(is_unverified)
+        let told = told.map(str::to_owned).chain(self.half_bounded());
+        told.chain(is_unverified).chain(self.passed_over())
+    }
+
+    /// Returns a warning about parameters of the database's address that nobody reads.
+    fn passed_over(&self) -> Option<String> {
+        let (named, is_more) = store::passed_over(self.database_url.expose());
+        let others = "others that are not known, whose names are not told: where a password has an &, write %26 for it";
+        let all: Vec<_> = named.into_iter().chain(is_more.then_some(others)).collect();
+        (!all.is_empty()).then(|| {
+            format!(
+                "database-url has parameters that are passed over, though they are given: {}",
+                all.join(", ")
+            )
+        })
+    }
+
+    /// Returns warnings about bounds that hold less than one would think: half of a pair, and those of callers who are not
+    /// there.
+    fn half_bounded(&self) -> Vec<String> {
+        let has_identities = self.identities.is_set();
+        let pairs = [
+            ("identity", "one identity", has_identities, self.identity_rate, self.identity_calls),
+            (
+                "namespace",
+                "one namespace",
+                has_identities,
+                self.namespace_rate,
+                self.namespace_calls,
+            ),
+            ("address", "one address", !has_identities, self.address_rate, self.address_calls),
+        ];
+        let told = pairs.into_iter().filter_map(|(of, whose, has_any, rate, calls)| {
+            let is = if has_identities { "is" } else { "is not" };
+            Some(match (rate > 0, calls > 0) {
+                (false, false) => return None,
+                _ if !has_any => format!(
+                    "{of}-rate or {of}-calls is set, and bounds nobody, because identities {is} set"
+                ),
+                (true, true) => return None,
+                (true, false) => format!(
+                    "{of}-rate is set and {of}-calls is not: calls of {whose} that wait, and streams, can take the places \
+                     of others; for a start set {of}-calls to 512"
+                ),
+                (false, true) => format!(
+                    "{of}-calls is set and {of}-rate is not: {whose} can take the time of others by calls that are short; \
+                     for a start set {of}-rate to 1000"
+                ),
+            })
+        });
+        told.collect()
     }
 }
 
@@ -154,25 +204,55 @@ mod tests {
         let [first, second] = &warnings(&|_| ())[..] else { panic!("two") };
         assert!(first.contains("every program with a certificate"), "{first}");
         assert!(second.contains("neither address-rate nor address-calls"), "{second}");
-        for bounded in [
-            |config: &mut Config| config.address_rate = 1,
-            |config: &mut Config| config.address_calls = 1,
-        ] {
-            let [only] = &warnings(&bounded)[..] else { panic!("one") };
-            assert!(only.contains("every program with a certificate"), "{only}");
-        }
+        let bounded = |config: &mut Config| (config.address_rate, config.address_calls) = (1, 1);
+        let [only] = &warnings(&bounded)[..] else { panic!("one") };
+        assert!(only.contains("every program with a certificate"), "{only}");
         let [only] = &warnings(&|config| config.identities = file())[..] else { panic!("one") };
         assert!(only.contains("neither identity-rate nor identity-calls"), "{only}");
-        for bounded in [
-            |config: &mut Config| config.identity_rate = 1,
-            |config: &mut Config| config.identity_calls = 1,
-        ] {
-            let warnings = warnings(&|config| {
-                config.identities = file();
-                bounded(config);
-            });
-            assert_eq!(warnings, [""; 0]);
+        let warnings = warnings(&|config| {
+            config.identities = file();
+            (config.identity_rate, config.identity_calls) = (1, 1);
+        });
+        assert_eq!(warnings, [""; 0]);
+    }
+
+    #[test]
+    fn half_a_bound_and_one_of_nobody_are_told() {
+        type Change = fn(&mut Config);
+        let cases: [(bool, Change, &str); 10] = [
+            (true, |of| of.identity_rate = 1, "identity-rate is set and identity-calls is not"),
+            (true, |of| of.identity_calls = 1, "identity-calls is set and identity-rate is not"),
+            (true, |of| of.namespace_rate = 1, "namespace-rate is set and namespace-calls is not"),
+            (true, |of| of.namespace_calls = 1, "namespace-calls is set and namespace-rate is not"),
+            (false, |of| of.address_rate = 1, "address-rate is set and address-calls is not"),
+            (false, |of| of.address_calls = 1, "address-calls is set and address-rate is not"),
+            (true, |of| of.address_calls = 1, "bounds nobody, because identities is set"),
+            (false, |of| of.identity_rate = 1, "bounds nobody, because identities is not set"),
+            (
+                false,
+                |of| (of.identity_rate, of.identity_calls) = (1, 1),
+                "bounds nobody, because identities is not set",
+            ),
+            (false, |of| of.namespace_calls = 1, "bounds nobody, because identities is not set"),
+        ];
+        for (has_identities, change, expected) in cases {
+            let mut config = Config::default();
+            if has_identities {
+                config.identities = "x.toml".parse().expect("a path");
+                (config.identity_rate, config.identity_calls) = (1, 1);
+                if expected.starts_with("identity") {
+                    (config.identity_rate, config.identity_calls) = (0, 0);
+                }
+            }
+            change(&mut config);
+            let [only] = &config.warnings()[..] else {
+                panic!("{expected}: {:?}", config.warnings())
+            };
+            assert!(only.contains(expected), "{expected} in: {only}");
         }
+        let mut config = Config::default();
+        (config.address_rate, config.address_calls) = (1, 1);
+        assert_eq!(config.warnings(), [""; 0]);
     }
 
     #[test]
@@ -184,6 +264,15 @@ mod tests {
             only.contains("at db:7, by sslmode=verify-full") && !only.contains("secret"),
             "{only}"
         );
+    }
+
+    #[test]
+    fn parameters_of_the_database_that_nobody_reads_are_told() {
+        let url = "postgres://ann@127.0.0.1/x?channel_binding=require&passwd=secret";
+        let config = Config { database_url: DatabaseUrl::new(url), ..Config::default() };
+        let [only] = &config.warnings()[..] else { panic!("one") };
+        assert!(only.contains("are given: channel_binding, others that are not known"), "{only}");
+        assert!(!only.contains("secret") && !only.contains("passwd"), "{only}");
     }
 
     #[test]

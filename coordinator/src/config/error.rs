@@ -17,12 +17,14 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is not a configuration.
-    #[error("understand the configuration file {path}")]
+    #[error("understand the configuration file {path}: line {line}: {rule}")]
     Syntax {
         /// Path of the file.
         path: PathBuf,
-        /// Error of the parser, with the line.
-        source: Box<toml::de::Error>,
+        /// Number of the line.
+        line: usize,
+        /// Words of the parser. They repeat no line of the file, which may have the password of the database.
+        rule: String,
     },
     /// A key of the file is no setting's.
     #[error("understand the configuration file {path}: line {line}: {key} is no setting{}", did_you_mean(.meant.as_deref()))]

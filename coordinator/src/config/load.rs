@@ -49,7 +49,7 @@ impl Loaded {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| Error::File { path: path.to_owned(), source })?;
             let layer =
-                toml::from_str(&text).map_err(|source| not_understood(path, &text, source))?;
+                toml::from_str(&text).map_err(|source| not_understood(path, &text, &source))?;
             loaded.config.apply(layer, "file", &mut loaded.sources);
         }
         loaded.config.apply(environment, "environment", &mut loaded.sources);
@@ -159,15 +159,28 @@ impl Layer {
 
 /// Makes the error of a file. A key that is no setting's is told with the one that was probably meant; the parser would
 /// list all of them.
-fn not_understood(path: &Path, text: &str, source: toml::de::Error) -> Error {
+fn not_understood(path: &Path, text: &str, source: &toml::de::Error) -> Error {
     let path = path.to_owned();
     let unknown = source.message().strip_prefix("unknown field `");
     let unknown = unknown.and_then(|rest| rest.split_once('`'));
-    let (Some((key, _)), Some(span)) = (unknown, source.span()) else {
-        return Error::Syntax { path, source: Box::new(source) };
-    };
-    let line = 1 + text.get(..span.start).unwrap_or_default().matches('\n').count();
-    Error::Key { path, line, key: key.to_owned(), meant: nearest_key(key) }
+    let start = source.span().map_or(0, |span| span.start);
+    let line = 1 + text.get(..start).unwrap_or_default().matches('\n').count();
+    match unknown {
+        Some((key, _)) => Error::Key { path, line, key: key.to_owned(), meant: nearest_key(key) },
+        None => Error::Syntax { path, line, rule: without_value(source.message()) },
+    }
+}
+
+/// Returns the parser's words without a value that they repeat, if that may be an address with a password.
+fn without_value(words: &str) -> String {
+    if let Some(rest) = words.strip_prefix("invalid type: string ")
+        && let Some((_, expected)) = rest.rsplit_once(", expected ")
+    {
+        return format!("invalid type: a text, expected {expected}");
+    }
+    let may_be_secret =
+        words.contains("password") || (words.contains("://") && words.contains('@'));
+    if may_be_secret { "the value does not fit its key".to_owned() } else { words.to_owned() }
 }
 
 #[cfg(test)]
@@ -314,6 +327,34 @@ mod tests {
                     "understand the configuration file {path}: line 2: {key} is no setting{meant}"
                 )
             );
+        }
+        std::fs::remove_file(&file).expect("remove it");
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_told_without_a_password() {
+        let file = std::env::temp_dir().join(format!("unanimo-secret-{}.toml", std::process::id()));
+        let url = "postgres://ann:s3cr3t@db/x";
+        for (text, expected) in [
+            (format!("lease = \"20s\"\ndatabase-url = \"{url}\n"), "line 2: "),
+            (format!("database-url = {url}\n"), "line 1: "),
+            (format!("database-url = [\"{url}\"]\n"), "line 1: invalid type: sequence"),
+            (
+                format!("database-url = \"{url}\"\ndatabase-url = \"{url}\"\n"),
+                "line 2: duplicate key",
+            ),
+            (format!("[participants]\ndatabase-url = \"{url}\"\n"), "line 2: "),
+            (format!("lease = \"{url}\"\n"), "line 1: "),
+            (format!("listen = \"{url}\"\n"), "line 1: "),
+            (format!("insecure = \"{url}\"\n"), "line 1: invalid type: a text, expected a boolean"),
+            (format!("database-url = \"\"\"{url}\n"), "line "),
+            ("lease = \"fast\"\n".to_owned(), "\"fast\" is no duration"),
+        ] {
+            std::fs::write(&file, &text).expect("write a file");
+            let error = Loaded::load(Some(&file), Layer::default(), Layer::default());
+            let error = crate::store::in_full(&error.expect_err(&text));
+            assert!(error.contains(expected), "{expected} in: {error}");
+            assert!(!error.contains("s3cr3t"), "{error}");
         }
         std::fs::remove_file(&file).expect("remove it");
     }

@@ -350,10 +350,29 @@ mod tests {
                 "postgres://host/db?user=ann&password=secret&sslmode=require",
                 "postgres://host/db?user=ann&password=***&sslmode=require",
             ),
+            ("postgres://host:5,[::1]:6,two/db", "postgres://host:5,[::1]:6,two/db"),
+            ("postgres://ann:se/cr@t@host/db", "postgres://ann:***@host/db"),
+            ("postgres://host:5/db?password=secr@t", "postgres://host:5/db?password=***"),
+            (
+                "postgres://host/db?user=ann&password=secr@t",
+                "postgres://host/db?user=ann&password=***",
+            ),
+            (
+                "postgres://h/db?password=a&password=secret",
+                "postgres://h/db?password=***&password=***",
+            ),
+            ("postgres://h/db?password=a&secret", "postgres://h/db?password=***&***"),
+            ("postgres://h/db?sslpassword=secret&port=1", "postgres://h/db?sslpassword=***&port=1"),
+            ("postgres://h/db?pass%77ord=secret", "postgres://h/db?***"),
+            ("postgres://h/db?passwd=secret", "postgres://h/db?***"),
+            ("postgres://ann:se?cret@host/db", "postgres://***?***"),
+            ("host=h user=ann password=secret", "***"),
+            ("postgres:ann:secret@h", "***"),
         ] {
             let url = DatabaseUrl::new(url);
             assert_eq!(url.to_string(), shown);
             assert_eq!(format!("{url:?}"), shown);
+            assert_eq!(url.has_secret(), shown.contains("***"));
         }
     }
 

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::task::JoinSet;
 use unanimo_core::Incarnation;
 use unanimo_tls::{Client, Error, File, RELOAD_INTERVAL, Reload, Server};
 
+use super::traces;
 use crate::admin;
 use crate::audit::{self, Fingerprint, Trail};
 use crate::config::Config;
@@ -16,6 +18,7 @@ use crate::identity::{self, AllTold, Identities, Issuer, Known, Quotas, Shares};
 use crate::metrics::Metrics;
 use crate::participants::directory::Directory;
 use crate::participants::tokens::Tokens;
+use crate::spans::Spans;
 use crate::store::Store;
 use crate::webhook;
 
@@ -36,6 +39,7 @@ pub(super) struct Tls {
     tokens: Tokens,
     pub(super) known: Known,
     pub(super) webhooks: Option<webhook::Files>,
+    collector: Option<traces::Files>,
 }
 
 impl Tls {
@@ -63,6 +67,7 @@ impl Tls {
                 denials: Arc::default(),
             },
             webhooks: config.webhooks.path().map(|path| webhooks(path, config)).transpose()?,
+            collector: traces::Files::load(config)?,
         })
     }
 
@@ -77,6 +82,18 @@ impl Tls {
     pub(super) fn directory(&self, config: &Config) -> Arc<Directory> {
         let (tls, tokens) = (self.participants.clone(), self.tokens.clone());
         Arc::new(Directory::with_tls(config.directory(), tls, tokens))
+    }
+
+    /// Starts to send spans, if there is a collector.
+    pub(super) fn spans(
+        &self,
+        config: &Config,
+        env: &Arc<dyn Env>,
+        me: Incarnation,
+        metrics: &Arc<Metrics>,
+        collecting: &mut JoinSet<()>,
+    ) -> Result<Spans, Error> {
+        traces::start(self.collector.as_ref(), config, env, me, metrics, collecting)
     }
 
     /// Returns that of the servers; `None` without TLS.
@@ -179,6 +196,7 @@ impl Tls {
                 self.known.identities.as_ref().and_then(|file| file.stale()),
                 self.known.issuer.as_ref().and_then(Issuer::stale),
                 self.webhooks.as_ref().and_then(webhook::Files::stale),
+                self.collector.as_ref().and_then(traces::Files::stale),
             ];
             metrics.files_not_used(stale.iter().flatten().count());
             if let Some(issuer) = &self.known.issuer {
@@ -208,5 +226,11 @@ fn webhooks(path: &Path, config: &Config) -> Result<webhook::Files, Error> {
 fn identities(path: &Path) -> Result<Arc<Reload<Identities>>, Error> {
     let file = File::new("identities", path);
     let files = vec![file.clone()];
-    Reload::start(files, move |contents| identity::read(&file, &contents[0]))
+    Reload::start(files, move |contents| {
+        let identities = identity::read(&file, &contents[0])?;
+        if identities.is_empty() {
+            tracing::warn!(file = %file.path.display(), "nobody is in the file of identities: every call is refused");
+        }
+        Ok(identities)
+    })
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -29,6 +29,7 @@ use self::many::Many;
 use self::order::Order;
 use self::runs::{Begun, Ended, Progress, Run, Runs};
 use super::data::Found;
+use super::response::Named;
 use super::{Looking, Page, Pages, either, made, problem, words as shown};
 use crate::api::http::{Act, encoded};
 
@@ -247,7 +248,11 @@ impl Order {
 
 type OfOne = (String, String);
 
-async fn ask_one(State(pages): State<Pages>, Path(of): Path<OfOne>, request: Request) -> Response {
+async fn ask_one(
+    State(pages): State<Pages>,
+    Named(of): Named<OfOne>,
+    request: Request,
+) -> Response {
     either(ask_one_of(&pages, of, request).await)
 }
 
@@ -282,7 +287,11 @@ async fn ask_one_of(pages: &Pages, (tx_id, name): OfOne, request: Request) -> Pa
     Ok(made(StatusCode::OK, &page))
 }
 
-async fn send_one(State(pages): State<Pages>, Path(of): Path<OfOne>, request: Request) -> Response {
+async fn send_one(
+    State(pages): State<Pages>,
+    Named(of): Named<OfOne>,
+    request: Request,
+) -> Response {
     either(send_one_of(&pages, of, request).await)
 }
 
@@ -320,7 +329,7 @@ fn no_run() -> Response {
 
 async fn shown_run(
     State(pages): State<Pages>,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
     request: Request,
 ) -> Response {
     let looking = pages.looking(&request);
@@ -335,7 +344,7 @@ async fn shown_run(
     either(shown.await)
 }
 
-async fn stop(State(pages): State<Pages>, Path(id): Path<String>, request: Request) -> Response {
+async fn stop(State(pages): State<Pages>, Named(id): Named<String>, request: Request) -> Response {
     either(stop_of(&pages, &id, request).await)
 }
 

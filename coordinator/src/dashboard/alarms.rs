@@ -72,7 +72,7 @@ impl Looking {
         all
     }
 
-    /// Adds to the first ones of a list what each waits for: a list does not tell it.
+    /// Adds to the first ones of a list what each waits for, and its branches: a list does not tell them.
     pub(super) async fn explain(&self, list: &mut [Tx]) {
         let begun = Instant::now();
         for tx in list.iter_mut().take(EXPLAINED_MAX) {
@@ -85,6 +85,8 @@ impl Looking {
             let address = format!("/v1/tx/{}", encoded(&tx.tx_id));
             if let Ok(Found { transaction }) = self.get(&address).await {
                 tx.waiting = transaction.waiting;
+                // The commands name the branch.
+                tx.branches = transaction.branches;
             }
         }
     }

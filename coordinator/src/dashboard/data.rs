@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 pub(super) use self::branch::{Attempts, Branch};
 use super::Figure;
-use super::words::{exact, word};
+use super::words::{exact, since as age, word};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -104,6 +104,18 @@ impl Lock {
 #[serde(default)]
 pub(super) struct Waiting {
     pub(super) sentence: String,
+    since: String,
+    until: String,
+}
+
+impl Waiting {
+    /// Returns for how long it has waited, and how much is left to the time that the sentence names.
+    pub(super) fn ages(&self) -> String {
+        let [since, until] = [&self.since, &self.until].map(|time| age(time));
+        let so_far = since.strip_suffix(" ago").map(|lasting| format!("for {lasting} by now"));
+        let next = until.strip_prefix("in ").map(|left| format!("{left} left"));
+        so_far.into_iter().chain(next).collect::<Vec<_>>().join(", ")
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

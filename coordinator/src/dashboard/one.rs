@@ -1,8 +1,7 @@
 //! Page of one transaction, and its recorded history as a file.
 
 use askama::Template;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
@@ -11,7 +10,7 @@ use unanimo_core::history::Document;
 
 use super::chart::{Chart, Recording};
 use super::data::{Found, Tx};
-use super::response::guarded;
+use super::response::{Named, guarded};
 use super::{Looking, Pages, either, made, problem, read, words};
 use crate::api::http::{Http, encoded};
 use crate::api::joined_history;
@@ -44,11 +43,6 @@ struct Exported {
     next_page_token: String,
 }
 
-fn bad_path(bad: &PathRejection) -> Response {
-    let (status, detail) = (bad.status().as_u16(), bad.body_text());
-    problem(&json!({ "status": status, "title": "This is no address", "detail": detail }))
-}
-
 /// Returns the address of a page of a transaction's history.
 fn export_of(tx_id: &str, query: &str) -> String {
     format!("/v1/tx/{}:export{query}", encoded(tx_id))
@@ -56,13 +50,12 @@ fn export_of(tx_id: &str, query: &str) -> String {
 
 pub(super) async fn page(
     State(pages): State<Pages>,
-    tx_id: Result<Path<String>, PathRejection>,
+    Named(tx_id): Named<String>,
     request: Request,
 ) -> Response {
     let looking = pages.looking(&request);
     either(
         async move {
-            let Path(tx_id) = tx_id.map_err(|bad| bad_path(&bad))?;
             let address = format!(
                 "/v1/tx/{}?includeOutputs=true&includePayloads=true&includeTimeline=true",
                 encoded(&tx_id)
@@ -96,13 +89,12 @@ pub(super) async fn page(
 /// Leads from a gid to its transaction.
 pub(super) async fn of_gid(
     State(pages): State<Pages>,
-    gid: Result<Path<String>, PathRejection>,
+    Named(gid): Named<String>,
     request: Request,
 ) -> Response {
     let looking = pages.looking(&request);
     either(
         async move {
-            let Path(gid) = gid.map_err(|bad| bad_path(&bad))?;
             let found: Found = looking.ask(&format!("/v1/transactions/{}", encoded(&gid))).await?;
             let to = format!("/tx/{}", found.transaction.tx_id);
             Ok(guarded(Redirect::to(&to).into_response()))
@@ -114,13 +106,12 @@ pub(super) async fn of_gid(
 /// Answers the whole history as a file, for `unanimo view` and `unanimo replay`.
 pub(super) async fn history(
     State(pages): State<Pages>,
-    tx_id: Result<Path<String>, PathRejection>,
+    Named(tx_id): Named<String>,
     request: Request,
 ) -> Response {
     let looking = pages.looking(&request);
     either(
         async move {
-            let Path(tx_id) = tx_id.map_err(|bad| bad_path(&bad))?;
             // Whoever may have none waits for nobody else's.
             let who = looking.exporter().map_err(|bad| problem(&bad))?;
             let made = pages.exporting.in_turn(&who, looking.whole_history(&tx_id)).await;

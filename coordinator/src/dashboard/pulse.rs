@@ -80,6 +80,11 @@ pub(super) struct Setting {
     pub(super) source: String,
 }
 
+/// Shares of failed calls, in tenths of a percent, from which on calls of a participant are said to fail though its breaker
+/// is closed: fewer are common where instances are started anew.
+const SOME_FAIL: u64 = 50;
+const MOST_FAIL: u64 = 500;
+
 /// Health of the calls to a participant.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -223,9 +228,9 @@ impl Statistics {
         #[expect(clippy::cast_precision_loss, reason = "nobody sees it")]
         let in_flight: Vec<f64> =
             self.steps.iter().map(|step| step.in_flight_count.0 as f64).collect();
-        let oldest = |count: Number, of: Period, what: &str| match count.0 {
+        let oldest = |count: Number, of: Period, what: &str, end: &str| match count.0 {
             0 => String::new(),
-            _ => format!("the oldest {what} {}", of.shown()),
+            _ => format!("the oldest {what} {}{end}", of.shown()),
         };
         let plain = |name, count: Number, more| Beat {
             name,
@@ -255,17 +260,17 @@ impl Statistics {
             plain(
                 "undecided",
                 self.undecided_count,
-                oldest(self.undecided_count, self.undecided_for, "began before"),
+                oldest(self.undecided_count, self.undecided_for, "began", " ago"),
             ),
             plain(
                 "in doubt",
                 self.in_doubt_count,
-                oldest(self.in_doubt_count, self.in_doubt_for, "has waited"),
+                oldest(self.in_doubt_count, self.in_doubt_for, "has waited", ""),
             ),
             plain(
                 "owed a Commit or Cancel",
                 self.owed_count,
-                oldest(self.owed_count, self.owed_for, "has waited"),
+                oldest(self.owed_count, self.owed_for, "has waited", ""),
             ),
         ];
         // What is not known is no zero.
@@ -346,6 +351,8 @@ impl Health {
                 lasting => format!("fails, for {lasting}"),
             },
             (false, 0) => "not called lately".to_owned(),
+            (false, _) if self.failed_tenths() >= MOST_FAIL => "most calls fail".to_owned(),
+            (false, _) if self.failed_tenths() >= SOME_FAIL => "some calls fail".to_owned(),
             (false, _) => "answers".to_owned(),
         }
     }
@@ -354,15 +361,21 @@ impl Health {
         match (self.failing, self.call_count.0) {
             (true, _) => "bad",
             (false, 0) => "",
+            (false, _) if self.failed_tenths() >= MOST_FAIL => "bad",
+            (false, _) if self.failed_tenths() >= SOME_FAIL => "wait",
             (false, _) => "good",
         }
     }
 
+    /// Returns the share of calls that failed, in tenths of a percent.
+    fn failed_tenths(&self) -> u64 {
+        self.failed_count.0.saturating_mul(1_000) / self.call_count.0.max(1)
+    }
+
     /// Returns the share of calls that failed.
     pub(super) fn share(&self) -> String {
-        let (failed, calls) = (self.failed_count.0, self.call_count.0);
-        match failed * 1_000 / calls.max(1) {
-            0 if failed > 0 => "below 0.1 %".to_owned(),
+        match self.failed_tenths() {
+            0 if self.failed_count.0 > 0 => "below 0.1 %".to_owned(),
             tenths => format!("{}.{} %", tenths / 10, tenths % 10),
         }
     }

@@ -48,6 +48,25 @@ fn nothing_needs_a_person_only_if_all_were_looked_at() {
     assert!(html.contains("<a href=\"/attention\">All of them"), "{html}");
 }
 
+/// Times of the sentence are a calculation for a person; ages are none. What is past is not told as left.
+#[test]
+fn a_wait_is_told_with_its_ages() {
+    let ages = |since: i64, until: Option<i64>| {
+        let until = until.map(|secs| words::ago(-secs)).unwrap_or_default();
+        let waiting = json!({"sentence": "S", "since": words::ago(since), "until": until});
+        let tx = txs(json!([{ "txId": TX_ID, "waiting": waiting }])).remove(0);
+        let html = transaction(tx).render().expect("a page");
+        let (_, rest) = html.split_once("It waits:</strong> S").expect(&html);
+        rest.split_once("</p>").expect(&html).0.to_owned()
+    };
+    let shown = |text: &str| format!(" <span class=\"more\">({text})</span>");
+    assert_eq!(ages(180, Some(600)), shown("for 3 min by now, 9 min left"));
+    assert_eq!(ages(180, None), shown("for 3 min by now"));
+    assert_eq!(ages(180, Some(-10)), shown("for 3 min by now"));
+    let tx = txs(json!([{ "txId": TX_ID, "waiting": { "sentence": "S" } }])).remove(0);
+    assert!(transaction(tx).render().expect("a page").contains("It waits:</strong> S</p>"));
+}
+
 #[test]
 fn numbers_that_are_not_there_are_no_zeros() {
     let html = overview(json!([]), false, None);

@@ -325,7 +325,7 @@ impl Service {
         self.release(tx_id);
     }
 
-    /// Makes the id of a write, unlike any other write's: no two incarnations have one number.
+    /// Makes the id of a write, unlike any other write's of this database: no two incarnations that it knows have one number.
     fn write_id(&mut self) -> Uuid {
         self.writes += 1;
         Uuid::from_u64_pair(self.me.0.cast_unsigned(), self.writes)

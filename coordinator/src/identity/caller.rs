@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use unanimo_core::{Namespace, ParticipantName, Timestamp};
 use unanimo_tls::bearer;
 
@@ -19,7 +21,7 @@ pub(crate) enum Unknown {
     Issued(Bad),
     /// Its token of the issuer is good, and nobody's, or of several.
     Nobody,
-    /// No name in its certificate is an identity's.
+    /// No name in its certificate is an identity's, or they are several ones'.
     Certificate,
 }
 
@@ -27,6 +29,17 @@ impl Unknown {
     /// Tells whether the same call may be known a moment later.
     pub(crate) fn is_passing(self) -> bool {
         matches!(self, Self::Issued(bad) if bad.is_passing())
+    }
+}
+
+/// Returns the header with a token. One that comes twice is none that anybody knows: which of them counts, a proxy on the way may
+/// have seen otherwise.
+pub(crate) fn authorization(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let first = all.next()?;
+    match all.next() {
+        Some(_) => Some(&[]),
+        None => Some(first.as_bytes()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::Spanned;
 use unanimo_core::{Namespace, ParticipantName};
-use unanimo_tls::{Error, File};
+use unanimo_tls::{Error, File, is_subject};
 
 use super::quotas::Own;
 use super::{Identities, Identity, Role, Told};
@@ -115,6 +115,12 @@ fn add(identities: &mut Identities, entry: Entry) -> Result<(), String> {
         identities.quotas.insert(identity.full_name(), own);
     }
     for (index, subject) in subjects.into_iter().enumerate() {
+        if !is_subject(&subject) {
+            return Err(format!(
+                "subjects[{index}] must be a URI with its scheme, or a DNS name, as it is among the certificate's \
+                 subject alternative names"
+            ));
+        }
         if identities.subjects.insert(subject, Arc::clone(&identity)).is_some() {
             return Err(format!("subjects[{index}]: another one has it"));
         }
@@ -219,6 +225,16 @@ mod tests {
         assert_eq!(found.name, "bank");
         assert!(Arc::ptr_eq(found, identities.of_token(token.text()).expect("by token")));
         assert!(identities.of_certificate(&names[..1]).is_none());
+        let shop = "[[identity]]\nname = \"shop\"\nroles = [\"viewer\"]\nsubjects = [\"shop\", \"store\"]\n";
+        let identities = parse(&(text + shop)).expect("identities");
+        let of = |names: [&str; 2]| {
+            identities.of_certificate(&names.map(str::to_owned)).map(|found| found.name.clone())
+        };
+        assert_eq!(of(["shop", "store"]).as_deref(), Some("shop"), "both are its own");
+        assert_eq!(of(["shop", "other"]).as_deref(), Some("shop"));
+        for several in [["spiffe://x/bank", "shop"], ["shop", "spiffe://x/bank"]] {
+            assert_eq!(of(several), None, "which one is meant nobody can tell");
+        }
         let mut guess = token.text().to_owned();
         guess.replace_range(guess.len() - 1.., "0");
         for guess in [&guess, "", "unanimo_", "unanimo_0101010101010101_"] {
@@ -283,6 +299,10 @@ mod tests {
             (entry.replace("\"a\"", &format!("\"\"\"{}", token.text())), "line "),
             (format!("{entry}tokens = [{}]", token.hashed()), "line 5: "),
             (format!("{entry}\u{e4} = 1"), "line 5: "),
+            (
+                entry.replace("\"s\"", "\"x\", \"CN=web\""),
+                "subjects[1] must be a URI with its scheme",
+            ),
             (entry.replace("\"viewer\"", ""), "roles must not be empty"),
             (entry.replace("viewer", "participant"), "participants must be there with the role"),
             (format!("{entry}participants = [\"p\"]"), "participants must be there with the role"),

@@ -60,7 +60,7 @@ table! {
         "Transactions in memory that hold no place of `transactions-max`, because they wait for nothing but calls that fail",
         alert "above 0 for five minutes";
     unanimo_alarms: "gauge" ["alarm"]
-        "Transactions that need an operator, by reason: `transaction_stalled` (all that are held up), of those `pivot_unanswered`, `refused_after_commit` and `output_too_large`, then `heuristic_outcome`, `transaction_unreadable`; and participants with the alarm `clock_skew`, and one more while the coordinator's own clocks disagree; `files_not_used` counts what is made of files that have changed and cannot be used: TLS of the servers, TLS to participants, their tokens, identities, keys of issuers; `keys_not_fetched` is 1 while those of an issuer cannot be fetched, `quotas_not_counted` while what sleeps cannot be counted",
+        "Transactions that need an operator, by reason: `transaction_stalled` (all that are held up), of those `pivot_unanswered`, `refused_after_commit` and `output_too_large`, then `heuristic_outcome`, `transaction_unreadable`; and participants with the alarm `clock_skew`, and one more while the coordinator's own clocks disagree; `files_not_used` counts what is made of files that have changed and cannot be used: TLS of the servers, TLS to participants, their tokens, identities, keys of issuers, webhooks, what a collector of spans needs; `keys_not_fetched` is 1 while those of an issuer cannot be fetched, `quotas_not_counted` while what sleeps cannot be counted",
         alert "above 0: `unanimo tx list --attention` lists transactions, the log names participants";
     unanimo_participants_failing: "gauge" [""]
         "Participants whose last calls have all failed: new work for them is refused",

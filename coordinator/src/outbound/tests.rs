@@ -65,6 +65,43 @@ async fn a_server_that_holds_its_answer_is_given_up() {
     assert!(matches!(failure, Failure::Late(_)), "{failure}");
 }
 
+/// Starts a server that reads one request, answers with this head, and then without end: so many bytes at a time.
+async fn endless(head: &'static str, bytes: usize, pause: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("it works");
+    let address = listener.local_addr().expect("it works");
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.expect("it works");
+        let read = tcp.read(&mut [0; 4096]).await.expect("it works");
+        assert!(read > 0, "nothing was sent");
+        tcp.write_all(head.as_bytes()).await.expect("it works");
+        let chunk = format!("{bytes:x}\r\n{}\r\n", " ".repeat(bytes));
+        while tcp.write_all(chunk.as_bytes()).await.is_ok() {
+            tokio::time::sleep(pause).await;
+        }
+    });
+    format!("http://{address}/hook")
+}
+
+/// Time that a call has is for all of its answer: one that drips is given up as one that does not come.
+#[tokio::test]
+async fn an_answer_that_drips_is_given_up() {
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let url = endless(head, 1, Duration::from_millis(50)).await;
+    let patience = Duration::from_millis(300);
+    let failure = answer(&url, Bounds { patience, body_bytes_max: 1 << 20 }).await;
+    let failure = failure.expect_err("no answer");
+    assert!(matches!(failure, Failure::Late(of) if of == patience), "{failure}");
+}
+
+/// The body of an error is read no further than anybody is told of it, and its status is kept.
+#[tokio::test]
+async fn an_error_without_end_is_its_status() {
+    let head = "HTTP/1.1 503 Busy\r\ntransfer-encoding: chunked\r\n\r\n";
+    let url = endless(head, 16 << 10, Duration::ZERO).await;
+    let answer = answer(&url, BOUNDS).await.expect("an answer");
+    assert_eq!((answer.status().as_u16(), answer.body().len()), (503, 64 << 10));
+}
+
 #[tokio::test]
 async fn what_was_not_sent_is_told_apart_from_what_has_no_answer() {
     let free =

@@ -212,8 +212,10 @@ pub fn parse_endpoint(endpoint: &str) -> Result<Parsed, Violation> {
     };
     // The rules of the address below which its calls are.
     parse(&plain, true, forms).map_err(|violation| match violation.rule.starts_with(forms) {
-        true => Violation::new("endpoint", format!("{forms}, is {endpoint:?}")),
-        false => violation,
+        true if !endpoint.contains('@') => {
+            Violation::new("endpoint", format!("{forms}, is {endpoint:?}"))
+        }
+        _ => violation,
     })
 }
 
@@ -231,7 +233,11 @@ fn parse(endpoint: &str, json: bool, forms: &str) -> Result<Parsed, Violation> {
         let found = endpoint.len();
         return Err(rule(format!("must be at most {ENDPOINT_BYTES_MAX} bytes, has {found}")));
     }
-    let malformed = || rule(format!("{forms}, is {endpoint:?}"));
+    // What stands before an @ may be a password.
+    let malformed = || match endpoint.contains('@') {
+        true => rule(format!("{forms}, without a name or a password before its host")),
+        false => rule(format!("{forms}, is {endpoint:?}")),
+    };
     let uri: Uri = endpoint.parse().map_err(|_| malformed())?;
     let tls = match uri.scheme_str() {
         Some("http") => false,
@@ -359,6 +365,15 @@ mod tests {
             let error = check_endpoint(endpoint, &["*".parse().expect("a pattern")]);
             let Err(Error::Invalid(violation)) = error else { panic!("{endpoint}: {error:?}") };
             assert_eq!(violation.field, "endpoint");
+        }
+        for text in
+            ["http://ann:secret@bank:1", "ann:secret@bank", "http+json://ann:secret@bank:1/"]
+        {
+            let rule = parse_endpoint(text).expect_err("a password").rule;
+            assert!(
+                rule.contains("without a name or a password") && !rule.contains("secret"),
+                "{rule}"
+            );
         }
         let rule = parse_endpoint("http+json://bank/tx").expect_err("no port").rule;
         assert!(rule.ends_with(r#", is "http+json://bank/tx""#), "{rule}");

@@ -121,6 +121,9 @@ pub enum BatchError {
     /// Nothing was written: the server takes no writes. This writer must not be used again.
     #[error("write a batch: the server takes no writes")]
     WrongServer(#[source] Cause),
+    /// Nothing was written: the server is the one before a promoted one. This writer must not be used again.
+    #[error("write a batch: another server was promoted in this one's place")]
+    Former(#[source] Cause),
     /// Nothing was written: the database is in another place than the one that was opened.
     #[error("write a batch")]
     Elsewhere(#[source] Cause),

@@ -46,7 +46,8 @@ pub(super) struct Counting {
     /// Ends from which on, and before which, are left to count.
     ended: (i64, i64),
     width: i64,
-    parts: u32,
+    /// Some of what has ended is counted.
+    is_counted: bool,
 }
 
 impl Counting {
@@ -59,7 +60,7 @@ impl Counting {
             asleep_after: Some(Uuid::nil()),
             ended: (ms_to_column(ended_from), i64::MIN),
             width: WIDTH_MS,
-            parts: 0,
+            is_counted: false,
         }
     }
 
@@ -67,6 +68,10 @@ impl Counting {
         let phase = phase_of(i16::try_from(kind.into()).unwrap_or(0));
         let of_phase = self.counts.iter_mut().filter(|of| of.phase == phase);
         of_phase.for_each(|of| of.count += number);
+    }
+
+    fn is_late(&self) -> bool {
+        self.began.elapsed() >= TIME_MAX
     }
 
     fn is_not_whole(&mut self, is_end: bool) {
@@ -118,7 +123,7 @@ impl Counting {
         if from >= before {
             return None;
         }
-        if self.parts > 0 && self.began.elapsed() >= TIME_MAX {
+        if self.is_counted && self.is_late() {
             self.is_not_whole(true);
             return None;
         }
@@ -132,21 +137,21 @@ impl Counting {
         (from, before): (i64, i64),
         rows: Option<Vec<(N, i64)>>,
     ) {
-        self.parts += 1;
         let found: i64 = rows.iter().flatten().map(|(_, number)| number).sum();
         let is_complete = rows.is_some() && found < PART_MAX;
         if is_complete {
             self.ended.1 = from;
             let wider = if found < PART_MAX / (2 * WIDER) { WIDER } else { 1 };
             self.width = self.width.saturating_mul(wider);
-        } else if before - from > 1 {
+        } else if before - from > 1 && !(self.is_late() && found > 0) {
             self.width = ((before - from) / WIDER).max(1);
             return;
         } else {
-            // That is one millisecond.
+            // That is one millisecond, or there is no time for less than all that was asked for.
             self.is_not_whole(true);
             self.ended.1 = from;
         }
+        self.is_counted = true;
         rows.into_iter().flatten().for_each(|(kind, number)| self.add(kind, number));
     }
 
@@ -176,12 +181,13 @@ mod tests {
         // Its time is never over.
         counting.began = Instant::now() + Duration::from_secs(3_600);
         counting.last_end(Some(ends.iter().max().copied()));
+        let mut parts = 0;
         while let Some((from, before)) = counting.window() {
+            parts += 1;
             let found = ends.iter().filter(|end| (from..before).contains(*end)).count();
             let found = i64::try_from(found).expect("few").min(PART_MAX);
             counting.add_ended((from, before), Some(vec![(kind(PhaseName::Committed), found)]));
         }
-        let parts = counting.parts;
         (counting.finish(), parts)
     }
 
@@ -244,6 +250,19 @@ mod tests {
         let counted = counting.finish();
         assert_eq!(of(&counted, PhaseName::Active), (PART_MAX, true));
         assert_eq!(of(&counted, PhaseName::Committed), (3, true));
+    }
+
+    #[test]
+    fn a_first_part_that_is_too_full_counts_where_there_is_no_time() {
+        let mut counting = Counting::new(Timestamp(0));
+        counting.began = Instant::now().checked_sub(TIME_MAX).expect("the machine runs for longer");
+        counting.last_end(Some(Some(1_000)));
+        let window = counting.window().expect("the first one");
+        counting.add_ended::<i64>(window, None);
+        let window = counting.window().expect("a part of it");
+        counting.add_ended(window, Some(vec![(kind(PhaseName::Committed), PART_MAX)]));
+        assert_eq!(counting.window(), None);
+        assert_eq!(of(&counting.finish(), PhaseName::Committed), (PART_MAX, true));
     }
 
     #[test]

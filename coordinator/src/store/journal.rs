@@ -4,9 +4,10 @@
 //! while the last one is being flushed. Its result is a [`Completion`], in order for
 //! each transaction. No caller holds a database future, so none can cancel one.
 //!
-//! Two lanes, each with a connection of its own, share one queue. The fast lane writes large
-//! batches. What it meets locked, it leaves to the slow lane, which writes one row at a time: one
-//! locked row delays only itself.
+//! Three lanes, each with a connection of its own, share one queue. The fast lane writes large batches. What it meets locked,
+//! or cannot write in time, it leaves to the slow lane, whose batches begin with one row, double with each success and are
+//! halved at a lock. What meets something by itself goes alone, in the third lane: so no lane waits for a row again and
+//! again, and one row delays only itself.
 
 mod lane;
 mod queue;
@@ -19,7 +20,7 @@ use unanimo_core::{Incarnation, Transition, TxId, Version};
 use uuid::Uuid;
 
 use self::lane::Lane;
-use self::queue::Queue;
+use self::queue::{Line, Queue};
 use super::{Earlier, GidHolder, Life, Store};
 
 /// Transactions in one batch. At this size the flush costs a few microseconds a row; larger ones
@@ -164,8 +165,7 @@ impl Handle {
 /// The journal itself: to be run.
 #[derive(Debug)]
 pub struct Service {
-    fast: Lane,
-    slow: Lane,
+    lanes: [Lane; 3],
 }
 
 /// Makes a journal of this incarnation, and the stream of its transitions' results.
@@ -179,11 +179,11 @@ pub fn journal(
     let queue = Arc::new(Queue::default());
     // Bounded by the queue: a transaction has one result for each write.
     let (completed, results) = mpsc::unbounded_channel();
-    let lane = |slow| {
+    let lane = |line| {
         let (store, queue) = (Arc::clone(&store), Arc::clone(&queue));
-        Lane::new(store, queue, me, slow, completed.clone(), Arc::clone(&observer))
+        Lane::new(store, queue, me, line, completed.clone(), Arc::clone(&observer))
     };
-    let service = Service { fast: lane(false), slow: lane(true) };
+    let service = Service { lanes: [Line::Fast, Line::Slow, Line::Alone].map(lane) };
     (Handle { queue }, service, results)
 }
 
@@ -193,7 +193,7 @@ impl Service {
     /// # Errors
     /// The incarnation is fenced, or the process must restart.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { fast, slow } = self;
-        tokio::try_join!(fast.run(), slow.run()).map(|((), ())| ())
+        let [fast, slow, alone] = self.lanes.map(Lane::run);
+        tokio::try_join!(fast, slow, alone).map(|_| ())
     }
 }

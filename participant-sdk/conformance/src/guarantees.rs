@@ -182,8 +182,9 @@ guarantees! {
          the other as it is.",
         "a transaction may debit the same account twice.";
     "wrong-participant", manners::wrong_participant,
-        "A branch of another participant's name is answered with an error status, not with a vote.",
-        "an address that was given to another participant would vote for work that is not its own.";
+        "A branch of another participant's name is answered with an error status: Prepare not with a vote, and Commit and \
+         Cancel not with an end, whichever database they name.",
+        "an address that was given to another participant would vote for work that is not its own, or end it.";
     "other-database", manners::other_database,
         "A branch that was prepared in another database of the participant's name is not answered for: \
          Prepare and Cancel get an error status, and Commit is HEURISTIC_HAZARD. The id that the votes \

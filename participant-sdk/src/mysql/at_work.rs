@@ -6,12 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool, Row as _};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use super::error;
 use crate::barrier::{self, Behind, LOOK_PAUSE, LOOKS_WITHIN, Seen};
+use crate::resource::Local;
 
 /// Pause before a statement is ended, and between two attempts: a session without one has answered by then.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -186,7 +187,17 @@ async fn end_session(pool: MySqlPool, number: u64, since: Instant) {
 }
 
 async fn try_to_end(pool: &MySqlPool, number: u64, since: Instant) -> sqlx::Result<bool> {
-    let mut session = pool.acquire().await?;
+    // Whoever gives it up closes the connection.
+    let mut session = Local::acquire(pool).await?;
+    let ended = end_in(&mut session, number, since).await;
+    match &ended {
+        Err(error) if error::number(error).is_none() => {}
+        _ => session.release(),
+    }
+    ended
+}
+
+async fn end_in(session: &mut MySqlConnection, number: u64, since: Instant) -> sqlx::Result<bool> {
     // A server that has been started since may have given the number to another session.
     let uptime = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Uptime'").fetch_one(&mut *session).await?;
     let uptime: String = uptime.try_get_unchecked(1)?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tonic::service::Interceptor;
 use tonic::{Extensions, Request, Status, metadata::MetadataMap};
-use unanimo_tls::{File, Peer, Reload, ServerFiles, TokenHashes, bearer};
+use unanimo_tls::{File, Peer, Reload, ServerFiles, TokenHashes, bearer, is_subject};
 
 use super::Error;
 
@@ -49,9 +49,15 @@ impl Accept {
     /// Reads the file.
     pub(super) fn load(self) -> Result<Accepted, Error> {
         let Self { subjects, token_hashes } = self;
+        let bad = |rule| Err(Error::Tls(unanimo_tls::Error::Settings(rule)));
         if subjects.is_empty() && token_hashes.is_none() {
-            let rule = "Participant::accept has nobody: name the coordinators that are accepted";
-            return Err(Error::Tls(unanimo_tls::Error::Settings(rule)));
+            return bad("Participant::accept has nobody: name the coordinators that are accepted");
+        }
+        if !subjects.iter().all(|subject| is_subject(subject)) {
+            return bad(
+                "Participant::accept has a subject that is no name in a certificate: it must be a URI with its \
+                 scheme, or a DNS name",
+            );
         }
         let hashes = token_hashes.map(|path| {
             let file = File::new("hashes of tokens", path);
@@ -116,8 +122,10 @@ impl Accepted {
 impl Known {
     /// A call with a token is the token's, whatever certificate it comes with.
     fn judge(&self, headers: &MetadataMap, of: &Extensions) -> Result<(), Status> {
-        if let Some((hashes, header)) = self.hashes.as_ref().zip(headers.get("authorization")) {
-            let token = bearer(header.as_encoded_bytes());
+        let mut shown = headers.get_all("authorization").iter();
+        if let Some((hashes, header)) = self.hashes.as_ref().zip(shown.next()) {
+            // Of two nobody can tell which one counts.
+            let token = bearer(header.as_encoded_bytes()).filter(|_| shown.next().is_none());
             return match token.and_then(|token| hashes.current().find(token).copied()) {
                 Some(()) => Ok(()),
                 None => Err(Status::unauthenticated(
@@ -168,6 +176,37 @@ mod tests {
     use unanimo_tls::Token;
 
     use super::*;
+
+    #[test]
+    fn a_subject_that_nobody_can_have_is_refused() {
+        for good in ["spiffe://shop.example/coordinator", "coordinator.shop.example"] {
+            Accept::new().subject(good).load().expect(good);
+        }
+        for bad in ["CN=coordinator", "10.0.0.1", ""] {
+            let error = Accept::new().subject(bad).load().expect_err(bad).to_string();
+            assert!(error.contains("no name in a certificate"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_tokens_none_counts() {
+        let path = std::env::temp_dir().join(format!("unanimo-hashes-{}", std::process::id()));
+        let tokens = [1, 2].map(|n| Token::new([n; Token::RANDOM_BYTES]));
+        std::fs::write(&path, tokens[0].hashed()).expect("a file");
+        let accepted = Accept::new().token_hashes(&path).load().expect("it is read");
+        std::fs::remove_file(&path).expect("the file is there");
+        let judge = |shown: &[&Token]| {
+            let mut headers = MetadataMap::new();
+            for token in shown {
+                let header = format!("Bearer {}", token.text()).parse().expect("a header");
+                headers.append("authorization", header);
+            }
+            accepted.judge(&headers, &Extensions::default()).is_ok()
+        };
+        let [known, unknown] = &tokens;
+        assert!(judge(&[known]) && !judge(&[unknown]) && !judge(&[]));
+        assert!(!judge(&[known, unknown]) && !judge(&[unknown, known]) && !judge(&[known, known]));
+    }
 
     #[test]
     fn a_mistake_in_the_file_is_told_with_its_line_and_without_its_text() {

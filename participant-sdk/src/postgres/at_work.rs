@@ -221,8 +221,9 @@ async fn end_session(pool: impl Pool, backend: Backend, since: Instant) {
         // One that ends with its connection is not ended.
         tokio::time::sleep(ATTEMPT_PAUSE).await;
         let parameters = || {
-            // A statement that was on its way has begun a moment later.
-            let began = since.elapsed().saturating_sub(ATTEMPT_PAUSE * 9 / 10);
+            // A statement that was on its way has begun a moment later: the second look counts what the first one has
+            // not seen yet.
+            let began = since.elapsed().saturating_sub(ATTEMPT_PAUSE * 9 / 10 * (looks + 1));
             let ms = i64::try_from(began.as_millis()).unwrap_or(i64::MAX);
             [Parameter::Text(backend.read()), Parameter::Int(Some(ms))]
         };

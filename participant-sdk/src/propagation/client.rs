@@ -20,9 +20,10 @@ use super::scope::Propagation;
 /// any the call passes as it is. The current one is known where the call is made, so this is the
 /// outermost of the layers that hand calls to tasks (`tower::buffer`).
 ///
-/// The votes of a call count while the call is good: a status of 2xx, or of OK in gRPC, and a body
-/// that was read to its end, or not at all. Those of any other are not taken, and the transaction
-/// aborts: the call may be sent again, and its work would be there twice.
+/// The votes of a call count while the call is good: a status of 2xx and a body that was read to its end, or not at
+/// all; in gRPC a status of OK, which is behind the body. Those of any other are not taken, and the transaction
+/// aborts: the call may be sent again, and its work would be there twice. In gRPC-Web the status is in the body itself:
+/// this layer must be outside of the one that reads it there, and makes trailers of it.
 #[derive(Clone, Debug, Default)]
 pub struct ClientLayer {
     of: Option<Propagation>,
@@ -98,12 +99,14 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(context))?;
-        let grpc = is_grpc(response.headers());
+        let headers = response.headers();
+        let grpc = is_grpc(headers) || is_grpc_web(headers);
+        let told = !grpc || headers.contains_key(tonic::Status::GRPC_STATUS);
         let vouched = this.propagation.take().and_then(|propagation| {
             let vouched = propagation.take(response.headers(), end(&response, grpc));
             (!vouched.is_empty()).then_some((propagation, vouched))
         });
-        Poll::Ready(Ok(response.map(|body| Reply::new(body, grpc, vouched))))
+        Poll::Ready(Ok(response.map(|body| Reply::new(body, (grpc, told), vouched))))
     }
 }
 
@@ -120,8 +123,16 @@ fn end<R>(response: &Response<R>, grpc: bool) -> CallEnd {
 
 /// Tells whether the status of a call is in its trailers. That of gRPC-Web is in its body.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    is_of(headers, b"application/grpc")
+}
+
+fn is_grpc_web(headers: &HeaderMap) -> bool {
+    is_of(headers, b"application/grpc-web") || is_of(headers, b"application/grpc-web-text")
+}
+
+fn is_of(headers: &HeaderMap, media_type: &[u8]) -> bool {
     let rest = headers.get(header::CONTENT_TYPE).and_then(|value| {
-        let rest = value.as_bytes().strip_prefix(b"application/grpc")?;
+        let rest = value.as_bytes().strip_prefix(media_type)?;
         Some(rest.first().copied())
     });
     matches!(rest, Some(None | Some(b'+' | b';' | b' ')))

@@ -32,15 +32,20 @@ struct Watch {
 enum Progress {
     /// Nobody looks at it: the headers have told the caller that the call succeeded.
     Unread,
-    /// Somebody reads it, and gives up the call if it is dropped now.
+    /// Somebody reads it, or has to: the call is given up if it is dropped now.
     Reading,
     Succeeded,
 }
 
 impl<B: Body> Reply<B> {
-    pub(super) fn new(body: B, grpc: bool, vouched: Option<(Propagation, Vec<String>)>) -> Self {
+    /// `told` says that the headers have told how the call has ended.
+    pub(super) fn new(
+        body: B,
+        (grpc, told): (bool, bool),
+        vouched: Option<(Propagation, Vec<String>)>,
+    ) -> Self {
         let watch = vouched.map(|(propagation, vouched)| {
-            let progress = Progress::Unread;
+            let progress = if told { Progress::Unread } else { Progress::Reading };
             Watch { propagation, vouched, grpc, progress }
         });
         Self { body, watch }
@@ -248,12 +253,19 @@ mod tests {
             (None, &[Data, Broken], 2, false),
             (Some("9"), &[], ALL, false),
             (Some("0"), &[Status("0")], ALL, true),
+            // Nobody knows how it has ended unless the headers say so.
+            (None, &[Data, Status("0")], 0, false),
+            (Some("0"), &[], 0, true),
         ] {
-            let mut headers =
-                vec![("unanimo-branches", "a=prepared"), ("content-type", "application/grpc+x")];
-            headers.extend(in_headers.map(|status| ("grpc-status", status)));
-            let counted = vote(Server { status: 200, headers, pieces: pieces.to_vec() }, read);
-            assert_eq!(counted == Vote::Prepared, counts, "{in_headers:?}, {read} read");
+            for content in ["application/grpc+x", "application/grpc-web", "application/grpc-web+x"]
+            {
+                let mut headers =
+                    vec![("unanimo-branches", "a=prepared"), ("content-type", content)];
+                headers.extend(in_headers.map(|status| ("grpc-status", status)));
+                let counted = vote(Server { status: 200, headers, pieces: pieces.to_vec() }, read);
+                let case = format!("{content}: {in_headers:?}, {read} read");
+                assert_eq!(counted == Vote::Prepared, counts, "{case}");
+            }
         }
     }
 

@@ -266,7 +266,7 @@ mod tests {
         assert!(Propagation::current().is_none(), "it is the handler's alone");
     }
 
-    /// Whoever calls a server in its own process gives nothing along but the request.
+    /// A caller in the same process gives nothing along but the request.
     #[test]
     fn a_request_without_a_context_is_outside_its_callers_transaction_too() {
         let around = Ambient { trace: Trace::default(), propagation: Some(propagation()) };

@@ -147,7 +147,7 @@ impl Block for SqliteBlock {
         }
     }
 
-    /// Whoever reads it here has it locked: there is no other writer.
+    /// Reading it is enough: who does so here is the only writer.
     async fn lock(&mut self, call: &RawCall) -> Result<Option<Row>, Fault> {
         let found: Option<Columns> = sqlx::query_as(FIND)
             .bind(call.branch().tx_id.to_string())

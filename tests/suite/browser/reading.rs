@@ -1,6 +1,7 @@
 //! Lists that are read while others come, and everything by the keyboard alone.
 
 use serde_json::json;
+use unanimo_tests::browser::Page;
 use unanimo_tests::wait::until;
 
 use super::page;
@@ -56,6 +57,71 @@ async fn new_ones_flow_in_without_moving_what_is_read() {
     world.p.hold(false);
     page.sees("1 shown that matches no more").await;
     assert_eq!(page.value(gids).await, json!(["third", "second", "first"]));
+    assert_eq!(page.problems(), [""; 0]);
+}
+
+/// Waits until an open page has come anew by itself.
+async fn renewed(page: &mut Page) {
+    // Nobody reads it: it catches up.
+    page.value("document.activeElement.blur(); document.querySelector('h1').id = 'old'").await;
+    let is_new = "document.getElementById('old') === null";
+    until("the page anew", async || (page.value(is_new).await == json!(true)).then_some(())).await;
+}
+
+/// On a telephone a wide table is pushed aside, and a long text down: they stay so when the page comes anew.
+#[tokio::test]
+async fn a_page_that_comes_anew_stays_where_it_is_scrolled_to() {
+    let world = World::sqlite().await;
+    world.p.hold(true);
+    let mut request = tcc("g", &["ok", "ok"]);
+    for branch in &mut request.branches {
+        branch.payload = unanimo_tests::payload("one line\n".repeat(200).into_bytes());
+    }
+    let tx_id = world.submit(request).await.unwrap().tx_id;
+    let mut page = page(&world).await;
+    page.size(360, 700).await;
+    for (path, scrolled) in [
+        ("/participants".to_owned(), ".wide[aria-label=Endpoints]"),
+        ("/".to_owned(), "section[aria-labelledby=newest] .wide"),
+        ("/system".to_owned(), ".wide[aria-label=Incarnations]"),
+        (format!("/tx/{tx_id}"), ".wide[aria-label=Attempts]"),
+        (format!("/tx/{tx_id}"), "details[data-key=b] pre"),
+    ] {
+        page.open(&path).await;
+        let element = format!("document.querySelector(\"{scrolled}\")");
+        let to = format!(
+            "{element}.closest('details')?.setAttribute('open', ''); {element}.scrollTo(77, 55)"
+        );
+        page.value(&to).await;
+        let place =
+            format!("(() => {{ const e = {element}; return [e.scrollLeft, e.scrollTop]; }})()");
+        let before = page.value(&place).await;
+        assert!(before == json!([77, 0]) || before == json!([0, 55]), "{path}: {before}");
+        renewed(&mut page).await;
+        assert_eq!(page.value(&place).await, before, "{scrolled} of {path}");
+    }
+    world.p.hold(false);
+    assert_eq!(page.problems(), [""; 0]);
+}
+
+/// A filter that is half filled in stays so while the list under it comes anew.
+#[tokio::test]
+async fn what_is_chosen_stays_while_a_page_comes_anew() {
+    let world = World::sqlite().await;
+    let mut page = page(&world).await;
+    page.open("/transactions?modes=MODE_TCC").await;
+    page.sees("No transaction matches.").await;
+    let choose = "document.querySelector('select[name=states]').value = 'TRANSACTION_STATE_ABORTED'; \
+                  document.querySelector('select[name=modes]').value = ''";
+    page.value(choose).await;
+    page.click("input[name=attention]").await;
+    page.write("input[name=gidPrefix]", "order-").await;
+    let chosen = "['states', 'modes', 'gidPrefix', 'participant'].map((name) => document.getElementsByName(name)[0].value) \
+                  .concat([document.getElementsByName('attention')[0].checked])";
+    let before = page.value(chosen).await;
+    assert_eq!(before, json!(["TRANSACTION_STATE_ABORTED", "", "order-", "", true]));
+    renewed(&mut page).await;
+    assert_eq!(page.value(chosen).await, before);
     assert_eq!(page.problems(), [""; 0]);
 }
 

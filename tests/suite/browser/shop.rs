@@ -1,7 +1,7 @@
 //! A shop with four services, as the pages of an ordinary system show it.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub(super) struct Shop {
     pub(super) world: World,
     service: Service,
     endpoint: String,
+    /// Number of the next order.
+    next: AtomicU64,
 }
 
 fn answer(data: &serde_json::Value) -> Payload {
@@ -155,7 +157,7 @@ impl Shop {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let served = ParticipantServiceServer::new(service.clone());
         tokio::spawn(Server::builder().add_service(served).serve_with_incoming(incoming));
-        let shop = Self { world, service, endpoint };
+        let shop = Self { world, service, endpoint, next: AtomicU64::new(5_000) };
         shop.register().await;
         shop
     }
@@ -204,8 +206,8 @@ impl Shop {
     /// Takes orders for so long, now many and now few. Every tenth one is sold out.
     pub(super) async fn sell(&self, time: Duration) {
         let began = tokio::time::Instant::now();
-        let mut number = 5_000_u64;
         while began.elapsed() < time {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
             if number.is_multiple_of(20) {
                 self.register().await;
             }
@@ -215,7 +217,6 @@ impl Shop {
             let wave = (began.elapsed().as_secs_f64() / 8.0).sin() + 1.2;
             let noise = f64::from(u32::try_from(number * 7_919 % 11).unwrap()) / 10.0;
             tokio::time::sleep(Duration::from_secs_f64(0.02 + 0.06 * (wave + noise))).await;
-            number += 1;
         }
     }
 

@@ -10,6 +10,7 @@ use crate::security::Authority;
 async fn a_start_tells_which_callers_may_do_too_much() {
     const ALL_ROLES: &str = "every program with a certificate of these authorities has every role";
     const UNBOUNDED: &str = "identities is set, and neither identity-rate nor identity-calls is";
+    const HALF: &str = "identity-calls is set and identity-rate is not";
     let authority = Authority::new();
     let (cert, key) = authority.server();
     let [cert, key, ca] = [cert, key, authority.ca()].map(|path| path.display().to_string());
@@ -18,12 +19,14 @@ async fn a_start_tells_which_callers_may_do_too_much() {
     let tls = ["--tls-cert", &cert, "--tls-key", &key];
     let with_ca = [&tls[..], &["--tls-client-ca", &ca]].concat();
     let known = [&with_ca[..], &["--identities", &identities]].concat();
-    let bounded = [&known[..], &["--identity-calls", "512"]].concat();
+    let half = [&known[..], &["--identity-calls", "512"]].concat();
+    let bounded = [&half[..], &["--identity-rate", "1000"]].concat();
     for (args, told) in [
-        (&tls[..], [false, false]),
-        (&with_ca[..], [true, false]),
-        (&known[..], [false, true]),
-        (&bounded[..], [false, false]),
+        (&tls[..], [false, false, false]),
+        (&with_ca[..], [true, false, false]),
+        (&known[..], [false, true, false]),
+        (&half[..], [false, false, true]),
+        (&bounded[..], [false, false, false]),
     ] {
         let mut program = serve(&sqlite(&new_path(".db")), args);
         addresses(&mut program).await;
@@ -31,7 +34,12 @@ async fn a_start_tells_which_callers_may_do_too_much() {
         let ran = program.end().await;
         let warned =
             |words: &str| ran.err.lines().any(|line| line.contains("WARN") && line.contains(words));
-        assert_eq!([ALL_ROLES, UNBOUNDED].map(warned), told, "{args:?}: {}", ran.check(0).err);
+        assert_eq!(
+            [ALL_ROLES, UNBOUNDED, HALF].map(warned),
+            told,
+            "{args:?}: {}",
+            ran.check(0).err
+        );
     }
 }
 

@@ -19,6 +19,7 @@ use unanimo_tests::wait::until;
 use unanimo_tests::{bank, mariadb};
 
 use super::{Program, Ran, command, file, new_path, run};
+use crate::coordinator::json_participants::server::{JsonServer, Wrong};
 use crate::security::{Authority, Valid};
 
 async fn check(endpoint: &str, participant: &str, action: &str, more: &[&str]) -> Ran {
@@ -388,6 +389,56 @@ async fn a_broken_participant_is_told_what_it_breaks() {
     let seen = failed[0]["seen"].as_str().unwrap();
     assert!(seen.contains("was answered done, expected HEURISTIC_HAZARD"), "{seen}");
 }
+
+/// One that is called over HTTP is checked as over gRPC: each guarantee has the same result, and what is broken is named; an
+/// address at which something else answers is told as such.
+#[tokio::test]
+async fn a_participant_over_http_is_checked_as_over_grpc() {
+    for fault in [Fault::None, Fault::CommitsAnything, Fault::NoTombstone] {
+        let results = async |endpoint: &str| {
+            let ran = check(endpoint, "faulty", "work", &["--json", "--timeout", "2s"]).await;
+            let report = ran.check(i32::from(fault != Fault::None)).json();
+            let guarantees = report["guarantees"].as_array().unwrap().clone();
+            let result = |one: &serde_json::Value| (one["name"].clone(), one["result"].clone());
+            // Those that end by chance are not compared.
+            let name = |one: &serde_json::Value| one["name"].as_str().unwrap().to_owned();
+            let is_sure = |one: &&serde_json::Value| !BY_CHANCE.contains(&&*name(one));
+            guarantees.iter().filter(is_sure).map(result).collect::<Vec<_>>()
+        };
+        let over_grpc = results(&Faulty::new(fault).serve().await).await;
+        let (_server, endpoint) = JsonServer::serve(&Faulty::new(fault)).await;
+        assert!(endpoint.starts_with("http+json://"), "{endpoint}");
+        assert_eq!(results(&endpoint).await, over_grpc, "{fault:?}");
+        let failed = over_grpc.iter().any(|(_, result)| result == "failed");
+        assert_eq!(failed, fault != Fault::None, "{over_grpc:?}");
+    }
+    let (server, endpoint) = JsonServer::serve(&Faulty::new(Fault::None)).await;
+    for (wrong, said) in [
+        (
+            Wrong { status: 200, content_type: "text/html", location: "", body: "<html>" },
+            "its content-type must be application/json, is \"text/html\"",
+        ),
+        (Wrong { status: 302, content_type: "", location: "/login", body: "" }, "HTTP 302 Found"),
+    ] {
+        server.answer_wrong((0..1000).map(|_| wrong.clone()));
+        let ran = check(&endpoint, "faulty", "work", &["--timeout", "100ms"]).await;
+        ran.check(1).complains(&["UNIMPLEMENTED", said]);
+        server.answer_right();
+    }
+    let nobody = "http+json://127.0.0.1:1/tx";
+    let ran = check(nobody, "faulty", "work", &[]).await;
+    ran.check(1).complains(&[&format!("failed to reach a participant at {nobody}")]);
+}
+
+/// Guarantees whose result is a matter of chance: two calls meet, or have to wait.
+const BY_CHANCE: [&str; 6] = [
+    "prepare-races-cancel",
+    "commit-races-cancel",
+    "abandoned-prepare",
+    "cancel-at-work",
+    "cancel-without-an-end",
+    "working-grows",
+];
 
 /// Ctrl-C must not leave branches prepared, which would keep rows of the participant locked.
 #[tokio::test]

@@ -26,7 +26,7 @@ async fn the_reference_is_of_this_program() {
     assert_eq!(ran.check(0).out, written, "docs/reference/saga.schema.json: run cargo xtask docs");
 }
 
-/// Whoever writes a client by the guide, or takes the example along, stops where the SDK and the commands do.
+/// A client that is written by the guide, or with the example, stops where the SDK and the commands do.
 #[test]
 fn the_guide_and_the_example_stop_at_the_same_statuses() {
     let permanent = PERMANENT_CODES.map(code_name);

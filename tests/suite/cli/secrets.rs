@@ -12,7 +12,7 @@ use unanimo_tests::postgres::Server;
 use unanimo_tests::scripted::Scripted;
 use unanimo_tests::wait::until;
 
-use super::{Program, addresses, file, new_path, run, serve, sqlite, tcc};
+use super::{Program, addresses, command, file, new_path, run, serve, sqlite, tcc};
 use crate::coordinator::http::http_call;
 use crate::security::{Authority, Valid};
 
@@ -25,6 +25,10 @@ const SIGNING: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const IN_PATH: &str = "pathZq81mXk3vT";
 const IN_HEADER: &str = "headerZq81mXk3vT";
 const IN_QUERY: &str = "queryZq81mXk3vT";
+/// Everything of the programs, and of the libraries that see secrets.
+const LOUD: &str = "trace,h2=trace,hyper=trace,hyper_util=trace,hyper_rustls=trace,rustls=trace,sqlx=trace,\
+                    sqlx_core=trace,sqlx_postgres=trace,tonic=trace,tower=trace";
+
 const OF_COLLECTOR: &str = "collectorZq81mXk3vT";
 
 /// A file with secrets, and the setting that names it.
@@ -200,6 +204,45 @@ async fn spoil(kept: &Kept, program: &Program) {
     }
 }
 
+/// Checks what is printed of addresses of a database that have the password where it is not looked for, and of files with
+/// such an address that cannot be read.
+async fn check_addresses(kept: &Kept) {
+    for address in [
+        "ann@127.0.0.1:1/x?password=PASSWORD@x",
+        "127.0.0.1:1/x?user=ann&password=x@PASSWORD",
+        "ann@127.0.0.1:1/x?password=a&PASSWORD",
+        "ann@127.0.0.1:1/x?password=a&password=PASSWORD",
+        "ann@127.0.0.1:1/x?sslpassword=PASSWORD",
+        "ann@127.0.0.1:1/x?passwd=PASSWORD",
+        "ann@127.0.0.1:1/x?pass%77ord=PASSWORD",
+        "ann:x?PASSWORD@127.0.0.1:1/x",
+    ] {
+        let url = format!("postgres://{}", address.replace("PASSWORD", PASSWORD));
+        let ran = serve(&url, &[]).end().await;
+        assert_ne!(ran.code, 0, "{}", ran.err);
+        kept.check(address, &format!("{}{}", ran.out, ran.err));
+        let ran = run(&["config", "--database-url", &url]).await;
+        kept.check(address, &format!("{}{}", ran.out, ran.err));
+        let mut by_variable =
+            command(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        by_variable.env("UNANIMO_DATABASE_URL", &url);
+        let ran = Program::start(by_variable).end().await;
+        assert!(!ran.err.contains("command line"), "{}", ran.err);
+        kept.check(address, &ran.err);
+    }
+    for line in
+        ["database-url = \"URL", "database-url = URL", "[participants]\ndatabase-url = \"URL\""]
+    {
+        let line = line.replace("URL", &format!("postgres://ann:{PASSWORD}@127.0.0.1:1/x"));
+        let ran = run(&["serve", "--config", &file(&line)]).await;
+        ran.check(2).complains(&["understand the configuration file"]);
+        kept.check("a file that cannot be read", &ran.err);
+    }
+    let collector = format!("https://ann:{PASSWORD}@127.0.0.1:1");
+    let ran = serve(&sqlite(&new_path(".db")), &["--otlp-endpoint", &collector]).end().await;
+    kept.check("the address of a collector", &ran.check(2).err);
+}
+
 /// The log with all its lines, errors, the settings, the commands' output, the metrics and every page, while files are good and
 /// while they are bad.
 #[tokio::test]
@@ -221,7 +264,7 @@ async fn nothing_that_is_printed_or_served_has_a_secret() {
     more.extend(all.map(str::to_owned));
     let more: Vec<&str> = more.iter().map(String::as_str).collect();
     let database = with_password(&Server::shared().database().await);
-    let mut program = serve(&database, &[&more[..], &["--log", "trace"]].concat());
+    let mut program = serve(&database, &[&more[..], &["--log", LOUD]].concat());
     let (grpc, admin) = addresses(&mut program).await;
     let tx_id = check_commands(&kept, &grpc).await;
     program.until_err("a receiver did not take an event").await;
@@ -254,6 +297,8 @@ async fn nothing_that_is_printed_or_served_has_a_secret() {
     let ran = serve(&nowhere, &[]).end().await;
     assert_ne!(ran.code, 0, "{}", ran.err);
     kept.check("an error of the database", &ran.err);
+    ran.complains(&["the password of the database is in the command line"]);
+    check_addresses(&kept).await;
     // What a panic may print.
     let config = Config {
         database_url: DatabaseUrl::new(nowhere),

@@ -36,7 +36,7 @@ async fn a_coordinators_features_and_limits_are_printed() {
     served.stop().await.check(0);
 }
 
-/// Whoever may not see the incarnations is told all others, and does not ask for them: nothing is entered in the audit, and
+/// A caller that may not see the incarnations is told all else, and does not ask for them: nothing is entered in the audit, and
 /// nobody is warned.
 #[tokio::test]
 async fn who_may_not_see_the_incarnations_is_no_denied_caller() {

@@ -76,7 +76,7 @@ async fn l5_bytes_are_counted_too() {
     world.submit(large("c")).await.unwrap();
 }
 
-/// Whoever repeats Enlist, because the answer was lost, gets it at once: no vote of such a branch is
+/// A repeated Enlist, whose first answer was lost, is answered at once: no vote of such a branch is
 /// ever awaited here, and a repetition holds nothing more.
 #[tokio::test]
 async fn l5_a_repeated_enlist_is_answered_at_once_and_counted_once() {

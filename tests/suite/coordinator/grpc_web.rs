@@ -108,6 +108,7 @@ pub(crate) async fn call_with(
     let (head, body) = send(world, "POST", rpc, headers, &framed(message)).await;
     assert!(head.starts_with("http/1.1 200"), "{head}");
     assert!(head.contains("content-type: application/grpc-web+proto"), "{head}");
+    assert!(head.contains("x-accel-buffering: no"), "{head}");
     parted(&body)
 }
 

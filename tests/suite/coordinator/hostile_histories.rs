@@ -54,7 +54,7 @@ fn hostile(document: Value) -> (Value, usize) {
     (found, count)
 }
 
-/// Whoever looks at a file of somebody else runs nothing of it.
+/// A look at a file of somebody else runs nothing of it.
 #[tokio::test]
 async fn texts_of_histories_stay_texts() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("histories/0.1.0");

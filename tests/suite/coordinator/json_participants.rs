@@ -1,6 +1,6 @@
 //! Participants over HTTP with JSON: called, judged and shown as those over gRPC.
 
-mod server;
+pub(crate) mod server;
 
 use std::time::Duration;
 

@@ -513,6 +513,8 @@ async fn a_transaction_is_watched_until_its_end() {
     world.p.hold(false);
     let reply = watching.await.unwrap();
     assert!(reply.code == 200 && reply.head.contains("text/event-stream"), "{reply:?}");
+    // A proxy hands each event on as it comes.
+    assert!(reply.head.contains("x-accel-buffering: no"), "{reply:?}");
     let states = reply.body.matches("event: state\n").count();
     assert!(states >= 2, "{states}: {}", reply.body);
     assert!(reply.body.contains("\"state\":\"TRANSACTION_STATE_COMMITTED\""), "{}", reply.body);
@@ -522,6 +524,48 @@ async fn a_transaction_is_watched_until_its_end() {
     let again = http_call(address, "GET", "/v1/transactions/g:watch", &seen, b"").await;
     // The ended state comes in any case, and nothing before it.
     assert_eq!(again.body.matches("event: state\n").count(), 1, "{}", again.body);
+}
+
+/// A gid is found by its address whatever signs it has, also where they look like an act or a path; what cannot be one is refused
+/// by its field, in the API and on a page.
+#[tokio::test]
+async fn a_gid_is_found_whatever_signs_it_has() {
+    let world = World::sqlite().await;
+    let address = world.running.admin_address().unwrap();
+    let get = async |path: String| http_call(address, "GET", &path, &[], b"").await;
+    let long = "x".repeat(128);
+    for gid in ["a:watch", "b:export:watch", "c..d", "0", "_", "_.:-", &long] {
+        let tx_id = world.submit(tcc(gid, &["ok"])).await.unwrap().tx_id;
+        world.get_until(gid, "its end", |tx| tx.ended_at.is_some()).await;
+        let all: String = gid.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        for name in [gid.replace(':', "%3A"), all] {
+            let told = get(format!("/v1/transactions/{name}")).await;
+            let told: Value = serde_json::from_str(&told.body).unwrap();
+            assert_eq!(told["transaction"]["gid"], gid, "{name}: {told}");
+            let watched = get(format!("/v1/transactions/{name}:watch")).await.body;
+            assert!(
+                watched.contains(&tx_id) && watched.contains("event: end"),
+                "{name}: {watched}"
+            );
+            let led = get(format!("/gid/{name}")).await;
+            assert!(
+                led.code == 303 && led.head.contains(&format!("/tx/{tx_id}")),
+                "{name}: {led:?}"
+            );
+        }
+        // On a page a colon is none of an act.
+        assert_eq!(get(format!("/gid/{gid}")).await.code, 303, "{gid}");
+    }
+    let too_long = "x".repeat(129);
+    for name in ["a%20b", "%C3%A4", "a%25b", "%3Cscript%3E", "a%00", "%2e%2e%2f%2e%2e", &too_long] {
+        let refused = get(format!("/v1/transactions/{name}")).await;
+        let problem: Value = serde_json::from_str(&refused.body).unwrap();
+        let found = (refused.code, &problem["violations"][0]["field"]);
+        assert_eq!(found, (400, &json!("gid")), "{name}: {problem}");
+        let page = get(format!("/gid/{name}")).await;
+        assert!(page.code == 400 && page.body.contains("</html>"), "{name}: {page:?}");
+        assert!(!page.body.contains("<script>"), "{name}: {page:?}");
+    }
 }
 
 /// With an address of its own the API is served there alone, and health where it was.

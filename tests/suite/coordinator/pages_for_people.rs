@@ -99,15 +99,20 @@ async fn pages_are_served_and_keep_to_themselves() {
     for (path, code) in [
         ("/tx/nothing", 400),
         ("/tx/%ff", 400),
+        ("/tx/%ff/retry", 400),
+        ("/tx/0199b0d0-0000-7000-8000-000000000000/retry%ff", 400),
+        ("/tx/%ff/history.json", 400),
+        ("/gid/%ff", 400),
+        ("/attention/%ff", 400),
+        ("/acts/%ff", 400),
         ("/tx/0199b0d0-0000-7000-8000-000000000000", 404),
         ("/transactions?states=NONE", 400),
         ("/transactions?pageToken=x", 400),
         ("/nothing", 404),
     ] {
-        assert_eq!(page(&world, path).await.code, code, "{path}");
-    }
-    for path in ["/tx/nothing", "/tx/%ff"] {
         let reply = page(&world, path).await;
+        assert_eq!(reply.code, code, "{path}");
+        assert!(reply.body.contains("</nav>"), "a page with its ways to others: {path}: {reply:?}");
         for header in ["content-security-policy: ", "nosniff", "no-store"] {
             assert!(reply.head.contains(header), "{header} of {path}: {}", reply.head);
         }
@@ -366,6 +371,9 @@ async fn what_needs_a_person_says_what_it_waits_for() {
     let sentence = sentence.split_once(" It is tried").map_or(sentence, |(begin, _)| begin);
     let sentence: String = sentence.chars().take(40).collect();
     assert!(list.contains(&format!("It waits:</strong> {sentence}")), "{sentence}: {list}");
+    // Its commands are complete but for how the branch has ended, which nobody else can say; b has ended.
+    let command = format!("<code>unanimo tx resolve {tx_id} --branch a --as HOW");
+    assert!(list.contains(&command) && !list.contains("--branch b"), "{list}");
     assert!(!list.contains(">The coordinator</h2>"), "nothing else is wrong: {list}");
 }
 

@@ -1,5 +1,6 @@
 //! Webhooks: each event is sent, in order and signed, and what a receiver does not take is kept.
 
+mod as_documented;
 mod asked_twice;
 mod over_tls;
 

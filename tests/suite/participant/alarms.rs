@@ -42,7 +42,7 @@ async fn l4_a_coordinator_that_never_answers_raises_an_alarm() {
     sweeper.stop().await;
 }
 
-/// Whoever made it, in whichever database of the server: it is in the way all the same.
+/// A prepared transaction is in the way whoever made it, in whichever database of the server.
 #[tokio::test]
 async fn l4_the_oldest_prepared_transaction_is_one_of_the_whole_server() {
     let mut other = PgConnection::connect(&Server::shared().database().await).await.unwrap();

@@ -1,5 +1,7 @@
 //! The initiator's client, against a coordinator.
 
+use std::time::Duration;
+
 use unanimo_sdk::Outcome;
 use unanimo_testing::Coordinator;
 
@@ -34,5 +36,16 @@ async fn s10_a_gid_is_found_waited_for_and_rolled_back() {
     assert!(matches!(&ended, Outcome::Aborted(aborted) if aborted.ended), "{ended:?}");
     let again = tx.commit().await.unwrap();
     assert!(again.is_aborted(), "the decision stands: {again:?}");
+    coordinator.stop().await.unwrap();
+}
+
+/// The longest time that there is stands for a wait without an end.
+#[tokio::test]
+async fn a_wait_without_an_end_is_a_wait() {
+    let coordinator = Coordinator::start().await.unwrap();
+    let client = coordinator.client().unwrap().wait_at_most(Duration::MAX);
+    assert!(!client.server_info().await.unwrap().version.is_empty());
+    let aborted = client.rollback("never").await.unwrap();
+    assert!(aborted.is_aborted(), "{aborted:?}");
     coordinator.stop().await.unwrap();
 }

@@ -286,7 +286,10 @@ async fn l1_a_set_up_whose_driver_was_not_answered_is_tried_again() {
 /// The server takes connections, and says nothing.
 async fn ends<T>(connecting: impl Future<Output = Result<T, unanimo_sdk::DatabaseError>>) {
     let ended = tokio::time::timeout(Duration::from_secs(60), connecting).await;
-    ended.expect("it does not wait for ever").map(drop).unwrap_err();
+    let error = ended.expect("it does not wait for ever").map(drop).unwrap_err();
+    let unanimo_sdk::DatabaseError::Silent { waited } = &error else { panic!("{error:?}") };
+    assert!((5..=10).contains(&waited.as_secs()), "{waited:?}");
+    assert!(error.to_string().ends_with(&format!("it has not answered for {waited:?}")), "{error}");
 }
 
 /// A server that vanishes without a word keeps no start for ever, on whatever connection that is.

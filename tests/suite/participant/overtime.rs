@@ -300,6 +300,77 @@ async fn s11_a_statement_that_takes_too_long_is_ended_and_is_no_loss_on_mariadb(
     nobody_is_at_work::<MySql>(&pool, AT_WORK_ON_MARIADB).await;
 }
 
+/// A handler's statement is on the way to the server for so long that its session is given up before: the session is ended
+/// with it, and keeps no locks.
+async fn is_ended_though_late<D: Database>(
+    database: D,
+    (pool, proxy): (&D::Pool, &Proxy),
+    (late, by): (Deed, Duration),
+    at_work: &str,
+) {
+    let handler = Handler::new(Isolation::ReadCommitted);
+    let participant = Participant::new("p", database).handler_timeout(ENDED_AFTER);
+    let service = participant.tcc("work", handler).service().unwrap();
+    // There is a session now, so that the statement is sent soon.
+    let patient = Duration::from_secs(30);
+    until("a vote", async || {
+        (prepare(&service, &of(&Job::default()), patient).await == Code::Ok).then_some(())
+    })
+    .await;
+    proxy.delay_at("* late *", by);
+    let slow = Job { prepare: late, phase_two: Deed::Work };
+    assert_eq!(prepare(&service, &of(&slow), patient).await, Code::DeadlineExceeded);
+    until("the statement to arrive", async || {
+        (D::number(pool, at_work.to_owned()).await == 1).then_some(())
+    })
+    .await;
+    nobody_is_at_work::<D>(pool, at_work).await;
+}
+
+const ENDED_AFTER: Duration = Duration::from_secs(1);
+
+/// It comes after the first look at the session, and before the second one. The session of a handler that is ended is given up
+/// once the server has not told in time what has become of its transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l1_a_statement_that_comes_after_its_operation_is_ended_on_postgres() {
+    let url = Server::shared().database().await;
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    over::Database::run_outside(&pool, EFFECTS.to_owned()).await;
+    let proxy = Proxy::start(Server::shared().socket()).await;
+    let database = over::connect(PostgresOptions::default(), &proxy.url(&url)).await.unwrap();
+    let late = "SET statement_timeout = 0; SELECT pg_sleep(60) /* late */";
+    let late = Deed::ThenRun(late.to_owned());
+    let by = ENDED_AFTER + Duration::from_millis(1_200) + Duration::from_millis(1_150);
+    let at_work = "SELECT count(*) FROM pg_stat_activity
+        WHERE state = 'active' AND query LIKE '%* late *%' AND datname = current_database()
+            AND pid <> pg_backend_pid()";
+    is_ended_though_late(database, (&pool, &proxy), (late, by), at_work).await;
+}
+
+/// The same of a handler that has given it up and returned, whose operation waits behind it until its own end. Where a handler
+/// is ended the server is told to end a statement that is not there yet, and does so when it comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l1_a_statement_that_comes_after_its_operation_is_ended_on_mariadb() {
+    let server = unanimo_tests::mariadb::Server::shared();
+    let url = server.database().await;
+    let pool = sqlx::MySqlPool::connect(&url).await.unwrap();
+    MySql::run_outside(&pool, EFFECTS.to_owned()).await;
+    MySql::run_outside(&pool, "CREATE TABLE held (n int PRIMARY KEY)".to_owned()).await;
+    MySql::run_outside(&pool, "INSERT INTO held VALUES (1)".to_owned()).await;
+    let mut holds = pool.begin().await.unwrap();
+    sqlx::query("SELECT n FROM held FOR UPDATE").fetch_one(&mut *holds).await.unwrap();
+    let proxy = Proxy::start(server.socket()).await;
+    let database = MySql::connect(&proxy.mariadb_url(&url)).await.unwrap();
+    // The server looks at no connection that waits for a lock.
+    let late = "SET innodb_lock_wait_timeout = 60; UPDATE held SET n = 2 /* late */";
+    let late = Deed::GiveUp(late.to_owned(), false);
+    let by = ENDED_AFTER + Duration::from_secs(2) + Duration::from_millis(200);
+    let at_work = "SELECT count(*) FROM information_schema.processlist
+        WHERE info LIKE '%* late *%' AND command <> 'Sleep' AND id <> CONNECTION_ID()";
+    is_ended_though_late(database, (&pool, &proxy), (late, by), at_work).await;
+    holds.rollback().await.unwrap();
+}
+
 /// Time in which an operation must end whose handler has given a statement up: far less than its bound, and than the
 /// statement takes.
 const SOON: Duration = Duration::from_secs(25);

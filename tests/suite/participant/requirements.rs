@@ -188,6 +188,12 @@ async fn s8_s11_a_mode_that_is_not_known_is_answered_by_the_row<D: Database>(wor
     let cancels = Branch::tcc(&WORK);
     assert!(world.vote(&cancels).await.is_prepared());
     assert_eq!(world.cancelled(&later(&cancels)).await, End::Done);
+    // Its row is not one of two-phase commit: nothing is said to be done.
+    let reserved = Branch::tcc(&WORK);
+    assert!(world.vote(&reserved).await.is_prepared());
+    let as_another = Branch { mode: Mode::TwoPhaseCommit, ..reserved.clone() };
+    assert_eq!(world.commit(&as_another).await, End::Unanswered, "S11");
+    assert_eq!(world.committed(&reserved).await, End::Done);
     let unspecified = Branch { mode: Mode::Unspecified, ..Branch::tcc(&WORK) };
     assert_eq!(world.prepare(&unspecified).await, Vote::Unanswered);
     assert_eq!(world.cancel(&unspecified).await, End::Unanswered);

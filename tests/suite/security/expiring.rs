@@ -38,7 +38,7 @@ async fn connect(
     Ok((kind, stream))
 }
 
-/// Whoever was good once is judged again with each connection, and an open one ends with the certificate, over gRPC and
+/// A caller that was good once is judged again with each connection, and an open one ends with the certificate, over gRPC and
 /// over HTTP.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_that_has_expired_ends_connections_and_makes_no_new_one() {

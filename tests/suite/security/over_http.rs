@@ -265,7 +265,8 @@ async fn pages_are_for_those_who_may_look() {
     let world = file.world().await;
     let begun = begin(file.link(&world, 0)).await;
     let address = world.running.admin_address().unwrap();
-    let of_tx = format!("/tx/{}", begun.tx_id);
+    let (of_tx, of_gid) = (format!("/tx/{}", begun.tx_id), format!("/gid/{}", begun.gid));
+    let acts = [format!("{of_tx}/retry"), format!("{of_tx}/resolve"), format!("{of_tx}/forget")];
     // Its initiator, another one, its participant, another one, an operator, a viewer.
     for (path, codes) in [
         // Initiators are sent to what they began.
@@ -273,6 +274,15 @@ async fn pages_are_for_those_who_may_look() {
         ("/participants", [403, 403, 403, 403, 200, 200]),
         ("/system", [200, 200, 200, 200, 200, 200]),
         (&of_tx, [200, 404, 200, 404, 200, 200]),
+        (&of_gid, [303, 404, 303, 404, 303, 303]),
+        ("/transactions", [200, 200, 403, 403, 200, 200]),
+        ("/attention", [200, 200, 403, 403, 200, 200]),
+        (&acts[0], [403, 403, 403, 403, 200, 403]),
+        (&acts[1], [403, 403, 403, 403, 200, 403]),
+        (&acts[2], [403, 403, 403, 403, 200, 403]),
+        ("/attention/retry", [403, 403, 403, 403, 200, 403]),
+        ("/attention/resolve", [403, 403, 403, 403, 200, 403]),
+        ("/attention/forget", [403, 403, 403, 403, 200, 403]),
     ] {
         let nobody = http_call(address, "GET", path, &[], b"").await;
         assert_eq!(nobody.code, 401, "{path}: {nobody:?}");
@@ -280,7 +290,13 @@ async fn pages_are_for_those_who_may_look() {
         for (column, code) in codes.into_iter().enumerate() {
             let header = format!("Bearer {}", file.token(column));
             let reply = http_call(address, "GET", path, &[("authorization", &header)], b"").await;
-            assert_eq!(reply.code, code, "{path} for {}: {reply:?}", COLUMNS[column]);
+            let of = format!("{path} for {}: {reply:?}", COLUMNS[column]);
+            assert_eq!(reply.code, code, "{of}");
+            // Another initiator, and another participant, see nothing of it in any page.
+            let is_foreign = (column == 1 || column == 3) && path != of_gid;
+            assert!(!is_foreign || !reply.body.contains(&begun.gid), "{of}");
+            let has_form = reply.body.contains("name=\"form\"");
+            assert!(!has_form || column == 4, "{of}");
         }
     }
 }

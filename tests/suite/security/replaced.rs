@@ -2,19 +2,28 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use tonic::Code;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
+use unanimo_coordinator::Config;
+use unanimo_coordinator::identity::Token;
 use unanimo_proto::v1::coordinator_service_client::CoordinatorServiceClient;
+use unanimo_proto::v1::operator_service_client::OperatorServiceClient;
 use unanimo_proto::v1::watch_transaction_request::Key;
 use unanimo_proto::v1::{
-    BeginTransactionRequest, Mode, RollbackTransactionRequest, WatchTransactionRequest,
-    rollback_transaction_request,
+    BeginTransactionRequest, ListWebhooksRequest, Mode, RollbackTransactionRequest,
+    WatchTransactionRequest, rollback_transaction_request,
 };
+use unanimo_tests::reaper::run_folder;
 use unanimo_tests::wait::until;
 
 use super::handshakes::http_get;
+use super::roles::Signing;
 use super::{Authority, Valid, ask, channel, guarded};
-use crate::coordinator::World;
+use crate::coordinator::http::http_call;
+use crate::coordinator::{World, config, sqlite_url};
 
 /// A coordinator whose files are copies, to be replaced.
 struct Replaceable {
@@ -110,4 +119,89 @@ async fn a_bad_file_keeps_the_former_one_and_raises_an_alarm() {
         until("its end", async || (coordinator.alarms(&authority).await == 0).then_some(())).await;
     }
     ask(channel(&coordinator.url(), authority.client())).await.expect("it is good again");
+}
+
+/// A certificate that nobody would accept takes the place of none that is good: the servers' own, and the one that
+/// participants are shown.
+#[tokio::test]
+async fn a_certificate_out_of_its_time_replaces_no_good_one() {
+    let authority = Authority::new();
+    let coordinator = Replaceable::start(&authority).await;
+    let config = &coordinator.world.config;
+    let path = |file: &unanimo_coordinator::config::FilePath| file.path().unwrap().to_owned();
+    let shown = (path(&config.participant_tls_cert), path(&config.participant_tls_key));
+    for (cert, key) in [&(coordinator.cert.clone(), coordinator.key.clone()), &shown] {
+        for valid in [Valid::Formerly, Valid::Later] {
+            authority.sign_into(&["127.0.0.1"], valid, cert, key);
+            until("the alarm", async || (coordinator.alarms(&authority).await == 1).then_some(()))
+                .await;
+            ask(channel(&coordinator.url(), authority.client())).await.expect("the former one");
+            authority.sign_into(&["127.0.0.1"], Valid::Now, cert, key);
+            until("its end", async || (coordinator.alarms(&authority).await == 0).then_some(()))
+                .await;
+        }
+    }
+    ask(channel(&coordinator.url(), authority.client())).await.expect("the new one");
+}
+
+/// A file that is being written may be good half way, and say something else: this one makes a viewer of a tenant one of
+/// all, until its last line is there.
+#[tokio::test]
+async fn a_file_that_is_being_written_is_not_read() {
+    let token = Token::new([3; Token::RANDOM_BYTES]);
+    let entry = format!(
+        "[[identity]]\nname = \"ann\"\nroles = [\"viewer\"]\ntokens = [\"{}\"]\n",
+        token.hashed()
+    );
+    let whole = format!("{entry}namespace = \"tenant-a\"\n");
+    let path = run_folder().join(uuid::Uuid::new_v4().to_string());
+    fs::write(&path, &whole).unwrap();
+    let world =
+        World::start(Config { identities: super::setting(&path), ..config(&sqlite_url()) }).await;
+    let link = InterceptedService::new(world.channel.clone(), Signing::bearer(token.text()));
+    let mut client = OperatorServiceClient::new(link);
+    // Identities of a namespace do not see webhooks.
+    let mut sees_all = async || {
+        let listed = client.list_webhooks(ListWebhooksRequest::default()).await;
+        listed.map_or_else(|status| status.code(), |_| Code::Ok) == Code::Ok
+    };
+    for number in 0..100 {
+        for part in [&entry, &whole] {
+            fs::write(&path, format!("{part}# {number}\n")).unwrap();
+            tokio::time::sleep(Duration::from_millis(15)).await;
+            assert!(!sees_all().await, "half of the file was read");
+        }
+    }
+    fs::write(&path, &entry).unwrap();
+    until("a file that stays to be read", async || sees_all().await.then_some(())).await;
+}
+
+/// Files of a collector of spans are told as all others are.
+#[tokio::test]
+async fn bad_files_of_a_collector_raise_the_alarm() {
+    let authority = Authority::new();
+    let headers = authority.folder.join("headers.toml");
+    fs::write(&headers, "api-key = \"x\"\n").unwrap();
+    let ca = authority.folder.join("collector.pem");
+    fs::copy(authority.ca(), &ca).unwrap();
+    let config = Config {
+        otlp_endpoint: "https://127.0.0.1:1".to_owned(),
+        otlp_headers_file: super::setting(&headers),
+        otlp_tls_ca: super::setting(&ca),
+        ..config(&sqlite_url())
+    };
+    let world = World::start(config).await;
+    let address = world.running.admin_address().unwrap();
+    let alarms = async || {
+        let metrics = http_call(address, "GET", "/metrics", &[], b"").await.body;
+        let line = "unanimo_alarms{alarm=\"files_not_used\"} ";
+        metrics.lines().find_map(|found| found.strip_prefix(line)).map(str::to_owned)
+    };
+    for path in [&headers, &ca] {
+        let good = fs::read(path).unwrap();
+        fs::write(path, "nonsense").unwrap();
+        until("the alarm", async || (alarms().await.as_deref() == Some("1")).then_some(())).await;
+        fs::write(path, good).unwrap();
+        until("its end", async || (alarms().await.as_deref() == Some("0")).then_some(())).await;
+    }
 }

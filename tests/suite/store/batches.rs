@@ -29,7 +29,7 @@ on_both_stores!(
 );
 
 /// Begins transactions, and returns what is to become of them.
-fn begin(journal: &Journal, count: usize) -> Vec<(TxId, Version)> {
+pub(super) fn begin(journal: &Journal, count: usize) -> Vec<(TxId, Version)> {
     let one = |_| {
         let (live, begin) = Live::begin(&new_gid());
         journal.submit(begin);

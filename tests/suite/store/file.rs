@@ -414,3 +414,17 @@ async fn a_long_reader_makes_the_log_grow_and_not_for_ever() {
     })
     .await;
 }
+
+/// Other accounts of the machine read no payloads.
+#[tokio::test]
+async fn files_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let database = new_folder().join("x.db");
+    let fixture = open(&database).await;
+    fixture.write([Live::begin(&new_gid()).1]).await;
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let mode = fs::metadata(beside(&database, suffix)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "x.db{suffix} has the mode {mode:o}");
+    }
+}

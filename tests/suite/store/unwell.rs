@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use unanimo_coordinator::store::{
@@ -20,8 +21,10 @@ pub(crate) enum End {
     Lost,
     /// Its answer is lost, and it is written.
     WrittenAndLost,
-    /// It takes too long, and is not written.
+    /// It takes too long, and is not written. It is told at once.
     TimedOut,
+    /// The same, and it is told after [`TAKES_LONG`].
+    TakesLong,
     /// The server takes no more.
     TooMuch,
     /// A page is damaged.
@@ -29,6 +32,9 @@ pub(crate) enum End {
     /// The server fails, and no row is to blame.
     Failed,
 }
+
+/// Time that a batch takes which takes too long.
+pub(crate) const TAKES_LONG: Duration = Duration::from_secs(2);
 
 /// Chooses the end of a batch, whose number counts from 0.
 type Plan = dyn Fn(u32, &[Write]) -> End + Send + Sync;
@@ -77,6 +83,10 @@ fn too_much() -> BatchError {
     BatchError::TooMuch("it is too much".into())
 }
 
+fn timed_out() -> BatchError {
+    BatchError::TimedOut("it took too long".into())
+}
+
 fn lost() -> BatchError {
     BatchError::Indeterminate("the answer was lost".into())
 }
@@ -91,7 +101,11 @@ impl BatchWriter for Writer {
                 self.writer.write(batch).await?;
                 Err(lost())
             }
-            End::TimedOut => Err(BatchError::TimedOut("it took too long".into())),
+            End::TimedOut => Err(timed_out()),
+            End::TakesLong => {
+                tokio::time::sleep(TAKES_LONG).await;
+                Err(timed_out())
+            }
             End::Failed => Err(BatchError::Failed("out of memory".into())),
             End::TooMuch => Err(too_much()),
             End::Damaged => Err(BatchError::Damaged("a page is damaged".into())),

@@ -45,6 +45,17 @@ const REFUSED: [(&str, &str); 9] = [
     ("standby=1", "standby"),
 ];
 
+/// Values that look like numbers, though they are texts, and what they render: an object of Kubernetes with a number there is
+/// none.
+const TEXTS: [(&str, &str); 6] = [
+    ("nameOverride=12", "app.kubernetes.io/name: \"12\""),
+    ("priorityClassName=1e3", "priorityClassName: \"1e3\""),
+    ("tls.existingSecret=34", "secretName: \"34\""),
+    ("identities.existingSecret=56", "secretName: \"56\""),
+    ("database.existingSecret=78", "name: \"78\""),
+    ("database.secretKey=90", "key: \"90\""),
+];
+
 /// Renders the chart and compares it, or says why that cannot be done.
 pub(super) fn check(accept: bool) -> Result<()> {
     let Some(helm) = find()? else {
@@ -66,6 +77,12 @@ pub(super) fn check(accept: bool) -> Result<()> {
     let (is_well, text) = render(&helm, &["--set", &needed])?;
     if !is_well {
         bail!("{needed} is refused: {text}");
+    }
+    for (text, expected) in TEXTS {
+        let (is_well, rendered) = render(&helm, &["--set", &needed, "--set-string", text])?;
+        if !is_well || !rendered.contains(expected) {
+            bail!("{text} must render `{expected}`, and the answer is: {rendered}");
+        }
     }
     for (mistake, expected) in REFUSED {
         let (is_well, text) = render(&helm, &["--set", &needed, "--set", mistake])?;

@@ -183,7 +183,7 @@ impl Life {
         }
     }
 
-    /// Whoever is told that an older transaction stands in the way gives up once it has waited for so long as it may,
+    /// A transaction that is told that an older one stands in the way gives up once it has waited for so long as it may,
     /// since its first request that is on record, and never before, but if an older one waits for what it holds.
     pub(crate) fn check_wait(&mut self, owner: Option<usize>, lock: &LockName, told: [bool; 2]) {
         let [older, blocks_older] = told;

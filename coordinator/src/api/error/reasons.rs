@@ -146,7 +146,7 @@ reasons! {
     Overloaded = "OVERLOADED", ResourceExhausted, retry, None,
         "Too much is in flight, altogether or with one participant; or as many participants are registered as may be, or a participant has as many endpoints as it may have; or as many streams of events are open as may be, altogether or of this caller; or as many acts of operators or tests of webhooks are under way as may be, or as many calls that wait, or as many of health and reflection, altogether or from one address. Nothing was stored. Come back after the delay in `RetryInfo`.";
     IdentityLimited = "IDENTITY_LIMITED", ResourceExhausted, retry, None,
-        "The caller's identity has called more often than `identity-rate`, or has as many calls under way as `identity-calls`, or, over HTTP, as [others leave it](../security.md#limits). Nothing of the call was read. Come back after the delay in `RetryInfo`. Others are not affected.";
+        "The caller's identity has called more often than `identity-rate`, or has as many calls under way as `identity-calls`, or as [others leave it](../security.md#limits). Nothing of the call was done. Come back after the delay in `RetryInfo`. Others are not affected.";
     NamespaceLimited = "NAMESPACE_LIMITED", ResourceExhausted, retry, None,
         "All identities of the caller's namespace together have called more often than `namespace-rate`, or have as many calls under way as `namespace-calls`. Nothing of the call was read, and nothing was taken of the identity's own share. Come back after the delay in `RetryInfo`. Other namespaces are not affected.";
     AddressLimited = "ADDRESS_LIMITED", ResourceExhausted, retry, None,

@@ -32,6 +32,14 @@ pub(in crate::api) fn one_too_many(reason: Reason, name: &str, too_many: TooMany
     reason.status_after(message, &[], &[], delay.max(Duration::from_millis(1)))
 }
 
+/// Makes the error of a call whose identity has as many under way that wait as others leave it.
+pub(in crate::api) fn too_many_calls_of(name: &str) -> Status {
+    let message = format!(
+        "so many calls of {name} are under way that one more would be another caller's: see identity-calls"
+    );
+    Reason::IdentityLimited.status_after(message, &[], &[], CALLS_DELAY)
+}
+
 /// Makes the error of a call over HTTP whose identity has as many under way there as others leave it.
 pub(in crate::api) fn too_many_turns(name: &str) -> Status {
     let message = format!(

@@ -80,6 +80,12 @@ pub(super) fn response<B: From<Bytes>>(json: Bytes) -> Response<B> {
     response
 }
 
+/// Adds what has a proxy such as nginx hand each part of a stream on as it comes: it would keep them until it has many.
+pub(super) fn unbuffered(headers: &mut HeaderMap) {
+    let name = header::HeaderName::from_static("x-accel-buffering");
+    headers.insert(name, header::HeaderValue::from_static("no"));
+}
+
 /// Adds what keeps an answer out of caches, and from being taken for something else.
 pub(super) fn guarded(headers: &mut HeaderMap) {
     for (name, value) in

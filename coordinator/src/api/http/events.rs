@@ -12,7 +12,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::answer::{Messages, error_in, guarded, json};
+use super::answer::{Messages, error_in, guarded, json, unbuffered};
 use super::problem;
 use crate::api::answers::Answers;
 
@@ -44,6 +44,7 @@ pub(super) fn response(
     let media_type = HeaderValue::from_static("text/event-stream");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     guarded(response.headers_mut());
+    unbuffered(response.headers_mut());
     response
 }
 

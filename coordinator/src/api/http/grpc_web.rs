@@ -16,7 +16,7 @@ use tonic::service::Routes;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower_layer::Layer;
 
-use super::answer::guarded;
+use super::answer::{guarded, unbuffered};
 use crate::api::admit::Admitting;
 use crate::api::answers::Answers;
 
@@ -59,6 +59,7 @@ pub(super) fn media_types(
 /// Makes the response of an answer, which is counted until it is read.
 pub(super) fn response(mut answered: Response<Body>, answers: Answers) -> Response<Counted> {
     guarded(answered.headers_mut());
+    unbuffered(answered.headers_mut());
     answered.map(|body| Counted { body, answers })
 }
 

@@ -65,11 +65,22 @@ pub(super) fn check_site(headers: &HeaderMap) -> Result<(), (StatusCode, &'stati
     let is_other_site = site.is_some_and(|site| !["same-origin", "none"].contains(&site));
     let origin = text(header::ORIGIN);
     let is_other_origin = origin.is_some_and(|origin| {
-        let of = origin.split_once("://").map_or(origin, |(_, of)| of);
-        !of.eq_ignore_ascii_case(host)
+        let (scheme, of) = origin.split_once("://").unwrap_or(("", origin));
+        let port = match scheme {
+            "http" => ":80",
+            "https" => ":443",
+            _ => "",
+        };
+        // A browser leaves this port out, and a proxy may write it.
+        let without = |host: &'_ str| host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
+        without(of) != without(host)
     });
     if is_other_site || is_other_origin {
-        return Err((StatusCode::FORBIDDEN, "the request comes from a page of another site"));
+        return Err((
+            StatusCode::FORBIDDEN,
+            "the request comes from a page of another site, or through a proxy that does not pass the header host on \
+             as it was",
+        ));
     }
     Ok(())
 }
@@ -203,6 +214,14 @@ mod tests {
             (&[("host", "tx.own.example"), ("origin", "http://tx.own.example")], false, 200),
             (&[("host", "tx.own.example"), ("origin", "http://evil.example")], false, 403),
             (&[("host", "localhost:1"), ("origin", "http://localhost:1")], false, 200),
+            (&[("host", "tx.own.example:443"), ("origin", "https://tx.own.example")], false, 200),
+            (&[("host", "tx.own.example"), ("origin", "https://tx.own.example:443")], false, 200),
+            (&[("host", "tx.own.example:80"), ("origin", "http://tx.own.example")], false, 200),
+            (&[("host", "tx.own.example:443"), ("origin", "http://tx.own.example")], false, 403),
+            (&[("host", "tx.own.example:80"), ("origin", "https://tx.own.example")], false, 403),
+            (&[("host", "tx.own.example:8443"), ("origin", "https://tx.own.example")], false, 403),
+            (&[("host", "[::1]:80"), ("origin", "http://[::1]")], false, 200),
+            (&[("host", "[::80]"), ("origin", "http://[::]")], false, 403),
             (&[("host", "localhost:1"), ("origin", "http://localhost:2")], false, 403),
             (&[("host", "localhost:1"), ("origin", "null")], false, 403),
             (&[("host", "localhost:1"), ("sec-fetch-site", "cross-site")], false, 403),

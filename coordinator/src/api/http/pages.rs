@@ -72,8 +72,9 @@ impl Asker {
         ];
         let mut known = HeaderMap::new();
         for name in names {
-            if let Some(value) = request.headers().get(&name) {
-                known.insert(name, value.clone());
+            // One that comes twice is not made one.
+            for value in request.headers().get_all(&name) {
+                known.append(name.clone(), value.clone());
             }
         }
         Self { headers: known, peer, turn: request.extensions().get().cloned() }
@@ -106,8 +107,8 @@ impl Asker {
         *request.uri_mut() = uri;
         *request.method_mut() = method;
         for name in [header::HOST, header::AUTHORIZATION] {
-            if let Some(value) = self.headers.get(&name) {
-                request.headers_mut().insert(name, value.clone());
+            for value in self.headers.get_all(&name) {
+                request.headers_mut().append(name.clone(), value.clone());
             }
         }
         let timeout = header::HeaderValue::from_static(PATIENCE);

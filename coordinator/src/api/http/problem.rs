@@ -43,10 +43,12 @@ pub(super) fn http_status(code: Code) -> StatusCode {
 /// Returns the problem details of a status.
 pub(super) fn of(status: &Status) -> Value {
     let details = status.get_error_details();
+    let http = http_status(status.code());
     let mut problem = json!({
+        // What has this type is titled as its status is.
         "type": "about:blank",
-        "title": code_name(status.code()),
-        "status": http_status(status.code()).as_u16(),
+        "title": http.canonical_reason().unwrap_or(code_name(status.code())),
+        "status": http.as_u16(),
         "detail": status.message(),
         "code": code_name(status.code()),
     });
@@ -143,6 +145,23 @@ mod tests {
         for reason in TABLE {
             let title = title(reason.name);
             assert!(!title.contains(['`', '[', ']']) && !title.contains("]("), "{title}");
+        }
+    }
+
+    /// RFC 9457, section 4.2.1.
+    #[test]
+    fn a_problem_of_no_type_is_titled_as_its_status_is() {
+        let of = |code| of(&Status::new(code, "why"));
+        for (code, title) in [
+            (Code::Internal, "Internal Server Error"),
+            (Code::Unimplemented, "Not Implemented"),
+            (Code::Cancelled, "CANCELLED"),
+        ] {
+            let problem = of(code);
+            assert_eq!(
+                (&problem["type"], &problem["title"], &problem["detail"]),
+                (&json!("about:blank"), &json!(title), &json!("why"))
+            );
         }
     }
 

@@ -24,6 +24,12 @@ impl DatabaseUrl {
         &self.0
     }
 
+    /// Tells whether it has a password, or what may be one.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        self.to_string() != self.0
+    }
+
     /// Returns the path of an SQLite file, as it was given; `None` of another database.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
@@ -40,27 +46,70 @@ impl FromStr for DatabaseUrl {
     }
 }
 
+/// Parameters that are shown with their values: all others may be secrets, under a name that is misspelt or unknown.
+const SHOWN: [&str; 20] = [
+    "application_name",
+    "connect_timeout",
+    "dbname",
+    "host",
+    "hostaddr",
+    "load_balance_hosts",
+    "options",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "target_session_attrs",
+    "user",
+];
+
+/// Shows it without its password, and without what may be one.
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A password may hold an @: the last one separates it from the host.
-        let Some((scheme, rest)) = self.0.split_once("://") else {
+        if self.0.is_empty() || self.file().is_some() {
             return f.write_str(&self.0);
+        }
+        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("***") };
+        let (place, query) = match rest.split_once('?') {
+            Some((place, query)) => (place, Some(query)),
+            None => (rest, None),
         };
-        let host_end = rest.rfind('@').map_or(0, |at| at + 1);
-        let (login, host) = rest.split_at(host_end);
         write!(f, "{scheme}://")?;
-        match login.split_once(':') {
-            Some((user, _)) => write!(f, "{user}:***@")?,
-            None => f.write_str(login)?,
+        // A password may hold an @: the last one separates it from the host.
+        match place.rsplit_once('@') {
+            Some((login, host)) => match login.split_once(':') {
+                Some((user, _)) => write!(f, "{user}:***@{host}")?,
+                None => write!(f, "{login}@{host}")?,
+            },
+            // A password with a question mark ends the host too soon.
+            None if has_ports(place) => f.write_str(place)?,
+            None => f.write_str("***")?,
         }
-        match host.split_once("password=") {
-            Some((before, after)) => {
-                let rest = after.find('&').map_or("", |end| &after[end..]);
-                write!(f, "{before}password=***{rest}")
-            }
-            None => f.write_str(host),
-        }
+        let Some(query) = query else { return Ok(()) };
+        let parameters = query.split('&').map(|parameter| match parameter.split_once('=') {
+            Some((name, _)) if SHOWN.contains(&name) => parameter.to_owned(),
+            Some((name, _)) if name.ends_with("password") => format!("{name}=***"),
+            _ => "***".to_owned(),
+        });
+        write!(f, "?{}", parameters.collect::<Vec<_>>().join("&"))
     }
+}
+
+/// Tells whether what stands behind the hosts of an address are ports.
+fn has_ports(place: &str) -> bool {
+    let hosts = place.split('/').next().unwrap_or_default();
+    hosts.split(',').all(|host| {
+        let behind = host.rsplit_once(']').map_or(host, |(_, behind)| behind);
+        let port = behind.split_once(':').map_or("", |(_, port)| port);
+        port.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 impl fmt::Debug for DatabaseUrl {

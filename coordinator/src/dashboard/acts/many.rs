@@ -1,11 +1,12 @@
 //! Acts on many transactions: those that need a person and match a filter.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::super::data::{List, Tx};
 use super::super::filter::Filter;
+use super::super::response::Named;
 use super::super::words as shown;
 use super::super::{Looking, Page, Pages, either, made, problem};
 use super::super::{bad_filter, filter_of};
@@ -44,7 +45,7 @@ pub(super) struct Many {
 
 pub(super) async fn ask(
     State(pages): State<Pages>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     request: Request,
 ) -> Response {
     either(ask_of(&pages, &name, request).await)
@@ -128,7 +129,7 @@ impl Many {
 
 pub(super) async fn send(
     State(pages): State<Pages>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     request: Request,
 ) -> Response {
     either(send_of(&pages, &name, request).await)

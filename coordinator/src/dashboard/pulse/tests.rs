@@ -12,6 +12,7 @@ fn numbers_are_shown_with_their_lines() {
             {"length": "5s", "begunCount": "10"}, {"length": "5s"}, {"length": "5s", "begunCount": "5"},
         ],
         "inFlightCount": "7", "owedCount": "2", "owedFor": "130s",
+        "undecidedCount": "1", "undecidedFor": "15.6s",
     });
     let statistics: Statistics = serde_json::from_value(answer).expect("an answer");
     let beats = statistics.beats();
@@ -24,6 +25,7 @@ fn numbers_are_shown_with_their_lines() {
     let took = of("time to decision, p50");
     assert_eq!((took.value.as_str(), took.more.as_str()), ("1.2 ms", "p99 1.5 s"));
     assert_eq!(of("owed a Commit or Cancel").more, "the oldest has waited 2 min");
+    assert_eq!(of("undecided").more, "the oldest began 15.6 s ago");
     assert_eq!(of("in doubt").more, "");
     assert!(!of("refused a second").is_bad, "none was lately");
     assert_eq!(
@@ -55,6 +57,25 @@ fn a_participant_fails_for_a_time() {
     let word = health(&crate::dashboard::words::ago(185)).word();
     assert_eq!(word, "fails, for 3 min");
     assert_eq!(health("").word(), "fails");
+}
+
+/// A closed breaker is not taken for answers: a few records that always fail do not open it.
+#[test]
+fn a_participant_whose_calls_fail_is_not_said_to_answer() {
+    for (failed, calls, word, tone) in [
+        (0, 0, "not called lately", ""),
+        (0, 20, "answers", "good"),
+        (49, 1_000, "answers", "good"),
+        (50, 1_000, "some calls fail", "wait"),
+        (499, 1_000, "some calls fail", "wait"),
+        (500, 1_000, "most calls fail", "bad"),
+        (18, 20, "most calls fail", "bad"),
+        (1, 1, "most calls fail", "bad"),
+    ] {
+        let health = json!({"failedCount": failed.to_string(), "callCount": calls.to_string()});
+        let health: Health = serde_json::from_value(health).expect("health");
+        assert_eq!((health.word().as_str(), health.tone()), (word, tone), "{failed} of {calls}");
+    }
 }
 
 #[test]

@@ -85,6 +85,22 @@ async fn what_a_proxy_or_a_broken_server_says_is_never_done() {
             "HTTP/1.1 302 Found\r\nlocation: /else\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"done\":{}}",
             Code::Unimplemented,
         ),
+        (
+            "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"done\":{}}",
+            Code::Unimplemented,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 26\r\n\r\n{\"done\":{},\"heuristic\":{}}",
+            Code::Internal,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 21\r\n\r\n{\"done\":{},\"done\":{}}",
+            Code::Internal,
+        ),
+        (
+            "HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"done\":{}}",
+            Code::Unknown,
+        ),
         ("HTTP/1.1 204 No Content\r\ncontent-type: application/json\r\n\r\n", Code::Unknown),
         (
             "HTTP/1.1 500 Oh\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"done\":{}}",

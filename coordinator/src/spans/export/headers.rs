@@ -29,6 +29,11 @@ impl Headers {
         Ok(Self(Reload::start(files, make)?))
     }
 
+    /// Returns why the file that is there now is not used; `None` if it is.
+    pub(crate) fn stale(&self) -> Option<String> {
+        self.0.stale()
+    }
+
     pub(super) fn current(&self) -> Arc<HeaderMap> {
         self.0.current()
     }

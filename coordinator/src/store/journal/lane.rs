@@ -1,6 +1,7 @@
 //! A connection that writes batches, and what it does when that does not go well.
 
 mod budget;
+mod parts;
 mod refused;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use tokio::sync::mpsc;
 use unanimo_core::Incarnation;
 
 use self::budget::Budget;
+use self::parts::{LOCKED_PAUSE, halve};
 use self::refused::Fault;
 use super::super::error::is_for_want;
 use super::super::{BatchError, BatchWriter, Store, Write, Written, in_full};
@@ -21,20 +23,21 @@ use crate::alarm::WRITE_REFUSED;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Before the slow lane tries a locked row again.
-const LOCKED_PAUSE: Duration = Duration::from_millis(20);
-
 /// Failures in a row, through no fault of a row, after which a batch is sent in smaller ones: it may be
 /// more than the server has memory for.
 const FAILURES_MAX: u32 = 2;
 
-/// One of the journal's two.
+/// Attempts in a row, each on a connection of its own that takes writes as it is opened, after which the row is to blame
+/// that the server calls itself one that takes none.
+const WRONG_SERVERS_MAX: u32 = 2;
+
+/// One of the journal's three.
 #[derive(Debug)]
 pub(super) struct Lane {
     store: Arc<dyn Store>,
     queue: Arc<Queue>,
     me: Incarnation,
-    slow: bool,
+    line: Line,
     completed: mpsc::UnboundedSender<Vec<Completion>>,
     observer: Arc<dyn Observer>,
     /// None before the first batch, and after a connection was given up.
@@ -43,6 +46,8 @@ pub(super) struct Lane {
     budget: Budget,
     /// Batches in a row that the server did not do.
     failures: u32,
+    /// Batches in a row at which the server said that it takes no writes.
+    wrong_servers: u32,
     /// Generation of the server that the last batch was sent to: known before it was sent, so no later one.
     generation: Option<u64>,
     /// Flushes so far, and the last one.
@@ -55,24 +60,25 @@ impl Lane {
         store: Arc<dyn Store>,
         queue: Arc<Queue>,
         me: Incarnation,
-        slow: bool,
+        line: Line,
         completed: mpsc::UnboundedSender<Vec<Completion>>,
         observer: Arc<dyn Observer>,
     ) -> Self {
         // What comes to the slow lane has met something: one row first.
-        let budget = if slow { Budget::ONE_ROW } else { Budget::MAX };
+        let budget = if line == Line::Fast { Budget::MAX } else { Budget::ONE_ROW };
         let (writer, pause, generation) = (None, PAUSE_MIN, None);
         Self {
             store,
             queue,
             me,
-            slow,
+            line,
             completed,
             observer,
             writer,
             pause,
             budget,
             failures: 0,
+            wrong_servers: 0,
             generation,
             flushes: 0,
             flush: None,
@@ -82,9 +88,9 @@ impl Lane {
     pub(super) async fn run(mut self) -> Result<(), Error> {
         loop {
             let Budget { rows, bytes, .. } = self.budget;
-            let Some(batch) = self.queue.next(self.slow, rows, bytes).await else { return Ok(()) };
+            let Some(batch) = self.queue.next(self.line, rows, bytes).await else { return Ok(()) };
             self.write_all(batch).await?;
-            if !self.slow {
+            if self.line == Line::Fast {
                 // Whoever was told of the last batch has its next transition ready by then: one
                 // larger batch instead of two.
                 tokio::task::yield_now().await;
@@ -102,7 +108,7 @@ impl Lane {
             match self.write(&batch).await {
                 Ok(written) => {
                     crash_point!("journal-after-write");
-                    (self.pause, self.failures) = (PAUSE_MIN, 0);
+                    (self.pause, self.failures, self.wrong_servers) = (PAUSE_MIN, 0, 0);
                     self.queue.note_trouble(None);
                     let took = started.elapsed();
                     self.observer.flushed(batch.len(), took);
@@ -115,10 +121,10 @@ impl Lane {
         Ok(())
     }
 
-    /// Notes a flush, under a number that the other lane has for none.
+    /// Notes a flush, under a number that no other lane has for one.
     fn note_flush(&mut self, rows: usize, started: Instant, took: Duration) {
         self.flushes += 1;
-        let number = 2 * self.flushes + u64::from(self.slow);
+        let number = 3 * self.flushes + self.line as u64;
         self.flush = Some(Flush { number, rows, started, took });
     }
 
@@ -152,23 +158,23 @@ impl Lane {
                     rows,
                     "a batch took too long, and nothing of it is written; it is sent in smaller ones"
                 );
-                if rows > 1 {
-                    self.budget.shrink();
-                    halve(batch, work);
-                } else {
-                    self.put_back(batch);
-                    self.rest().await;
-                }
+                self.part_at_timeout(batch).await;
             }
             BatchError::Failed(error) => {
                 let fault = if is_for_want(&*error) { Fault::Want } else { Fault::Unknown };
                 self.send_again(batch, (&said, &in_full(&*error)), fault, work).await?;
             }
-            BatchError::WrongServer(_) => {
+            BatchError::WrongServer(error) if self.wrong_servers == WRONG_SERVERS_MAX => {
+                let cause = in_full(&*error);
+                self.send_again(batch, (&said, &cause), Fault::Unknown, work).await?;
+                self.disconnect();
+            }
+            BatchError::WrongServer(_) | BatchError::Former(_) => {
                 tracing::warn!(
                     error = said,
                     "nothing of a batch is written; it is sent again on another connection"
                 );
+                self.wrong_servers += u32::from(matches!(error, BatchError::WrongServer(_)));
                 self.disconnect();
                 work.push(batch);
                 self.rest().await;
@@ -221,33 +227,8 @@ impl Lane {
             self.budget.grow();
             self.tell(results);
         }
-        if busy && self.slow {
+        if busy && self.line != Line::Fast {
             tokio::time::sleep(LOCKED_PAUSE).await;
-        }
-    }
-
-    /// A lock was not had in time. New gids wait for a rival's, other rows for one that follows the same row, which is rare,
-    /// and everything for the fence: so new gids go to the slow lane, and then the rest. There the one that waits goes alone.
-    async fn part_at_lock(&mut self, batch: Vec<Write>, work: &mut Vec<Vec<Write>>) {
-        if self.slow {
-            if batch.len() > 1 {
-                self.budget.halve();
-                halve(batch, work);
-            } else {
-                self.put_back(batch);
-                tokio::time::sleep(LOCKED_PAUSE).await;
-            }
-            return;
-        }
-        let (begins, moves): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|write| write.transition.begins.is_some());
-        if begins.is_empty() {
-            tokio::time::sleep(LOCKED_PAUSE).await;
-            return self.put_back(moves);
-        }
-        self.put_back(begins);
-        if !moves.is_empty() {
-            work.push(moves);
         }
     }
 
@@ -285,7 +266,8 @@ impl Lane {
 
     /// Leaves a batch to the slow lane; one that is there already goes alone from now on.
     fn put_back(&self, batch: Vec<Write>) {
-        let line = if self.slow && batch.len() == 1 { Line::Alone } else { Line::Slow };
+        let goes_alone = self.line != Line::Fast && batch.len() == 1;
+        let line = if goes_alone { Line::Alone } else { Line::Slow };
         for write in batch {
             self.queue.put_back(write, line);
         }
@@ -364,12 +346,6 @@ fn going_on(error: BatchError) -> Result<BatchError, Error> {
         BatchError::Elsewhere(error) => Err(Error::Elsewhere(in_full(&*error))),
         error => Ok(error),
     }
-}
-
-fn halve(mut batch: Vec<Write>, work: &mut Vec<Vec<Write>>) {
-    let second = batch.split_off(batch.len() / 2);
-    work.push(second);
-    work.push(batch);
 }
 
 fn warn_unproven(error: &str, rows: usize) {

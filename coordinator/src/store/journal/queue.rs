@@ -1,5 +1,9 @@
 //! Queue of writes: of each transaction at most one waits, and at most one is under way.
 
+mod slot;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,72 +12,10 @@ use tokio::sync::Notify;
 use unanimo_core::{Incarnation, Transition, TxId, Version};
 use uuid::Uuid;
 
+use self::slot::Slot;
+pub(super) use self::slot::{Blame, Line};
 use super::super::{Life, Write};
 use super::Reach;
-
-/// Between two of those that go alone, as long as others wait in the slow lane.
-const ALONE_PAUSE: Duration = Duration::from_secs(1);
-
-/// A line of writes that wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Line {
-    /// Of the fast lane.
-    #[default]
-    Fast,
-    /// Of the slow lane, in batches.
-    Slow,
-    /// Of the slow lane, one by one: it has met a lock or a timeout alone.
-    Alone,
-}
-
-/// Cause of a refusal that may be a row's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Blame {
-    /// The row.
-    Row,
-    /// It is not known yet.
-    Open,
-    /// Others are written, and so it is not the server; but an attempt of its own may have fared better, and so it
-    /// waits.
-    Held,
-    /// It is the only one that is refused, and none was written since: it, or the server.
-    Alone,
-    /// Several are refused, and none is written: it is the server, as far as can be told.
-    Nobody,
-}
-
-/// A transaction's place in the queue.
-#[derive(Debug, Default)]
-struct Slot {
-    /// Goes as it is, before what waits: it may have been written, or something was found about it.
-    again: Option<Write>,
-    /// Not under way: more can be folded into it.
-    waiting: Option<Write>,
-    /// Some lane is writing an earlier one. It is completed before the next is taken.
-    under_way: bool,
-    line: Line,
-    /// An attempt to write what is under way, or goes again, had no known end: it may have been written.
-    /// It is only ever sent again as it was, until it is written or found written.
-    sent: bool,
-    /// Count of the rows that had been written when the server first refused it, or a batch that it was in,
-    /// as more than it takes or as damaged.
-    refused_at: Option<u64>,
-    /// It was refused so without any other.
-    refused_alone: bool,
-    /// It is known to be held up by what only it needs.
-    is_held: bool,
-}
-
-impl Slot {
-    /// Tells whether the next write begins a transaction; nothing, if there is none to take.
-    fn begins(&self) -> Option<bool> {
-        if self.under_way {
-            return None;
-        }
-        let next = self.again.as_ref().or(self.waiting.as_ref())?;
-        Some(next.transition.begins.is_some())
-    }
-}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -83,9 +25,8 @@ struct Inner {
     /// New transactions.
     begins: VecDeque<TxId>,
     slow: VecDeque<TxId>,
+    /// Those that were not tried alone yet are before the others.
     alone: VecDeque<TxId>,
-    /// When one of those that go alone was taken last. It may keep the slow lane waiting for a lock.
-    alone_at: Option<Instant>,
     /// Lives that have lost their rows, until their owner says that it knows. So they are as few as
     /// results that are not read yet.
     lost: HashMap<TxId, Life>,
@@ -98,12 +39,13 @@ struct Inner {
     closed: bool,
 }
 
-/// The queue that both lanes share.
+/// The queue that all lanes share.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     inner: Mutex<Inner>,
     fast_work: Notify,
     slow_work: Notify,
+    alone_work: Notify,
     /// Failure of the last batch; none if it was written.
     trouble: Mutex<Option<String>>,
 }
@@ -115,6 +57,10 @@ impl Inner {
         let slot = self.slots.get(&tx_id)?;
         let begins = slot.begins()?;
         let line = slot.line;
+        if line == Line::Alone && slot.tries_alone == 0 {
+            self.alone.push_front(tx_id);
+            return Some(line);
+        }
         match (line, begins) {
             (Line::Alone, _) => &mut self.alone,
             (Line::Slow, _) => &mut self.slow,
@@ -127,26 +73,31 @@ impl Inner {
 
     fn take(&mut self, tx_id: TxId) -> Option<Write> {
         let slot = self.slots.get_mut(&tx_id)?;
+        slot.tries_alone = slot.tries_alone.saturating_add(u32::from(slot.line == Line::Alone));
         let write = slot.again.take().or_else(|| slot.waiting.take())?;
         slot.under_way = true;
         Some(write)
     }
 
-    /// Returns the next of a lane, and whether it is to go alone.
-    fn next_of(&mut self, slow: bool, first: bool) -> Option<(TxId, bool)> {
-        if !slow {
-            let next = self.moves.pop_front().or_else(|| self.begins.pop_front());
-            return next.map(|tx_id| (tx_id, false));
+    fn next_of(&mut self, line: Line) -> Option<TxId> {
+        match line {
+            Line::Fast => self.moves.pop_front().or_else(|| self.begins.pop_front()),
+            Line::Slow => self.slow.pop_front(),
+            Line::Alone => self.alone.pop_front(),
         }
-        let alone_is_due = self.alone_at.is_none_or(|at| at.elapsed() >= ALONE_PAUSE);
-        if first
-            && (alone_is_due || self.slow.is_empty())
-            && let Some(tx_id) = self.alone.pop_front()
-        {
-            self.alone_at = Some(Instant::now());
-            return Some((tx_id, true));
+    }
+
+    /// Has all that went alone for a lock go in batches once more: what held them up may be gone.
+    fn release(&mut self) {
+        for tx_id in std::mem::take(&mut self.alone) {
+            let Some(slot) = self.slots.get_mut(&tx_id) else { continue };
+            if slot.tries_alone == 0 || slot.timed_out_alone {
+                self.alone.push_back(tx_id);
+            } else {
+                (slot.line, slot.tries_alone) = (Line::Slow, 0);
+                self.slow.push_back(tx_id);
+            }
         }
-        self.slow.pop_front().map(|tx_id| (tx_id, false))
     }
 }
 
@@ -156,13 +107,23 @@ impl Queue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work_for(&self, slow: bool) -> &Notify {
-        if slow { &self.slow_work } else { &self.fast_work }
+    fn work_for(&self, line: Line) -> &Notify {
+        match line {
+            Line::Fast => &self.fast_work,
+            Line::Slow => &self.slow_work,
+            Line::Alone => &self.alone_work,
+        }
     }
 
     fn wake(&self, line: Option<Line>) {
         if let Some(line) = line {
-            self.work_for(line != Line::Fast).notify_one();
+            self.work_for(line).notify_one();
+        }
+    }
+
+    fn wake_all(&self) {
+        for line in [Line::Fast, Line::Slow, Line::Alone] {
+            self.wake(Some(line));
         }
     }
 
@@ -217,14 +178,13 @@ impl Queue {
 
     pub(super) fn close(&self) {
         self.lock().closed = true;
-        self.fast_work.notify_one();
-        self.slow_work.notify_one();
+        self.wake_all();
     }
 
     /// The next batch of a lane, as soon as there is one; `None` once nothing can come any more.
-    pub(super) async fn next(&self, slow: bool, rows: usize, bytes: usize) -> Option<Vec<Write>> {
+    pub(super) async fn next(&self, line: Line, rows: usize, bytes: usize) -> Option<Vec<Write>> {
         loop {
-            let batch = self.gather(slow, rows, bytes);
+            let batch = self.gather(line, rows, bytes);
             if !batch.is_empty() {
                 return Some(batch);
             }
@@ -234,28 +194,26 @@ impl Queue {
                     return None;
                 }
             }
-            self.work_for(slow).notified().await;
+            self.work_for(line).notified().await;
         }
     }
 
-    fn gather(&self, slow: bool, rows: usize, bytes: usize) -> Vec<Write> {
+    fn gather(&self, line: Line, rows: usize, bytes: usize) -> Vec<Write> {
         let mut inner = self.lock();
         let (mut batch, mut size) = (Vec::new(), 0);
+        let rows = if line == Line::Alone { 1 } else { rows };
         while batch.len() < rows && size < bytes {
-            let Some((tx_id, alone)) = inner.next_of(slow, batch.is_empty()) else { break };
+            let Some(tx_id) = inner.next_of(line) else { break };
             if let Some(write) = inner.take(tx_id) {
                 size += write.transition.size();
                 batch.push(write);
-                if alone {
-                    break;
-                }
             }
         }
         batch
     }
 
-    /// The write is durable: what came for the transaction meanwhile goes next. Where one that went alone
-    /// is through, what held the others up may be gone, too.
+    /// The write is durable: what came for the transaction meanwhile goes next. Where one is through that was held up
+    /// alone, what held the others up may be gone, too.
     pub(super) fn done(&self, tx_id: TxId, write_id: Uuid) {
         let mut inner = self.lock();
         inner.written += 1;
@@ -265,13 +223,10 @@ impl Queue {
         };
         let old = std::mem::take(slot);
         slot.waiting = old.waiting;
-        if old.line == Line::Alone {
-            for other in std::mem::take(&mut inner.alone) {
-                if let Some(slot) = inner.slots.get_mut(&other) {
-                    slot.line = Line::Slow;
-                    inner.slow.push_back(other);
-                }
-            }
+        let is_released = old.line == Line::Alone && old.tries_alone > 1 && !old.timed_out_alone;
+        if is_released {
+            inner.release();
+            self.wake(Some(Line::Slow));
         }
         if inner.slots[&tx_id].waiting.is_none() {
             inner.slots.remove(&tx_id);
@@ -312,6 +267,9 @@ impl Queue {
         let slot = inner.slots.entry(tx_id).or_default();
         slot.under_way = false;
         slot.line = line;
+        if line != Line::Alone {
+            slot.tries_alone = 0;
+        }
         if slot.sent || slot.refused_at.is_some() {
             slot.again = Some(write);
         } else {
@@ -373,6 +331,13 @@ impl Queue {
         self.lock().slots.get(&write.transition.tx_id).is_some_and(|slot| slot.refused_alone)
     }
 
+    /// Notes that a write took too long alone.
+    pub(super) fn note_timed_out(&self, tx_id: TxId) {
+        if let Some(slot) = self.lock().slots.get_mut(&tx_id) {
+            slot.timed_out_alone = true;
+        }
+    }
+
     /// Notes that a write is held up by what only it needs, and tells whether that is new.
     pub(super) fn note_held(&self, tx_id: TxId) -> bool {
         let mut inner = self.lock();
@@ -392,8 +357,7 @@ impl Queue {
     fn wake_if_drained(&self, inner: MutexGuard<'_, Inner>) {
         if inner.closed && inner.slots.is_empty() {
             drop(inner);
-            self.fast_work.notify_one();
-            self.slow_work.notify_one();
+            self.wake_all();
         }
     }
 }

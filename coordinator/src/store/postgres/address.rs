@@ -15,6 +15,66 @@ use super::super::Error;
 /// Most servers of a URL. More would not be tried within a heartbeat's time.
 const SERVERS_MAX: usize = 8;
 
+/// Parameters that are read here.
+const OWN: [&str; 6] =
+    ["connect_timeout", "host", "hostaddr", "load_balance_hosts", "port", "target_session_attrs"];
+
+/// Parameters that the driver reads.
+const DRIVER: [&str; 15] = [
+    "application_name",
+    "dbname",
+    "options",
+    "password",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+/// Parameters of libpq that nobody reads.
+const LIBPQ: [&str; 33] = [
+    "channel_binding",
+    "client_encoding",
+    "fallback_application_name",
+    "gssdelegation",
+    "gssencmode",
+    "gsslib",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "max_protocol_version",
+    "min_protocol_version",
+    "passfile",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "requiressl",
+    "scram_client_key",
+    "scram_server_key",
+    "service",
+    "servicefile",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslkeylogfile",
+    "sslnegotiation",
+    "sslpassword",
+    "sslsni",
+    "tcp_user_timeout",
+];
+
 /// A server of the database.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
@@ -57,6 +117,29 @@ pub(super) fn parse(url: &str) -> Result<Address, Error> {
     }
     let servers = (0..count).map(|index| parts.server(index, count)).collect::<Result<_, _>>()?;
     Ok(Address { servers, connect_timeout: parts.connect_timeout })
+}
+
+/// Returns the names of libpq's parameters in a URL that are passed over, and whether there are others: what is no name of a
+/// parameter may be a part of a password.
+pub(crate) fn passed_over(url: &str) -> (Vec<&'static str>, bool) {
+    let (Some(("postgres" | "postgresql", _)), Some((_, query))) =
+        (url.split_once("://"), url.split_once('?'))
+    else {
+        return (Vec::new(), false);
+    };
+    let names = query.split('&').filter(|parameter| !parameter.is_empty());
+    let names =
+        names.map(|parameter| parameter.split_once('=').map_or(parameter, |(name, _)| name));
+    let unknown: Vec<_> = names.filter(|name| !OWN.contains(name) && !is_of_driver(name)).collect();
+    let named: Vec<_> = LIBPQ.into_iter().filter(|libpq| unknown.contains(libpq)).collect();
+    let is_more = unknown.iter().any(|name| !LIBPQ.contains(name));
+    (named, is_more)
+}
+
+/// Tells whether the driver knows a parameter of this name, which may be encoded.
+fn is_of_driver(name: &str) -> bool {
+    let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+    DRIVER.contains(&&*name) || (name.starts_with("options[") && name.ends_with(']'))
 }
 
 /// Returns the servers on other machines of which nobody finds out, by their certificate, who answers.
@@ -125,7 +208,9 @@ impl<'a> Parts<'a> {
             }
             // Any order will do: the one that takes writes is looked for.
             "load_balance_hosts" => {}
-            _ => self.common.push(parameter),
+            _ if is_of_driver(name) => self.common.push(parameter),
+            // The driver would tell it in the log, with its value, which may be a password under a name that is misspelt.
+            _ => {}
         }
         Ok(())
     }
@@ -195,6 +280,27 @@ mod tests {
             ("sqlite:unanimo.db", &[]),
         ] {
             assert_eq!(unverified(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_nobody_reads_are_told_without_what_may_be_a_password() {
+        for (url, named, is_more) in [
+            ("postgres://u@h/db", &[][..], false),
+            (
+                "postgres://u@h/db?sslmode=require&password=x&connect_timeout=3&pass%77ord=y",
+                &[],
+                false,
+            ),
+            ("postgres://u@h/db?sslpassword=s&sslcrl=/c", &["sslcrl", "sslpassword"], false),
+            ("postgres://u@h/db?passwd=secret", &[], true),
+            ("postgres://u@h/db?password=a&secret&gssencmode=require", &["gssencmode"], true),
+            ("sqlite:x.db", &[], false),
+        ] {
+            assert_eq!(passed_over(url), (named.to_vec(), is_more), "{url}");
+            if url.starts_with("postgres") {
+                parse(url).expect(url);
+            }
         }
     }
 

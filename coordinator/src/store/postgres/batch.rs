@@ -176,7 +176,7 @@ impl Writer {
 
     async fn write_batch(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
         if let Some(former) = self.former() {
-            return Err(BatchError::WrongServer(former.into()));
+            return Err(BatchError::Former(former.into()));
         }
         let mut committed = self.committed(batch).await?;
         let told = self.tell(batch, &mut committed).await;
@@ -349,7 +349,7 @@ impl BatchWriter for Writer {
 
     async fn write_own(&mut self) -> Result<(), BatchError> {
         if let Some(former) = self.former() {
-            return Err(BatchError::WrongServer(former.into()));
+            return Err(BatchError::Former(former.into()));
         }
         self.affirm(&mut None).await
     }

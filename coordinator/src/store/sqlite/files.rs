@@ -10,7 +10,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,6 +21,9 @@ const LINKS_MAX: u32 = 40;
 
 /// Tries to open a lock file that somebody deletes meanwhile.
 const LOCK_TRIES_MAX: u32 = 10;
+
+/// Mode of files that are made.
+const OWNER_ALONE: u32 = 0o600;
 
 /// Identity of a file that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,18 @@ impl Names {
         fs::create_dir_all(folder).map_err(failed)?;
         let real = fs::canonicalize(folder).map_err(failed)?.join(name);
         Ok(Self { given, real })
+    }
+
+    /// Makes the file, empty: for its owner alone, because it has payloads and outputs as they are. SQLite's other files get
+    /// the same mode.
+    pub(super) fn make(&self) -> Result<(), Error> {
+        let made = File::options().create_new(true).write(true).mode(OWNER_ALONE).open(&self.real);
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(failed(&self.real, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells whether there is a file.
@@ -118,7 +133,7 @@ impl Lock {
         let path = names.beside(".lock");
         let failed = |source| failed(&path, source);
         for _ in 0..LOCK_TRIES_MAX {
-            let new = File::options().create_new(true).write(true).open(&path);
+            let new = File::options().create_new(true).write(true).mode(OWNER_ALONE).open(&path);
             let (file, is_first) = match new {
                 Ok(file) => (file, true),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -84,6 +84,7 @@ impl Opening {
             return self.connection().await;
         }
         self.keep_left_log()?;
+        self.names.make()?;
         let connect = self.connect.clone().create_if_missing(true);
         let connecting = SqliteConnection::connect_with(&connect);
         connecting.await.map_err(Error::database("make the database file"))

@@ -9,8 +9,8 @@
 {{- end -}}
 
 {{- define "unanimo.selector" -}}
-app.kubernetes.io/name: {{ include "unanimo.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "unanimo.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "unanimo.labels" -}}

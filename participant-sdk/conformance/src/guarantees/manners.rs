@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::conditions::expect_prepared;
 use super::{expect_done, votes};
 use crate::session::{Branch, Operation, Session, Stop};
-use crate::{Mode, Vote};
+use crate::{End, Mode, Vote};
 
 /// Most bytes of an output.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
@@ -26,7 +26,16 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 pub(super) async fn wrong_participant(session: Session) -> Result<(), Stop> {
     let mut branch = session.branch();
     branch.context.participant = "unanimo-check.nobody".to_owned();
-    session.prepare_in_vain("Prepare under another participant's name", &branch).await
+    session.prepare_in_vain("Prepare under another participant's name", &branch).await?;
+    // That one's database is another one, too: nothing is known of it here.
+    for database_id in [String::new(), Uuid::now_v7().to_string()] {
+        branch.context.database_id = database_id;
+        session.cancel_in_vain("Cancel under another participant's name", &branch).await?;
+        if session.options().mode != Mode::Saga {
+            session.commit_in_vain("Commit under another participant's name", &branch).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The branch that has voted yes is here, and is told to end as if it were in another database of the name.
@@ -36,27 +45,34 @@ pub(super) async fn other_database(session: Session) -> Result<(), Stop> {
         let text = "its votes carry no database_id: two databases of its name are not told apart";
         return Err(Stop::Skipped(text.to_owned()));
     };
-    let with = |branch: Branch, id: String| {
-        let context = BranchContext { database_id: id, ..branch.context };
+    let with = |branch: Branch, id: &str, place: &str| {
+        let (database_id, database_place) = (id.to_owned(), place.to_owned());
+        let context = BranchContext { database_id, database_place, ..branch.context };
         Branch { context, ..branch }
     };
-    let elsewhere = Uuid::now_v7().to_string();
-    let first = with(session.branch(), elsewhere.clone());
-    session.prepare_in_vain("Prepare for another database", &first).await?;
-    let other = with(branch.clone(), elsewhere);
-    session.cancel_in_vain("Cancel for another database", &other).await?;
-    if session.options().mode != Mode::Saga {
-        let end = session.commit(&other).await?;
-        if end.heuristic() != Some(HeuristicKind::Hazard) {
+    let other_id = Uuid::now_v7().to_string();
+    // A coordinator names a place, too, if one was registered: it is another one then.
+    for place in ["", "unanimo-check.elsewhere"] {
+        let first = with(session.branch(), &other_id, place);
+        session.prepare_in_vain("Prepare for another database", &first).await?;
+        let other = with(branch.clone(), &other_id, place);
+        session.cancel_in_vain("Cancel for another database", &other).await?;
+        if session.options().mode == Mode::Saga {
+            continue;
+        }
+        let end = session.commit(&other).await;
+        let is_hazard = |end: &End| end.heuristic() == Some(HeuristicKind::Hazard);
+        if !end.as_ref().is_ok_and(is_hazard) {
             // It may have done nothing here, where the branch is prepared still.
-            session.cancel(&with(branch, own)).await?;
+            session.cancel(&with(branch, &own, "")).await?;
+            let answered = end?;
             let text = format!(
-                "Commit for another database was answered {end}, expected HEURISTIC_HAZARD"
+                "Commit for another database was answered {answered}, expected HEURISTIC_HAZARD"
             );
             return Err(Stop::Failed(text));
         }
     }
-    let end = session.cancel(&with(branch, own)).await?;
+    let end = session.cancel(&with(branch, &own, "")).await?;
     expect_done(&end, "Cancel with its own database_id, behind those for another one,")
 }
 

@@ -59,6 +59,7 @@ const OTHERS: &[(&str, &[&str])] = &[
             "EnvironmentFile",
             "ExecStart",
             "Group",
+            "LimitCORE",
             "LimitNOFILE",
             "LoadCredential",
             "ProcSubset",
@@ -99,6 +100,7 @@ const HARDENED: &[&str] = &[
     "RestrictNamespaces=yes",
     "SystemCallFilter=@system-service",
     "UMask=0077",
+    "LimitCORE=0",
     // Exit code 3 of a fenced process, too.
     "Restart=always",
 ];

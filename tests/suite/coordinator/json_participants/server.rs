@@ -1,4 +1,4 @@
-//! A scripted participant that is called over HTTP with JSON, and answers wrong where a test says so.
+//! A participant that is called over HTTP with JSON, and answers wrong where a test says so.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -9,22 +9,21 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, Request, Response};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
-use tonic::{Code, Status};
+use tonic::Status;
 use unanimo_proto::v1::participant_service_server::ParticipantService;
-use unanimo_tests::scripted::Scripted;
 
 /// A response in the place of the participant's own.
 #[derive(Clone, Debug)]
-pub(super) struct Wrong {
-    pub(super) status: u16,
-    pub(super) content_type: &'static str,
-    pub(super) location: &'static str,
-    pub(super) body: &'static str,
+pub(crate) struct Wrong {
+    pub(crate) status: u16,
+    pub(crate) content_type: &'static str,
+    pub(crate) location: &'static str,
+    pub(crate) body: &'static str,
 }
 
 #[derive(Clone)]
-pub(super) struct JsonServer {
-    scripted: Scripted,
+pub(crate) struct JsonServer {
+    participant: Arc<dyn ParticipantService>,
     /// Answered first, after the participant has done what it was asked for.
     wrong: Arc<Mutex<VecDeque<Wrong>>>,
     headers: Arc<Mutex<Vec<HeaderMap>>>,
@@ -34,9 +33,9 @@ pub(super) struct JsonServer {
 
 impl JsonServer {
     /// Serves it on a free port, and returns the endpoint.
-    pub(super) async fn serve(scripted: &Scripted) -> (Self, String) {
+    pub(crate) async fn serve(participant: &(impl ParticipantService + Clone)) -> (Self, String) {
         let server = Self {
-            scripted: scripted.clone(),
+            participant: Arc::new(participant.clone()),
             wrong: Arc::default(),
             headers: Arc::default(),
             ports: Arc::default(),
@@ -49,16 +48,21 @@ impl JsonServer {
         (server, format!("http+json://{address}/unanimo/v1"))
     }
 
-    pub(super) fn answer_wrong(&self, wrong: impl IntoIterator<Item = Wrong>) {
+    pub(crate) fn answer_wrong(&self, wrong: impl IntoIterator<Item = Wrong>) {
         self.wrong.lock().unwrap().extend(wrong);
     }
 
-    pub(super) fn headers(&self) -> Vec<HeaderMap> {
+    /// Answers nothing wrong any more.
+    pub(crate) fn answer_right(&self) {
+        self.wrong.lock().unwrap().clear();
+    }
+
+    pub(crate) fn headers(&self) -> Vec<HeaderMap> {
         self.headers.lock().unwrap().clone()
     }
 
     /// Counts the connections on which requests came.
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         let mut ports = self.ports.lock().unwrap().clone();
         ports.sort_unstable();
         ports.dedup();
@@ -73,19 +77,19 @@ impl JsonServer {
                 let (metadata, message) = with(read("PrepareRequest", body)?);
                 let mut request = tonic::Request::new(message.transcode_to().unwrap());
                 *request.metadata_mut() = metadata;
-                write("PrepareResponse", &self.scripted.prepare(request).await?.into_inner())
+                write("PrepareResponse", &self.participant.prepare(request).await?.into_inner())
             }
             "/unanimo/v1/commit" => {
                 let (metadata, message) = with(read("CommitRequest", body)?);
                 let mut request = tonic::Request::new(message.transcode_to().unwrap());
                 *request.metadata_mut() = metadata;
-                write("CommitResponse", &self.scripted.commit(request).await?.into_inner())
+                write("CommitResponse", &self.participant.commit(request).await?.into_inner())
             }
             "/unanimo/v1/cancel" => {
                 let (metadata, message) = with(read("CancelRequest", body)?);
                 let mut request = tonic::Request::new(message.transcode_to().unwrap());
                 *request.metadata_mut() = metadata;
-                write("CancelResponse", &self.scripted.cancel(request).await?.into_inner())
+                write("CancelResponse", &self.participant.cancel(request).await?.into_inner())
             }
             path => Err(Status::unimplemented(format!("no {path}"))),
         }
@@ -124,12 +128,7 @@ async fn answer(State(server): State<JsonServer>, request: Request<Body>) -> Res
     match answered {
         Ok(json) => response(200, "application/json", "", json),
         Err(status) => {
-            let name = match status.code() {
-                Code::FailedPrecondition => "FAILED_PRECONDITION",
-                Code::Unavailable => "UNAVAILABLE",
-                Code::InvalidArgument => "INVALID_ARGUMENT",
-                _ => "INTERNAL",
-            };
+            let name = unanimo_coordinator::api::error::code_name(status.code());
             let problem = serde_json::json!({"code": name, "detail": status.message()});
             response(500, "application/problem+json", "", problem.to_string())
         }

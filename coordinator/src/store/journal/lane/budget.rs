@@ -31,6 +31,12 @@ impl Budget {
         (self.is_cautious, self.successes) = (true, 0);
     }
 
+    /// Makes it as small as this because a batch was too large, and remembers that.
+    pub(super) fn shrink_to(&mut self, rows: usize) {
+        self.shrink();
+        self.rows = self.rows.min(rows).max(1);
+    }
+
     pub(super) fn halve(&mut self) {
         self.rows = (self.rows / 2).max(1);
         self.bytes = (self.bytes / 2).max(Self::BYTES_MIN);
