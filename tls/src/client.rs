@@ -4,7 +4,6 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
+use crate::files::Shown;
 use crate::reload::Reload;
 use crate::{Error, File, provider};
 
@@ -83,11 +83,9 @@ impl Client {
             .map(|(cert, key)| (File::new("certificate", cert), File::new("private key", key)));
         let pair = identity.iter().flat_map(|(cert, key)| [cert, key]);
         let all = ca.iter().chain(pair).cloned().collect();
-        let has_begun = AtomicBool::new(false);
-        let make = move |contents: &[Vec<u8>]| {
-            let is_replacement = has_begun.swap(true, Ordering::Relaxed);
-            config(ca.as_ref(), identity.as_ref(), contents, is_replacement)
-        };
+        let shown = Shown::default();
+        let make =
+            move |contents: &[Vec<u8>]| config(ca.as_ref(), identity.as_ref(), contents, &shown);
         Ok(Self { config: Reload::start(all, make)?, server_name })
     }
 
@@ -205,7 +203,7 @@ fn config(
     ca: Option<&File>,
     identity: Option<&(File, File)>,
     contents: &[Vec<u8>],
-    is_replacement: bool,
+    shown: &Shown,
 ) -> Result<Arc<ClientConfig>, Error> {
     let mut contents = contents.iter();
     let roots = match ca.zip(contents.as_slice().first()) {
@@ -223,7 +221,7 @@ fn config(
         None => builder.with_no_client_auth(),
         Some(((cert, key), (chain, private))) => {
             let (chain, private) = (cert.certificates(chain)?, key.key(private)?);
-            cert.check_times(&chain, is_replacement)?;
+            cert.check_times(&chain, shown)?;
             builder.with_client_auth_cert(chain, private).map_err(|error| {
                 key.breaks(format!("it does not belong to {}: {error}", cert.path.display()))
             })?

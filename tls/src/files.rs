@@ -1,6 +1,7 @@
 //! PEM files.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustls::RootCertStore;
@@ -9,6 +10,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::Error;
 use crate::peer::out_of_time;
+
+/// The certificate that is shown, as it was read last.
+#[derive(Debug, Default)]
+pub(crate) struct Shown(Mutex<Option<CertificateDer<'static>>>);
 
 /// Most bytes of a file. A bundle of all public authorities has a fifth of it.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -59,24 +64,27 @@ impl File {
         }
     }
 
-    /// Refuses a certificate, or one of those between it and its root, that is out of its time, where it would take the place
-    /// of another one. Of a start it is only told: there is nothing better.
+    /// Refuses a certificate that is out of its time, where it would take the place of another one. Of the one that is shown
+    /// already, and of those between it and its root, it is only told: what else has changed is used all the same.
     pub(crate) fn check_times(
         &self,
         certificates: &[CertificateDer<'_>],
-        is_replacement: bool,
+        shown: &Shown,
     ) -> Result<(), Error> {
+        let Some(own) = certificates.first() else { return Ok(()) };
+        let mut shown = shown.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = shown.as_ref().is_some_and(|shown| shown == own);
         let now = SystemTime::now();
-        let Some(why) = certificates.iter().find_map(|of| out_of_time(of, now)) else {
-            return Ok(());
-        };
-        if is_replacement {
+        if let Some(why) = out_of_time(own, now).filter(|_| !is_same && shown.is_some()) {
             return Err(self.breaks(format!("a certificate {why}")));
         }
-        tracing::warn!(
-            file = %self.path.display(),
-            "a certificate {why}: whoever looks at its time refuses it"
-        );
+        if let Some(why) = certificates.iter().find_map(|of| out_of_time(of, now)) {
+            tracing::warn!(
+                file = %self.path.display(),
+                "a certificate {why}: whoever looks at its time refuses it"
+            );
+        }
+        *shown = Some(own.clone().into_owned());
         Ok(())
     }
 
@@ -94,5 +102,41 @@ impl File {
             })?;
         }
         Ok(roots)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn certificate(until: i32) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        params.self_signed(&key).expect("a certificate").der().clone()
+    }
+
+    /// An authority that was taken out is out, whatever became of the certificate that is shown.
+    #[test]
+    fn a_certificate_that_has_expired_keeps_no_other_change_back() {
+        let file = File::new("certificate", "a-file");
+        let shown = Shown::default();
+        let (expired, other, good) = (certificate(2001), certificate(2002), certificate(2999));
+        let check = |chain: &[&CertificateDer<'static>]| {
+            let chain: Vec<_> = chain.iter().map(|of| (*of).clone()).collect();
+            file.check_times(&chain, &shown).is_ok()
+        };
+        assert!(check(&[&expired]), "at a start there is nothing better");
+        assert!(check(&[&expired]), "another file has changed");
+        assert!(!check(&[&other]), "it takes the place of nothing");
+        assert!(
+            check(&[&good, &expired]),
+            "those between it and its root are judged by whoever connects"
+        );
+        assert!(!check(&[&expired]));
+        assert!(check(&[&good]));
     }
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::ServerConfig;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::TlsAcceptor;
 
+use crate::files::Shown;
 use crate::handshakes::Handshakes;
 use crate::reload::Reload;
 use crate::{Error, File, provider};
@@ -72,10 +72,9 @@ impl Server {
         let (cert, key) = (File::new("certificate", cert), File::new("private key", key));
         let client_ca = client_ca.map(|path| File::new("authorities of clients", path));
         let all = [&cert, &key].into_iter().chain(&client_ca).cloned().collect();
-        let has_begun = AtomicBool::new(false);
+        let shown = Shown::default();
         let make = move |contents: &[Vec<u8>]| {
-            let is_replacement = has_begun.swap(true, Ordering::Relaxed);
-            cert.check_times(&cert.certificates(&contents[0])?, is_replacement)?;
+            cert.check_times(&cert.certificates(&contents[0])?, &shown)?;
             let make = |protocol| config(&cert, &key, client_ca.as_ref(), contents, protocol);
             Ok(Configs { grpc: make(Protocol::Grpc)?, http: make(Protocol::Http)? })
         };

@@ -122,7 +122,7 @@ fn log_database(loaded: &Loaded) {
     );
     if loaded.database_source() == "flag" && database_url.has_secret() {
         tracing::warn!(
-            "the password of the database is in the command line, which every account of this machine can read: use \
+            "the password of the database, or what may be one, is in the command line, which every account of this machine can read: use \
              UNANIMO_DATABASE_URL, or a configuration file that its owner alone can read"
         );
     }

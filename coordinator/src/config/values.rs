@@ -366,6 +366,8 @@ mod tests {
             ("postgres://h/db?pass%77ord=secret", "postgres://h/db?***"),
             ("postgres://h/db?passwd=secret", "postgres://h/db?***"),
             ("postgres://ann:se?cret@host/db", "postgres://***?***"),
+            ("postgres://ann:2024?cret@host/db", "postgres://***?***"),
+            ("postgres://ann:12/ab?c=d@h", "postgres://***?***"),
             ("host=h user=ann password=secret", "***"),
             ("postgres:ann:secret@h", "***"),
         ] {

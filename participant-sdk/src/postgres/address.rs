@@ -50,6 +50,8 @@ fn known_only(url: &str) -> (String, usize) {
     let Some((place, query)) = url.split_once('?') else { return (url.to_owned(), 0) };
     let is_known = |parameter: &&str| {
         let name = parameter.split('=').next().unwrap_or_default();
+        // As the driver reads it.
+        let name = &*percent_encoding::percent_decode_str(name).decode_utf8_lossy();
         let is_option = name.starts_with("options[") && name.ends_with(']');
         KNOWN.contains(&name) || is_option
     };
@@ -72,6 +74,11 @@ mod tests {
                 0,
             ),
             ("postgres://u@h/db?options[a]=b", "postgres://u@h/db?options[a]=b", 0),
+            (
+                "postgres://u@h/db?options%5Ba%5D=b&ssl%6Dode=require",
+                "postgres://u@h/db?options%5Ba%5D=b&ssl%6Dode=require",
+                0,
+            ),
             ("postgres://u@h/db?passwd=secret&user=x", "postgres://u@h/db?user=x", 1),
             ("postgres://u@h/db?password=a&secret", "postgres://u@h/db?password=a", 1),
             ("postgres://u@h/db?sslpassword=secret", "postgres://u@h/db?", 1),

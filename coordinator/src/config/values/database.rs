@@ -89,7 +89,7 @@ impl fmt::Display for DatabaseUrl {
                 None => write!(f, "{login}@{host}")?,
             },
             // A password with a question mark ends the host too soon.
-            None if has_ports(place) => f.write_str(place)?,
+            None if has_ports(place) && !may_have_login(query) => f.write_str(place)?,
             None => f.write_str("***")?,
         }
         let Some(query) = query else { return Ok(()) };
@@ -100,6 +100,14 @@ impl fmt::Display for DatabaseUrl {
         });
         write!(f, "?{}", parameters.collect::<Vec<_>>().join("&"))
     }
+}
+
+/// Tells whether what is read as parameters may be the end of a password, and the hosts behind it.
+fn may_have_login(query: Option<&str>) -> bool {
+    query.into_iter().flat_map(|query| query.split('&')).any(|parameter| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        parameter.contains('@') && !SHOWN.contains(&name) && !name.ends_with("password")
+    })
 }
 
 /// Tells whether what stands behind the hosts of an address are ports.

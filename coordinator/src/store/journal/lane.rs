@@ -99,7 +99,7 @@ impl Lane {
     }
 
     /// Writes a batch, in parts where some row is refused, until each of its writes is completed or waits
-    /// in the slow lane.
+    /// for another lane.
     async fn write_all(&mut self, batch: Vec<Write>) -> Result<(), Error> {
         let mut work = vec![batch];
         while let Some(batch) = work.pop() {
@@ -163,6 +163,20 @@ impl Lane {
             BatchError::Failed(error) => {
                 let fault = if is_for_want(&*error) { Fault::Want } else { Fault::Unknown };
                 self.send_again(batch, (&said, &in_full(&*error)), fault, work).await?;
+            }
+            BatchError::WrongServer(_)
+                if self.wrong_servers == WRONG_SERVERS_MAX && self.line == Line::Fast =>
+            {
+                tracing::warn!(
+                    error = said,
+                    rows,
+                    "nothing of a batch is written, on one connection after the other that takes writes; it is sent in \
+                     smaller ones"
+                );
+                self.wrong_servers = 0;
+                self.disconnect();
+                self.budget.shrink();
+                self.put_back(batch);
             }
             BatchError::WrongServer(error) if self.wrong_servers == WRONG_SERVERS_MAX => {
                 let cause = in_full(&*error);
@@ -305,9 +319,16 @@ impl Lane {
         }
     }
 
+    /// Tells about the fast lane alone: all else waits for something of its own.
+    fn tell_connected(&self, connected: bool) {
+        if self.line == Line::Fast {
+            self.observer.connected(connected);
+        }
+    }
+
     fn disconnect(&mut self) {
         self.writer = None;
-        self.observer.connected(false);
+        self.tell_connected(false);
     }
 
     async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
@@ -315,7 +336,7 @@ impl Lane {
             Some(writer) => writer,
             None => match self.store.batch_writer(self.me).await {
                 Ok(writer) => {
-                    self.observer.connected(true);
+                    self.tell_connected(true);
                     self.writer.insert(writer)
                 }
                 Err(super::super::Error::Fenced(me)) => return Err(BatchError::Fenced(me)),
@@ -323,7 +344,7 @@ impl Lane {
                     return Err(BatchError::Elsewhere(error.into()));
                 }
                 Err(error) => {
-                    self.observer.connected(false);
+                    self.tell_connected(false);
                     return Err(BatchError::Failed(error.into()));
                 }
             },

@@ -1,10 +1,11 @@
 //! Queue of writes: of each transaction at most one waits, and at most one is under way.
 
+mod lines;
 mod slot;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio::sync::Notify;
 use unanimo_core::{Incarnation, Transition, TxId, Version};
 use uuid::Uuid;
 
+use self::lines::{Alone, Waiting};
 use self::slot::Slot;
 pub(super) use self::slot::{Blame, Line};
 use super::super::{Life, Write};
@@ -20,13 +22,9 @@ use super::Reach;
 #[derive(Debug, Default)]
 struct Inner {
     slots: HashMap<TxId, Slot>,
-    /// Decisions and everything else of transactions that exist: they go first.
-    moves: VecDeque<TxId>,
-    /// New transactions.
-    begins: VecDeque<TxId>,
-    slow: VecDeque<TxId>,
-    /// Those that were not tried alone yet are before the others.
-    alone: VecDeque<TxId>,
+    fast: Waiting,
+    slow: Waiting,
+    alone: Alone,
     /// Lives that have lost their rows, until their owner says that it knows. So they are as few as
     /// results that are not read yet.
     lost: HashMap<TxId, Life>,
@@ -57,17 +55,13 @@ impl Inner {
         let slot = self.slots.get(&tx_id)?;
         let begins = slot.begins()?;
         let line = slot.line;
-        if line == Line::Alone && slot.tries_alone == 0 {
-            self.alone.push_front(tx_id);
-            return Some(line);
+        match line {
+            Line::Fast => self.fast.push(tx_id, begins),
+            Line::Slow => self.slow.push(tx_id, begins),
+            Line::Alone if slot.timed_out_alone => self.alone.push_late(tx_id),
+            Line::Alone if slot.tries_alone == 0 => self.alone.untried.push(tx_id, begins),
+            Line::Alone => self.alone.tried.push_back(tx_id),
         }
-        match (line, begins) {
-            (Line::Alone, _) => &mut self.alone,
-            (Line::Slow, _) => &mut self.slow,
-            (Line::Fast, false) => &mut self.moves,
-            (Line::Fast, true) => &mut self.begins,
-        }
-        .push_back(tx_id);
         Some(line)
     }
 
@@ -81,22 +75,19 @@ impl Inner {
 
     fn next_of(&mut self, line: Line) -> Option<TxId> {
         match line {
-            Line::Fast => self.moves.pop_front().or_else(|| self.begins.pop_front()),
-            Line::Slow => self.slow.pop_front(),
-            Line::Alone => self.alone.pop_front(),
+            Line::Fast => self.fast.pop(),
+            Line::Slow => self.slow.pop(),
+            Line::Alone => self.alone.pop(),
         }
     }
 
-    /// Has all that went alone for a lock go in batches once more: what held them up may be gone.
+    /// Has all that went alone, and did not take too long, go in batches once more: what held them up may be gone.
     fn release(&mut self) {
-        for tx_id in std::mem::take(&mut self.alone) {
+        for tx_id in std::mem::take(&mut self.alone.tried) {
             let Some(slot) = self.slots.get_mut(&tx_id) else { continue };
-            if slot.tries_alone == 0 || slot.timed_out_alone {
-                self.alone.push_back(tx_id);
-            } else {
-                (slot.line, slot.tries_alone) = (Line::Slow, 0);
-                self.slow.push_back(tx_id);
-            }
+            (slot.line, slot.tries_alone) = (Line::Slow, 0);
+            let begins = slot.begins().unwrap_or_default();
+            self.slow.push(tx_id, begins);
         }
     }
 }
@@ -259,7 +250,7 @@ impl Queue {
         }
     }
 
-    /// The write waits in one of the slow lane's lines. More is folded into it only if it was definitely
+    /// The write waits in one of the lines. More is folded into it only if it was definitely
     /// not made, and nothing was found about it.
     pub(super) fn put_back(&self, mut write: Write, line: Line) {
         let mut inner = self.lock();
@@ -329,6 +320,11 @@ impl Queue {
     pub(super) fn was_refused_alone(&self, batch: &[Write]) -> bool {
         let [write] = batch else { return false };
         self.lock().slots.get(&write.transition.tx_id).is_some_and(|slot| slot.refused_alone)
+    }
+
+    /// Counts those that were sent alone and were not tried yet.
+    pub(super) fn untried(&self) -> usize {
+        self.lock().alone.untried.len()
     }
 
     /// Notes that a write took too long alone.

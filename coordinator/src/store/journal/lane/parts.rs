@@ -6,7 +6,7 @@ use super::super::super::Write;
 use super::super::queue::Line;
 use super::Lane;
 
-/// Before the slow lane tries a locked row again.
+/// Before a lane other than the fast one tries a locked row again.
 pub(super) const LOCKED_PAUSE: Duration = Duration::from_millis(20);
 
 /// Rows of a batch from which on, and below, each goes alone after the batch has timed out in the slow lane: so one that is
@@ -23,11 +23,15 @@ impl Lane {
                 self.budget.shrink();
                 self.put_back(batch);
             }
-            Line::Slow if rows > SUSPECTS_MAX => {
+            // Where as many are to be tried alone already, it is no row's fault, or they come first.
+            Line::Slow
+                if rows > SUSPECTS_MAX || (rows > 1 && self.queue.untried() >= SUSPECTS_MAX) =>
+            {
                 self.budget.shrink_to(rows / 16);
                 self.put_back(batch);
             }
             Line::Fast | Line::Slow | Line::Alone => {
+                self.budget.shrink();
                 if let [write] = &batch[..] {
                     self.queue.note_timed_out(write.transition.tx_id);
                 }

@@ -28,28 +28,61 @@ fn put_back(queue: &Queue, batch: Vec<Write>, line: Line) {
     batch.into_iter().for_each(|write| queue.put_back(write, line));
 }
 
-/// L3: what goes alone is tried by itself, and what was not tried yet comes before what was.
+/// Takes one that goes alone, and puts it back there.
+fn tried(queue: &Queue) -> TxId {
+    let alone = taken(queue, Line::Alone, 9);
+    let [write] = &alone[..] else { panic!("one at a time: {alone:?}") };
+    let tx_id = write.transition.tx_id;
+    put_back(queue, alone, Line::Alone);
+    tx_id
+}
+
+/// Has one be taken alone, and says that it took too long.
+fn late(queue: &Queue) -> TxId {
+    let alone = taken(queue, Line::Alone, 1);
+    let tx_id = alone[0].transition.tx_id;
+    queue.note_timed_out(tx_id);
+    put_back(queue, alone, Line::Alone);
+    tx_id
+}
+
+/// L3: what was not tried alone yet, and what was, take turns: neither keeps the other waiting.
 #[test]
-fn l3_what_was_not_tried_alone_yet_is_tried_first() {
+fn l3_those_that_go_alone_take_turns() {
     let queue = Queue::default();
-    let all = begun(&queue, 3);
-    let mut batch = taken(&queue, Line::Fast, 3);
+    let all = begun(&queue, 4);
+    let mut batch = taken(&queue, Line::Fast, 4);
     let (later, first) = (batch.split_off(1), batch);
     put_back(&queue, first, Line::Alone);
-    let first = taken(&queue, Line::Alone, 9);
-    assert_eq!(names(&first), all[..1]);
-    put_back(&queue, first, Line::Alone);
+    assert_eq!(tried(&queue), all[0]);
     put_back(&queue, later, Line::Alone);
-    let mut order = Vec::new();
-    for _ in 0..4 {
-        let alone = taken(&queue, Line::Alone, 9);
-        order.extend(names(&alone));
-        put_back(&queue, alone, Line::Alone);
-    }
-    assert_eq!(order.len(), 4, "one at a time");
-    assert!(!order[..2].contains(&all[0]), "{order:?}");
-    assert_eq!(order[2], all[0]);
+    let order: Vec<_> = (0..6).map(|_| tried(&queue)).collect();
+    assert_eq!(order, [all[1], all[0], all[2], all[1], all[3], all[0]]);
     assert_eq!(taken(&queue, Line::Slow, 9).len(), 0);
+}
+
+/// L3: what took too long gives way to all others for some times as long as it took, and is tried at once where there are none.
+#[test]
+fn l3_what_took_too_long_gives_way() {
+    let queue = Queue::default();
+    let all = begun(&queue, 2);
+    let mut batch = taken(&queue, Line::Fast, 2);
+    let (other, slow) = (batch.split_off(1), batch);
+    put_back(&queue, slow, Line::Alone);
+    assert_eq!(late(&queue), all[0]);
+    put_back(&queue, other, Line::Alone);
+    for _ in 0..5 {
+        assert_eq!(tried(&queue), all[1]);
+    }
+    let other = taken(&queue, Line::Alone, 1);
+    // There is no other one, and it takes next to no time.
+    assert_eq!(tried(&queue), all[0]);
+    put_back(&queue, other, Line::Alone);
+    assert_eq!(
+        [tried(&queue), tried(&queue)],
+        [all[1], all[0]],
+        "it is due again, and never twice in a row"
+    );
 }
 
 /// L3: once one is through that was held up alone, others go in batches again, but for those that take too long alone, and
@@ -59,20 +92,26 @@ fn l3_what_takes_too_long_alone_stays_alone() {
     let queue = Queue::default();
     let all = begun(&queue, 4);
     let mut batch = taken(&queue, Line::Fast, 4);
-    let not_tried = batch.split_off(3);
-    for write in batch {
-        queue.put_back(write, Line::Alone);
-        let tried = taken(&queue, Line::Alone, 1);
-        put_back(&queue, tried, Line::Alone);
+    let untried = batch.split_off(3);
+    put_back(&queue, vec![batch.remove(0)], Line::Alone);
+    assert_eq!(late(&queue), all[0]);
+    put_back(&queue, batch, Line::Alone);
+    while queue.untried() > 0 {
+        tried(&queue);
     }
-    put_back(&queue, not_tried, Line::Alone);
-    queue.note_timed_out(all[1]);
-    assert_eq!(names(&taken(&queue, Line::Alone, 1)), all[3..]);
-    let [freed] = &taken(&queue, Line::Alone, 1)[..] else { panic!("one") };
-    assert_eq!(freed.transition.tx_id, all[0]);
-    queue.done(all[0], freed.write_id);
+    put_back(&queue, untried, Line::Alone);
+    let freed = loop {
+        let alone = taken(&queue, Line::Alone, 1);
+        if alone[0].transition.tx_id == all[1] {
+            break alone;
+        }
+        put_back(&queue, alone, Line::Alone);
+    };
+    assert!(queue.lock().slots[&all[1]].tries_alone > 1, "it was held up");
+    queue.done(all[1], freed[0].write_id);
     assert_eq!(names(&taken(&queue, Line::Slow, 9)), all[2..3]);
-    assert_eq!(names(&taken(&queue, Line::Alone, 1)), all[1..2]);
+    assert_eq!(names(&taken(&queue, Line::Alone, 1)), all[3..]);
+    assert_eq!(tried(&queue), all[0]);
 }
 
 /// A write that is made at its first try alone tells nothing of the others.
@@ -83,11 +122,24 @@ fn what_was_not_held_up_releases_nothing() {
     let mut batch = taken(&queue, Line::Fast, 2);
     let (second, first) = (batch.split_off(1), batch);
     put_back(&queue, first, Line::Alone);
-    let first = taken(&queue, Line::Alone, 1);
-    put_back(&queue, first, Line::Alone);
+    assert_eq!(tried(&queue), all[0]);
     put_back(&queue, second, Line::Alone);
-    let [fresh] = &taken(&queue, Line::Alone, 1)[..] else { panic!("one") };
-    queue.done(fresh.transition.tx_id, fresh.write_id);
+    let fresh = taken(&queue, Line::Alone, 1);
+    assert_eq!(names(&fresh), all[1..]);
+    queue.done(all[1], fresh[0].write_id);
     assert_eq!(taken(&queue, Line::Slow, 9).len(), 0);
-    assert_eq!(names(&taken(&queue, Line::Alone, 1)), all[..1]);
+    assert_eq!(tried(&queue), all[0]);
+}
+
+/// Decisions go before new transactions, in each line.
+#[test]
+fn decisions_go_first_in_each_line() {
+    for line in [Line::Slow, Line::Alone] {
+        let queue = Queue::default();
+        let all = begun(&queue, 3);
+        let mut batch = taken(&queue, Line::Fast, 3);
+        batch[2].transition.begins = None;
+        put_back(&queue, batch, line);
+        assert_eq!(names(&taken(&queue, line, 1)), all[2..], "{line:?}");
+    }
 }
