@@ -33,7 +33,7 @@ async fn s3_nothing_is_written_on_the_server_before_a_promoted_one() {
     fixture.store.incarnations().renew(fixture.me, LEASE).await.unwrap();
     assert_eq!(fixture.store.generation(), Some(1));
     let error = writer.write(&begin()).await.unwrap_err();
-    assert!(matches!(error, BatchError::WrongServer(_)), "{error:?}");
+    assert!(matches!(error, BatchError::Former(_)), "{error:?}");
     assert_eq!(one(&url, stored).await, 2);
     let mut writer = fixture.writer().await;
     assert_eq!(writer.write(&begin()).await.unwrap(), [Written::Applied]);
