@@ -368,6 +368,9 @@ async fn s1_s4_s10_s11_what_an_asynchronous_standby_lacks_under_load_is_written_
     let loads = Loads::start(&world);
     loads.flow(&world).await;
     has_tables(&there).await;
+    // Without the birth of this process in it there is nobody who could go on.
+    until("the standby to have some of it", async || (one(&there, NAMES).await > 0).then_some(()))
+        .await;
     apart(&standby, Server::stop_immediately).await;
     loads.flow(&world).await;
     loads.flow(&world).await;
