@@ -128,8 +128,8 @@ async fn l3_whatever_an_error_at_one_row_calls_itself_it_delays_only_itself() {
 #[tokio::test]
 async fn l3_a_row_beyond_the_time_of_statements_delays_only_itself() {
     let mut fixture = Fixture::postgres().await;
-    let mut options = PostgresOptions::default();
-    options.statement_timeout = Duration::from_secs(1);
+    let statement_timeout = Duration::from_secs(1);
+    let options = PostgresOptions { statement_timeout, ..PostgresOptions::default() };
     fixture.store = open(&fixture.url, &options).await.unwrap();
     fixture.me = create(&fixture.store, "two").await;
     let mut journal = Journal::start(Arc::clone(&fixture.store), fixture.me);
