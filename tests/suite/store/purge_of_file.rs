@@ -26,7 +26,7 @@ async fn l3_the_search_for_what_is_due_waits_for_no_writer_and_none_for_it() {
     sqlx::raw_sql("ROLLBACK").execute(&mut raw).await.unwrap();
 }
 
-/// What was found may be another by the time it is purged.
+/// A transaction that was found may be another by the time it is purged.
 #[tokio::test]
 async fn what_was_written_since_it_was_found_is_not_purged() {
     let folder = new_folder();
@@ -38,13 +38,13 @@ async fn what_was_written_since_it_was_found_is_not_purged() {
     let purging = tokio::spawn(async move { store.purge().strip(me, RETENTION, now()).await });
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!purging.is_finished(), "it waits to write");
-    let taken_over = format!(
+    let adopted = format!(
         "INSERT INTO log (tx_id, follows, version, owner, write_id, kind, created_ms, ended_ms, body)
          SELECT tx_id, version, version + 1, owner, randomblob(16), kind, created_ms, ended_ms, x'' FROM log
          WHERE tx_id = x'{}'",
         tombstone.id().0.simple()
     );
-    for statement in [taken_over, "COMMIT".to_owned()] {
+    for statement in [adopted, "COMMIT".to_owned()] {
         sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut raw).await.unwrap();
     }
     assert_eq!(purging.await.unwrap().unwrap(), 0);

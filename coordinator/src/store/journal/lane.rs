@@ -164,21 +164,10 @@ impl Lane {
                 let fault = if is_for_want(&*error) { Fault::Want } else { Fault::Unknown };
                 self.send_again(batch, (&said, &in_full(&*error)), fault, work).await?;
             }
-            BatchError::WrongServer(_)
-                if self.wrong_servers == WRONG_SERVERS_MAX && self.line == Line::Fast =>
-            {
-                tracing::warn!(
-                    error = said,
-                    rows,
-                    "nothing of a batch is written, on one connection after the other that takes writes; it is sent in \
-                     smaller ones"
-                );
-                self.wrong_servers = 0;
-                self.disconnect();
-                self.budget.shrink();
-                self.put_back(batch);
+            BatchError::WrongServer(_) if self.is_blamed() && self.line == Line::Fast => {
+                self.leave_wrong_server(batch, &said);
             }
-            BatchError::WrongServer(error) if self.wrong_servers == WRONG_SERVERS_MAX => {
+            BatchError::WrongServer(error) if self.is_blamed() => {
                 let cause = in_full(&*error);
                 self.send_again(batch, (&said, &cause), Fault::Unknown, work).await?;
                 self.disconnect();
@@ -204,6 +193,26 @@ impl Lane {
             }
         }
         Ok(())
+    }
+
+    /// Tells whether a batch is to blame: connections that take writes as they are opened, one after the other, were wrong
+    /// only for it.
+    fn is_blamed(&self) -> bool {
+        self.wrong_servers == WRONG_SERVERS_MAX
+    }
+
+    /// Leaves such a batch to the slow lane, which finds out which row it is.
+    fn leave_wrong_server(&mut self, batch: Vec<Write>, error: &str) {
+        let rows = batch.len();
+        tracing::warn!(
+            error,
+            rows,
+            "nothing of a batch is written, on one connection after the other that takes writes; it is sent in smaller ones"
+        );
+        self.wrong_servers = 0;
+        self.disconnect();
+        self.budget.shrink();
+        self.put_back(batch);
     }
 
     async fn send_lost_again(&mut self, batch: Vec<Write>, error: &str) {

@@ -66,7 +66,7 @@ WITH ",
 SELECT EXISTS (SELECT 1 FROM fence)"
 );
 
-/// What is purged is shown to nobody, also where it is still there.
+/// Events of a page. A purged one is shown to nobody, also where it is still there.
 const PAGE: &str = "
 SELECT revision, tx_id, body FROM feed_events
 WHERE revision > greatest($1, (SELECT purged_revision FROM feed)) ORDER BY revision LIMIT $2";

@@ -1,7 +1,7 @@
 //! The purge on SQLite. The rules are explained beside the same statements for
 //! PostgreSQL.
 //!
-//! What is due is searched for on a connection that reads: while one writes, the journal waits. What was found is purged
+//! A search for what is due is made on a connection that reads: while one writes, the journal waits. What was found is purged
 //! only as it was then.
 
 mod reached;

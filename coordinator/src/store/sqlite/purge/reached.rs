@@ -19,7 +19,7 @@ pub(super) struct Reached(Mutex<State>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
-    /// What ended before this was not due when it was looked at last, but may be by now.
+    /// Ends before this were not due when they were looked at last, but may be by now.
     first: i64,
     /// The last search from the oldest on: when it was over, and how long it took.
     whole: Option<(Instant, Duration)>,
