@@ -119,11 +119,19 @@ enum Measure {
         #[arg(long, default_value_t = 1_000_000)]
         count: i64,
     },
-    /// Starts on a database with many transactions in flight that a process left which is gone, and tells how soon all are back.
+    /// Has a process begin many transactions, kills it while all are in flight, starts again, and tells how soon all are back.
     /// With `--check` the exit code is 1 if that takes ten seconds or more.
     Recovery {
         /// Number of transactions.
         #[arg(long, default_value_t = 100_000)]
+        count: usize,
+    },
+    /// The process that `recovery` kills.
+    #[command(hide = true)]
+    InFlight {
+        #[arg(long)]
+        url: String,
+        #[arg(long)]
         count: usize,
     },
     /// Starts on a database of the version before the log with so many transactions, and tells the time and the memory
@@ -160,6 +168,7 @@ async fn main() -> Result<ExitCode> {
         }
         Some(Measure::Pages { count }) => return pages::measure(count, check).await,
         Some(Measure::Recovery { count }) => return recovery::measure(count, check).await,
+        Some(Measure::InFlight { url, count }) => return recovery::in_flight(&url, count).await,
         Some(Measure::Conversion { count }) => return conversion::measure(count).await,
         None => {}
     }

@@ -1,30 +1,36 @@
-//! Many transactions in flight, left by a process that is gone: how soon they are back, and new ones are served.
+//! Many transactions in flight in a process that is killed: how soon they are back, and new ones are served.
 
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use sqlx::{Connection, PgConnection};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::{Request, Response, Status, async_trait};
-use unanimo_coordinator::Builder;
 use unanimo_coordinator::config::Period;
-use unanimo_coordinator::store::Written;
-use unanimo_core::{ParticipantName, Policy, Transaction, TxId, Version};
+use unanimo_coordinator::engine::Until;
+use unanimo_coordinator::{Builder, Config};
+use unanimo_core::ParticipantName;
 use unanimo_proto::v1;
 use unanimo_proto::v1::participant_service_server::ParticipantService;
 use unanimo_tests::postgres::Server;
-use uuid::Uuid;
 
 use crate::flat::{LONG, SETTINGS};
-use crate::layout::{a_write, create, now};
-use crate::reads::{BATCH, Side};
 use crate::say;
 use crate::world::{Shape, Willing, World, config_on, definition};
 
 /// Participant of those in flight. It answers once it is told to.
 const SILENT: &str = "silent";
+
+/// Line of the process that is killed, once all are in flight.
+const ALL: &str = "all are in flight";
+
+/// Begins under way at once.
+const AT_ONCE: usize = 1_024;
 
 /// Longest time in which all are back.
 const BACK_MAX: Duration = Duration::from_secs(10);
@@ -67,26 +73,39 @@ impl ParticipantService for Silent {
     }
 }
 
+/// Settings of both processes.
+fn config(url: &str, count: usize) -> Config {
+    let mut config = config_on(url, LONG);
+    config.transactions_max = 2 * count;
+    config.participant_share = 100;
+    config.call_timeout = Period::secs(300);
+    config
+}
+
+/// Starts a coordinator with that participant in its process.
+async fn start(url: &str, count: usize, speaks: watch::Receiver<bool>) -> Result<World> {
+    let builder = Builder::new(config(url, count))
+        .without_network()
+        .participant(ParticipantName::new(SILENT)?, Arc::new(Silent(speaks)));
+    World::of(World::embed(builder).await?)
+}
+
 /// Takes the figures, and checks that all are back in time if that is wanted.
 pub(crate) async fn measure(count: usize, check: bool) -> Result<ExitCode> {
     let server = Server::start_with(SETTINGS);
     let url = server.database().await;
-    let side = Side::new(url.clone()).await?;
-    begin(&side, count).await?;
-    side.store.close().await;
+    let beginning = Instant::now();
+    begun_and_killed(&url, count).await?;
+    say(&format!(
+        "{count} were in flight when the process was killed, {:.1?} after its start",
+        beginning.elapsed()
+    ));
     let mut raw = PgConnection::connect(&url).await?;
-    let before = ended(&mut raw).await?;
+    ensure!(ended(&mut raw).await? == 0, "none had ended");
 
     let (speak, speaks) = watch::channel(false);
     let started = Instant::now();
-    let mut config = config_on(&url, LONG);
-    config.transactions_max = 2 * count;
-    config.participant_share = 100;
-    config.call_timeout = Period::secs(300);
-    let builder = Builder::new(config)
-        .without_network()
-        .participant(ParticipantName::new(SILENT)?, Arc::new(Silent(speaks)));
-    let world = World::of(World::embed(builder).await?)?;
+    let world = start(&url, count, speaks).await?;
     say(&format!("it serves after {:.2?}", started.elapsed()));
     world.one().await?;
     say(&format!("a new one is committed after {:.2?}", started.elapsed()));
@@ -103,7 +122,7 @@ pub(crate) async fn measure(count: usize, check: bool) -> Result<ExitCode> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     say(&format!("all have ended after {:.2?}", started.elapsed()));
-    let ended = ended(&mut raw).await? - before;
+    let ended = ended(&mut raw).await?;
     // And the new one.
     ensure!(ended == i64::try_from(count)? + 1, "{ended} have ended");
     raw.close().await?;
@@ -119,30 +138,44 @@ async fn ended(raw: &mut PgConnection) -> Result<i64> {
     Ok(sqlx::query_scalar(ended).fetch_one(raw).await?)
 }
 
-/// Writes the begins of so many, as a process leaves them that is killed before any participant has answered.
-async fn begin(side: &Side, count: usize) -> Result<()> {
-    let me = create(&side.store, "killed").await?;
-    let mut writer = side.store.batch_writer(me).await?;
-    let policy = Policy::default();
-    let mut left = count;
-    while left > 0 {
-        let part = left.min(BATCH);
-        let mut writes = Vec::new();
-        for _ in 0..part {
-            let (id, at) = (Uuid::now_v7(), now());
-            let mut definition = definition(&id.to_string(), Shape::Tcc)?;
-            definition.timeout = Some(Duration::from_secs(3600));
-            for branch in &mut definition.branches {
-                branch.participant = ParticipantName::new(SILENT)?;
-            }
-            let (_, effects) = Transaction::begin(TxId(id), definition, at, &policy);
-            let begin = effects.transition.context("a begin is written")?;
-            writes.push(a_write(begin, Version(0)));
+/// Has another process begin so many, and kills it while all of them are in flight.
+async fn begun_and_killed(url: &str, count: usize) -> Result<()> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["in-flight", "--url", url, "--count", &count.to_string()]);
+    let mut process = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut lines = BufReader::new(process.stdout.take().context("its output is piped")?).lines();
+    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await??;
+    ensure!(line.as_deref() == Some(ALL), "the process says {line:?}");
+    // By SIGKILL.
+    process.kill().await?;
+    Ok(())
+}
+
+/// The process that is killed: begins so many whose participant answers nothing, says when all are durable, and waits.
+pub(crate) async fn in_flight(url: &str, count: usize) -> Result<ExitCode> {
+    let (_speak, speaks) = watch::channel(false);
+    let world = start(url, count, speaks).await?;
+    let engine = world.running().engine().clone();
+    let mut begins = JoinSet::new();
+    for number in 0..count {
+        let mut definition = definition(&format!("in-flight-{number}"), Shape::Tcc)?;
+        definition.timeout = Some(Duration::from_secs(3600));
+        for branch in &mut definition.branches {
+            branch.participant = ParticipantName::new(SILENT)?;
         }
-        let written = writer.write(&writes).await?;
-        ensure!(written.iter().all(|one| *one == Written::Applied), "all are written");
-        left -= part;
+        let engine = engine.clone();
+        begins.spawn(async move {
+            let deadline = tokio::time::Instant::now() + PATIENCE;
+            engine.begin(definition, Until::Durable, deadline).await.map(drop)
+        });
+        if begins.len() >= AT_ONCE {
+            begins.join_next().await.context("one is under way")???;
+        }
     }
-    // Its lease is over.
-    side.fence_all().await
+    while let Some(begun) = begins.join_next().await {
+        begun??;
+    }
+    ensure!(engine.in_flight().0 == count, "{} are in flight", engine.in_flight().0);
+    say(ALL);
+    std::future::pending().await
 }
