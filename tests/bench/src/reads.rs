@@ -1,5 +1,6 @@
 //! Finished transactions, loaded by the server itself, and the time that is needed beside them to read, adopt and purge.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -7,10 +8,13 @@ use sqlx::{Connection, Executor, PgConnection};
 use unanimo_coordinator::store::{
     self, Claim, Filter, Key, PhaseName, PostgresOptions, Retention, Store, Write, Written,
 };
-use unanimo_core::{Gid, ParticipantName, Timestamp, TxId};
+use unanimo_core::{
+    Call, Gid, Incarnation, Input, Operation, ParticipantName, Payload, Phase, PhaseTwoAnswer,
+    Policy, PrepareAnswer, Record, Timestamp, Transaction, Transition, TxId,
+};
 use uuid::Uuid;
 
-use crate::layout::{a_transaction, create, now};
+use crate::layout::{a_transaction, a_write, create, now};
 
 /// Transactions that are loaded in one statement.
 const CHUNK: i64 = 500_000;
@@ -207,20 +211,15 @@ impl Side {
         ensure!(found == OPEN + 1, "{found} are open");
         figures.lap("open of an owner", Ok(()))?;
         store.incarnations().fence(me, "measured").await?;
-        let claimed = transactions.claim(heir, Claim::OfFenced(1_000)).await?.records.len();
-        ensure!(claimed == OPEN + 1, "{claimed} are adopted");
+        let claimed = transactions.claim(heir, Claim::OfFenced(1_000)).await?.records;
+        ensure!(claimed.len() == OPEN + 1, "{} are adopted", claimed.len());
         figures.lap("fence and adopt", Ok(()))?;
-        // Of that millisecond, or later.
-        let first = Uuid::from_u128(id.0.as_u128() >> 80 << 80);
-        // Whatever was adopted is out of the way of the next.
-        sqlx::raw_sql("DELETE FROM unanimo.parked; DELETE FROM unanimo.locks")
-            .execute(&mut self.raw)
-            .await?;
-        let adopted = sqlx::query(
-            "DELETE FROM unanimo.log WHERE tx_id = ANY (SELECT tx_id FROM unanimo.log WHERE owner = $1
-             AND tx_id >= $2)",
-        );
-        adopted.bind(heir.0).bind(first).execute(&mut self.raw).await?;
+        // They end as others do, out of the way of the next.
+        let mut writer = store.batch_writer(heir).await?;
+        let ends = claimed.into_iter().map(|record| ended(record, heir));
+        let written = writer.write(&ends.collect::<Result<Vec<_>>>()?).await?;
+        ensure!(written.iter().all(|one| *one == Written::Applied), "all have ended");
+        drop(writer);
         store.incarnations().fence(heir, "measured").await?;
         Ok(())
     }
@@ -280,6 +279,36 @@ impl Side {
     pub(crate) async fn delete(&self, me: unanimo_core::Incarnation) -> Result<u64> {
         Ok(self.store.purge().delete(me, DAY, now()).await?)
     }
+}
+
+/// Returns the write by which its adopter ends a transaction, once its participants have answered.
+fn ended(record: Record, by: Incarnation) -> Result<Write> {
+    let (base, policy) = (record.version, Policy::default());
+    let mut tx = Transaction::restore(record);
+    let (mut inputs, mut all) = (VecDeque::from([Input::Recovered { by }]), None::<Transition>);
+    while let Some(input) = inputs.pop_front() {
+        let effects = tx.apply(input, now(), &policy).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+        match (&mut all, effects.transition) {
+            (Some(all), Some(next)) => all.fold(next),
+            (all @ None, next) => *all = next,
+            (Some(_), None) => {}
+        }
+        inputs.extend(effects.calls.into_iter().map(|Call { number, operation, attempt }| {
+            match operation {
+                Operation::Prepare => {
+                    let answer = PrepareAnswer::Prepared(Payload::default());
+                    Input::PrepareAnswered { number, attempt, answer }
+                }
+                Operation::PhaseTwo(operation) => {
+                    let answer = PhaseTwoAnswer::Done;
+                    Input::PhaseTwoAnswered { number, operation, attempt, answer }
+                }
+            }
+        }));
+    }
+    let end = all.context("an end is written")?;
+    ensure!(matches!(end.state.phase, Phase::Ended { .. }), "{:?}", end.state.phase);
+    Ok(a_write(end, base))
 }
 
 /// Pages of lists.
