@@ -28,7 +28,7 @@ pub(super) use self::endpoint::{SELECT_REGISTRATIONS, registrations};
 pub(super) use self::event::{SELECT_EVENTS, acts, events};
 pub(super) use self::history::{HISTORY_BYTES_MAX, SELECT_HISTORY, history};
 pub(super) use self::identity::IdentityColumns;
-pub(super) use self::kind::{COUNT_ATTENTION, is_held, is_news, phase_of};
+pub(super) use self::kind::{COUNT_ATTENTION, NOBODY, is_held, is_news, phase_of};
 pub(super) use self::lock::TakenRow;
 pub(super) use self::log::{Begin, Read, begins, claimed, one, read, select_log};
 pub(super) use self::state::StateColumns;

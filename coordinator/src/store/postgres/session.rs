@@ -181,6 +181,12 @@ impl Connector {
         Self { settings, ..self.clone() }
     }
 
+    /// Returns a way to sessions that plan each statement once. A server takes a plan anew for each of many small batches,
+    /// because it looks cheaper, and then plans for longer than it writes.
+    pub(super) fn with_generic_plans(&self) -> Self {
+        Self { settings: Arc::new(self.settings.with_generic_plans()), ..self.clone() }
+    }
+
     /// Returns the number of the table `fences` that was opened. Nothing has this one before that.
     pub(super) fn tables(&self) -> &str {
         self.opened.as_ref().map_or("0", |opened| &opened.tables)

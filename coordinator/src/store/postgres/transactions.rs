@@ -76,16 +76,18 @@ macro_rules! not_aside {
             "NOT EXISTS (
         SELECT 1 FROM aside WHERE aside.tx_id = ",
             $tx_id,
-            " AND aside.incarnation IN (SELECT incarnation FROM fences WHERE NOT fenced))"
+            " AND aside.incarnation = ANY(ARRAY(SELECT incarnation FROM fences WHERE NOT fenced)))"
         )
     };
 }
 use not_aside;
 
-/// Owners of what may be claimed for one that is fenced; 0 has what could not be read when it was parked.
+/// Owners of what may be claimed for one that is fenced; 0 has what could not be read when it was parked. An array, which
+/// is read once, before all else: of a table that is joined the planner has to guess how many rows are fenced, and may read
+/// all that is parked, whoever's it is.
 macro_rules! fenced_or_unknown {
     () => {
-        "(SELECT incarnation FROM fences WHERE fenced UNION ALL SELECT 0::int8)"
+        "ANY(ARRAY(SELECT incarnation FROM fences WHERE fenced UNION ALL SELECT 0::int8))"
     };
 }
 use fenced_or_unknown;
@@ -101,10 +103,10 @@ WITH ",
     last_row!("parked.tx_id"),
     " AS last
     WHERE parked.wake_ms IS NULL AND EXISTS (SELECT 1 FROM fence)
-        AND parked.owner IN ",
+        AND parked.owner = ",
     fenced_or_unknown!(),
     "
-        AND last.owner IN (SELECT incarnation FROM fences WHERE fenced)
+        AND last.owner = ANY(ARRAY(SELECT incarnation FROM fences WHERE fenced))
         AND last.kind & 15 < 5
         AND ($4::uuid[] IS NULL OR parked.tx_id = ANY($4))
         AND ",
@@ -129,7 +131,7 @@ WITH ",
     " AS last
     WHERE parked.wake_ms <= $2 AND EXISTS (SELECT 1 FROM fence)
         AND ($5::uuid[] IS NULL OR parked.tx_id = ANY($5))
-        AND (last.owner = $1 OR last.owner IN (SELECT incarnation FROM fences WHERE fenced))
+        AND (last.owner = $1 OR last.owner = ANY(ARRAY(SELECT incarnation FROM fences WHERE fenced)))
         AND last.kind & 15 < 5 AND last.kind & 16 <> 0
         AND NOT EXISTS (SELECT 1 FROM waits WHERE waits.tx_id = parked.tx_id)
         AND ",
@@ -153,7 +155,7 @@ WITH ",
     " AS last
     WHERE owner = $3 AND version = $4 AND EXISTS (SELECT 1 FROM fence)
         AND (EXISTS (SELECT 1 FROM held) OR NOT EXISTS (SELECT 1 FROM parked WHERE tx_id = $2))
-        AND (owner = $1 OR owner IN (SELECT incarnation FROM fences WHERE fenced))",
+        AND (owner = $1 OR owner = ANY(ARRAY(SELECT incarnation FROM fences WHERE fenced)))",
     adopt!()
 );
 

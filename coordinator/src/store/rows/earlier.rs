@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::body::{Content, Encoded, put_state};
 use super::bytes::Maker;
 use super::event::EventRow;
-use super::{BranchRow, OutputRow, TransactionRow, history};
+use super::{BranchRow, NOBODY, OutputRow, TransactionRow, history};
 
 /// Transactions that are read at once, at most.
 pub(in crate::store) const CHUNK_MAX: i64 = 500;
@@ -246,6 +246,11 @@ impl Earlier {
             is_ended: encoded.ended_ms.is_some(),
             rows: rows(&content.row, encoded, history, stripped_ms),
         }
+    }
+
+    /// Returns its owner in `parked`.
+    pub(in crate::store) fn parked_owner(&self) -> i64 {
+        if self.is_ended { NOBODY } else { self.owner }
     }
 
     /// Tells whether it stands out: it is open, or needs a person.

@@ -21,6 +21,10 @@ const REFUSED: i16 = 4;
 const TOO_LARGE: i16 = 8;
 const HEURISTIC: i16 = 16;
 
+/// Owner, in `parked`, of what has ended and needs a person: nobody who looks for what is open comes to it. Incarnations
+/// begin at 1, and 0 is the owner of what could not be read.
+pub(in crate::store) const NOBODY: i64 = -1;
+
 /// Returns the number of a phase's word; that of the active phase for a word that is none.
 fn phase_number(phase: &str) -> i16 {
     let found = PhaseName::ALL.iter().zip(0_i16..).find(|(name, _)| name.as_str() == phase);

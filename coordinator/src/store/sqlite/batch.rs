@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::super::batch::unreadable_holder;
 use super::super::error::is_full;
-use super::super::rows::{Encoded, ms_to_column, number_to_column};
+use super::super::rows::{Encoded, NOBODY, ms_to_column, number_to_column};
 use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::opened::Opened;
 use super::transactions::{SET_ASIDE, of_holder};
@@ -212,7 +212,9 @@ impl Writer {
         let me = self.right.me.0;
         let query = if parks || row.reasons != 0 || row.wake_ms.is_some() {
             let (initiator, bytes) = row.sleeper.as_ref().map(|(of, n)| (of.as_str(), *n)).unzip();
-            let park = sqlx::query(PARK).bind(tx_id).bind(me).bind(row.wake_ms).bind(row.reasons);
+            let owner = if row.ended_ms.is_some() { NOBODY } else { me };
+            let park =
+                sqlx::query(PARK).bind(tx_id).bind(owner).bind(row.wake_ms).bind(row.reasons);
             park.bind(initiator).bind(bytes)
         } else if row.ended_ms.is_some() {
             sqlx::query(UNPARK).bind(tx_id)

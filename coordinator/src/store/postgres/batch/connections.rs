@@ -44,6 +44,7 @@ impl Connections {
         answer_timeout: Duration,
         names: Names,
     ) -> Self {
+        let connector = connector.with_generic_plans();
         Self { connector, answer_timeout, names, unproven: Arc::default() }
     }
 

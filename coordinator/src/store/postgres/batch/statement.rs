@@ -6,7 +6,7 @@ use unanimo_core::{Event, Incarnation};
 use uuid::Uuid;
 
 use super::super::super::Write;
-use super::super::super::rows::{Encoded, ms_to_column, number_to_column};
+use super::super::super::rows::{Encoded, NOBODY, ms_to_column, number_to_column};
 use super::super::names::Known;
 use super::super::session::settings_of_session;
 
@@ -72,9 +72,9 @@ WITH fence AS MATERIALIZED (
     SELECT tx_id FROM begun UNION ALL SELECT tx_id FROM moved
 ), parks AS (
     INSERT INTO parked (tx_id, owner, wake_ms, reasons, initiator, bytes)
-    SELECT new.tx_id, $1, wake_ms, reasons, initiator, bytes
+    SELECT new.tx_id, coalesce(new.owner, $1), wake_ms, reasons, initiator, bytes
     FROM (SELECT unnest($19::uuid[]) AS tx_id, unnest($20::int8[]) AS wake_ms, unnest($21::int2[]) AS reasons,
-        unnest($41::text[]) AS initiator, unnest($42::int8[]) AS bytes) AS new
+        unnest($41::text[]) AS initiator, unnest($42::int8[]) AS bytes, unnest($47::int8[]) AS owner) AS new
     JOIN applied ON applied.tx_id = new.tx_id
     UNION ALL
     SELECT new.tx_id, $1, NULL, 0, NULL, NULL FROM (SELECT unnest($22::uuid[]) AS tx_id) AS new
@@ -163,8 +163,9 @@ struct New {
     row: Encoded,
 }
 
-/// A row of `parked`: its name, its time, why a person has to look at it, and whose it is if it sleeps.
-type Parks = (Uuid, Option<i64>, i16, Option<(String, i64)>);
+/// A row of `parked`: its name, its time, why a person has to look at it, whose it is if it sleeps, and its owner if that is
+/// not the writer.
+type Parks = (Uuid, Option<i64>, i16, Option<(String, i64)>, Option<i64>);
 
 /// The batch, column by column, as the statement takes it.
 #[derive(Default)]
@@ -193,7 +194,8 @@ impl<'a> Columns<'a> {
             let is_open = row.ended_ms.is_none();
             // The owner of one that is not its writer's, or was lost, may not have parked it.
             if row.reasons != 0 || row.wake_ms.is_some() || (is_open && former.is_some()) {
-                columns.parks.push((tx_id, row.wake_ms, row.reasons, row.sleeper.take()));
+                let owner = (!is_open).then_some(NOBODY);
+                columns.parks.push((tx_id, row.wake_ms, row.reasons, row.sleeper.take(), owner));
             } else if !is_open {
                 columns.unparks.push(tx_id);
             } else if begins {
@@ -292,6 +294,7 @@ impl<'a> Columns<'a> {
             .bind(names.map(|names| names.nonce))
             .bind(maybe_epochs)
             .bind(maybe_keys)
+            .bind(seldom(parks, |row| row.4))
     }
 }
 

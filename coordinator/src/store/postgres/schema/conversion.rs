@@ -83,7 +83,9 @@ async fn convert_all(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         brought.add(&chunk);
         crash_point!("conversion-after-chunk");
     }
-    sqlx::raw_sql(AssertSqlSafe(brought.end().to_owned())).execute(connection).await?;
+    sqlx::raw_sql(AssertSqlSafe(brought.end().to_owned())).execute(&mut *connection).await?;
+    // Without statistics the planner takes each name for that of thousands of rows.
+    sqlx::raw_sql("ANALYZE log; ANALYZE parked; ANALYZE gids").execute(connection).await?;
     brought.tell();
     Ok(())
 }
@@ -234,7 +236,7 @@ async fn insert(connection: &mut PgConnection, chunk: &[Earlier]) -> Result<(), 
     sqlx::query(PARK)
         .persistent(false)
         .bind(column(&parked, |earlier| earlier.tx_id))
-        .bind(column(&parked, |earlier| earlier.owner))
+        .bind(column(&parked, |earlier| earlier.parked_owner()))
         .bind(column(&parked, |earlier| earlier.wake_ms))
         .bind(column(&parked, |earlier| earlier.reasons))
         .execute(&mut *connection)

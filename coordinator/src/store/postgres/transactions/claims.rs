@@ -21,7 +21,7 @@ const NAMES_MAX: i64 = 65_536;
 const NAMES_OF_FENCED: &str = concat!(
     "
 SELECT tx_id FROM parked
-WHERE wake_ms IS NULL AND owner IN ",
+WHERE wake_ms IS NULL AND owner = ",
     fenced_or_unknown!(),
     " AND ",
     not_aside!("parked.tx_id"),

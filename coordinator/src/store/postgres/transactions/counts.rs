@@ -10,6 +10,7 @@ use super::super::super::error::is_of_data;
 use super::last_row;
 use super::listed::{young_from, young_until};
 
+/// What has ended and needs a person is parked as nobody's.
 const AWAKE: &str = concat!(
     "
 SELECT kind, count(*) FROM (
@@ -18,7 +19,7 @@ SELECT kind, count(*) FROM (
         CROSS JOIN LATERAL ",
     last_row!("parked.tx_id"),
     " AS last
-        WHERE parked.wake_ms IS NULL
+        WHERE parked.wake_ms IS NULL AND parked.owner >= 0
         UNION
         SELECT * FROM (
             SELECT DISTINCT ON (tx_id) tx_id, kind FROM log

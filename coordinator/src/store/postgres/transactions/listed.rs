@@ -26,12 +26,15 @@ ORDER BY tx_id DESC LIMIT $2) AS page ORDER BY tx_id DESC"
     };
 }
 
+/// Each bound of the log is a value that the planner does not see: to weigh one that it sees it reads that end of the index,
+/// past all that was purged there since it was cleaned last.
+///
 /// Identifiers of all transactions, each of which has one row with the time of its begin; of those that need a person;
 /// and of those that are open.
 pub(super) const PAGE_OF_ALL: &str = page_of!(
     "
 SELECT tx_id FROM log
-WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL"
+WHERE tx_id < (SELECT $1::uuid) AND tx_id >= (SELECT $3::uuid) AND created_ms IS NOT NULL"
 );
 pub(super) const PAGE_OF_ATTENTION: &str = page_of!(
     "
@@ -48,10 +51,10 @@ ORDER BY tx_id DESC LIMIT $2";
 pub(super) const PAGE_OF_OPEN: &str = page_of!(
     "
 SELECT tx_id FROM (
-    (SELECT tx_id FROM parked WHERE tx_id < $1 AND tx_id >= $3 ORDER BY tx_id DESC LIMIT $2)
+    (SELECT tx_id FROM parked WHERE tx_id < $1 AND tx_id >= $3 AND owner >= 0 ORDER BY tx_id DESC LIMIT $2)
     UNION
     (SELECT tx_id FROM log
-    WHERE tx_id < $1 AND tx_id >= $3 AND created_ms IS NOT NULL AND tx_id >= ",
+    WHERE tx_id < (SELECT $1::uuid) AND tx_id >= (SELECT $3::uuid) AND created_ms IS NOT NULL AND tx_id >= ",
     young_from!(),
     " AND tx_id < ",
     young_until!(),

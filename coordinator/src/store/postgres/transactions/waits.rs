@@ -54,7 +54,7 @@ SELECT waits.tx_id FROM waits JOIN parked ON parked.tx_id = waits.tx_id
 WHERE waits.participant = $1 AND ",
             $condition,
             " AND parked.wake_ms IS NOT NULL
-    AND (parked.owner = $4 OR parked.owner IN ",
+    AND (parked.owner = $4 OR parked.owner = ",
             fenced_or_unknown!(),
             ") AND ",
             not_aside!("waits.tx_id"),
@@ -81,7 +81,7 @@ WITH ",
     last_row!("parked.tx_id"),
     " AS last
     WHERE parked.tx_id = ANY($3) AND parked.wake_ms IS NOT NULL AND EXISTS (SELECT 1 FROM fence)
-        AND (last.owner = $1 OR last.owner IN (SELECT incarnation FROM fences WHERE fenced))
+        AND (last.owner = $1 OR last.owner = ANY(ARRAY(SELECT incarnation FROM fences WHERE fenced)))
         AND last.kind & 15 < 5 AND last.kind & 16 <> 0
     FOR UPDATE OF parked SKIP LOCKED",
     adopt!()

@@ -206,7 +206,7 @@ async fn insert(connection: &mut SqliteConnection, earlier: &Earlier) -> Result<
     if earlier.is_parked() {
         sqlx::query("INSERT INTO parked (tx_id, owner, wake_ms, reasons) VALUES ($1, $2, $3, $4)")
             .bind(tx_id)
-            .bind(owner)
+            .bind(earlier.parked_owner())
             .bind(earlier.wake_ms)
             .bind(earlier.reasons)
             .execute(&mut *connection)
