@@ -145,16 +145,18 @@ async fn what_is_read_passes_over_nothing_that_was_purged() {
         SELECT (lpad(to_hex(1000000 + n / 3), 12, '0') || repeat('0', 20))::uuid, n % 3, 1 + n % 3, 1, gen_random_uuid(), 5,
             CASE WHEN n % 3 = 0 THEN 1 END, CASE WHEN n % 3 = 2 THEN 1 END, decode(repeat('00', 200), 'hex')
         FROM generate_series(0, 89999) AS n;
+        INSERT INTO gids (epoch, key, tx_id)
+        SELECT epoch, gen_random_uuid(), tx_id FROM cluster CROSS JOIN log WHERE follows = 0 AND owner = 1;
         ANALYZE log; ANALYZE gids";
     execute(&fixture.url, written).await;
     fixture.store.close().await;
     let gid = Key::Gid(live.tx.identity().gid.clone());
     let filter = Filter { limit: 10, ..Filter::default() };
+    let purge =
+        "DELETE FROM log WHERE tx_id < (lpad(to_hex(1020000), 12, '0') || repeat('0', 20))::uuid;
+        DELETE FROM gids WHERE tx_id < (lpad(to_hex(1020000), 12, '0') || repeat('0', 20))::uuid";
     let mut each = Vec::new();
-    for purged in [
-        "",
-        "DELETE FROM log WHERE tx_id < (lpad(to_hex(1020000), 12, '0') || repeat('0', 20))::uuid",
-    ] {
+    for purged in ["", purge] {
         execute(&fixture.url, purged).await;
         for by_gid in [true, false] {
             let before = pages(&mut raw, "log").await;
@@ -207,6 +209,8 @@ async fn a_claim_reads_nothing_of_what_others_have_parked() {
     fixture.store.close().await;
     let before = (pages(&mut raw, "log").await, counts(&mut raw, "parked").await);
     let store = open(&fixture.url, &PostgresOptions::default()).await.unwrap();
+    // The right of one is known to the process that made it.
+    let heir = create(&store, "another heir").await;
     for _ in 0..CLAIMS {
         let none = store.transactions().claim(heir, Claim::OfFenced(100)).await.unwrap();
         assert_eq!(none.records.len(), 0);

@@ -76,6 +76,31 @@ async fn l3_a_role_whose_idle_sessions_are_ended_ends_none_of_these() {
     assert!(fixture.store.transactions().find(&Key::Tx(live.id())).await.unwrap().is_some());
 }
 
+/// The server would plan each small batch anew, and spend several times as long on that as on the batch itself.
+#[tokio::test]
+async fn a_batch_is_planned_once() {
+    const BATCHES: usize = 40;
+    let server = Server::start_with("log_planner_stats = on\nlog_min_messages = log\n");
+    let fixture = Fixture::open(server.database().await).await;
+    let mut writer = fixture.writer().await;
+    let log = server.socket().join("log");
+    let planned = || {
+        let log = std::fs::read_to_string(&log).expect("read the server's log");
+        log.matches("PLANNER STATISTICS").count()
+    };
+    let mut before = 0;
+    for number in 0..BATCHES {
+        let begin = a_write(Live::begin(&new_gid()).1);
+        assert_eq!(writer.write(&[begin]).await.unwrap(), [Written::Applied]);
+        if number == 0 {
+            before = planned();
+            assert!(before > 0, "the log tells of plans");
+        }
+    }
+    let more = planned() - before;
+    assert!(more < BATCHES / 4, "{more} plans for {BATCHES} batches");
+}
+
 /// PgBouncer refuses, by default, whoever names a parameter at the start that it does not know.
 #[tokio::test]
 async fn a_pooler_that_refuses_parameters_is_no_obstacle() {
