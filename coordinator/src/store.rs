@@ -48,7 +48,7 @@ pub use incarnations::{IncarnationList, Incarnations, KnownIncarnation, LiveInca
 pub use locks::{LockTake, LockTaken, Locks};
 pub use opening::{Opening, Relocation, Start};
 pub use postgres::{Postgres, PostgresOptions, SessionError};
-pub(crate) use postgres::{passed_over, unverified as unverified_servers};
+pub(crate) use postgres::{is_shown, passed_over, unverified as unverified_servers};
 pub use purge::{Purge, PurgeTimes, Purged, Retention};
 pub use sqlite::Sqlite;
 pub use transactions::{

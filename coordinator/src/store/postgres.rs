@@ -46,7 +46,7 @@ mod sessions;
 mod transactions;
 mod webhooks;
 
-pub(crate) use self::address::{passed_over, unverified};
+pub(crate) use self::address::{is_shown, passed_over, unverified};
 pub(in crate::store) use self::schema::Opening;
 
 use std::time::Duration;

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store;
+
 /// Address of a database. It may hold a password, which is never printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -46,30 +48,6 @@ impl FromStr for DatabaseUrl {
     }
 }
 
-/// Parameters that are shown with their values: all others may be secrets, under a name that is misspelt or unknown.
-const SHOWN: [&str; 20] = [
-    "application_name",
-    "connect_timeout",
-    "dbname",
-    "host",
-    "hostaddr",
-    "load_balance_hosts",
-    "options",
-    "port",
-    "ssl-ca",
-    "ssl-cert",
-    "ssl-key",
-    "ssl-mode",
-    "ssl-root-cert",
-    "sslcert",
-    "sslkey",
-    "sslmode",
-    "sslrootcert",
-    "statement-cache-capacity",
-    "target_session_attrs",
-    "user",
-];
-
 /// Shows it without its password, and without what may be one.
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,7 +72,7 @@ impl fmt::Display for DatabaseUrl {
         }
         let Some(query) = query else { return Ok(()) };
         let parameters = query.split('&').map(|parameter| match parameter.split_once('=') {
-            Some((name, _)) if SHOWN.contains(&name) => parameter.to_owned(),
+            Some((name, _)) if store::is_shown(name) => parameter.to_owned(),
             Some((name, _)) if name.ends_with("password") => format!("{name}=***"),
             _ => "***".to_owned(),
         });
@@ -106,7 +84,7 @@ impl fmt::Display for DatabaseUrl {
 fn may_have_login(query: Option<&str>) -> bool {
     query.into_iter().flat_map(|query| query.split('&')).any(|parameter| {
         let name = parameter.split('=').next().unwrap_or_default();
-        parameter.contains('@') && !SHOWN.contains(&name) && !name.ends_with("password")
+        parameter.contains('@') && !store::is_shown(name) && !name.ends_with("password")
     })
 }
 

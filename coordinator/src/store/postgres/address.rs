@@ -136,6 +136,11 @@ pub(crate) fn passed_over(url: &str) -> (Vec<&'static str>, bool) {
     (named, is_more)
 }
 
+/// Tells whether a parameter may be shown with its value. All others may be secrets, under a name that is misspelt or unknown.
+pub(crate) fn is_shown(name: &str) -> bool {
+    OWN.contains(&name) || (DRIVER.contains(&name) && name != "password")
+}
+
 /// Tells whether the driver knows a parameter of this name, which may be encoded.
 fn is_of_driver(name: &str) -> bool {
     let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();

@@ -180,7 +180,8 @@ DELETE FROM aside WHERE tx_id = ANY($2) AND EXISTS (SELECT 1 FROM fence)"
 /// Transactions that are set aside, by whomever. The identifier of zeros comes before all.
 const SELECT_SET_ASIDE: &str = "SELECT tx_id FROM aside WHERE tx_id > $1 ORDER BY tx_id LIMIT $2";
 
-/// Open transactions of an owner, but for those that sleep and those that it has set aside.
+/// Open transactions of an owner, but for those that sleep and those that it has set aside. The last row of each is the first
+/// one where the index is read backwards: so nothing is sorted, here and wherever a range of the log is read.
 const SELECT_OPEN: &str = concat!(
     "
 SELECT tx_id, version FROM (
@@ -194,7 +195,7 @@ SELECT tx_id, version FROM (
         SELECT DISTINCT ON (tx_id) tx_id, version, owner, kind FROM log
         WHERE tx_id >= (SELECT parked_before FROM fences WHERE incarnation = $1)
             AND tx_id < (SELECT parks_from FROM fences WHERE incarnation = $1)
-        ORDER BY tx_id, follows DESC) AS young
+        ORDER BY tx_id DESC, follows DESC) AS young
     WHERE kind & 16 = 0
 ) AS known
 WHERE owner = $1 AND kind & 15 < 5

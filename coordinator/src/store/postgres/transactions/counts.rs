@@ -28,7 +28,7 @@ SELECT kind, count(*) FROM (
     " AND tx_id < ",
     young_until!(),
     "
-            ORDER BY tx_id, follows DESC) AS young) AS known
+            ORDER BY tx_id DESC, follows DESC) AS young) AS known
     WHERE kind & 15 < 5 AND kind & 16 = 0 LIMIT $1) AS awake
 GROUP BY kind"
 );

@@ -48,7 +48,7 @@ const YOUNG: &str = "
 SELECT tx_id, version FROM (
     SELECT DISTINCT ON (tx_id) tx_id, version, owner, kind FROM log
     WHERE tx_id >= $2 AND tx_id < $3
-    ORDER BY tx_id, follows DESC) AS young
+    ORDER BY tx_id DESC, follows DESC) AS young
 WHERE owner = $1 AND kind & 15 < 5 AND kind & 16 = 0
     AND NOT EXISTS (SELECT 1 FROM aside WHERE aside.tx_id = young.tx_id AND incarnation = $1)";
 

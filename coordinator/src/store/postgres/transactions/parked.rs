@@ -132,10 +132,10 @@ WITH ",
 ), open AS MATERIALIZED (
     SELECT tx_id, owner FROM (
         SELECT DISTINCT ON (tx_id) tx_id, owner, kind FROM log
-        WHERE tx_id >= $4 AND tx_id < (SELECT until FROM part) ORDER BY tx_id, follows DESC) AS last
+        WHERE tx_id >= $4 AND tx_id < (SELECT until FROM part) ORDER BY tx_id DESC, follows DESC) AS last
     WHERE owner = $3 AND kind & 15 < 5 AND EXISTS (SELECT 1 FROM fence)
 ), parks AS (
-    INSERT INTO parked (tx_id, owner) SELECT tx_id, owner FROM open
+    INSERT INTO parked (tx_id, owner) SELECT tx_id, owner FROM open ORDER BY tx_id
     ON CONFLICT DO NOTHING
 ), known AS (
     UPDATE parked SET owner = open.owner FROM open
