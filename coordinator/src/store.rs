@@ -190,7 +190,7 @@ async fn run_migrations<C: sqlx::migrate::Migrate>(
 }
 
 /// An error and its causes, in one line. What an error says of its own cause is not said twice, and
-/// a line number in PostgreSQL's source code, which means nothing to an operator, is the SQLSTATE instead.
+/// a line number in PostgreSQL's source code, which means nothing to an operator, is the SQLSTATE instead; of SQLite it is the result code.
 #[must_use]
 pub fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
@@ -202,7 +202,11 @@ pub fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
             text = format!("{text}: {said}");
         }
         if let Some(sqlx::Error::Database(answer)) = error.downcast_ref() {
-            let code = answer.code().map_or_else(String::new, |code| format!(" (SQLSTATE {code})"));
+            // SQLite's codes are numbers, of which none is as long.
+            let whose = |code: &str| if code.len() < 5 { "SQLite" } else { "SQLSTATE" };
+            let code = answer
+                .code()
+                .map_or_else(String::new, |code| format!(" ({} {code})", whose(&code)));
             let plain = format!("{}{code}", answer.message());
             text = text.replace(&answer.to_string(), &plain);
             // Its cause is the same answer once more.

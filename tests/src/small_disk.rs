@@ -28,12 +28,26 @@ impl SmallDisk {
         Self::mount_over(&folder, bytes)
     }
 
+    /// Makes a file system with these options; `None` as above.
+    ///
+    /// # Panics
+    /// The folder cannot be made.
+    #[must_use]
+    pub fn mount_with(options: &str) -> Option<Self> {
+        let folder = run_folder().join(Uuid::new_v4().simple().to_string());
+        fs::create_dir(&folder).expect("a new folder");
+        Self::mount_at(&folder, options)
+    }
+
     /// Makes a file system over a folder.
     #[must_use]
     pub fn mount_over(folder: &Path, bytes: u64) -> Option<Self> {
-        let size = format!("size={bytes}");
+        Self::mount_at(folder, &format!("size={bytes}"))
+    }
+
+    fn mount_at(folder: &Path, options: &str) -> Option<Self> {
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
             .arg(folder)
             .stderr(Stdio::null())
             .status();
@@ -72,6 +86,13 @@ impl SmallDisk {
         for size in [1 << 16, 4096, 1] {
             while file.write(&vec![0; size]).is_ok_and(|written| written > 0) {}
         }
+    }
+
+    /// Makes files of nothing until there can be no more. Returns them.
+    #[must_use]
+    pub fn fill_names(&self) -> Vec<PathBuf> {
+        let names = (0..).map(|n| self.folder.join(format!("name-{n}")));
+        names.take_while(|name| fs::File::create(name).is_ok()).collect()
     }
 
     /// Gives the space back.

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use rustix::process;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use unanimo_coordinator::config::{Config, Loaded};
@@ -200,6 +201,8 @@ fn announce(running: &Running, scheme: &str) {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Write beyond a limit of a file's size: it fails then, and that is answered. Without a listener it would end the process.
+    _too_large: Signal,
 }
 
 impl Signals {
@@ -210,6 +213,7 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            _too_large: listen(SignalKind::from_raw(process::Signal::XFSZ.as_raw()))?,
         })
     }
 

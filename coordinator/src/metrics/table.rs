@@ -123,7 +123,7 @@ table! {
         "1 while this incarnation holds its lease and may decide and send, otherwise 0",
         alert "0 for a minute";
     unanimo_sqlite_log_bytes: "gauge" [""]
-        "Size of the write-ahead log of the SQLite file; 0 on PostgreSQL. Usually some megabytes: it grows for as long as a reader, such as a shell or a backup, holds a transaction open",
+        "Size of the write-ahead log of the SQLite file; 0 on PostgreSQL. Usually some megabytes: it grows for as long as a reader, such as a shell or a backup, holds a transaction open, or it cannot be copied into the file",
         alert "above 256 MiB: the log names the cause";
     unanimo_adopted_total: "counter" [""]
         "Transactions adopted from earlier incarnations",

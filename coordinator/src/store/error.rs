@@ -1,7 +1,10 @@
 //! Failures of requests to the store, and what each means for whoever asked.
 
+mod codes;
+
 use unanimo_core::{Incarnation, TxId};
 
+pub(super) use self::codes::{is_corrupt, is_damage, is_for_want, is_full, is_of_data};
 use super::{SessionError, Unreadable};
 
 /// Failure of a request to the store.
@@ -33,6 +36,15 @@ pub enum Error {
         /// Answer of the database.
         #[source]
         source: sqlx::Error,
+    },
+    /// The file was not written in the time that there was for it.
+    #[error(
+        "{doing}: it was not done in time: the writes before it take long, or another program holds the database file, or \
+         the disk is slow"
+    )]
+    Late {
+        /// The request, in words that fit after "failed to".
+        doing: &'static str,
     },
     /// The server is not one that is worked on, or did not prove what it acknowledged.
     #[error("{doing}")]
@@ -178,6 +190,28 @@ pub enum Error {
         /// The file.
         path: String,
     },
+    /// The write-ahead log beside the database file is of another file, or of another time.
+    #[error(
+        "open {path}: the write-ahead log beside it is not its own: {fault}; SQLite would write pages of another time into the \
+         file, so nothing was opened; if the file is the one to go on with, such as a backup that was restored, delete \
+         {path}-wal and {path}-shm, or rename them; if it is not, put back the file that was there with this log"
+    )]
+    OtherLog {
+        /// The database file.
+        path: String,
+        /// Fault of the log.
+        fault: String,
+    },
+    /// The database file is empty, and the log beside it is not.
+    #[error(
+        "open {path}: the file is empty, and the write-ahead log beside it is not: somebody has emptied the file, or a copy \
+         of it has failed; SQLite would delete the log, and a new, empty group would begin, so nothing was opened; put the \
+         file back, or a backup of it without {path}-wal; to begin anew, rename {path}-wal"
+    )]
+    Emptied {
+        /// The database file.
+        path: String,
+    },
     /// A file of the database is not the one that was opened.
     #[error("use {what} {path}: {fault}")]
     Replaced {
@@ -282,6 +316,8 @@ impl Error {
                 | Self::Changed
                 | Self::SeveralNames { .. }
                 | Self::MountedAlone { .. }
+                | Self::OtherLog { .. }
+                | Self::Emptied { .. }
                 | Self::Url(_)
         );
         is_refusal || self.is_elsewhere()
@@ -345,50 +381,4 @@ impl Error {
         let codes = ["42P01", "42703", "3F000", "3D000"];
         error.code().is_some_and(|code| codes.contains(&&*code))
     }
-}
-
-/// Tells whether the database is well, and gave up on the rows that it was to read or write.
-pub(super) fn is_of_data(error: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(error) = error else { return false };
-    let Some(code) = error.code() else { return false };
-    // PostgreSQL: data exceptions, violated constraints, damaged data, and errors that a trigger raises.
-    let classes = ["22", "23", "XX", "P0"];
-    match code.len() {
-        5 => classes.contains(&&code[..2]),
-        // SQLite: CORRUPT.
-        _ => code.parse::<i32>().is_ok_and(|code| code & 0xff == 11),
-    }
-}
-
-/// Tells whether a database does not write for want of what all writes need: space, memory, a disk that works.
-pub(super) fn is_for_want(error: &(dyn std::error::Error + 'static)) -> bool {
-    let Some(sqlx::Error::Database(error)) = error.downcast_ref() else { return false };
-    let Some(code) = error.code() else { return false };
-    match code.len() {
-        // PostgreSQL: insufficient resources, and errors of the system around it.
-        5 => code.starts_with("53") || code.starts_with("58"),
-        // SQLite: FULL, NOMEM and IOERR.
-        _ => code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 7 | 10 | 13)),
-    }
-}
-
-/// Tells whether PostgreSQL gave up on what it has stored: corrupted data or indexes. Internal errors of other kinds are of
-/// whatever runs there, and a failed read of the disk (58030) may be of all that is stored.
-pub(super) fn is_corrupt(error: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(error) = error else { return false };
-    error.code().is_some_and(|code| code == "XX001" || code == "XX002")
-}
-
-/// Tells whether SQLite met a damaged page.
-pub(super) fn is_damage(error: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(error) = error else { return false };
-    // SQLite: CORRUPT. PostgreSQL's codes have five letters.
-    let Some(code) = error.code().filter(|code| code.len() < 5) else { return false };
-    code.parse::<i32>().is_ok_and(|code| code & 0xff == 11)
-}
-
-/// Tells whether SQLite's extended result code means that there is no space: FULL; IOERR_WRITE, for a quota or a
-/// limit of the file's size; IOERR_SHMSIZE. The write itself has failed then, and the statement with it.
-pub(super) fn is_full(code: i32) -> bool {
-    matches!(code, 13 | 778 | 4874)
 }

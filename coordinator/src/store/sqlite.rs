@@ -13,7 +13,9 @@ mod earlier;
 mod endpoints;
 mod feed;
 mod files;
+mod frames;
 mod incarnations;
+mod left;
 mod locks;
 mod log;
 mod opened;
@@ -61,7 +63,7 @@ pub struct Sqlite {
     reads: SqlitePool,
     /// One connection for everything that writes and is not the journal.
     writes: SqlitePool,
-    /// One for the heartbeat: it never queues behind a long write.
+    /// One for the heartbeat: it waits for its turn to write, and for no connection.
     heartbeat: SqlitePool,
     connect: SqliteConnectOptions,
     cluster_id: String,
@@ -81,16 +83,17 @@ struct Right {
 impl Sqlite {
     /// Opens the store on tables of this version.
     fn open(connect: SqliteConnectOptions, cluster_id: String, opened: Opened) -> Self {
-        let pool = |connections| {
+        let options = |connections| {
             let options = SqlitePoolOptions::new().max_connections(connections);
             // One that is open has the file that was opened.
             let options = options.idle_timeout(None).max_lifetime(None);
-            options.acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(connect.clone())
+            options.acquire_timeout(ACQUIRE_TIMEOUT)
         };
+        let pool = |options: SqlitePoolOptions| options.connect_lazy_with(connect.clone());
         Self {
-            reads: pool(READ_CONNECTIONS),
-            writes: pool(1),
-            heartbeat: pool(1),
+            reads: pool(options(READ_CONNECTIONS)),
+            writes: pool(options(1)),
+            heartbeat: pool(log::counting(options(1))),
             connect,
             cluster_id,
             nonces: Nonces::default(),
@@ -207,6 +210,7 @@ where
 {
     let mut connection = pool.acquire().await?;
     log::set_pages(&mut connection, opened.log.pages()).await?;
+    let turn = opened.turn.lock().await;
     let written = work::transact(&mut connection, |connection| {
         Box::pin(async move {
             if let Some(right) = right
@@ -219,9 +223,16 @@ where
     });
     let written = written.await;
     if matches!(written, Ok(Some(_))) {
+        drop(turn);
         log::look_after(opened, &mut connection).await;
-    } else if !work::roll_back(&mut connection).await {
+        return written;
+    }
+    let is_rolled_back = work::roll_back(&mut connection).await;
+    drop(turn);
+    if !is_rolled_back {
         let _ = connection.close().await;
+    } else if written.as_ref().is_err_and(work::is_full) {
+        log::make_space(opened, &mut connection).await;
     }
     written
 }

@@ -86,7 +86,7 @@ async fn check(what: &str, path: &str, prepare: impl Fn(&Path), disturb: impl Fn
 #[tokio::test]
 async fn s1_nothing_is_answered_once_a_file_is_not_the_one_that_was_opened() {
     type Disturb = (&'static str, fn(&Path));
-    let cases: [Disturb; 17] = [
+    let cases: [Disturb; 19] = [
         ("deleted", |f| fs::remove_file(f.join("x.db")).unwrap()),
         ("renamed", |f| fs::rename(f.join("x.db"), f.join("y.db")).unwrap()),
         ("replaced by a copy", |f| replace(&f.join("x.db"))),
@@ -106,6 +106,8 @@ async fn s1_nothing_is_answered_once_a_file_is_not_the_one_that_was_opened() {
         }),
         ("log deleted", |f| fs::remove_file(f.join("x.db-wal")).unwrap()),
         ("log replaced", |f| replace(&f.join("x.db-wal"))),
+        ("log emptied", |f| drop(fs::File::create(f.join("x.db-wal")).unwrap())),
+        ("log cut", |f| _ = cut(&f.join("x.db-wal"))),
         ("index deleted", |f| fs::remove_file(f.join("x.db-shm")).unwrap()),
         ("log and index deleted", |f| {
             fs::remove_file(f.join("x.db-wal")).unwrap();
@@ -128,6 +130,39 @@ async fn s1_nothing_is_answered_once_a_file_is_not_the_one_that_was_opened() {
     ];
     for (what, disturb) in cases {
         check(what, "x.db", |_| {}, disturb).await;
+    }
+}
+
+/// Takes the last third of a file away. Returns its length before.
+fn cut(file: &Path) -> u64 {
+    let file = fs::File::options().write(true).open(file).unwrap();
+    let bytes = file.metadata().unwrap().len();
+    file.set_len(bytes - bytes / 3).unwrap();
+    bytes
+}
+
+/// S1: what a cut file had is not there again once the file has its length again. Nothing is copied from a log with holes.
+#[tokio::test]
+async fn s1_a_file_that_was_cut_and_grows_again_is_still_cut() {
+    for suffix in ["", "-wal"] {
+        let database = new_folder().join("x.db");
+        let fixture = open(&database).await;
+        let mut writer = fixture.writer().await;
+        let mut write = async || writer.write(&[a_write(Live::begin(&new_gid()).1)]).await;
+        assert_eq!(write().await.unwrap(), [Written::Applied]);
+        let file = beside(&database, suffix);
+        let bytes = cut(&file);
+        let error = write().await.unwrap_err();
+        assert!(matches!(error, BatchError::Elsewhere(_)), "{suffix}: {error:?}");
+        let before = fs::read(&database).unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_len(bytes + 4120).unwrap();
+        let error = write().await.unwrap_err();
+        let BatchError::Elsewhere(cause) = &error else { panic!("{suffix}: {error:?}") };
+        assert!(store::in_full(&**cause).contains("became shorter"), "{suffix}: {error:?}");
+        refuses(&fixture, "cut").await;
+        if suffix == "-wal" {
+            assert!(fs::read(&database).unwrap() == before, "holes were copied");
+        }
     }
 }
 
@@ -370,6 +405,25 @@ async fn s5_a_lock_that_was_deleted_is_noticed_by_both() {
     assert!(matches!(error, Error::InUse { .. }), "{error:?}");
 }
 
+/// S5: the second process was killed before it was anybody, and the first one may live: neither does the third take itself for
+/// alone. Once somebody was born under a lock file, the next one is alone with it.
+#[tokio::test]
+async fn s5_a_lock_under_which_nobody_was_born_says_nothing() {
+    let folder = new_folder();
+    let first = open(&folder.join("x.db")).await;
+    fs::remove_file(folder.join("x.db.lock")).unwrap();
+    for _ in 0..2 {
+        let second = store::open(&first.url, &PostgresOptions::default()).await.unwrap();
+        assert!(!second.incarnations().is_alone(), "the first one may still write");
+        second.close().await;
+    }
+    for is_alone in [false, true] {
+        let third = open(&folder.join("x.db")).await;
+        assert_eq!(third.store.incarnations().is_alone(), is_alone);
+        third.store.close().await;
+    }
+}
+
 /// A log whose database is not there is kept: it has the last writes of a file that was moved away.
 #[tokio::test]
 async fn a_log_that_was_left_behind_is_kept() {
@@ -379,6 +433,17 @@ async fn a_log_that_was_left_behind_is_kept() {
     let fixture = open(&folder.join("x.db")).await;
     fixture.write([Live::begin(&new_gid()).1]).await;
     assert_eq!(fs::read(folder.join("x.db-wal.left")).unwrap(), b"the last writes");
+    // Another time, and the first one is there still.
+    drop(fixture);
+    let folder = new_folder();
+    fs::write(folder.join("x.db-wal.left"), b"the first").unwrap();
+    fs::write(folder.join("x.db-wal.left.1"), b"the second").unwrap();
+    fs::write(folder.join("x.db-wal"), b"the third").unwrap();
+    open(&folder.join("x.db")).await;
+    for (suffix, content) in [("", "the first"), (".1", "the second"), (".2", "the third")] {
+        let kept = fs::read_to_string(folder.join(format!("x.db-wal.left{suffix}"))).unwrap();
+        assert_eq!(kept, content);
+    }
 }
 
 /// A reader that stays holds the log. Writes go on, and once it has ended the log is cut.

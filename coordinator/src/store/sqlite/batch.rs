@@ -16,7 +16,7 @@ use super::super::rows::{Encoded, NOBODY, ms_to_column, number_to_column};
 use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::opened::Opened;
 use super::transactions::{SET_ASIDE, of_holder};
-use super::work::{code, roll_back};
+use super::work::{self, code, roll_back};
 use super::{Right, earlier, is_unfenced, log};
 
 const NAME: &str = "INSERT INTO gids (key, tx_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
@@ -115,6 +115,8 @@ impl Writer {
     }
 
     async fn transact_or_roll_back(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
+        let opened = Arc::clone(&self.opened);
+        let _turn = opened.turn.lock().await;
         let result = self.transact(batch).await;
         self.rolled_back(result).await
     }
@@ -290,15 +292,19 @@ impl BatchWriter for Writer {
         let written = self.write_once(batch).await;
         // After the commit: whoever is told of it finds it in the file.
         self.opened.check().await.map_err(elsewhere)?;
-        if written.is_ok() {
-            log::look_after(&self.opened, &mut self.connection).await;
+        match &written {
+            Ok(_) => log::look_after(&self.opened, &mut self.connection).await,
+            // Rolled back: otherwise it is fatal.
+            Err(BatchError::Failed(cause)) if cause.downcast_ref().is_some_and(work::is_full) => {
+                log::make_space(&self.opened, &mut self.connection).await;
+            }
+            Err(_) => {}
         }
         written
     }
 
     async fn write_own(&mut self) -> Result<(), BatchError> {
-        let probed = self.probe().await;
-        self.rolled_back(probed).await
+        self.probe_or_roll_back().await
     }
 }
 

@@ -10,17 +10,21 @@
 
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::super::Error;
+use super::{log, work};
 
 /// Most symbolic links that are followed from a name of a file, as many as Linux follows.
 const LINKS_MAX: u32 = 40;
 
 /// Tries to open a lock file that somebody deletes meanwhile.
 const LOCK_TRIES_MAX: u32 = 10;
+
+/// SQLite's result code for a file that it cannot open or make.
+const CANNOT_OPEN: i32 = 14;
 
 /// Mode of files that are made.
 const OWNER_ALONE: u32 = 0o600;
@@ -96,6 +100,31 @@ impl Names {
         Ok(())
     }
 
+    /// Says why SQLite cannot open its files: it tells only that it cannot. Beside the database it has to make some.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        let is_unopened = match &error {
+            Error::Database { source, .. } => {
+                work::code(source).is_some_and(|code| code & 0xff == CANNOT_OPEN)
+            }
+            _ => false,
+        };
+        if !is_unopened {
+            return error;
+        }
+        let probe = self.beside(".probe");
+        let made = File::options().create_new(true).write(true).mode(OWNER_ALONE).open(&probe);
+        match made {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                failed(&self.beside("-wal"), source)
+            }
+            _ => {
+                // Nobody needs it.
+                let _ = fs::remove_file(&probe);
+                error
+            }
+        }
+    }
+
     /// Returns the path of one of SQLite's other files, or of the lock.
     pub(super) fn beside(&self, suffix: &str) -> PathBuf {
         let mut name = self.real.as_os_str().to_owned();
@@ -124,8 +153,9 @@ fn is_mount(_: &Path) -> bool {
 pub(super) struct Lock {
     path: PathBuf,
     file: File,
-    /// There was no lock file before.
-    pub(super) is_first: bool,
+    /// Somebody was born under this lock file before. Otherwise another process may have one that was deleted, and serve
+    /// the database still.
+    pub(super) has_served: bool,
 }
 
 impl Lock {
@@ -134,12 +164,12 @@ impl Lock {
         let failed = |source| failed(&path, source);
         for _ in 0..LOCK_TRIES_MAX {
             let new = File::options().create_new(true).write(true).mode(OWNER_ALONE).open(&path);
-            let (file, is_first) = match new {
-                Ok(file) => (file, true),
+            let file = match new {
+                Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     match File::options().write(true).open(&path) {
                         Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                        opened => (opened.map_err(failed)?, false),
+                        opened => opened.map_err(failed)?,
                     }
                 }
                 Err(error) => return Err(failed(error)),
@@ -152,12 +182,20 @@ impl Lock {
                 Err(fs::TryLockError::Error(source)) => return Err(failed(source)),
             }
             // Whoever comes next must find this one.
-            let own = FileId::of(&file.metadata().map_err(failed)?);
-            if fs::metadata(&path).is_ok_and(|found| FileId::of(&found) == own) {
-                return Ok(Self { path, file, is_first });
+            let own = file.metadata().map_err(failed)?;
+            if fs::metadata(&path).is_ok_and(|found| FileId::of(&found) == FileId::of(&own)) {
+                return Ok(Self { path, file, has_served: own.len() > 0 });
             }
         }
         Err(failed(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Marks it once an incarnation has been created: from then on no other lock file was there.
+    pub(super) fn mark(&self) {
+        // Without it the next start waits for nobody, for a lease.
+        if let Err(error) = self.file.write_all_at(b"served\n", 0) {
+            tracing::debug!(%error, "failed to mark the lock file");
+        }
     }
 }
 
@@ -168,8 +206,10 @@ pub(super) struct Files {
     opened: Vec<(PathBuf, &'static str, FileId)>,
     /// The write-ahead log.
     log: PathBuf,
-    /// Bytes of the database file, as they were seen. Nothing of SQLite's makes it shorter: nobody here cleans it up.
-    bytes: AtomicU64,
+    /// Length of the database file. Nothing of SQLite's makes it shorter: nobody here cleans it up.
+    database_bytes: Length,
+    /// Length of the log. SQLite cuts it to [`log::BYTES_MAX`], and no shorter, while it is open.
+    log_bytes: Length,
 }
 
 const DATABASE: &str = "the database file";
@@ -193,7 +233,8 @@ impl Files {
         }
         let locked = lock.file.metadata().map_err(|source| failed(&lock.path, source))?;
         opened.push((lock.path.clone(), LOCK, FileId::of(&locked)));
-        let files = Self { opened, log, bytes: AtomicU64::new(0) };
+        let (database_bytes, log_bytes) = (Length::at_least(1), Length::at_least(0));
+        let files = Self { opened, log, database_bytes, log_bytes };
         files.check().map(|()| files)
     }
 
@@ -209,8 +250,12 @@ impl Files {
             let mut files = self.opened.iter().filter(move |(_, name, _)| *name == what);
             files.all(|file| self.check_one(file).is_ok())
         };
+        let is_cut = |found: &Metadata| {
+            self.opened.iter().any(|(_, name, id)| *name == LOG && *id == FileId::of(found))
+        };
         let is_unused = match fs::metadata(&self.log) {
-            Ok(found) => found.len() == 0,
+            // The one that was opened has lost what it held, and others would be copied from it.
+            Ok(found) => found.len() == 0 && !is_cut(&found),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
         is_there(DATABASE) && is_there(LOCK) && is_unused
@@ -222,8 +267,13 @@ impl Files {
     }
 
     fn check_one(&self, (path, what, id): &(PathBuf, &'static str, FileId)) -> Result<(), Error> {
+        let length = match *what {
+            DATABASE => Some((&self.database_bytes, u64::MAX)),
+            LOG => Some((&self.log_bytes, log::BYTES_MAX)),
+            _ => None,
+        };
         // Read first: whoever looks at the same time may see it grow.
-        let bytes = self.bytes.load(Ordering::Acquire);
+        let seen = length.map(|(length, most)| length.seen(most));
         let found = fs::metadata(path).map_err(|error| lost(what, path, &error))?;
         let FileId { device, inode } = FileId::of(&found);
         let fault = if FileId::of(&found) != *id {
@@ -232,17 +282,43 @@ impl Files {
                  inode {})",
                 id.device, id.inode
             )
-        } else if *what == DATABASE && found.len() < bytes.max(1) {
-            // SQLite may write it to its length again, and not what was lost.
-            self.bytes.store(u64::MAX, Ordering::Release);
+        } else if let (Some((length, _)), Some(seen)) = (length, seen)
+            && !length.holds(seen, found.len())
+        {
             "somebody has cut it, or written over it: it became shorter".to_owned()
         } else {
-            if *what == DATABASE {
-                self.bytes.fetch_max(found.len(), Ordering::AcqRel);
-            }
             return Ok(());
         };
         Err(Error::Replaced { what, path: path.display().to_string(), fault })
+    }
+}
+
+/// Length of a file, as it was seen.
+#[derive(Debug)]
+struct Length {
+    bytes: AtomicU64,
+    /// It was shorter once. SQLite may write it to its length again, and not what was lost.
+    is_cut: AtomicBool,
+}
+
+impl Length {
+    fn at_least(bytes: u64) -> Self {
+        Self { bytes: AtomicU64::new(bytes), is_cut: AtomicBool::new(false) }
+    }
+
+    /// Returns the length below which it must not be, and that is never more than `most`.
+    fn seen(&self, most: u64) -> u64 {
+        self.bytes.load(Ordering::Acquire).min(most)
+    }
+
+    /// Notes a length, and tells whether it was never below what was [seen](Self::seen) before.
+    fn holds(&self, seen: u64, found: u64) -> bool {
+        if found < seen {
+            self.is_cut.store(true, Ordering::Release);
+        } else {
+            self.bytes.fetch_max(found, Ordering::AcqRel);
+        }
+        !self.is_cut.load(Ordering::Acquire)
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::incarnations::{
     rival,
 };
 use super::super::{Error, IncarnationList, Incarnations, KnownIncarnation, LiveIncarnation};
-use super::Sqlite;
+use super::{Sqlite, log};
 
 #[async_trait]
 impl Incarnations for Sqlite {
@@ -93,13 +93,15 @@ impl Incarnations for Sqlite {
                     sqlx::query("INSERT INTO heartbeats (incarnation, lease_ms) VALUES ($1, $2)")
                         .bind(incarnation)
                         .bind(lease_to_column(lease))
-                        .execute(connection)
+                        .execute(&mut *connection)
                         .await?;
+                    log::write_first_page(connection).await?;
                     Ok(Some((incarnation, nonce)))
                 })
             })
             .await?;
         Ok(created.map(|(incarnation, nonce)| {
+            self.opened.note_birth();
             self.nonces.insert(Incarnation(incarnation), nonce);
             Incarnation(incarnation)
         }))
@@ -112,14 +114,14 @@ impl Incarnations for Sqlite {
             Box::pin(async move {
                 sqlx::query("UPDATE heartbeats SET counter = counter + 1 WHERE incarnation = $1")
                     .bind(me.0)
-                    .execute(connection)
+                    .execute(&mut *connection)
                     .await?;
-                Ok(())
+                log::write_first_page(connection).await
             })
         });
         // It runs in a task of its own, to its end.
         let renewed = tokio::time::timeout(patience, renewing).await;
-        renewed.unwrap_or_else(|_| Err(Error::database(DOING)(sqlx::Error::PoolTimedOut)))
+        renewed.unwrap_or(Err(Error::Late { doing: DOING }))
     }
 
     async fn note_displaced(&self, incarnation: Incarnation) -> Result<(), Error> {

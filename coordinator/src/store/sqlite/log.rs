@@ -9,8 +9,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqlitePoolOptions};
 
+use super::super::in_full;
 use super::opened::Opened;
 
 /// Pages after which a commit copies the log: SQLite's default.
@@ -40,7 +41,10 @@ struct State {
     is_long: bool,
     /// When it may be tried again.
     next_try: Option<Instant>,
+    /// When somebody was told that it is long.
     warned: Option<Instant>,
+    /// When somebody was told that it could not be copied.
+    warned_of_failure: Option<Instant>,
 }
 
 impl Log {
@@ -54,11 +58,12 @@ impl Log {
         if self.state().is_long { 0 } else { PAGES }
     }
 
-    /// Notes the size, and tells whether it is time to try to copy the log.
-    fn is_due(&self, bytes: u64, now: Instant) -> bool {
+    /// Notes the size, and tells whether it is time to try to copy the log: if it is too long, or there is no space for
+    /// more of it.
+    fn is_due(&self, bytes: u64, is_full: bool, now: Instant) -> bool {
         let mut state = self.state();
         state.is_long = bytes > BYTES_MAX;
-        state.is_long && state.next_try.is_none_or(|at| at <= now)
+        (state.is_long || is_full) && state.next_try.is_none_or(|at| at <= now)
     }
 
     fn has_tried(&self, took: Duration, now: Instant) {
@@ -68,13 +73,21 @@ impl Log {
     /// Tells whether it is time to tell somebody.
     fn warns(&self, bytes: u64, now: Instant) -> bool {
         let mut state = self.state();
-        let is_due = state.warned.is_none_or(|at| now.duration_since(at) >= WARN_PAUSE);
-        if bytes <= BYTES_WARNED || !is_due {
-            return false;
-        }
-        state.warned = Some(now);
-        true
+        bytes > BYTES_WARNED && is_next(&mut state.warned, now)
     }
+
+    /// The same of a copy that has failed.
+    fn warns_of_failure(&self, now: Instant) -> bool {
+        is_next(&mut self.state().warned_of_failure, now)
+    }
+}
+
+fn is_next(warned: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = warned.is_none_or(|at| now.duration_since(at) >= WARN_PAUSE);
+    if is_due {
+        *warned = Some(now);
+    }
+    is_due
 }
 
 /// Sets after how many pages the commits of a connection copy the log.
@@ -86,10 +99,42 @@ pub(super) async fn set_pages(
     sqlx::query(sqlx::AssertSqlSafe(set)).execute(connection).await.map(drop)
 }
 
+/// Lets each commit of a connection that [writes page 1](write_first_page) add 1 to the change counter in it. A connection counts
+/// from the page as it has read it, and alone in the file it would not read it again.
+pub(super) fn counting(pool: SqlitePoolOptions) -> SqlitePoolOptions {
+    pool.before_acquire(|connection, _| {
+        Box::pin(async move {
+            let forget = sqlx::query("PRAGMA shrink_memory");
+            forget.execute(connection).await.map(|_| true)
+        })
+    })
+}
+
+/// Writes page 1, within a transaction, so that its change counter tells a log from those of other times
+/// (see [`frames`](super::frames)).
+///
+/// # Errors
+/// The database fails.
+pub(super) async fn write_first_page(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    // Nothing reads this number. It is written whatever it was.
+    let write = sqlx::query("PRAGMA user_version = 1");
+    write.execute(connection).await.map(drop)
+}
+
 /// Looks at the log after a commit.
 pub(super) async fn look_after(opened: &Opened, connection: &mut SqliteConnection) {
+    copy(opened, connection, false).await;
+}
+
+/// Looks at the log after a write that found no space, and was rolled back. No commit will copy the log now, and once it is
+/// copied it is used from its beginning, which needs no space.
+pub(super) async fn make_space(opened: &Opened, connection: &mut SqliteConnection) {
+    copy(opened, connection, true).await;
+}
+
+async fn copy(opened: &Opened, connection: &mut SqliteConnection, is_full: bool) {
     let (log, bytes, started) = (&opened.log, opened.log_bytes(), Instant::now());
-    if !log.is_due(bytes, started) {
+    if !log.is_due(bytes, is_full, started) {
         return;
     }
     let tried: Result<(i64, i64, i64), _> =
@@ -99,7 +144,14 @@ pub(super) async fn look_after(opened: &Opened, connection: &mut SqliteConnectio
     let (pages, copied) = match tried {
         Ok((_, pages, copied)) => (pages, copied),
         Err(error) => {
-            tracing::debug!(%error, "failed to copy the write-ahead log into the database file");
+            if log.warns_of_failure(now) {
+                tracing::warn!(
+                    error = in_full(&error),
+                    mebibytes = bytes >> 20,
+                    "failed to copy the write-ahead log into the database file; it grows with each write until it \
+                     can be copied"
+                );
+            }
             return;
         }
     };
@@ -123,22 +175,27 @@ mod tests {
     fn a_long_log_is_tried_from_time_to_time_and_told_of_once_in_a_while() {
         let (log, start) = (Log::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(!log.is_due(BYTES_MAX, start));
+        assert!(!log.is_due(BYTES_MAX, false, start));
+        assert!(log.is_due(1, true, start), "there is no space for more");
         assert_eq!(log.pages(), PAGES);
-        assert!(log.is_due(BYTES_MAX + 1, start));
+        assert!(log.is_due(BYTES_MAX + 1, false, start));
         assert_eq!(log.pages(), 0, "no commit tries by itself");
         log.has_tried(Duration::from_millis(1), start);
-        assert!(!log.is_due(BYTES_MAX + 1, start));
-        assert!(log.is_due(BYTES_MAX + 1, at(1)));
+        assert!(!log.is_due(BYTES_MAX + 1, false, start));
+        assert!(log.is_due(BYTES_MAX + 1, false, at(1)));
         log.has_tried(Duration::from_millis(500), at(1));
-        assert!(!log.is_due(BYTES_MAX + 1, at(10)), "a slow one is tried seldom");
-        assert!(log.is_due(BYTES_MAX + 1, at(11)));
+        assert!(!log.is_due(1, true, at(10)), "no more often because there is no space");
+        assert!(!log.is_due(BYTES_MAX + 1, false, at(10)), "a slow one is tried seldom");
+        assert!(log.is_due(BYTES_MAX + 1, false, at(11)));
 
         assert!(!log.warns(BYTES_WARNED, start));
         assert!(log.warns(BYTES_WARNED + 1, start));
         assert!(!log.warns(BYTES_WARNED + 1, at(599)));
         assert!(log.warns(BYTES_WARNED + 1, at(600)));
-        log.is_due(1, at(600));
+        assert!(log.warns_of_failure(at(600)));
+        assert!(!log.warns_of_failure(at(1199)));
+        assert!(log.warns_of_failure(at(1200)));
+        log.is_due(1, false, at(600));
         assert_eq!(log.pages(), PAGES);
     }
 }

@@ -1,5 +1,6 @@
 //! The database that was opened, as all its connections share it.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +21,9 @@ const SAVED_WITHIN: Duration = Duration::from_secs(60);
 /// Pause between two tries.
 const SAVE_PAUSE: Duration = Duration::from_millis(50);
 
+/// Files that stay open for as long as any handle lives.
+type Held = (Arc<Lock>, Option<Arc<File>>);
+
 /// The database that was opened.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -29,25 +33,24 @@ pub(super) struct Opened {
     first: Mutex<Option<SqliteConnection>>,
     /// An attempt was made to save what a lost log holds.
     has_saved: AtomicBool,
+    /// Turn to write. SQLite's lock is asked for again and again, in no order, and whoever is unlucky waits for long: here the one
+    /// that came first is the next. It is held from BEGIN to COMMIT or ROLLBACK.
+    pub(super) turn: Mutex<()>,
     pub(super) log: Log,
     pub(super) damage: Damage,
     pub(super) searched: Searched,
     /// No other process can have the database.
     pub(super) is_alone: bool,
-    /// Keeps other processes out for as long as any handle lives.
-    _lock: Arc<Lock>,
+    /// Keeps other processes out for as long as any handle lives. So does the database file, if it was read without SQLite:
+    /// closed before, it would take SQLite's locks with it.
+    held: Held,
 }
 
 impl Opened {
-    pub(super) fn new(
-        files: Files,
-        first: SqliteConnection,
-        lock: Arc<Lock>,
-        is_alone: bool,
-    ) -> Self {
+    pub(super) fn new(files: Files, first: SqliteConnection, held: Held, is_alone: bool) -> Self {
         let (first, has_saved) = (Mutex::new(Some(first)), AtomicBool::new(false));
-        let (log, damage, searched) = Default::default();
-        Self { files, first, has_saved, log, damage, searched, is_alone, _lock: lock }
+        let (turn, log, damage, searched) = Default::default();
+        Self { files, first, has_saved, turn, log, damage, searched, is_alone, held }
     }
 
     /// Fails if the files at the paths are not those that were opened.
@@ -114,6 +117,11 @@ impl Opened {
             }
         }
         self.has_saved.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that an incarnation was created by whoever has the lock.
+    pub(super) fn note_birth(&self) {
+        self.held.0.mark();
     }
 
     /// Closes the first connection.

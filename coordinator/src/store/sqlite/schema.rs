@@ -5,6 +5,7 @@
 
 mod conversion;
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -19,7 +20,7 @@ use super::super::opening::{HISTORY, Itself, Nodes, Place, PlaceChange, Start};
 use super::super::{Error, LiveIncarnation, Store, latest, run_migrations};
 use super::files::{Files, Lock, Names};
 use super::opened::Opened;
-use super::{BUSY_TIMEOUT, Sqlite, log};
+use super::{BUSY_TIMEOUT, Sqlite, left, log, work};
 
 /// History of an earlier version: the library's default.
 const OLD_HISTORY: &str = "_sqlx_migrations";
@@ -35,6 +36,8 @@ pub(in crate::store) struct Opening {
     is_new: bool,
     /// Keeps other processes out for as long as any handle lives.
     lock: Arc<Lock>,
+    /// The database file, if it was read without SQLite.
+    read: Option<Arc<File>>,
 }
 
 impl Opening {
@@ -45,24 +48,25 @@ impl Opening {
         let connect = SqliteConnectOptions::new()
             .filename(&names.real)
             .create_if_missing(false)
-            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("journal_size_limit", log::BYTES_MAX.to_string())
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
-        let mut opening = Self { names, connect, start, is_absent, is_new: is_absent, lock };
+        let (looking, connect) = (connect.clone(), connect.journal_mode(SqliteJournalMode::Wal));
+        let (is_new, read) = (is_absent, None);
+        let mut opening = Self { names, connect, start, is_absent, is_new, lock, read };
         if !is_absent {
             opening.names.check_only_name()?;
-            let mut connection = opening.connection().await?;
-            let looked = opening.look(&mut connection).await;
-            let _ = connection.close().await;
-            opening.is_new = looked?;
+            opening.read = left::check_log(&opening.names)?.map(Arc::new);
+            let looked = opening.look_first(looking).await;
+            opening.is_new = looked.map_err(|error| opening.names.explain(error))?;
         }
         if !opening.is_alone() {
             tracing::warn!(
                 file = %opening.names.real.display(),
-                "there was no lock file beside this database: if somebody has deleted it, another process may \
-                 still serve the database; an incarnation of another node is waited for until it is silent"
+                "there was no lock file beside this database, or none under which it was served: if somebody has \
+                 deleted that one, another process may still serve the database; an incarnation of another node is \
+                 waited for until it is silent"
             );
         }
         Ok(opening)
@@ -70,7 +74,7 @@ impl Opening {
 
     /// Tells whether no other process can have the database: each takes the lock.
     fn is_alone(&self) -> bool {
-        self.is_new || !self.lock.is_first
+        self.is_new || self.lock.has_served
     }
 
     async fn connection(&self) -> Result<SqliteConnection, Error> {
@@ -78,34 +82,39 @@ impl Opening {
         connecting.await.map_err(Error::database("open the database file"))
     }
 
+    /// Looks at the tables, and changes nothing: a start that is refused leaves file and log as they were. Whoever closes the
+    /// last connection that may write copies the log into the file.
+    async fn look_first(&self, options: SqliteConnectOptions) -> Result<bool, Error> {
+        if !left::has_log(&self.names) {
+            return self.look_with(&options).await;
+        }
+        match self.look_with(&options.clone().read_only(true)).await {
+            // A transaction of another mode has to be rolled back first.
+            Err(Error::Database { source, .. }) if work::is_read_only(&source) => {
+                self.look_with(&options).await
+            }
+            looked => looked,
+        }
+    }
+
+    async fn look_with(&self, options: &SqliteConnectOptions) -> Result<bool, Error> {
+        let connecting = SqliteConnection::connect_with(options);
+        let mut connection = connecting.await.map_err(Error::database("open the database file"))?;
+        let looked = self.look(&mut connection).await;
+        let _ = connection.close().await;
+        looked
+    }
+
     /// Makes the file if there was none at the first look. One that has vanished since is not made anew.
     async fn first_connection(&self) -> Result<SqliteConnection, Error> {
         if !self.is_absent {
             return self.connection().await;
         }
-        self.keep_left_log()?;
+        left::keep(&self.names)?;
         self.names.make()?;
         let connect = self.connect.clone().create_if_missing(true);
         let connecting = SqliteConnection::connect_with(&connect);
         connecting.await.map_err(Error::database("make the database file"))
-    }
-
-    /// Renames a write-ahead log whose database is not there: SQLite would delete it, and with the database
-    /// somebody may need it.
-    fn keep_left_log(&self) -> Result<(), Error> {
-        let (log, kept) = (self.names.beside("-wal"), self.names.beside("-wal.left"));
-        let is_left = std::fs::metadata(&log).is_ok_and(|found| found.len() > 0);
-        if self.names.is_there()? || !is_left {
-            return Ok(());
-        }
-        let renamed = std::fs::rename(&log, &kept);
-        renamed.map_err(|source| Error::File { path: log.display().to_string(), source })?;
-        tracing::warn!(
-            log = %kept.display(),
-            "the write-ahead log of a database file that is not there was left behind; it is kept under this \
-             name: it has the last writes of that file"
-        );
-        Ok(())
     }
 
     /// Checks version and place, and tells whether there are no tables of ours.
@@ -212,6 +221,12 @@ impl super::super::Opening for Opening {
     }
 
     async fn open(&self) -> Result<Arc<dyn Store>, Error> {
+        self.open_store().await.map_err(|error| self.names.explain(error))
+    }
+}
+
+impl Opening {
+    async fn open_store(&self) -> Result<Arc<dyn Store>, Error> {
         let mut first = self.first_connection().await?;
         let cluster_id = match self.migrate(&mut first).await {
             Ok(cluster_id) => cluster_id,
@@ -229,7 +244,8 @@ impl super::super::Opening for Opening {
                  stop, and look whether database-url names the right file and its volume is mounted"
             );
         }
-        let opened = Opened::new(files, first, Arc::clone(&self.lock), self.is_alone());
+        let (lock, read) = (Arc::clone(&self.lock), self.read.clone());
+        let opened = Opened::new(files, first, (lock, read), self.is_alone());
         Ok(Arc::new(Sqlite::open(self.connect.clone(), cluster_id, opened)))
     }
 }

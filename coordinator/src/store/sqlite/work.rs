@@ -29,6 +29,16 @@ pub(super) async fn roll_back(connection: &mut SqliteConnection) -> bool {
     }
 }
 
+/// Tells whether there was no space for a write.
+pub(super) fn is_full(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(super::super::error::is_full)
+}
+
+/// Tells whether a connection that only reads cannot read this file: somebody has to write it first.
+pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code & 0xff == 8)
+}
+
 /// Returns SQLite's extended result code (<https://www.sqlite.org/rescode.html>). Its low byte is the primary
 /// one.
 pub(super) fn code(error: &sqlx::Error) -> Option<i32> {

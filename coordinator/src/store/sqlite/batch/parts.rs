@@ -1,6 +1,8 @@
 //! Batches that meet damaged pages: they are written in parts, and what is refused is told from a file in which nothing
 //! can be written.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::super::super::{BatchError, Cause, Write, Written, in_full};
@@ -60,8 +62,7 @@ impl Writer {
             return Ok(written);
         }
         // It may be the file, and no row.
-        let probed = self.probe().await;
-        match self.rolled_back(probed).await {
+        match self.probe_or_roll_back().await {
             Err(BatchError::Damaged(_)) => return Err(BatchError::Fatal(ruined(last))),
             // Nobody is to blame before that is known.
             Err(error) if is_any_committed && is_for_later(&error) => {
@@ -92,8 +93,15 @@ impl Writer {
         self.run("ROLLBACK").await
     }
 
+    pub(super) async fn probe_or_roll_back(&mut self) -> Result<(), BatchError> {
+        let opened = Arc::clone(&self.opened);
+        let _turn = opened.turn.lock().await;
+        let probed = self.probe().await;
+        self.rolled_back(probed).await
+    }
+
     /// Writes what every transaction writes until it has ended, and takes it back.
-    pub(super) async fn probe(&mut self) -> Result<(), BatchError> {
+    async fn probe(&mut self) -> Result<(), BatchError> {
         self.probe_names().await?;
         let (now, _) = marks(&mut self.connection).await.map_err(classify)?;
         let tx_id = Uuid::from_u128(now.as_u128() | Uuid::new_v4().as_u128() >> 48);
