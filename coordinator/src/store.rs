@@ -102,6 +102,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`Error::Fenced`] if the incarnation is fenced.
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error>;
 
+    /// Opens a connection for batches that wait for the locks of others for a moment only, where the store knows such
+    /// locks: whoever writes for many does not wait for one.
+    ///
+    /// # Errors
+    /// As those of [`Store::batch_writer`].
+    async fn hasty_batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
+        self.batch_writer(me).await
+    }
+
     /// Counts the servers that were found to have taken the place of the one before. Such a one may lack what was
     /// acknowledged. `None` where no other server can take its place.
     fn generation(&self) -> Option<u64> {

@@ -49,6 +49,7 @@ mod sessions;
 mod sizes;
 mod sleepers;
 mod standbys;
+mod stuck_journal;
 mod stuck_rows;
 mod told;
 mod turns;

@@ -135,6 +135,10 @@ pub enum BatchError {
     /// more on this writer, the same batch is not sent, but they are asked on.
     #[error("write a batch: the synchronous standbys do not have it yet")]
     Unproven(#[source] Cause),
+    /// The batch is committed, and some of it was found to be there before: the write of one's own that proves it durable
+    /// waits for a lock. Written once more on this writer, the same batch is not sent, and that write is tried again.
+    #[error("write a batch: the fence is locked, so that what was found of it is not proven yet")]
+    Unaffirmed(#[source] Cause),
     /// The batch may be written or not, and reading it back would prove nothing: the process must
     /// end and recover.
     #[error("write to the database file; the process must restart and recover")]
@@ -149,7 +153,7 @@ pub trait BatchWriter: Send + fmt::Debug {
     /// to tell, and it is durable, since this connection began with a write of its own.
     ///
     /// # Errors
-    /// See [`BatchError`]; after any but `Indeterminate`, `Unproven` and `Fatal` nothing of the batch is
+    /// See [`BatchError`]; after any but `Indeterminate`, `Unproven`, `Unaffirmed` and `Fatal` nothing of the batch is
     /// written.
     async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError>;
 

@@ -241,7 +241,13 @@ impl Store for Postgres {
     }
 
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
-        Ok(Box::new(self.journals.connect(me, self.nonces.nonce(me)).await?))
+        let me = (me, self.nonces.nonce(me));
+        Ok(Box::new(self.journals.connect(me, batch::Waits::Long).await?))
+    }
+
+    async fn hasty_batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
+        let me = (me, self.nonces.nonce(me));
+        Ok(Box::new(self.journals.connect(me, batch::Waits::Briefly).await?))
     }
 
     fn generation(&self) -> Option<u64> {

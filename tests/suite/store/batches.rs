@@ -39,7 +39,7 @@ pub(super) fn begin(journal: &Journal, count: usize) -> Vec<(TxId, Version)> {
 }
 
 /// Holds a gid in a transaction that is not committed.
-async fn rival(fixture: &Fixture, gid: &Gid) -> PgConnection {
+pub(super) async fn rival(fixture: &Fixture, gid: &Gid) -> PgConnection {
     let mut rival = PgConnection::connect(&fixture.url).await.unwrap();
     let insert = format!("BEGIN; {}", rows::begun(gid));
     rival.execute(sqlx::raw_sql(AssertSqlSafe(insert))).await.unwrap();
@@ -366,31 +366,36 @@ async fn a_found_write_is_affirmed() {
     let fixture = Fixture::postgres().await;
     let mut commits = fixture.writer().await;
     let mut finds = fixture.writer().await;
-    let connections = async || {
+    // What each of them has asked last: the one that affirms does so at the end.
+    let affirmed = async || {
         let mut raw = PgConnection::connect(&fixture.url).await.unwrap();
-        let count = sqlx::query_scalar::<_, i64>("SELECT connections FROM journals");
-        count.fetch_one(&mut raw).await.unwrap()
+        let when = "SELECT query_start::text FROM pg_stat_activity
+            WHERE datname = current_database() AND query LIKE '%SELECT txid_current() FROM fence'";
+        let mut when: Vec<String> = sqlx::query_scalar(when).fetch_all(&mut raw).await.unwrap();
+        assert!(when.len() <= 1, "{when:?}");
+        when.pop()
     };
     let (_, transition) = Live::begin(&new_gid());
     let write = [a_write(transition)];
     assert_eq!(commits.write(&write).await.unwrap(), [Written::Applied]);
-    let before = connections().await;
+    let opened = affirmed().await.expect("it began with a write of its own");
     assert_eq!(finds.write(&write).await.unwrap(), [Written::Applied]);
-    assert_eq!(connections().await, before + 1);
+    let first = affirmed().await.expect("it is affirmed");
+    assert_ne!(first, opened);
     let (_, reused) = Live::begin(&write[0].transition.begins.as_ref().unwrap().gid);
     let written = finds.write(&[a_write(reused)]).await.unwrap();
     assert!(matches!(written[..], [Written::GidHeld(_)]), "{written:?}");
-    assert_eq!(connections().await, before + 2);
+    assert_ne!(affirmed().await.expect("it is affirmed"), first);
     // Beside a new one it is left for later: the new one does not wait for that.
     let (_, reused) = Live::begin(&write[0].transition.begins.as_ref().unwrap().gid);
     let mixed = [a_write(reused), a_write(Live::begin(&new_gid()).1)];
     assert_eq!(finds.write(&mixed).await.unwrap(), [Written::Busy, Written::Applied]);
-    assert_eq!(connections().await, before + 2);
+    assert_eq!(affirmed().await, None);
     let [held, _] = mixed;
     let mixed = [held, a_write(Live::begin(&new_gid()).1)];
     let written = finds.write(&mixed).await.unwrap();
     assert!(matches!(written[..], [Written::GidHeld(_), Written::Applied]), "{written:?}");
-    assert_eq!(connections().await, before + 3);
+    assert!(affirmed().await.is_some());
 }
 
 /// A transition is counted as what it takes: error texts of 64 branches come again with each.

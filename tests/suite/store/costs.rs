@@ -131,7 +131,7 @@ async fn pages(raw: &mut PgConnection, table: &str) -> i64 {
     sqlx::query_scalar(PAGES).bind(table).fetch_one(raw).await.unwrap()
 }
 
-/// What is read by gid, and a page of a list, cost the same behind a purge whose dead rows no vacuum has cleaned yet: they lie
+/// Reads by gid and pages of lists cost the same behind a purge whose dead rows no vacuum has cleaned yet: they lie
 /// at the end of an index that the planner looks at where it plans a merge join, or a bound that it sees.
 #[tokio::test]
 async fn what_is_read_passes_over_nothing_that_was_purged() {

@@ -8,6 +8,7 @@ use unanimo_coordinator::store::{self, Key, PostgresOptions, Store, Write};
 use unanimo_core::{Incarnation, PhaseTwoAnswer, PhaseTwoOperation, Version};
 use unanimo_tests::postgres::Server;
 use unanimo_tests::proxy::Proxy;
+use unanimo_tests::wait::until;
 
 use super::journal::Journal;
 use super::unwell::{End, Unwell};
@@ -76,10 +77,11 @@ async fn a_lost_acknowledgement_is_found_out(fixture: Fixture) {
 async fn an_indeterminate_write_is_never_replaced(fixture: Fixture) {
     for first in [End::Lost, End::WrittenAndLost] {
         let plan = move |count, _: &[Write]| if count == 0 { first } else { End::Well };
-        let mut journal = Journal::start(Unwell::new(&fixture.store, plan), fixture.me);
+        let store = Unwell::new(&fixture.store, plan);
+        let mut journal = Journal::start(Arc::clone(&store) as _, fixture.me);
         let (mut live, begin) = Live::begin(&new_gid());
         journal.submit(begin);
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        until("the first attempt", async || (store.batches() > 0).then_some(())).await;
         journal.submit(live.rollback());
         let mut versions = Vec::new();
         while versions.last() != Some(&Version(2)) {

@@ -406,9 +406,9 @@ async fn s5_a_lock_that_was_deleted_is_noticed_by_both() {
 }
 
 /// S5: the second process was killed before it was anybody, and the first one may live: neither does the third take itself for
-/// alone. Once somebody was born under a lock file, the next one is alone with it.
+/// alone. Once an incarnation was created under a lock file, the next one is alone with it.
 #[tokio::test]
-async fn s5_a_lock_under_which_nobody_was_born_says_nothing() {
+async fn s5_a_lock_under_which_nobody_was_created_says_nothing() {
     let folder = new_folder();
     let first = open(&folder.join("x.db")).await;
     fs::remove_file(folder.join("x.db.lock")).unwrap();

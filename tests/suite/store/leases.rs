@@ -50,6 +50,22 @@ async fn s5_a_silent_incarnation_is_fenced_only_while_it_is_silent(fixture: Fixt
     assert_eq!(incarnations.fenced_by(me).await.unwrap().as_deref(), Some("a rival"));
 }
 
+/// A renewal hangs on the server, and holds its row there. The next one ends that, and is made.
+#[tokio::test]
+async fn l1_a_renewal_that_hangs_costs_one_renewal() {
+    let fixture = Fixture::postgres().await;
+    let (incarnations, me) = (fixture.store.incarnations(), fixture.me);
+    incarnations.renew(me, LEASE).await.unwrap();
+    let hang_once = "CREATE SEQUENCE hung;
+        CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF nextval(TG_TABLE_SCHEMA || '.hung') = 1 THEN PERFORM pg_sleep(60); END IF;
+            RETURN NEW; END $$;
+        CREATE TRIGGER hang BEFORE UPDATE ON heartbeats FOR EACH ROW EXECUTE FUNCTION hang()";
+    super::execute(&fixture.url, hang_once).await;
+    incarnations.renew(me, LEASE).await.unwrap_err();
+    incarnations.renew(me, LEASE).await.unwrap();
+}
+
 async fn s5_of_a_fence_and_a_renewal_at_once_one_wins(fixture: Fixture) {
     let incarnations = fixture.store.incarnations();
     for round in 0..40 {

@@ -210,7 +210,7 @@ async fn a_log_of_its_own_is_never_refused() {
         check(&used, "a part of the log is copied").await;
         sqlx::raw_sql("COMMIT").execute(&mut reader).await.unwrap();
     }
-    // What does not fit into memory goes to the log before it is committed, and is taken back.
+    // What does not fit into memory goes to the log before it is committed, and is rolled back.
     let mut other = raw(&used.database()).await;
     let spill = "PRAGMA cache_size = 10; BEGIN IMMEDIATE; PRAGMA user_version = 7;
         CREATE TABLE spilled (x); INSERT INTO spilled
@@ -219,7 +219,7 @@ async fn a_log_of_its_own_is_never_refused() {
     sqlx::raw_sql(spill).execute(&mut other).await.unwrap();
     check(&used, "somebody was killed before his commit").await;
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
-    check(&used, "somebody has taken back what he wrote").await;
+    check(&used, "somebody has rolled back what he wrote").await;
     used.renew().await;
     check(&used, "it is written over").await;
 }

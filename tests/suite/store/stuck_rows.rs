@@ -20,7 +20,7 @@ on_both_stores!(
     l3_no_row_that_waits_alone_keeps_a_lost_answer_waiting,
 );
 
-async fn completed_within(
+pub(super) async fn completed_within(
     time: Duration,
     journal: &mut Journal,
     wanted: &[(TxId, Version)],

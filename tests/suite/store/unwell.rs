@@ -25,6 +25,8 @@ pub(crate) enum End {
     TimedOut,
     /// The same, and it is told after [`TAKES_LONG`].
     TakesLong,
+    /// A lock is not had in time.
+    Locked,
     /// The server takes no more.
     TooMuch,
     /// A page is damaged.
@@ -44,6 +46,8 @@ pub(crate) struct Unwell {
     store: Arc<dyn Store>,
     plan: Arc<Plan>,
     count: Arc<AtomicU32>,
+    opened: AtomicU32,
+    opened_max: AtomicU32,
 }
 
 impl Unwell {
@@ -52,7 +56,18 @@ impl Unwell {
         plan: impl Fn(u32, &[Write]) -> End + Send + Sync + 'static,
     ) -> Arc<Self> {
         let count = Arc::default();
-        Arc::new(Self { store: Arc::clone(store), plan: Arc::new(plan), count })
+        let (opened, opened_max) = (AtomicU32::new(0), AtomicU32::new(u32::MAX));
+        Arc::new(Self { store: Arc::clone(store), plan: Arc::new(plan), count, opened, opened_max })
+    }
+
+    /// Counts the connections that were opened.
+    pub(crate) fn opened(&self) -> u32 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Lets so many be opened in all.
+    pub(crate) fn allow(&self, connections: u32) {
+        self.opened_max.store(connections, Ordering::Relaxed);
     }
 
     /// Counts the batches.
@@ -106,6 +121,7 @@ impl BatchWriter for Writer {
                 tokio::time::sleep(TAKES_LONG).await;
                 Err(timed_out())
             }
+            End::Locked => Err(BatchError::LockTimeout("it is locked".into())),
             End::Failed => Err(BatchError::Failed("out of memory".into())),
             End::TooMuch => Err(too_much()),
             End::Damaged => Err(BatchError::Damaged("a page is damaged".into())),
@@ -159,6 +175,12 @@ impl Store for Unwell {
         self.store.purge()
     }
     async fn batch_writer(&self, me: Incarnation) -> Result<Box<dyn BatchWriter>, Error> {
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        if number >= self.opened_max.load(Ordering::Relaxed) {
+            self.opened.fetch_sub(1, Ordering::Relaxed);
+            let cause = std::io::Error::other("no connection is left");
+            return Err(Error::Database { doing: "connect", source: sqlx::Error::Io(cause) });
+        }
         let writer = self.store.batch_writer(me).await?;
         let (plan, count) = (Arc::clone(&self.plan), Arc::clone(&self.count));
         Ok(Box::new(Writer { writer, plan, count }))

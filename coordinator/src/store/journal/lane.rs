@@ -1,8 +1,10 @@
 //! A connection that writes batches, and what it does when that does not go well.
 
 mod budget;
+mod connection;
 mod parts;
 mod refused;
+mod standstill;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +42,7 @@ pub(super) struct Lane {
     line: Line,
     completed: mpsc::UnboundedSender<Vec<Completion>>,
     observer: Arc<dyn Observer>,
-    /// None before the first batch, and after a connection was given up.
+    /// None before the first one, and after a connection was given up.
     writer: Option<Box<dyn BatchWriter>>,
     pause: Duration,
     budget: Budget,
@@ -48,6 +50,8 @@ pub(super) struct Lane {
     failures: u32,
     /// Batches in a row at which the server said that it takes no writes.
     wrong_servers: u32,
+    /// When it was asked last why nothing is written.
+    asked_at: Option<Instant>,
     /// Generation of the server that the last batch was sent to: known before it was sent, so no later one.
     generation: Option<u64>,
     /// Flushes so far, and the last one.
@@ -79,6 +83,7 @@ impl Lane {
             budget,
             failures: 0,
             wrong_servers: 0,
+            asked_at: None,
             generation,
             flushes: 0,
             flush: None,
@@ -86,9 +91,11 @@ impl Lane {
     }
 
     pub(super) async fn run(mut self) -> Result<(), Error> {
+        if self.line == Line::Fast {
+            self.connect_first().await?;
+        }
         loop {
-            let Budget { rows, bytes, .. } = self.budget;
-            let Some(batch) = self.queue.next(self.line, rows, bytes).await else { return Ok(()) };
+            let Some(batch) = self.next().await? else { return Ok(()) };
             self.write_all(batch).await?;
             if self.line == Line::Fast {
                 // Whoever was told of the last batch has its next transition ready by then: one
@@ -103,6 +110,11 @@ impl Lane {
     async fn write_all(&mut self, batch: Vec<Write>) -> Result<(), Error> {
         let mut work = vec![batch];
         while let Some(batch) = work.pop() {
+            if self.line != Line::Fast && self.writer.is_none() {
+                // It goes where there is a connection, here or in the fast lane.
+                batch.into_iter().for_each(|write| self.queue.put_back(write, self.line));
+                continue;
+            }
             crash_point!("journal-before-write");
             let started = Instant::now();
             match self.write(&batch).await {
@@ -128,8 +140,8 @@ impl Lane {
         self.flush = Some(Flush { number, rows, started, took });
     }
 
-    /// Decides what becomes of a batch that was not written, or may have been.
-    async fn part(
+    /// Decides what becomes of a batch that was not written, or may have been, by what the server says.
+    async fn part_by(
         &mut self,
         batch: Vec<Write>,
         error: BatchError,
@@ -158,7 +170,7 @@ impl Lane {
                     rows,
                     "a batch took too long, and nothing of it is written; it is sent in smaller ones"
                 );
-                self.part_at_timeout(batch).await;
+                self.part_at_timeout(batch, work).await;
             }
             BatchError::Failed(error) => {
                 let fault = if is_for_want(&*error) { Fault::Want } else { Fault::Unknown };
@@ -184,8 +196,9 @@ impl Lane {
             }
             BatchError::Indeterminate(_) => self.send_lost_again(batch, &said).await,
             // The writer itself has waited for a while, and goes on with that.
-            BatchError::Unproven(_) => {
+            BatchError::Unproven(_) | BatchError::Unaffirmed(_) => {
                 warn_unproven(&said, rows);
+                self.queue.note_sent(&batch);
                 work.push(batch);
             }
             BatchError::Fenced(_) | BatchError::Fatal(_) | BatchError::Elsewhere(_) => {
@@ -269,7 +282,7 @@ impl Lane {
         self.failures += u32::from(is_sent);
         let was_alone = is_sent && self.queue.was_refused_alone(&batch);
         if !was_alone {
-            self.queue.note_trouble(Some(said.to_owned()));
+            self.note_trouble(&batch, said);
         }
         tracing::warn!(
             error = said,
@@ -328,38 +341,11 @@ impl Lane {
         }
     }
 
-    /// Tells about the fast lane alone: all else waits for something of its own.
-    fn tell_connected(&self, connected: bool) {
-        if self.line == Line::Fast {
-            self.observer.connected(connected);
+    /// Notes why nothing of a batch is written, unless others were written since it was first tried.
+    fn note_trouble(&self, batch: &[Write], said: &str) {
+        if !self.queue.were_others_written(batch) {
+            self.queue.note_trouble(Some(said.to_owned()));
         }
-    }
-
-    fn disconnect(&mut self) {
-        self.writer = None;
-        self.tell_connected(false);
-    }
-
-    async fn write(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => match self.store.batch_writer(self.me).await {
-                Ok(writer) => {
-                    self.tell_connected(true);
-                    self.writer.insert(writer)
-                }
-                Err(super::super::Error::Fenced(me)) => return Err(BatchError::Fenced(me)),
-                Err(error) if error.is_elsewhere() => {
-                    return Err(BatchError::Elsewhere(error.into()));
-                }
-                Err(error) => {
-                    self.tell_connected(false);
-                    return Err(BatchError::Failed(error.into()));
-                }
-            },
-        };
-        self.generation = self.store.generation();
-        writer.write(batch).await
     }
 
     async fn rest(&mut self) {
@@ -382,7 +368,6 @@ fn warn_unproven(error: &str, rows: usize) {
     tracing::warn!(
         error,
         rows,
-        "a batch is written, and the synchronous standbys do not have it; it is not sent again, and \
-         counts once they have it"
+        "a batch is written, and it is not proven yet that it is durable; it is not sent again, and counts once it is"
     );
 }

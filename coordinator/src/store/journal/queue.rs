@@ -4,8 +4,9 @@ mod lines;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use self::lines::{Alone, Waiting};
 use self::slot::Slot;
 pub(super) use self::slot::{Blame, Line};
+use self::trouble::Trouble;
 use super::super::{Life, Write};
 use super::Reach;
 
@@ -25,6 +27,11 @@ struct Inner {
     fast: Waiting,
     slow: Waiting,
     alone: Alone,
+    /// Those that another lane has left to the fast one, each to be written by itself, in turn with batches.
+    lone: VecDeque<TxId>,
+    is_turn_of_lone: bool,
+    /// The fast lane takes what goes on first, in a batch of its own.
+    are_moves_first: bool,
     /// Lives that have lost their rows, until their owner says that it knows. So they are as few as
     /// results that are not read yet.
     lost: HashMap<TxId, Life>,
@@ -34,6 +41,8 @@ struct Inner {
     last: Option<Uuid>,
     /// Rows that were written.
     written: u64,
+    /// When a write was completed last.
+    completed_at: Option<Instant>,
     closed: bool,
 }
 
@@ -44,8 +53,7 @@ pub(super) struct Queue {
     fast_work: Notify,
     slow_work: Notify,
     alone_work: Notify,
-    /// Failure of the last batch; none if it was written.
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<Trouble>,
 }
 
 impl Inner {
@@ -56,6 +64,7 @@ impl Inner {
         let begins = slot.begins()?;
         let line = slot.line;
         match line {
+            Line::Fast if slot.is_lone => self.lone.push_back(tx_id),
             Line::Fast => self.fast.push(tx_id, begins),
             Line::Slow => self.slow.push(tx_id, begins),
             Line::Alone if slot.timed_out_alone => self.alone.push_late(tx_id),
@@ -73,8 +82,22 @@ impl Inner {
         Some(write)
     }
 
+    /// Takes one that was left to the fast lane, if it is its turn.
+    fn take_lone(&mut self) -> Option<Write> {
+        self.is_turn_of_lone = !self.is_turn_of_lone || self.fast.len() == 0;
+        while self.is_turn_of_lone
+            && let Some(tx_id) = self.lone.pop_front()
+        {
+            if let Some(write) = self.take(tx_id) {
+                return Some(write);
+            }
+        }
+        None
+    }
+
     fn next_of(&mut self, line: Line) -> Option<TxId> {
         match line {
+            Line::Fast if self.are_moves_first => self.fast.pop_move(),
             Line::Fast => self.fast.pop(),
             Line::Slow => self.slow.pop(),
             Line::Alone => self.alone.pop(),
@@ -179,11 +202,8 @@ impl Queue {
             if !batch.is_empty() {
                 return Some(batch);
             }
-            {
-                let inner = self.lock();
-                if inner.closed && inner.slots.is_empty() {
-                    return None;
-                }
+            if self.is_drained() {
+                return None;
             }
             self.work_for(line).notified().await;
         }
@@ -192,6 +212,12 @@ impl Queue {
     fn gather(&self, line: Line, rows: usize, bytes: usize) -> Vec<Write> {
         let mut inner = self.lock();
         let (mut batch, mut size) = (Vec::new(), 0);
+        if line == Line::Fast {
+            if let Some(write) = inner.take_lone() {
+                return vec![write];
+            }
+            inner.are_moves_first &= inner.fast.has_moves();
+        }
         let rows = if line == Line::Alone { 1 } else { rows };
         while batch.len() < rows && size < bytes {
             let Some(tx_id) = inner.next_of(line) else { break };
@@ -200,6 +226,7 @@ impl Queue {
                 batch.push(write);
             }
         }
+        inner.are_moves_first &= line != Line::Fast;
         batch
     }
 
@@ -208,6 +235,7 @@ impl Queue {
     pub(super) fn done(&self, tx_id: TxId, write_id: Uuid) {
         let mut inner = self.lock();
         inner.written += 1;
+        inner.completed_at = Some(Instant::now());
         inner.open.remove(&write_id);
         let Some(slot) = inner.slots.get_mut(&tx_id) else {
             return;
@@ -233,6 +261,7 @@ impl Queue {
     /// what this life hands over from now on.
     pub(super) fn drop_all(&self, tx_id: TxId, write_id: Uuid, life: Life) {
         let mut inner = self.lock();
+        inner.completed_at = Some(Instant::now());
         inner.open.remove(&write_id);
         if let Some(slot) = inner.slots.remove(&tx_id) {
             for write in [slot.again, slot.waiting].into_iter().flatten() {
@@ -257,6 +286,9 @@ impl Queue {
         let tx_id = write.transition.tx_id;
         let slot = inner.slots.entry(tx_id).or_default();
         slot.under_way = false;
+        // The fast lane has tried one by itself that was left to it.
+        let is_tried = std::mem::take(&mut slot.is_lone) && line == Line::Slow;
+        let line = if is_tried { Line::Alone } else { line };
         slot.line = line;
         if line != Line::Alone {
             slot.tries_alone = 0;
@@ -339,15 +371,6 @@ impl Queue {
         let mut inner = self.lock();
         let slot = inner.slots.get_mut(&tx_id);
         slot.is_some_and(|slot| !std::mem::replace(&mut slot.is_held, true))
-    }
-
-    /// Notes why the last batch was not written, in words that fit after "failed to"; nothing if it was.
-    pub(super) fn note_trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
-
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn wake_if_drained(&self, inner: MutexGuard<'_, Inner>) {

@@ -16,8 +16,8 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use unanimo_core::{Incarnation, TxId};
 use uuid::Uuid;
 
-pub(super) use self::connections::Connections;
-use self::connections::commit_own;
+pub(super) use self::connections::{Connections, Waits};
+use self::connections::{commit_own, is_locked};
 use self::obstacles::{Last, Obstacles};
 use self::statement::{Columns, Look, Row};
 use super::super::batch::unreadable_holder;
@@ -184,14 +184,14 @@ impl Writer {
         if let Some(former) = self.former() {
             return Err(indeterminate(former));
         }
-        if matches!(told, Err(BatchError::Unproven(_))) {
+        if matches!(told, Err(BatchError::Unproven(_) | BatchError::Unaffirmed(_))) {
             self.unproven = Some(committed);
         }
         told
     }
 
-    /// Tells what became of a committed batch, once that is durable. After [`BatchError::Unproven`] it goes
-    /// on where it was.
+    /// Tells what became of a committed batch, once that is durable. After [`BatchError::Unproven`] and
+    /// [`BatchError::Unaffirmed`] it goes on where it was.
     async fn tell(
         &mut self,
         batch: &[Write],
@@ -287,6 +287,10 @@ impl Writer {
             match committed.unwrap_or_else(|_| Err(no_answer())) {
                 Ok(Some(_)) => {}
                 Ok(None) => return Err(self.has_no_right().await),
+                // The session is as it was, and so is what it has committed.
+                Err(error) if is_locked(&error) => {
+                    return Err(BatchError::Unaffirmed(error.into()));
+                }
                 Err(error) => return Err(BatchError::Indeterminate(error.into())),
             }
         }

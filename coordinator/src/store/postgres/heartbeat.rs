@@ -1,8 +1,9 @@
 //! The session of the heartbeat.
 //!
 //! It is no other's: a renewal never queues behind a slow read. A renewal that has not succeeded in its
-//! time is given up with its session, and the next one begins with a new session: one that hangs costs
-//! one renewal.
+//! time is given up with its session, and the next one begins with a new session, which ends the server's side of the one that
+//! was given up: that may hold the heartbeat's row. So one that hangs costs one renewal, unless the server cannot end it
+//! (the process is stopped, or hangs in a write): then the lease runs out.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,11 +26,26 @@ WHERE incarnation = $1 AND NOT fenced
         AND tableoid = ($2::text)::oid)
 RETURNING counter, txid_current(), current_setting('synchronous_standby_names') <> ''";
 
+/// Names the server's side of a session: a number alone may be another one's later.
+const SELF: &str = "
+SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+
+/// Ends the server's side of a session that is still at a renewal. One that is not may be another client's by now, of a pooler.
+const END: &str = "
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = $1 AND backend_start::text = $2 AND usename = current_user AND state = 'active'
+    AND query LIKE '%UPDATE heartbeats SET counter%'";
+
+/// The server's side of a session.
+type Backend = (i32, Option<String>);
+
 /// The heartbeat's session, if it has one that is good.
 #[derive(Clone, Debug)]
 pub(super) struct Heartbeat {
     connector: Connector,
     session: Arc<Mutex<Option<Session>>>,
+    /// The server's side of the session that was opened last, until that is known to be kept no more.
+    backend: Arc<Mutex<Option<Backend>>>,
     /// The last renewal that is known to be durable.
     last: Arc<Mutex<Option<Renewal>>>,
 }
@@ -45,7 +61,8 @@ struct Renewal {
 
 impl Heartbeat {
     pub(super) fn new(connector: Connector) -> Self {
-        Self { connector, session: Arc::default(), last: Arc::default() }
+        let (session, backend, last) = Default::default();
+        Self { connector, session, backend, last }
     }
 
     /// Moves the heartbeat; `false` if the incarnation is fenced. Given up after `patience`.
@@ -78,7 +95,7 @@ impl Heartbeat {
         let started = Instant::now();
         let mut session = match kept.filter(|kept| self.connector.progress.is_current(kept)) {
             Some(session) => session,
-            None => self.connector.open(patience).await?,
+            None => self.open(patience).await?,
         };
         let renew = sqlx::query_as(RENEW).bind(me.0).bind(self.connector.tables()).bind(nonce);
         let moved: Option<(i64, i64, bool)> = renew.fetch_optional(&mut session.connection).await?;
@@ -100,6 +117,29 @@ impl Heartbeat {
             return Err(SessionError::Former { server: session.server().to_owned() });
         }
         Ok((true, session))
+    }
+
+    /// Opens a session. The one before was given up.
+    async fn open(&self, patience: Duration) -> Result<Session, SessionError> {
+        let mut session = self.connector.open(patience).await?;
+        let connection = &mut session.connection;
+        let former = self.backend().take();
+        if let Some((pid, since)) = former {
+            let ended = sqlx::query(END).bind(pid).bind(since).execute(&mut *connection).await;
+            match ended {
+                Ok(ended) if ended.rows_affected() == 0 => {}
+                Ok(_) => tracing::info!(pid, "a session whose renewal was given up is ended"),
+                // It may hold nothing.
+                Err(error) => tracing::debug!(%error, "failed to end a session that was given up"),
+            }
+        }
+        let found = sqlx::query_as(SELF).fetch_optional(connection).await;
+        *self.backend() = found.unwrap_or_default();
+        Ok(session)
+    }
+
+    fn backend(&self) -> std::sync::MutexGuard<'_, Option<Backend>> {
+        self.backend.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Compares a renewal with the last one. Nobody else moves this counter, so one that was there before

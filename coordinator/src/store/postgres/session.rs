@@ -28,9 +28,13 @@ use super::place::{Opened, TABLES};
 use super::progress::Progress;
 use super::{PostgresOptions, no_answer, place};
 
-/// Longest wait of a statement for a lock. Short: a journal behind a lock holds up everybody, and
-/// whatever waited is tried again.
+/// Longest wait of a statement for a lock. Short: whatever waited is tried again.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The same in the journal's connections on which many wait for each statement. Locks that are held for a moment, by a batch
+/// of another connection or by whoever parks, are had in this time; one that a client's forgotten session holds is not, however
+/// long it is, and each new row that meets one costs everybody as much.
+const LOCK_TIMEOUT_HASTY: Duration = Duration::from_millis(20);
 
 /// Longest silence of one server after which the next one is tried beside it.
 const SILENCE_MAX: Duration = Duration::from_millis(1_500);
@@ -100,6 +104,8 @@ pub(super) struct Connector {
     preferred: Arc<AtomicUsize>,
     connect_timeout: Option<Duration>,
     settings: Arc<Settings>,
+    /// Settings of sessions that wait for locks for a moment only.
+    hasty: Arc<Settings>,
     /// The only place that is worked in, once the tables were opened.
     opened: Option<Arc<Opened>>,
     pub(super) progress: Progress,
@@ -107,15 +113,16 @@ pub(super) struct Connector {
 
 impl Connector {
     pub(super) fn new(address: Address, options: &PostgresOptions) -> Self {
+        let settings = |lock_timeout| {
+            let schema = Some(&*options.schema);
+            Arc::new(Settings::of(options.statement_timeout, lock_timeout, schema))
+        };
         Self {
             servers: address.servers.into(),
             preferred: Arc::default(),
             connect_timeout: address.connect_timeout,
-            settings: Arc::new(Settings::of(
-                options.statement_timeout,
-                LOCK_TIMEOUT,
-                Some(&options.schema),
-            )),
+            settings: settings(LOCK_TIMEOUT),
+            hasty: settings(LOCK_TIMEOUT_HASTY),
             opened: None,
             progress: Progress::default(),
         }
@@ -184,7 +191,13 @@ impl Connector {
     /// Returns a way to sessions that plan each statement once. A server takes a plan anew for each of many small batches,
     /// because it looks cheaper, and then plans for longer than it writes.
     pub(super) fn with_generic_plans(&self) -> Self {
-        Self { settings: Arc::new(self.settings.with_generic_plans()), ..self.clone() }
+        let with = |settings: &Settings| Arc::new(settings.with_generic_plans());
+        Self { settings: with(&self.settings), hasty: with(&self.hasty), ..self.clone() }
+    }
+
+    /// Returns a way to sessions whose statements wait for locks for a moment only.
+    pub(super) fn hasty(&self) -> Self {
+        Self { settings: Arc::clone(&self.hasty), ..self.clone() }
     }
 
     /// Returns the number of the table `fences` that was opened. Nothing has this one before that.

@@ -153,7 +153,7 @@ fn is_mount(_: &Path) -> bool {
 pub(super) struct Lock {
     path: PathBuf,
     file: File,
-    /// Somebody was born under this lock file before. Otherwise another process may have one that was deleted, and serve
+    /// An incarnation was created under this lock file before. Otherwise another process may have one that was deleted, and serve
     /// the database still.
     pub(super) has_served: bool,
 }

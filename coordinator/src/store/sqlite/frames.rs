@@ -26,7 +26,7 @@ const FRAME_HEAD_BYTES: usize = 24;
 /// Place of the change counter in page 1.
 const COUNTER: usize = 24;
 
-/// What is committed in a log.
+/// Content of a log that is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Committed {
     page_bytes: u32,

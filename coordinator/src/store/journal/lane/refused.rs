@@ -2,6 +2,7 @@
 
 use super::super::super::{BatchError, Write, in_full};
 use super::super::queue::{Blame, Line};
+use super::parts::SUSPECTS_MAX;
 use super::{Error, Lane, going_on, halve};
 use crate::alarm::WRITE_REFUSED;
 
@@ -36,6 +37,10 @@ impl Lane {
         match blame {
             // What the server may do the next time is not refused.
             Blame::Row if matches!(fault, Fault::Unknown | Fault::Want) => is_held = true,
+            // A limit that comes and goes is the server's, and nothing that goes on is given up for it.
+            Blame::Row if fault == Fault::TooMuch && batch[0].transition.begins.is_none() => {
+                is_held = true;
+            }
             // A new row may be given a page that no other row needs: it goes to another one later.
             Blame::Row if fault == Fault::Damage && self.can_read(&batch).await? => is_held = true,
             Blame::Row => {
@@ -65,7 +70,12 @@ impl Lane {
             }
             self.queue.put_back(write, Line::Alone);
         }
-        self.rest().await;
+        // It is in nobody's way from now on. Where as many are tried alone, it is the server.
+        if self.line == Line::Alone
+            || (self.line == Line::Slow && self.queue.untried() >= SUSPECTS_MAX)
+        {
+            self.rest().await;
+        }
         Ok(())
     }
 

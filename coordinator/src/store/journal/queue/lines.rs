@@ -28,8 +28,23 @@ impl Waiting {
         self.moves.pop_front().or_else(|| self.begins.pop_front())
     }
 
+    /// Takes one that begins nothing.
+    pub(super) fn pop_move(&mut self) -> Option<TxId> {
+        self.moves.pop_front()
+    }
+
+    pub(super) fn has_moves(&self) -> bool {
+        !self.moves.is_empty()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.moves.len() + self.begins.len()
+    }
+
+    /// Takes all.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = TxId> + use<> {
+        let Self { moves, begins } = std::mem::take(self);
+        moves.into_iter().chain(begins)
     }
 }
 
@@ -57,6 +72,12 @@ impl Alone {
         let took = self.late_taken.take().map_or(LATE, |at| at.elapsed());
         self.late_at = Some(Instant::now() + took * OTHERS);
         self.late.push_back(tx_id);
+    }
+
+    /// Takes all but those that took too long: whoever else tries one of these keeps all others waiting for as long.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = TxId> + use<> {
+        let tried = std::mem::take(&mut self.tried);
+        self.untried.take_all().chain(tried)
     }
 
     pub(super) fn pop(&mut self) -> Option<TxId> {

@@ -14,6 +14,17 @@ pub(in crate::store::journal) enum Line {
     Alone,
 }
 
+impl Line {
+    /// Returns the name of its lane.
+    pub(in crate::store::journal) fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Slow => "slow",
+            Self::Alone => "alone",
+        }
+    }
+}
+
 /// Cause of a refusal that may be a row's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store::journal) enum Blame {
@@ -40,6 +51,8 @@ pub(super) struct Slot {
     /// Some lane is writing an earlier one. It is completed before the next is taken.
     pub(super) under_way: bool,
     pub(super) line: Line,
+    /// In the fast line, by itself: the lane that it waited for has no connection.
+    pub(super) is_lone: bool,
     /// Attempts that were made alone.
     pub(super) tries_alone: u32,
     /// It took too long alone: no batch can have it.

@@ -142,3 +142,44 @@ fn decisions_go_first_in_each_line() {
         assert_eq!(names(&taken(&queue, line, 1)), all[2..], "{line:?}");
     }
 }
+
+/// L3: what waits for a lane without a connection goes to the fast one, each by itself and in turn with batches, and from there
+/// alone; but for what takes too long, for which all others would wait.
+#[test]
+fn l3_what_has_no_lane_takes_turns_in_the_fast_one() {
+    let queue = Queue::default();
+    let all = begun(&queue, 4);
+    let mut batch = taken(&queue, Line::Fast, 4);
+    let others = batch.split_off(3);
+    put_back(&queue, vec![batch.remove(0)], Line::Alone);
+    assert_eq!(late(&queue), all[0]);
+    put_back(&queue, vec![batch.remove(0)], Line::Alone);
+    put_back(&queue, batch, Line::Slow);
+    put_back(&queue, others, Line::Fast);
+    for line in [Line::Alone, Line::Slow] {
+        assert!(queue.leave_all(line));
+        assert!(!queue.leave_all(line), "all is left at once");
+    }
+    assert_eq!(names(&taken(&queue, Line::Fast, 9)), all[3..]);
+    let lone = taken(&queue, Line::Fast, 9);
+    assert_eq!(names(&lone), all[1..2]);
+    assert_eq!(names(&taken(&queue, Line::Fast, 9)), all[2..3]);
+    put_back(&queue, lone, Line::Slow);
+    assert_eq!(taken(&queue, Line::Slow, 9).len(), 0);
+    assert_eq!(tried(&queue), all[1]);
+}
+
+/// Moves are taken without begins once, if there are any.
+#[test]
+fn moves_go_first_once() {
+    let queue = Queue::default();
+    let all = begun(&queue, 4);
+    let mut batch = taken(&queue, Line::Fast, 4);
+    batch[2].transition.begins = None;
+    put_back(&queue, batch, Line::Fast);
+    queue.put_moves_first();
+    assert_eq!(names(&taken(&queue, Line::Fast, 9)), all[2..3]);
+    queue.put_moves_first();
+    assert_eq!(names(&taken(&queue, Line::Fast, 1)), all[..1], "none goes on");
+    assert_eq!(names(&taken(&queue, Line::Fast, 9)), [all[1], all[3]]);
+}

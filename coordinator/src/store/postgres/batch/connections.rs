@@ -1,7 +1,7 @@
 //! Connections of the journals: each is made with a write of its own, and is good once that is durable.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use unanimo_core::Incarnation;
 use uuid::Uuid;
@@ -12,14 +12,24 @@ use super::super::session::{Connector, Session, SessionError};
 use super::super::{failed, no_answer, proof};
 use super::Writer;
 
-/// Tries to write the row of the journals while it is locked; each waits for as long as a statement waits
-/// for a lock.
-const LOCKED_TRIES_MAX: u32 = 25;
+/// Longest wait for the fence's row, which is held for a moment by whoever raises a mark in it.
+const FENCE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Time for which statements of a connection wait for locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store::postgres) enum Waits {
+    /// A moment.
+    Briefly,
+    /// As long as those of any session.
+    Long,
+}
 
 /// The way to connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(in crate::store::postgres) struct Connections {
     connector: Connector,
+    /// The same, to sessions that wait for locks for a moment only.
+    hasty: Connector,
     answer_timeout: Duration,
     names: Names,
     /// Those that the standbys do not have yet. Whoever connects next goes on with one: each new one would
@@ -32,6 +42,7 @@ pub(in crate::store::postgres) struct Connections {
 struct Made {
     me: Incarnation,
     nonce: Uuid,
+    waits: Waits,
     session: Session,
     /// Number of that transaction.
     number: i64,
@@ -45,20 +56,21 @@ impl Connections {
         names: Names,
     ) -> Self {
         let connector = connector.with_generic_plans();
-        Self { connector, answer_timeout, names, unproven: Arc::default() }
+        let hasty = connector.hasty();
+        Self { connector, hasty, answer_timeout, names, unproven: Arc::default() }
     }
 
     /// Connects, and commits a write: what this connection reads from then on is at least as
     /// durable as that, whatever became of the connections before it.
     pub(in crate::store::postgres) async fn connect(
         &self,
-        me: Incarnation,
-        nonce: Uuid,
+        (me, nonce): (Incarnation, Uuid),
+        waits: Waits,
     ) -> Result<Writer, Error> {
         let connected = async {
-            let made = match self.take(me, nonce) {
+            let made = match self.take((me, nonce, waits)) {
                 Some(made) => Some(made),
-                None => self.make(me, nonce).await?,
+                None => self.make((me, nonce), waits).await?,
             };
             match made {
                 Some(made) => self.proven(made).await.map(Some),
@@ -79,16 +91,25 @@ impl Connections {
     }
 
     /// Opens a session and writes; `None` if the incarnation is fenced.
-    async fn make(&self, me: Incarnation, nonce: Uuid) -> Result<Option<Made>, SessionError> {
+    async fn make(
+        &self,
+        (me, nonce): (Incarnation, Uuid),
+        waits: Waits,
+    ) -> Result<Option<Made>, SessionError> {
+        let connector = match waits {
+            Waits::Briefly => &self.hasty,
+            Waits::Long => &self.connector,
+        };
         let making = async {
-            let mut session = self.connector.open(self.answer_timeout).await?;
+            let mut session = connector.open(self.answer_timeout).await?;
             let tables = self.connector.tables();
             let number = commit_own(&mut session, me, tables, nonce).await?;
             let Some(number) = number else {
                 self.connector.look_for_fence(&mut session, me, nonce).await?;
                 return Ok(None);
             };
-            Ok(Some(Made { me, nonce, session, number, wanted: proof::Wanted::default() }))
+            let wanted = proof::Wanted::default();
+            Ok(Some(Made { me, nonce, waits, session, number, wanted }))
         };
         let made = tokio::time::timeout(self.answer_timeout * 2, making).await;
         made.unwrap_or_else(|_| Err(SessionError::Driver(no_answer())))
@@ -109,10 +130,11 @@ impl Connections {
         Ok(made.session)
     }
 
-    fn take(&self, me: Incarnation, nonce: Uuid) -> Option<Made> {
+    fn take(&self, whose: (Incarnation, Uuid, Waits)) -> Option<Made> {
         let mut unproven = self.unproven();
         unproven.retain(|made| self.connector.progress.is_current(&made.session));
-        let place = unproven.iter().position(|made| (made.me, made.nonce) == (me, nonce))?;
+        let is_it = |made: &Made| (made.me, made.nonce, made.waits) == whose;
+        let place = unproven.iter().position(is_it)?;
         Some(unproven.swap_remove(place))
     }
 
@@ -128,23 +150,21 @@ impl Connections {
 }
 
 /// Commits a write that concerns nobody else, and returns the number of its transaction; `None` if the
-/// incarnation has no right to write in these tables. Its row is the other lane's as well, which may hold it
-/// while a standby is waited for.
+/// incarnation has no right to write in these tables. The write is the lock of its fence: it gives the transaction a
+/// number, and a record in the log of the database, so that its commit is flushed there, and waits for the standbys, as any
+/// other. All that share the lock can make it at once: a session that hangs half way through it holds up nobody.
 pub(super) async fn commit_own(
     session: &mut Session,
     me: Incarnation,
     tables: &str,
     nonce: Uuid,
 ) -> Result<Option<i64>, sqlx::Error> {
-    let mut tries = 0;
+    let until = Instant::now() + FENCE_WAIT_MAX;
     loop {
-        tries += 1;
         let done = sqlx::query_scalar(concat!(
             "WITH ",
             fence!("$3", "tableoid = ($2::text)::oid"),
-            " INSERT INTO journals (incarnation) SELECT $1 FROM fence
-             ON CONFLICT (incarnation) DO UPDATE SET connections = journals.connections + 1
-             RETURNING txid_current()"
+            " SELECT txid_current() FROM fence"
         ))
         .bind(me.0)
         .bind(tables)
@@ -152,9 +172,14 @@ pub(super) async fn commit_own(
         .fetch_optional(&mut session.connection)
         .await;
         match done {
-            Err(sqlx::Error::Database(error))
-                if error.code().as_deref() == Some("55P03") && tries < LOCKED_TRIES_MAX => {}
+            Err(error) if is_locked(&error) && Instant::now() < until => {}
             done => return done,
         }
     }
+}
+
+/// Tells whether the server gave up waiting for a lock. The session is as it was.
+pub(super) fn is_locked(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    error.code().as_deref() == Some("55P03")
 }

@@ -19,6 +19,9 @@ use super::super::session::settings_of_session;
 /// Statements on `parked` begin there (`IS TRUE` keeps the planner from a join with all that was written), and a
 /// column of nothing but NULL goes as an empty array: both cost what they find.
 ///
+/// A mark of what has ended that somebody holds is left: no end waits for it, and parking sweeps it. One that says more, a time or a
+/// reason, is waited for: nobody else takes it away.
+///
 /// Names are inserted under the epoch that the process knows, if that is the last one, unless they are in one of the
 /// places that are looked at: see [`super::super::names`].
 ///
@@ -87,6 +90,11 @@ WITH fence AS MATERIALIZED (
 ), unparks AS (
     DELETE FROM parked
     WHERE parked.tx_id = ANY($23) AND (parked.tx_id IN (SELECT tx_id FROM applied)) IS TRUE
+        AND (wake_ms IS NOT NULL OR reasons <> 0 OR parked.tx_id = ANY(ARRAY(
+            SELECT mark.tx_id FROM parked AS mark
+            WHERE mark.tx_id = ANY($23) AND (mark.tx_id IN (SELECT tx_id FROM applied)) IS TRUE
+                AND mark.wake_ms IS NULL AND mark.reasons = 0
+            FOR UPDATE SKIP LOCKED)))
 ), plain AS (
     UPDATE parked SET wake_ms = NULL, reasons = 0
     WHERE parked.tx_id = ANY($24) AND (parked.tx_id IN (SELECT tx_id FROM moved)) IS TRUE

@@ -10,7 +10,7 @@ use super::super::super::error::is_of_data;
 use super::last_row;
 use super::listed::{young_from, young_until};
 
-/// What has ended and needs a person is parked as nobody's.
+/// Counts what is awake. Nobody's rows are of what has ended and needs a person.
 const AWAKE: &str = concat!(
     "
 SELECT kind, count(*) FROM (
