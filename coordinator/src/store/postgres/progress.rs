@@ -65,7 +65,7 @@ enum Compared {
     Former,
     /// It lacks something, and nothing was promoted.
     Restored,
-    /// What it was compared with is of the server before the one that was found meanwhile.
+    /// The comparison was with the server before the one that was found meanwhile.
     Outdated,
 }
 

@@ -24,7 +24,7 @@ const SILENCE_MAX: Duration = Duration::from_millis(1_500);
 /// Reason for which a server is not chosen.
 const BEHIND: &str = "is on an earlier timeline than another host of the URL, so a standby was promoted in its place";
 
-/// What is known of the servers.
+/// Knowledge of the servers.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
     /// The server that took writes last: it is tried first.

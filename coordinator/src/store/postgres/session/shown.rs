@@ -20,7 +20,7 @@ SELECT greatest((SELECT timeline_id FROM pg_control_checkpoint()),
     (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
     (SELECT max(received_tli) FROM pg_stat_wal_receiver))::int8";
 
-/// What a server shows of itself, a standby as well.
+/// Signs that a server shows, a standby as well.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::store::postgres) struct Shown {
     /// Its timeline; 0 if it does not tell.
