@@ -149,8 +149,9 @@ settings! {
     node: NodeName = NodeName::of_host(), "UNANIMO_NODE";
     /// Database of the coordinator: `postgres://USER:PASSWORD@HOST/DATABASE`, or `sqlite:PATH` for
     /// a file of one process. Several hosts of PostgreSQL are separated by commas, and the one that
-    /// takes writes is used. Connect directly or through a pool in session mode; a pool in
-    /// transaction mode does not work. Where anything else is set, this must be set, too.
+    /// takes writes is used, of several the one on the latest timeline: name all servers that may be
+    /// promoted. Connect directly or through a pool in session mode; a pool in transaction mode does
+    /// not work. Where anything else is set, this must be set, too.
     database_url: DatabaseUrl = DatabaseUrl::new(DATABASE_URL_DEFAULT), "UNANIMO_DATABASE_URL";
     /// Schema of the coordinator's tables in PostgreSQL. It is made if it is not there. Coordinators
     /// of one database and different schemas are different coordinator groups.

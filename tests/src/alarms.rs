@@ -1,4 +1,4 @@
-//! Alarms that a test hears: the field `alarm` of log lines.
+//! Alarms that a test hears: the field `alarm` of log lines, and lines of level ERROR.
 
 use std::fmt::Debug;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{DefaultGuard, set_default};
-use tracing::{Dispatch, Event, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
 /// Makes listeners more than one at all times. Of a single one `tracing` asks the thread that comes first to a line of
 /// code whether it listens; another test's does not, and nobody would hear the line ever again.
@@ -42,9 +42,18 @@ impl Alarms {
     /// Returns the lines with this alarm: all their fields.
     #[must_use]
     pub fn named(&self, name: &str) -> Vec<String> {
+        self.beginning(&format!("alarm={name:?} "))
+    }
+
+    /// Returns the lines of level ERROR that have no alarm.
+    #[must_use]
+    pub fn errors(&self) -> Vec<String> {
+        self.beginning("error ")
+    }
+
+    fn beginning(&self, begin: &str) -> Vec<String> {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let begins = format!("alarm={name:?} ");
-        lines.iter().filter(|line| line.starts_with(&begins)).cloned().collect()
+        lines.iter().filter(|line| line.starts_with(begin)).cloned().collect()
     }
 }
 
@@ -80,8 +89,9 @@ impl Subscriber for Alarms {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        if let Some(alarm) = line.alarm {
-            let line = format!("{alarm}{}", line.rest);
+        let error = || (*event.metadata().level() == Level::ERROR).then(|| "error ".to_owned());
+        if let Some(begin) = line.alarm.or_else(error) {
+            let line = format!("{begin}{}", line.rest);
             self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
     }

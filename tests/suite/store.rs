@@ -38,6 +38,7 @@ mod pages;
 mod parking;
 mod place;
 mod promoted;
+mod promoted_starts;
 mod purge;
 mod purge_of_file;
 mod reads;

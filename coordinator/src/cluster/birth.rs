@@ -146,20 +146,31 @@ impl Candidate<'_> {
                 }
             };
             watch.saw(&live, asked);
-            let mut rival = None;
+            let (mut rival, mut not_known) = (None, None);
             for other in &live {
-                let is_free = rights.is_alone()
+                let is_over = rights.is_alone()
                     || unproven == Some(other.incarnation)
-                    || watch.silence(other) >= self.lease_of(other)
-                    || (other.node == self.node
-                        && !has_lost
-                        && !rights.has_displaced(other).await.unwrap_or(true));
-                if !is_free {
+                    || watch.silence(other) >= self.lease_of(other);
+                if is_over {
+                    continue;
+                }
+                if other.node != self.node || has_lost {
                     rival = Some(other);
+                    continue;
+                }
+                match rights.has_displaced(other).await {
+                    Ok(false) => {}
+                    Ok(true) => rival = Some(other),
+                    Err(error) if error.is_lasting() => return Err(error),
+                    Err(error) => not_known = Some((other, error)),
                 }
             }
-            if let Some(rival) = rival {
-                standby.waits_for(rival, self);
+            if rival.is_some() || not_known.is_some() {
+                match (rival, not_known) {
+                    (None, Some((other, error))) => standby.cannot_tell(other, &error, self),
+                    (Some(rival), _) => standby.waits_for(rival, self),
+                    (None, None) => {}
+                }
                 tokio::time::sleep(self.look_pause()).await;
                 continue;
             }
@@ -245,6 +256,28 @@ impl Standby {
                  that one is silent for one lease, or stops"
             );
         }
+    }
+
+    /// Notes that nobody can tell whether the process of this node's name is to be fenced at once.
+    fn cannot_tell(
+        &mut self,
+        other: &LiveIncarnation,
+        error: &store::Error,
+        candidate: &Candidate<'_>,
+    ) {
+        self.since.get_or_insert_with(Instant::now);
+        let error = store::in_full(error);
+        (candidate.told)(format!("it waits for its database: failed to {error}"));
+        if self.logged.is_some_and(|logged| logged.elapsed() < STANDBY_LOG_PAUSE) {
+            return;
+        }
+        self.logged = Some(Instant::now());
+        tracing::warn!(
+            error,
+            incarnation = %other.incarnation,
+            "failed to look whether the last process of this node's name has fenced another one; this process waits until \
+             it can tell, or until that one is silent for one lease"
+        );
     }
 
     fn is_blind(&self, error: &store::Error) {

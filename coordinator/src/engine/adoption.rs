@@ -49,6 +49,8 @@ impl Service {
     /// Scans for as long as the process lives, and whenever it is wanted.
     pub(crate) async fn run(self) {
         loop {
+            // A claim that waits for a standby would wait for it at the server after it was given up here.
+            self.engine.shared.lease.held().await;
             match self.engine.adopt_all().await {
                 Ok(adopted) => {
                     self.engine.shared.has_adopted.store(true, Ordering::Relaxed);

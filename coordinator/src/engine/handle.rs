@@ -78,6 +78,8 @@ pub(super) struct Shared {
     pub(super) me: Incarnation,
     pub(super) clock: Arc<Clock>,
     pub(super) store: Arc<dyn Store>,
+    /// Without it nothing is looked for, or claimed, that nobody has asked for.
+    pub(super) lease: Lease,
     pub(super) directory: Arc<Directory>,
     admission: Arc<Admission>,
     options: Arc<Options>,
@@ -133,7 +135,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         env: clock.env(),
         metrics: Arc::clone(&metrics),
         caller: Caller::new(directory.clone(), lease.clone(), metrics.clone(), parts.spans.clone()),
-        lease,
+        lease: lease.clone(),
         journal,
         store: Arc::clone(&store),
         lock_slots: Arc::new(Semaphore::new(TAKES_MAX)),
@@ -170,6 +172,7 @@ pub(crate) fn engine(parts: Parts) -> (Handle, Service) {
         me,
         clock,
         store,
+        lease,
         directory,
         admission,
         options,
@@ -364,7 +367,10 @@ impl Handle {
     /// and is in memory then: the answer is `None`.
     async fn locate(&self, key: &Key, asleep: Asleep) -> Result<Option<Box<Stored>>, Error> {
         let Some(stored) = self.read(key).await? else {
-            return Err(self.missing(key).await?);
+            return match self.is_recalled(key).await? {
+                true => Ok(None),
+                false => Err(self.missing(key).await?),
+            };
         };
         let has_ended = matches!(stored.record.state.phase, Phase::Ended { .. });
         if has_ended || (asleep == Asleep::Left && self.sleeps(&stored).await?) {

@@ -95,6 +95,8 @@ pub(super) enum Message {
     Adopt { records: Vec<Record>, generation: Option<u64>, woken: bool, done: oneshot::Sender<()> },
     /// Asks for those of these transactions that are not in memory.
     NotLive { transactions: Vec<(TxId, Version)>, reply: oneshot::Sender<Vec<(TxId, Version)>> },
+    /// Asks whether a transaction that is not in the store is known here all the same: it is brought back to memory.
+    Recall { key: Key, reply: oneshot::Sender<bool> },
     /// Asks whether nothing more is known of a transaction than its row, which says that it sleeps.
     Sleeps { tx_id: TxId, reply: oneshot::Sender<bool> },
     /// It is noted for whom these transactions wait, or that failed.
@@ -132,7 +134,7 @@ impl Message {
             | Self::Input { adopt: None, reply, .. } => !reply.is_closed(),
             Self::Peek { reply, .. } => !reply.is_closed(),
             Self::NotLive { reply, .. } => !reply.is_closed(),
-            Self::Sleeps { reply, .. } => !reply.is_closed(),
+            Self::Recall { reply, .. } | Self::Sleeps { reply, .. } => !reply.is_closed(),
             Self::Watch { reply, .. } => !reply.is_closed(),
             Self::AtWork { reply } => !reply.is_closed(),
             Self::Survey { reply, .. } => !reply.is_closed(),

@@ -146,6 +146,7 @@ impl Service {
             self.let_sleepers_go();
             self.park();
             self.write_ends_again();
+            self.write_held_again();
         }
     }
 
@@ -200,6 +201,7 @@ impl Service {
             Message::NotLive { transactions, reply } => {
                 let _ = reply.send(self.not_live(transactions));
             }
+            Message::Recall { key, reply } => drop(reply.send(self.recall_missing(&key))),
             Message::Sleeps { tx_id, reply } => drop(reply.send(self.sleeps_in_store(tx_id))),
             Message::Parked { transactions, noted } => self.noted(transactions, noted),
             Message::Watch { key, reply } => {

@@ -79,6 +79,8 @@ impl Service {
     /// Scans for as long as the process lives.
     pub(crate) async fn run(mut self) {
         loop {
+            // What waits for a standby would wait for it at the server after it was given up here.
+            self.engine.shared.lease.held().await;
             let named = self.look_for_names().await;
             // Whatever has failed, those are known that are in memory.
             self.engine.shared.knows_waits.store(true, Ordering::Relaxed);

@@ -1,12 +1,13 @@
 //! Synchronous standbys: a commit whose wait for them was ended is not durable.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
+use unanimo_coordinator::cluster::birth::Candidate;
 use unanimo_coordinator::store::journal::Ended;
 use unanimo_coordinator::store::{self, BatchError, Claim, Key, PostgresOptions, Written};
 use unanimo_core::Version;
@@ -342,4 +343,63 @@ async fn l1_a_connection_that_is_not_proven_yet_is_proven_on() {
     assert_eq!(written.unwrap(), [Written::Applied]);
     assert_eq!(next(&fixture.url).await, before + 2, "one was made, and a batch");
     canceller.stop();
+}
+
+/// A process that starts while the standby is gone cannot tell whether its predecessor has fenced another one. It says that,
+/// and not that there is another one.
+#[tokio::test]
+async fn who_cannot_tell_whom_to_fence_says_so_and_waits() {
+    let server = Server::start();
+    let fixture = quick(server.database().await).await;
+    wait_for(&server, "nobody").await;
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let told = |at: String| heard.lock().unwrap().push(at);
+    let candidate = Candidate { node: "one", lease: Duration::from_secs(60), told: &told };
+    let is_told = until("it to be told", async || heard.lock().unwrap().first().cloned());
+    let first = tokio::select! {
+        created = candidate.create(&*fixture.store) => panic!("{created:?}"),
+        first = is_told => first,
+    };
+    assert!(first.contains("failed to read whom an incarnation has fenced"), "{first}");
+    assert!(!first.contains("another process"), "{first}");
+    wait_for(&server, "").await;
+    candidate.create(&*fixture.store).await.unwrap();
+}
+
+/// L5: whoever gives a session up that waits for a standby leaves its process at the server, which waits on. The next
+/// session ends it, or they would fill the server.
+#[tokio::test]
+async fn l5_sessions_that_wait_for_a_standby_that_is_gone_leave_no_process() {
+    const ROUNDS: usize = 2;
+    const AT_ONCE: usize = 4;
+    let server = Server::start();
+    let fixture = quick(server.database().await).await;
+    wait_for(&server, "nobody").await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let mut raw = PgConnection::connect(&server.url("postgres")).await.unwrap();
+    for _ in 0..ROUNDS {
+        let claims = (0..AT_ONCE).map(|_| {
+            let (store, me) = (Arc::clone(&fixture.store), fixture.me);
+            tokio::spawn(async move { store.transactions().claim(me, Claim::OfFenced(1)).await })
+        });
+        for claim in claims.collect::<Vec<_>>() {
+            claim.await.unwrap().unwrap_err();
+        }
+        let count: i64 = sqlx::query_scalar(waiting).fetch_one(&mut raw).await.unwrap();
+        assert!(count <= AT_ONCE as i64, "{count}");
+    }
+    // Nobody waits for this one.
+    fixture.store.incarnations().list().await.unwrap();
+    let mut over = 0;
+    let left = loop {
+        let count: i64 = sqlx::query_scalar(waiting).fetch_one(&mut raw).await.unwrap();
+        over += 1;
+        if count == 0 || over > 50 {
+            break count;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(left, 0, "they wait on");
+    wait_for(&server, "").await;
+    fixture.store.incarnations().renew(fixture.me, LEASE).await.unwrap();
 }

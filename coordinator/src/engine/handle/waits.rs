@@ -66,6 +66,14 @@ impl Handle {
         receiver.await.map_err(|_| Error::Stopped)
     }
 
+    /// Has the loop bring back what it remembers of a transaction that is not in the store. Tells whether it is to be looked
+    /// for again: it is in memory then, or was stored meanwhile.
+    pub(super) async fn is_recalled(&self, key: &Key) -> Result<bool, Error> {
+        let (reply, receiver) = oneshot::channel();
+        self.send(Message::Recall { key: key.clone(), reply })?;
+        receiver.await.map_err(|_| Error::Stopped)
+    }
+
     /// Asks the loop, and waits until it answers or the time is up: then looks at what is known of
     /// the transaction by then.
     pub(super) async fn ask(

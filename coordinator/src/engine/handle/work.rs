@@ -232,7 +232,12 @@ impl Handle {
             other => return other,
         }
         let stored = self.shared.store.transactions().find(gid).await.map_err(Error::from)?;
-        let Some(stored) = stored else { return Err(Error::UnknownGid.into()) };
+        let Some(stored) = stored else {
+            return Err(match self.is_recalled(gid).await? {
+                true => Failure::NotLive,
+                false => Error::UnknownGid.into(),
+            });
+        };
         let Identity { tx_id, digest, .. } = *stored.record.identity;
         Err(Failure::Elsewhere(GidHolder { tx_id, digest }))
     }

@@ -25,6 +25,13 @@ impl Service {
                 self.traces.flushed(tx_id, flush);
                 return self.became_durable(tx_id, version);
             }
+            // Its own row is none of another one: an end without its branches, which the database has.
+            Ended::GidHeld(holder)
+                if holder.tx_id != tx_id
+                    && self.live.get(&tx_id).is_some_and(|live| live.is_stored()) =>
+            {
+                self.keep_without_gid(tx_id, &holder);
+            }
             Ended::GidHeld(holder) => {
                 // Whoever waits looks at the holder: it may be another request's.
                 if let Some(mut live) = self.remove(tx_id) {

@@ -5,6 +5,7 @@
 //! again, whole, and until it is stored nothing more is sent or told.
 
 mod backlog;
+mod held;
 mod remembered;
 #[cfg(test)]
 pub(super) mod tests;
@@ -17,6 +18,7 @@ use unanimo_core::{
 };
 
 use self::backlog::Backlog;
+use self::held::Held;
 pub(in crate::engine) use self::remembered::MAY_MISS;
 use self::remembered::{Ends, Remembered};
 use super::super::live::Live;
@@ -37,6 +39,7 @@ pub(in crate::engine) struct Known {
     ends: Ends,
     /// Ends that are to be written again.
     backlog: Backlog,
+    held: Held,
 }
 
 impl Known {
@@ -194,6 +197,27 @@ impl Service {
         let write_id = self.write_id();
         let Some(live) = self.live.get(&tx_id) else { return };
         self.journal.submit_again(transition, write_id, live.life, &Earlier::default());
+    }
+
+    /// Brings back what is remembered of a transaction that is not in the store, and tells whether it is to be looked for
+    /// again: it is in memory, or the last promoted server may have lacked it and has it by now.
+    pub(super) fn recall_missing(&mut self, key: &Key) -> bool {
+        let (tx_id, gid) = match key {
+            Key::Tx(tx_id) => {
+                let end = self.went_back.ends.get(*tx_id);
+                (Some(*tx_id), end.map(|end| end.record.identity.gid.clone()))
+            }
+            Key::Gid(gid) => (self.went_back.ends.find(gid), Some(gid.clone())),
+        };
+        if let Some(gid) = gid {
+            self.recall_instead(&gid);
+        }
+        let is_live = match key {
+            Key::Tx(tx_id) => self.live.contains_key(tx_id),
+            Key::Gid(gid) => self.by_gid.contains_key(gid),
+        };
+        let end = tx_id.and_then(|tx_id| self.went_back.ends.get(tx_id));
+        is_live || end.is_some_and(|end| self.went_back.ends.may_miss(end))
     }
 
     /// Brings an end to memory. Returns all of it, as the next version.

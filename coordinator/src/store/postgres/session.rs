@@ -5,28 +5,30 @@
 //! role would hold. A session that turns out to be on a standby, on a server that takes no writes, or
 //! to have other settings, is thrown away: nothing is read there, and nothing written.
 
+mod abandoned;
 mod error;
+mod servers;
 mod settings;
+mod shown;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use sqlx::FromRow;
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgSeverity};
-use sqlx::{Connection, FromRow};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
 use unanimo_core::Incarnation;
 use uuid::Uuid;
 
+use self::abandoned::{Abandoned, Backend};
 pub use self::error::SessionError;
-use self::error::is_other;
+use self::servers::Choice;
 use self::settings::Settings;
+pub(super) use self::shown::Shown;
 use super::super::opening::Place;
 use super::address::{Address, Server};
 use super::place::{Opened, TABLES};
 use super::progress::Progress;
-use super::{PostgresOptions, no_answer, place};
+use super::{PostgresOptions, place};
 
 /// Longest wait of a statement for a lock. Short: whatever waited is tried again.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
@@ -35,9 +37,6 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// of another connection or by whoever parks, are had in this time; one that a client's forgotten session holds is not, however
 /// long it is, and each new row that meets one costs everybody as much.
 const LOCK_TIMEOUT_HASTY: Duration = Duration::from_millis(20);
-
-/// Longest silence of one server after which the next one is tried beside it.
-const SILENCE_MAX: Duration = Duration::from_millis(1_500);
 
 /// Sets the session's settings, whatever the defaults of server, database and role are. Not every server knows all.
 const SET: &str = "
@@ -94,14 +93,16 @@ pub(super) struct Session {
     /// Promoted servers that were found before it was opened.
     pub(super) generation: u64,
     tables: Option<String>,
+    /// Its process at the server. Noted as abandoned when the session is dropped.
+    #[expect(dead_code, reason = "it does its work when it is dropped")]
+    backend: Backend,
 }
 
 /// Way to the servers of a database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     servers: Arc<[Server]>,
-    /// The server that took writes last: it is tried first.
-    preferred: Arc<AtomicUsize>,
+    choice: Arc<Choice>,
     connect_timeout: Option<Duration>,
     settings: Arc<Settings>,
     /// Settings of sessions that wait for locks for a moment only.
@@ -109,6 +110,7 @@ pub(super) struct Connector {
     /// The only place that is worked in, once the tables were opened.
     opened: Option<Arc<Opened>>,
     pub(super) progress: Progress,
+    abandoned: Abandoned,
 }
 
 impl Connector {
@@ -119,62 +121,14 @@ impl Connector {
         };
         Self {
             servers: address.servers.into(),
-            preferred: Arc::default(),
+            choice: Arc::default(),
             connect_timeout: address.connect_timeout,
             settings: settings(LOCK_TIMEOUT),
             hasty: settings(LOCK_TIMEOUT_HASTY),
             opened: None,
             progress: Progress::default(),
+            abandoned: Abandoned::default(),
         }
-    }
-
-    /// Tries the servers one after the other, beginning with this one: the next one as soon as one has failed, or
-    /// has said nothing for a moment. Returns the first that is good, or the error of each.
-    async fn race(
-        &self,
-        first: usize,
-        patience: Duration,
-    ) -> Result<(usize, Session), Vec<SessionError>> {
-        let (count, until) = (self.servers.len(), Instant::now() + patience);
-        let parts = u32::try_from(count + 1).unwrap_or(u32::MAX);
-        let silence = SILENCE_MAX.min(patience / parts);
-        let mut errors: Vec<Option<SessionError>> = (0..count).map(|_| None).collect();
-        let (mut attempts, mut begun, mut next_at) = (JoinSet::new(), 0, Instant::now());
-        while begun < count || !attempts.is_empty() {
-            if begun < count && (attempts.is_empty() || Instant::now() >= next_at) {
-                let (this, place) = (self.clone(), begun);
-                let index = (first + place) % count;
-                attempts.spawn(async move { (place, this.open_one(index, until).await) });
-                (begun, next_at) = (begun + 1, Instant::now() + silence);
-                continue;
-            }
-            let ended = tokio::select! {
-                Some(ended) = attempts.join_next() => ended,
-                () = tokio::time::sleep_until(next_at), if begun < count => continue,
-            };
-            match ended {
-                // The others close their connections with their tasks.
-                Ok((place, Ok(session))) => return Ok(((first + place) % count, session)),
-                Ok((place, Err(error))) => errors[place] = Some(error),
-                Err(_) => {}
-            }
-            next_at = Instant::now();
-        }
-        let lost = || SessionError::Driver(sqlx::Error::WorkerCrashed);
-        Err(errors.into_iter().map(|error| error.unwrap_or_else(lost)).collect())
-    }
-
-    /// Opens a session on one server, until this time.
-    async fn open_one(&self, index: usize, until: Instant) -> Result<Session, SessionError> {
-        let opening = async {
-            let mut session = Session::open(&self.servers[index], &self.settings).await?;
-            self.compare_place(&mut session).await?;
-            Ok(session)
-        };
-        let limit = self.connect_timeout.map(|limit| Instant::now() + limit);
-        let until = limit.map_or(until, |limit| limit.min(until));
-        let opened = tokio::time::timeout_at(until, opening).await;
-        opened.unwrap_or_else(|_| Err(no_answer().into()))
     }
 
     /// Returns a way to sessions with tables in this place alone.
@@ -231,46 +185,16 @@ impl Connector {
             false => Err(session.restored(format!("incarnation {me} is not created there"))),
         }
     }
-
-    /// Opens a session on the server that takes writes.
-    pub(super) async fn open(&self, patience: Duration) -> Result<Session, SessionError> {
-        let count = self.servers.len();
-        let first = self.preferred.load(Ordering::Relaxed);
-        let mut errors = match self.race(first, patience).await {
-            Ok((index, session)) => {
-                self.preferred.store(index, Ordering::Relaxed);
-                return Ok(session);
-            }
-            Err(errors) => errors,
-        };
-        if count == 1 {
-            return Err(errors.swap_remove(0));
-        }
-        // Not if one of them does not answer: that may be ours. Before there is one that is ours, each is
-        // told of.
-        let is_unfit = |error: &SessionError| {
-            is_other(error) || matches!(error, SessionError::NotWritable { .. })
-        };
-        if self.opened.is_some()
-            && errors.iter().all(is_unfit)
-            && let Some(other) = errors.iter().position(is_other)
-        {
-            return Err(errors.swap_remove(other));
-        }
-        let name = |(index, error)| match error {
-            SessionError::Driver(error) => {
-                let server: &Server = &self.servers[(first + index) % count];
-                format!("{}: {error}", server.name)
-            }
-            error => error.to_string(),
-        };
-        Err(SessionError::NoServer(errors.into_iter().enumerate().map(name).collect()))
-    }
 }
 
 impl Session {
-    async fn open(server: &Server, settings: &Settings) -> Result<Self, SessionError> {
-        let mut connection = PgConnection::connect_with(&server.options).await?;
+    /// Makes a session of a connection to this server: sets what is relied on, and reads it back.
+    async fn on(
+        mut connection: PgConnection,
+        server: &Server,
+        settings: &Settings,
+        abandoned: &Abandoned,
+    ) -> Result<Self, SessionError> {
         // Looked at first: what server, database or role say of read-only is not ours to change.
         let before: Seen = sqlx::query_as(LOOK).fetch_one(&mut connection).await?;
         let Settings { names, values, relied_on } = settings;
@@ -284,9 +208,11 @@ impl Session {
         if !found.is_empty() {
             return Err(SessionError::Settings { server, found });
         }
+        let backend = abandoned.backend(&mut connection).await?;
         let synchronous = before.synchronous;
         let (settings, tables, generation) = (String::new(), None, 0);
-        let mut session = Self { connection, server, settings, synchronous, generation, tables };
+        let mut session =
+            Self { connection, server, settings, synchronous, generation, tables, backend };
         let seen = session.look().await?;
         (session.settings, session.tables) = (seen.settings, seen.tables);
         Ok(session)

@@ -31,8 +31,9 @@ impl Service {
 
     /// Has the next of them written, as far as there is room. The end of each wakes the loop.
     pub(in crate::engine::service) fn write_ends_again(&mut self) {
-        let live = &self.live;
-        self.went_back.backlog.under_way.retain(|tx_id| live.contains_key(tx_id));
+        let (live, held) = (&self.live, &self.went_back.held);
+        let waits = |tx_id: &TxId| live.contains_key(tx_id) && !held.contains_key(tx_id);
+        self.went_back.backlog.under_way.retain(waits);
         while self.went_back.backlog.under_way.len() < AT_ONCE_MAX {
             let Some(tx_id) = self.went_back.backlog.left.pop_front() else { return };
             // It may have been asked for since.

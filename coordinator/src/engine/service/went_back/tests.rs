@@ -1,7 +1,9 @@
 mod again;
+mod gids;
 pub(in crate::engine::service) mod lab;
 mod lives;
 mod looks;
+mod rests;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -62,6 +64,8 @@ pub(in crate::engine::service) struct Replaced {
     lacks: Lacks,
     batches: Arc<AtomicU32>,
     generation: Arc<AtomicU64>,
+    /// Times that somebody was about to look for transactions, or for whom they wait.
+    looks: Arc<AtomicU32>,
     /// True as long as the promoted one writes nothing.
     held: watch::Sender<bool>,
 }
@@ -69,8 +73,8 @@ pub(in crate::engine::service) struct Replaced {
 impl Replaced {
     pub(in crate::engine::service) async fn open(url: &str, lacks: Lacks) -> Arc<Self> {
         let store = store::open(url, &PostgresOptions::default()).await.expect("a store");
-        let (batches, generation, held) = Default::default();
-        Arc::new(Self { store, lacks, batches, generation, held })
+        let (batches, generation, looks, held) = Default::default();
+        Arc::new(Self { store, lacks, batches, generation, looks, held })
     }
 }
 
@@ -114,9 +118,11 @@ impl Store for Replaced {
         self.store.incarnations()
     }
     fn transactions(&self) -> &dyn Transactions {
+        self.looks.fetch_add(1, Ordering::SeqCst);
         self.store.transactions()
     }
     fn waits(&self) -> &dyn Waits {
+        self.looks.fetch_add(1, Ordering::SeqCst);
         self.store.waits()
     }
     fn locks(&self) -> &dyn Locks {

@@ -115,3 +115,68 @@ async fn an_end_is_written_again_behind_what_the_promotion_before_has_left() {
     }
     assert!(versions.is_sorted_by(|before, after| before < after), "{versions:?}");
 }
+
+/// S9, S10, S12: an end that is remembered without its branches, and has not had its turn to be written again, is known to
+/// whoever asks by its identifier. Nobody is told that it was never seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s9_s10_s12_an_end_without_its_branches_is_known_before_its_turn() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite:{}/turn.db", folder.path().display());
+    let store = Replaced::open(&url, Lacks::All).await;
+    let (mut tasks, faults) = (JoinSet::new(), Faults::default());
+    let engine = start(&store, &faults, &mut tasks).await;
+    let deadline = Instant::now() + HOUR;
+    let mut ended = Vec::new();
+    // The last one takes all the room for branches, and more.
+    for n in 0..backlog::AT_ONCE_MAX + 4 {
+        let mut definition = definition(&format!("g-{n}"));
+        if n == backlog::AT_ONCE_MAX + 3 {
+            definition.branches[0].payload.data = vec![0; 17 << 20].into();
+        }
+        let (tx, _) = Transaction::begin(
+            SystemEnv.tx_id(SystemEnv.now()),
+            definition,
+            SystemEnv.now(),
+            &unanimo_core::Policy::default(),
+        );
+        let (done, adopted) = tokio::sync::oneshot::channel();
+        let records = vec![tx.record()];
+        engine
+            .send(Message::Adopt { records, generation: Some(0), woken: false, done })
+            .expect("it runs");
+        adopted.await.expect("it runs");
+        while engine.at_work().await > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        ended.push(tx.tx_id());
+    }
+    store.held.send_replace(true);
+    store.generation.fetch_add(1, Ordering::SeqCst);
+    while engine.at_work().await < backlog::AT_ONCE_MAX {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (p, id) = (ParticipantName::new("p").expect("a name"), BranchId::new("a").expect("an id"));
+    let asked = [(ended[1], BranchKey::Id(id.clone()))];
+    let release = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        store.held.send_replace(false);
+    };
+    engine.drain();
+    let (looked, inquired, committed, repeated, ()) = tokio::join!(
+        engine.look(Key::Tx(ended[0]), deadline),
+        engine.inquire(&p, &asked, deadline),
+        engine.commit(ended[2], vec![(id, None)], Until::Ended, deadline),
+        engine.begin(definition("g-3"), Until::Ended, deadline),
+        release
+    );
+    for told in [looked, committed, repeated] {
+        let Ok(Answer::View(view)) = told else { panic!("S9, S10: {told:?}") };
+        assert_eq!((view.stripped, view.tx.phase().decision()), (true, Some(Decision::Commit)));
+    }
+    let inquired = inquired.expect("an answer");
+    assert!(matches!(inquired[0].verdict, Verdict::Purged), "S12: {:?}", inquired[0].verdict);
+    // What was never there is not looked for without end.
+    let never = Key::Tx(SystemEnv.tx_id(SystemEnv.now()));
+    let told = engine.look(never, deadline).await;
+    assert!(matches!(told, Err(crate::engine::Error::NeverSeen)), "{told:?}");
+}
