@@ -22,10 +22,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const OWN: &str =
     "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()";
 
+/// Ends those that still do what they were given up for. A pooler may have given a session that was closed in good order to
+/// somebody else.
 const END: &str = "
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 JOIN UNNEST($1::int4[], $2::text[]) AS given_up (pid, started) USING (pid)
-WHERE backend_start::text = started AND pid <> pg_backend_pid()";
+WHERE backend_start::text = started AND pid <> pg_backend_pid() AND state = 'active'
+    AND (wait_event = 'SyncRep' OR query_start < clock_timestamp() - interval '1 second')";
 
 /// Name of a process: its number, and the time of its start.
 type Name = (i32, String);
