@@ -137,7 +137,11 @@ mod tests {
             program.split_once("enum Measure {\n").expect("the benchmark names its subcommands");
         let (variants, _) =
             variants.split_once("\n}\n").expect("the benchmark names its subcommands");
-        let named = variants.lines().filter_map(|line| {
+        let lines = variants.lines().zip(variants.lines().skip(1));
+        let named = lines.filter_map(|(before, line)| {
+            if before.contains("hide = true") {
+                return None;
+            }
             let line = line.strip_prefix("    ")?;
             line.starts_with(|c: char| c.is_ascii_uppercase())
                 .then(|| line.trim_end_matches([',', ' ', '{']).to_lowercase())

@@ -117,10 +117,10 @@ impl Postgres {
     /// Opens the store on tables of this version.
     fn open(connector: Connector, options: &PostgresOptions, cluster_id: String) -> Self {
         let sessions = Sessions::new(connector.clone(), options);
-        let heartbeat = Heartbeat::new(connector.clone());
         let progress = connector.progress.clone();
         let names = names::Names::new(options.names_of_epoch);
-        let journals = batch::Connections::new(connector, options.answer_timeout(), names.clone());
+        let journals = batch::Connections::new(&connector, options.answer_timeout(), names.clone());
+        let heartbeat = Heartbeat::new(connector);
         let (nonces, damage, reached) = Default::default();
         Self { sessions, heartbeat, journals, cluster_id, nonces, names, progress, damage, reached }
     }

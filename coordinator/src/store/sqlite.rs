@@ -25,6 +25,7 @@ mod transactions;
 mod waits;
 mod webhooks;
 mod work;
+mod writers;
 
 pub(in crate::store) use self::schema::Opening;
 

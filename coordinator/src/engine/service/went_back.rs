@@ -217,7 +217,8 @@ impl Service {
             Key::Gid(gid) => self.by_gid.contains_key(gid),
         };
         let end = tx_id.and_then(|tx_id| self.went_back.ends.get(tx_id));
-        is_live || end.is_some_and(|end| self.went_back.ends.may_miss(end))
+        let ends = &self.went_back.ends;
+        is_live || end.is_some_and(|end| ends.may_miss(end) && !ends.may_be_purged(end))
     }
 
     /// Brings an end to memory. Returns all of it, as the next version.

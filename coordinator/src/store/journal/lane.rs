@@ -198,6 +198,9 @@ impl Lane {
             // The writer itself has waited for a while, and goes on with that.
             BatchError::Unproven(_) | BatchError::Unaffirmed(_) => {
                 warn_unproven(&said, rows);
+                if matches!(error, BatchError::Unaffirmed(_)) {
+                    self.note_standstill(&said);
+                }
                 self.queue.note_sent(&batch);
                 work.push(batch);
             }

@@ -6,7 +6,7 @@ mod slot;
 mod tests;
 mod trouble;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ struct Inner {
     slow: Waiting,
     alone: Alone,
     /// Those that another lane has left to the fast one, each to be written by itself, in turn with batches.
-    lone: VecDeque<TxId>,
+    lone: Waiting,
     is_turn_of_lone: bool,
     /// The fast lane takes what goes on first, in a batch of its own.
     are_moves_first: bool,
@@ -64,7 +64,7 @@ impl Inner {
         let begins = slot.begins()?;
         let line = slot.line;
         match line {
-            Line::Fast if slot.is_lone => self.lone.push_back(tx_id),
+            Line::Fast if slot.is_lone => self.lone.push(tx_id, begins),
             Line::Fast => self.fast.push(tx_id, begins),
             Line::Slow => self.slow.push(tx_id, begins),
             Line::Alone if slot.timed_out_alone => self.alone.push_late(tx_id),
@@ -86,7 +86,7 @@ impl Inner {
     fn take_lone(&mut self) -> Option<Write> {
         self.is_turn_of_lone = !self.is_turn_of_lone || self.fast.len() == 0;
         while self.is_turn_of_lone
-            && let Some(tx_id) = self.lone.pop_front()
+            && let Some(tx_id) = self.lone.pop()
         {
             if let Some(write) = self.take(tx_id) {
                 return Some(write);

@@ -5,8 +5,8 @@ mod parts;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{Connection, Row};
+use sqlx::Row;
+use sqlx::sqlite::SqliteConnectOptions;
 use unanimo_core::{Transition, TxId};
 use uuid::Uuid;
 
@@ -17,6 +17,7 @@ use super::super::{BatchError, BatchWriter, Error, GidHolder, Write, Written};
 use super::opened::Opened;
 use super::transactions::{SET_ASIDE, of_holder};
 use super::work::{self, code, roll_back};
+use super::writers::Connection;
 use super::{Right, earlier, is_unfenced, log};
 
 const NAME: &str = "INSERT INTO gids (key, tx_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
@@ -61,7 +62,7 @@ const CORRUPT: i32 = 11;
 /// The connection.
 #[derive(Debug)]
 pub(super) struct Writer {
-    connection: SqliteConnection,
+    connection: Connection,
     opened: Arc<Opened>,
     right: Right,
     /// Pages of the log after which its commits copy it.
@@ -75,7 +76,7 @@ impl Writer {
         right: Right,
     ) -> Result<Self, Error> {
         opened.check().await?;
-        let connected = Self::connect_once(options, right).await;
+        let connected = Self::connect_once(options, &opened, right).await;
         // It has the file that was opened, and no other one that was put there meanwhile.
         opened.check().await?;
         match connected.map_err(Error::database("open the journal's connection"))? {
@@ -87,9 +88,11 @@ impl Writer {
     /// Connects; `None` if the incarnation is fenced.
     async fn connect_once(
         options: &SqliteConnectOptions,
+        opened: &Opened,
         right: Right,
-    ) -> Result<Option<SqliteConnection>, sqlx::Error> {
-        let mut connection = SqliteConnection::connect_with(options).await?;
+    ) -> Result<Option<Connection>, sqlx::Error> {
+        let mut connection = opened.writers.connect(options).await?;
+        let _turn = opened.turn.lock().await;
         let made = sqlx::query(
             "INSERT INTO journals (incarnation)
              SELECT $1 WHERE EXISTS (
@@ -98,7 +101,7 @@ impl Writer {
         )
         .bind(right.me.0)
         .bind(right.nonce)
-        .execute(&mut connection)
+        .execute(&mut *connection)
         .await?;
         Ok((made.rows_affected() == 1).then_some(connection))
     }
@@ -123,7 +126,7 @@ impl Writer {
 
     async fn rolled_back<T>(&mut self, result: Result<T, BatchError>) -> Result<T, BatchError> {
         match result {
-            Err(error) if !roll_back(&mut self.connection).await => Err(match error {
+            Err(error) if !roll_back(&mut *self.connection).await => Err(match error {
                 BatchError::Fatal(_) => error,
                 error => BatchError::Fatal(error.into()),
             }),
@@ -134,11 +137,11 @@ impl Writer {
     async fn transact(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
         let pages = self.opened.log.pages();
         if pages != self.pages {
-            log::set_pages(&mut self.connection, pages).await.map_err(classify)?;
+            log::set_pages(&mut *self.connection, pages).await.map_err(classify)?;
             self.pages = pages;
         }
         self.run("BEGIN IMMEDIATE").await?;
-        if !is_unfenced(&mut self.connection, self.right).await.map_err(classify)? {
+        if !is_unfenced(&mut *self.connection, self.right).await.map_err(classify)? {
             return Err(BatchError::Fenced(self.right.me));
         }
         let mut written = Vec::with_capacity(batch.len());
@@ -150,11 +153,11 @@ impl Writer {
     }
 
     async fn run(&mut self, statement: &'static str) -> Result<(), BatchError> {
-        sqlx::query(statement).execute(&mut self.connection).await.map(drop).map_err(classify)
+        sqlx::query(statement).execute(&mut *self.connection).await.map(drop).map_err(classify)
     }
 
     async fn commit(&mut self) -> Result<(), BatchError> {
-        match sqlx::query("COMMIT").execute(&mut self.connection).await {
+        match sqlx::query("COMMIT").execute(&mut *self.connection).await {
             Ok(_) => Ok(()),
             // BUSY, or no space: this process sees nothing of it, and it can be rolled back. Should the
             // process die before it is written again, what the log has of it may count: that is no harm, for
@@ -177,7 +180,7 @@ impl Writer {
         if let Some(key) = row.gid_key {
             follows = 0;
             let name = sqlx::query(NAME).bind(key).bind(tx_id);
-            let named = name.execute(&mut self.connection).await.map_err(classify)?;
+            let named = name.execute(&mut *self.connection).await.map_err(classify)?;
             if named.rows_affected() == 0 {
                 return self.explain(write).await;
             }
@@ -199,7 +202,7 @@ impl Writer {
             true => query.bind(row.created_ms),
             false => query.bind(former.0),
         };
-        let done = query.execute(&mut self.connection).await.map_err(classify)?;
+        let done = query.execute(&mut *self.connection).await.map_err(classify)?;
         if done.rows_affected() == 0 {
             return self.explain(write).await;
         }
@@ -225,7 +228,7 @@ impl Writer {
         } else {
             sqlx::query(PLAIN).bind(tx_id)
         };
-        query.execute(&mut self.connection).await.map(drop)
+        query.execute(&mut *self.connection).await.map(drop)
     }
 
     async fn write_details(&mut self, transition: &Transition) -> Result<(), sqlx::Error> {
@@ -243,11 +246,11 @@ impl Writer {
             .bind(event.kind.as_str())
             .bind(event.number.map(number_to_column))
             .bind(event.detail.as_str())
-            .execute(&mut self.connection)
+            .execute(&mut *self.connection)
             .await?;
         }
         if transition.releases_locks {
-            sqlx::query(RELEASE).bind(tx_id).execute(&mut self.connection).await?;
+            sqlx::query(RELEASE).bind(tx_id).execute(&mut *self.connection).await?;
         }
         Ok(())
     }
@@ -258,7 +261,7 @@ impl Writer {
         let written = sqlx::query("SELECT write_id FROM log WHERE tx_id = $1 AND follows = $2")
             .bind(tx_id)
             .bind(if write.transition.begins.is_some() { 0 } else { write.base.0 })
-            .fetch_optional(&mut self.connection)
+            .fetch_optional(&mut *self.connection)
             .await
             .map_err(classify)?;
         // What cannot be read is not what this writer wrote.
@@ -266,10 +269,10 @@ impl Writer {
             return Ok(Written::Applied);
         }
         let Some(identity) = &write.transition.begins else {
-            let earlier = earlier::find(&mut self.connection, self.right.me, write).await;
+            let earlier = earlier::find(&mut *self.connection, self.right.me, write).await;
             return Ok(earlier.map_err(classify)?.map_or(Written::Lost, Written::WentBack));
         };
-        let holder = of_holder(&mut self.connection, identity.gid.as_str()).await;
+        let holder = of_holder(&mut *self.connection, identity.gid.as_str()).await;
         // The conflict was about the gid or the tx_id, and a tx_id is never made twice.
         let Some(holder) = holder.map_err(classify)? else { return Ok(Written::Lost) };
         match holder.digest() {
@@ -277,7 +280,7 @@ impl Writer {
             // That one is to blame, and no other of this batch. A person has to look at it.
             Err(unreadable) => {
                 let aside = sqlx::query(SET_ASIDE).bind(holder.tx_id).bind(self.right.me.0);
-                aside.execute(&mut self.connection).await.map_err(classify)?;
+                aside.execute(&mut *self.connection).await.map_err(classify)?;
                 Ok(Written::Refused(unreadable_holder(&unreadable)))
             }
         }
@@ -293,10 +296,10 @@ impl BatchWriter for Writer {
         // After the commit: whoever is told of it finds it in the file.
         self.opened.check().await.map_err(elsewhere)?;
         match &written {
-            Ok(_) => log::look_after(&self.opened, &mut self.connection).await,
+            Ok(_) => log::look_after(&self.opened, &mut *self.connection).await,
             // Rolled back: otherwise it is fatal.
             Err(BatchError::Failed(cause)) if cause.downcast_ref().is_some_and(work::is_full) => {
-                log::make_space(&self.opened, &mut self.connection).await;
+                log::make_space(&self.opened, &mut *self.connection).await;
             }
             Err(_) => {}
         }

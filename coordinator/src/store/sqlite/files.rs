@@ -114,14 +114,13 @@ impl Names {
         let probe = self.beside(".probe");
         let made = File::options().create_new(true).write(true).mode(OWNER_ALONE).open(&probe);
         match made {
-            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-                failed(&self.beside("-wal"), source)
-            }
-            _ => {
+            Ok(_) => {
                 // Nobody needs it.
                 let _ = fs::remove_file(&probe);
                 error
             }
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => error,
+            Err(source) => failed(&self.beside("-wal"), source),
         }
     }
 

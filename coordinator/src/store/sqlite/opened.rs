@@ -14,6 +14,7 @@ use super::damage::Damage;
 use super::files::{Files, Lock};
 use super::log::Log;
 use super::purge::Searched;
+use super::writers::Writers;
 
 /// Longest time in which what a deleted log holds is saved: another connection may read it, or write it, meanwhile.
 const SAVED_WITHIN: Duration = Duration::from_secs(60);
@@ -36,6 +37,7 @@ pub(super) struct Opened {
     /// Turn to write. SQLite's lock is asked for again and again, in no order, and whoever is unlucky waits for long: here the one
     /// that came first is the next. It is held from BEGIN to COMMIT or ROLLBACK.
     pub(super) turn: Mutex<()>,
+    pub(super) writers: Writers,
     pub(super) log: Log,
     pub(super) damage: Damage,
     pub(super) searched: Searched,
@@ -49,8 +51,8 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) fn new(files: Files, first: SqliteConnection, held: Held, is_alone: bool) -> Self {
         let (first, has_saved) = (Mutex::new(Some(first)), AtomicBool::new(false));
-        let (turn, log, damage, searched) = Default::default();
-        Self { files, first, has_saved, turn, log, damage, searched, is_alone, held }
+        let (turn, writers, log, damage, searched) = Default::default();
+        Self { files, first, has_saved, turn, writers, log, damage, searched, is_alone, held }
     }
 
     /// Fails if the files at the paths are not those that were opened.
@@ -124,8 +126,9 @@ impl Opened {
         self.held.0.mark();
     }
 
-    /// Closes the first connection.
+    /// Closes the first connection, once those of the journals are closed.
     pub(super) async fn close(&self) {
+        self.writers.closed().await;
         if let Some(first) = self.first.lock().await.take() {
             // Nothing depends on how it ends.
             let _ = first.close().await;

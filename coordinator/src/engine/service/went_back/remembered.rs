@@ -85,6 +85,11 @@ impl Ends {
         self.promoted = Some(Promoted { noticed_at, last_end_at });
     }
 
+    /// Tells whether the purge may have deleted it.
+    pub(super) fn may_be_purged(&self, end: &Remembered) -> bool {
+        end.left_at.elapsed() >= self.kept_for
+    }
+
     /// Tells that the server which was promoted last may lack an end.
     pub(super) fn may_miss(&self, end: &Remembered) -> bool {
         self.promoted.is_some_and(|promoted| {

@@ -2,7 +2,7 @@
 //! some row needs it, there may be none to be had.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use unanimo_core::Incarnation;
 
@@ -16,6 +16,12 @@ use super::{Error, Lane, PAUSE_MAX, PAUSE_MIN, going_on};
 /// remember a connection, most of which do for five minutes or more.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
+/// Time after which a lane without work looks again whether the fast one has a connection.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// The same while the fast lane has none, and this one makes room for it.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
+
 /// Longest wait of rows for a connection that is being made.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -25,14 +31,29 @@ impl Lane {
     /// Takes the next batch; `None` once nothing can come any more. A lane other than the fast one has a connection by then:
     /// what comes for it while it can have none is left to the fast lane.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Write>>, Error> {
+        let mut idle_since = Instant::now();
         loop {
+            if self.queue.makes_room(self.line) {
+                if self.queue.is_drained() {
+                    return Ok(None);
+                }
+                self.writer = None;
+                tokio::time::sleep(ROOM_PAUSE).await;
+                continue;
+            }
             if self.line != Line::Fast && !self.stay_connected().await? {
                 return Ok(None);
             }
+            if self.line != Line::Fast && self.writer.is_none() {
+                continue;
+            }
             let next = self.queue.next(self.line, self.budget.rows, self.budget.bytes);
-            match tokio::time::timeout(IDLE_MAX, next).await {
+            match tokio::time::timeout(LOOK_PAUSE, next).await {
                 Ok(batch) => return Ok(batch),
-                Err(_) if self.line != Line::Fast => self.look_at_connection().await?,
+                Err(_) if self.line != Line::Fast && idle_since.elapsed() >= IDLE_MAX => {
+                    self.look_at_connection().await?;
+                    idle_since = Instant::now();
+                }
                 Err(_) => {}
             }
         }
@@ -48,7 +69,7 @@ impl Lane {
     async fn stay_connected(&mut self) -> Result<bool, Error> {
         // Not the lane's own: a row that ends each connection waits longer and longer, however well those are opened.
         let mut pause = PAUSE_MIN;
-        while self.writer.is_none() {
+        while self.writer.is_none() && !self.queue.makes_room(self.line) {
             let (store, queue) = (Arc::clone(&self.store), Arc::clone(&self.queue));
             let (me, line, was_refused) = (self.me, self.line, self.queue.is_cut_off(self.line));
             let before = if was_refused { pause } else { Duration::ZERO };
@@ -81,6 +102,9 @@ impl Lane {
             Ok(writer) => {
                 self.writer = Some(writer);
                 self.queue.note_cut_off(self.line, None);
+                if self.line == Line::Slow {
+                    self.queue.take_back();
+                }
                 self.tell_connected(true);
             }
             Err(error) => {
@@ -118,10 +142,13 @@ impl Lane {
             Some(writer) => writer,
             None => match open(&*self.store, self.me, self.line).await.map_err(of_opening) {
                 Ok(writer) => {
+                    self.queue.note_cut_off(self.line, None);
                     self.tell_connected(true);
                     self.writer.insert(writer)
                 }
                 Err(error) => {
+                    // Told with the batch.
+                    self.queue.note_cut_off(self.line, Some(in_full(&error)));
                     self.tell_connected(false);
                     return Err(error);
                 }

@@ -28,6 +28,21 @@ impl Lane {
         };
         let error = going_on(error)?;
         let said = in_full(&error);
+        self.tell_standstill(said);
+        if !matches!(error, BatchError::LockTimeout(_) | BatchError::TimedOut(_)) {
+            self.disconnect();
+        }
+        Ok(())
+    }
+
+    /// A batch is there, and what proves that does not come.
+    pub(super) fn note_standstill(&self, said: &str) {
+        if self.queue.is_at_a_standstill(STANDSTILL) {
+            self.tell_standstill(said.to_owned());
+        }
+    }
+
+    fn tell_standstill(&self, said: String) {
         if self.queue.note_standstill(Some(said.clone())) {
             let rows = self.queue.backlog();
             tracing::warn!(
@@ -36,9 +51,5 @@ impl Lane {
                 "the journal stands still: no row can be written; it is tried again"
             );
         }
-        if !matches!(error, BatchError::LockTimeout(_) | BatchError::TimedOut(_)) {
-            self.disconnect();
-        }
-        Ok(())
     }
 }

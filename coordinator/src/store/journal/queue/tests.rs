@@ -169,6 +169,41 @@ fn l3_what_has_no_lane_takes_turns_in_the_fast_one() {
     assert_eq!(tried(&queue), all[1]);
 }
 
+/// L1: what was left to the fast lane goes in batches again once the slow one has a connection.
+#[test]
+fn l1_what_was_left_goes_back_in_batches() {
+    let queue = Queue::default();
+    let all = begun(&queue, 64);
+    let batch = taken(&queue, Line::Fast, 64);
+    put_back(&queue, batch, Line::Slow);
+    assert!(queue.leave_all(Line::Slow));
+    let lone = taken(&queue, Line::Fast, 64);
+    assert_eq!(names(&lone), all[..1]);
+    queue.take_back();
+    assert_eq!(names(&taken(&queue, Line::Slow, 64)), all[1..]);
+    assert_eq!(taken(&queue, Line::Fast, 64).len(), 0);
+    put_back(&queue, lone, Line::Slow);
+    assert_eq!(tried(&queue), all[0]);
+}
+
+/// L1: a lane that has nothing to do gives up its connection where the fast one can have none.
+#[test]
+fn l1_an_idle_lane_makes_room_for_the_fast_one() {
+    let queue = Queue::default();
+    begun(&queue, 1);
+    let makes_room = || [Line::Fast, Line::Slow, Line::Alone].map(|line| queue.makes_room(line));
+    assert_eq!(makes_room(), [false; 3]);
+    queue.note_cut_off(Line::Fast, Some("too many clients".to_owned()));
+    assert_eq!(makes_room(), [false, true, true]);
+    put_back(&queue, taken(&queue, Line::Fast, 1), Line::Slow);
+    assert_eq!(makes_room(), [false, false, true]);
+    let under_way = taken(&queue, Line::Slow, 1);
+    assert_eq!(makes_room(), [false, false, true], "what is under way needs it, too");
+    put_back(&queue, under_way, Line::Fast);
+    queue.note_cut_off(Line::Fast, None);
+    assert_eq!(makes_room(), [false; 3]);
+}
+
 /// Moves are taken without begins once, if there are any.
 #[test]
 fn moves_go_first_once() {

@@ -113,11 +113,33 @@ impl Queue {
         for tx_id in &left {
             let Some(slot) = inner.slots.get_mut(tx_id) else { continue };
             (slot.line, slot.is_lone) = (Line::Fast, true);
-            inner.lone.push_back(*tx_id);
+            let begins = slot.begins().unwrap_or_default();
+            inner.lone.push(*tx_id, begins);
         }
         drop(inner);
         self.wake((!left.is_empty()).then_some(Line::Fast));
         !left.is_empty()
+    }
+
+    /// Has the slow lane, which has a connection again, write in batches what was left to the fast one.
+    pub(in crate::store::journal) fn take_back(&self) {
+        let mut inner = self.lock();
+        for tx_id in inner.lone.take_all() {
+            let Some(slot) = inner.slots.get_mut(&tx_id) else { continue };
+            (slot.line, slot.is_lone, slot.tries_alone) = (Line::Slow, false, 0);
+            let begins = slot.begins().unwrap_or_default();
+            inner.slow.push(tx_id, begins);
+        }
+        drop(inner);
+        self.wake(Some(Line::Slow));
+    }
+
+    /// Tells whether the fast lane can have no connection, and nothing waits for this one: then its connection may be the one
+    /// that the fast lane cannot have.
+    pub(in crate::store::journal) fn makes_room(&self, line: Line) -> bool {
+        line != Line::Fast
+            && self.is_cut_off(Line::Fast)
+            && !self.lock().slots.values().any(|slot| slot.line == line)
     }
 
     /// Puts what goes on before what begins in the next batch of the fast lane, which has nothing else then.
@@ -126,7 +148,7 @@ impl Queue {
     }
 
     /// Tells whether nothing can come any more.
-    pub(super) fn is_drained(&self) -> bool {
+    pub(in crate::store::journal) fn is_drained(&self) -> bool {
         let inner = self.lock();
         inner.closed && inner.slots.is_empty()
     }

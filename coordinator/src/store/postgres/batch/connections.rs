@@ -51,7 +51,7 @@ struct Made {
 
 impl Connections {
     pub(in crate::store::postgres) fn new(
-        connector: Connector,
+        connector: &Connector,
         answer_timeout: Duration,
         names: Names,
     ) -> Self {

@@ -76,7 +76,7 @@ impl Abandoned {
         if names.is_empty() {
             return Ok(());
         }
-        let (pids, started): (Vec<i32>, Vec<String>) = names.into_iter().unzip();
+        let (pids, started): (Vec<i32>, Vec<String>) = names.iter().cloned().unzip();
         let ending = sqlx::query_scalar(END).bind(pids).bind(started).fetch_one(connection);
         let ended = tokio::time::timeout(ANSWER_TIMEOUT, ending).await;
         match ended.unwrap_or_else(|_| Err(no_answer())) {
@@ -96,7 +96,11 @@ impl Abandoned {
                 );
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                // The next session asks for them.
+                self.names().extend(names);
+                Err(error)
+            }
         }
     }
 

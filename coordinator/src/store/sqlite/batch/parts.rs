@@ -89,7 +89,7 @@ impl Writer {
     async fn probe_name(&mut self, key: Uuid) -> Result<(), BatchError> {
         self.run("BEGIN IMMEDIATE").await?;
         let name = sqlx::query(NAME).bind(key.as_bytes().as_slice()).bind(key);
-        name.execute(&mut self.connection).await.map_err(classify)?;
+        name.execute(&mut *self.connection).await.map_err(classify)?;
         self.run("ROLLBACK").await
     }
 
@@ -103,10 +103,10 @@ impl Writer {
     /// Writes what every transaction writes until it has ended, and takes it back.
     async fn probe(&mut self) -> Result<(), BatchError> {
         self.probe_names().await?;
-        let (now, _) = marks(&mut self.connection).await.map_err(classify)?;
+        let (now, _) = marks(&mut *self.connection).await.map_err(classify)?;
         let tx_id = Uuid::from_u128(now.as_u128() | Uuid::new_v4().as_u128() >> 48);
         self.run("BEGIN IMMEDIATE").await?;
-        if !is_unfenced(&mut self.connection, self.right).await.map_err(classify)? {
+        if !is_unfenced(&mut *self.connection, self.right).await.map_err(classify)? {
             return Err(BatchError::Fenced(self.right.me));
         }
         let me = self.right.me.0;
@@ -124,7 +124,7 @@ impl Writer {
             sqlx::query(UNPARK).bind(tx_id),
             sqlx::query(RELEASE).bind(tx_id),
         ] {
-            probe.execute(&mut self.connection).await.map_err(classify)?;
+            probe.execute(&mut *self.connection).await.map_err(classify)?;
         }
         self.run("ROLLBACK").await
     }
