@@ -83,7 +83,7 @@ async fn a_batch_is_planned_once() {
     let server = Server::start_with("log_planner_stats = on\nlog_min_messages = log\n");
     let fixture = Fixture::open(server.database().await).await;
     let mut writer = fixture.writer().await;
-    let log = server.socket().join("log");
+    let log = server.socket().with_file_name("log");
     let planned = || {
         let log = std::fs::read_to_string(&log).expect("read the server's log");
         log.matches("PLANNER STATISTICS").count()

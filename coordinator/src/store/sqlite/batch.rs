@@ -126,7 +126,7 @@ impl Writer {
 
     async fn rolled_back<T>(&mut self, result: Result<T, BatchError>) -> Result<T, BatchError> {
         match result {
-            Err(error) if !roll_back(&mut *self.connection).await => Err(match error {
+            Err(error) if !roll_back(&mut self.connection).await => Err(match error {
                 BatchError::Fatal(_) => error,
                 error => BatchError::Fatal(error.into()),
             }),
@@ -137,11 +137,11 @@ impl Writer {
     async fn transact(&mut self, batch: &[Write]) -> Result<Vec<Written>, BatchError> {
         let pages = self.opened.log.pages();
         if pages != self.pages {
-            log::set_pages(&mut *self.connection, pages).await.map_err(classify)?;
+            log::set_pages(&mut self.connection, pages).await.map_err(classify)?;
             self.pages = pages;
         }
         self.run("BEGIN IMMEDIATE").await?;
-        if !is_unfenced(&mut *self.connection, self.right).await.map_err(classify)? {
+        if !is_unfenced(&mut self.connection, self.right).await.map_err(classify)? {
             return Err(BatchError::Fenced(self.right.me));
         }
         let mut written = Vec::with_capacity(batch.len());
@@ -269,10 +269,10 @@ impl Writer {
             return Ok(Written::Applied);
         }
         let Some(identity) = &write.transition.begins else {
-            let earlier = earlier::find(&mut *self.connection, self.right.me, write).await;
+            let earlier = earlier::find(&mut self.connection, self.right.me, write).await;
             return Ok(earlier.map_err(classify)?.map_or(Written::Lost, Written::WentBack));
         };
-        let holder = of_holder(&mut *self.connection, identity.gid.as_str()).await;
+        let holder = of_holder(&mut self.connection, identity.gid.as_str()).await;
         // The conflict was about the gid or the tx_id, and a tx_id is never made twice.
         let Some(holder) = holder.map_err(classify)? else { return Ok(Written::Lost) };
         match holder.digest() {
@@ -296,10 +296,10 @@ impl BatchWriter for Writer {
         // After the commit: whoever is told of it finds it in the file.
         self.opened.check().await.map_err(elsewhere)?;
         match &written {
-            Ok(_) => log::look_after(&self.opened, &mut *self.connection).await,
+            Ok(_) => log::look_after(&self.opened, &mut self.connection).await,
             // Rolled back: otherwise it is fatal.
             Err(BatchError::Failed(cause)) if cause.downcast_ref().is_some_and(work::is_full) => {
-                log::make_space(&self.opened, &mut *self.connection).await;
+                log::make_space(&self.opened, &mut self.connection).await;
             }
             Err(_) => {}
         }

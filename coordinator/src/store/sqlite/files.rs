@@ -198,6 +198,13 @@ impl Lock {
     }
 }
 
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A child that this process makes at the moment has the file as well, until it runs its program.
+        let _ = self.file.unlock();
+    }
+}
+
 /// The files, as they were opened.
 #[derive(Debug)]
 pub(super) struct Files {

@@ -28,7 +28,7 @@ impl Lane {
         };
         let error = going_on(error)?;
         let said = in_full(&error);
-        self.tell_standstill(said);
+        self.tell_standstill(&said);
         if !matches!(error, BatchError::LockTimeout(_) | BatchError::TimedOut(_)) {
             self.disconnect();
         }
@@ -38,12 +38,12 @@ impl Lane {
     /// A batch is there, and what proves that does not come.
     pub(super) fn note_standstill(&self, said: &str) {
         if self.queue.is_at_a_standstill(STANDSTILL) {
-            self.tell_standstill(said.to_owned());
+            self.tell_standstill(said);
         }
     }
 
-    fn tell_standstill(&self, said: String) {
-        if self.queue.note_standstill(Some(said.clone())) {
+    fn tell_standstill(&self, said: &str) {
+        if self.queue.note_standstill(Some(said.to_owned())) {
             let rows = self.queue.backlog();
             tracing::warn!(
                 error = said,

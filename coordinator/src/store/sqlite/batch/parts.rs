@@ -103,10 +103,10 @@ impl Writer {
     /// Writes what every transaction writes until it has ended, and takes it back.
     async fn probe(&mut self) -> Result<(), BatchError> {
         self.probe_names().await?;
-        let (now, _) = marks(&mut *self.connection).await.map_err(classify)?;
+        let (now, _) = marks(&mut self.connection).await.map_err(classify)?;
         let tx_id = Uuid::from_u128(now.as_u128() | Uuid::new_v4().as_u128() >> 48);
         self.run("BEGIN IMMEDIATE").await?;
-        if !is_unfenced(&mut *self.connection, self.right).await.map_err(classify)? {
+        if !is_unfenced(&mut self.connection, self.right).await.map_err(classify)? {
             return Err(BatchError::Fenced(self.right.me));
         }
         let me = self.right.me.0;
