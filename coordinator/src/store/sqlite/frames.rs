@@ -5,7 +5,7 @@
 //! copied into the file. So with the first and the last counter that is committed in a log, its own file has one from the
 //! first less 1 up to the last, whatever part of the log has been copied.
 //!
-//! What SQLite itself would not read of a log is not read here either, and what cannot be told is not called foreign.
+//! Nothing is read here that SQLite itself would not read, and a log that cannot be judged is not called foreign.
 
 use std::io::{self, Read};
 

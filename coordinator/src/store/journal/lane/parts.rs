@@ -49,7 +49,7 @@ impl Lane {
     /// A batch took too long. The fast lane tries it once only, because all others wait there for as long: the slow lane
     /// finds out which row it is, by parts, and each row of a small one goes alone.
     ///
-    /// What only goes on was in its way for no reason of its own, if there was something that begins: it goes first.
+    /// Takes moves first in the next batch, where the one before had begins as well: those may have held it up.
     pub(super) async fn part_at_timeout(&mut self, batch: Vec<Write>, work: &mut Vec<Vec<Write>>) {
         let rows = batch.len();
         let has_begins = self.line == Line::Fast && batch.iter().any(begins);
